@@ -1,0 +1,274 @@
+"""Typed surface of the Rust extension. `gatepost.native` is the only importer; mypy.stubtest proves this file.
+
+Bytes ids are 16-byte UUIDv7 (`MessageId`, mailbox, folder ids). Times are integer Unix microseconds unless said otherwise.
+Methods marked *blocking* release the interpreter lock but may wait for the disk: call them from a thread.
+Methods with a `ticket` return at once; the result arrives through `completions()` after `event_fd` turned readable.
+"""
+
+from collections.abc import Sequence
+from typing import final
+
+__all__: list[str]
+
+# ---- errors: one tree; each leaf is something the caller must treat differently ------------------------------------
+
+class CoreError(Exception):
+    """Base of every error raised by the extension."""
+
+class DiskFullError(CoreError):
+    """No space, or free space below the configured minimum: answer 452 4.3.1, try again later."""
+
+class SyncFailedError(CoreError):
+    """fsync failed or a write failed with EIO: the partition is fatally closed; answer 421 4.3.0, restart needed."""
+
+class LockedError(CoreError):
+    """Another process holds the directory."""
+
+class DamagedError(CoreError):
+    """A record failed its checksum; text names file and offset. Answer 451 4.3.0 for that message only."""
+
+class FormatVersionError(CoreError):
+    """Files were written by a newer (or unknown) format version."""
+
+class NotFoundError(CoreError):
+    """No such message, mailbox, folder or destination."""
+
+class ExistsError(CoreError):
+    """A folder of that name exists already."""
+
+class InvalidError(CoreError):
+    """The argument or the operation is not valid here; text says why."""
+
+class ClosedError(CoreError):
+    """The spool or store was closed."""
+
+# ---- spool: one partition ------------------------------------------------------------------------------------------
+
+@final
+class Incoming:
+    """One message being received. Buffers at most 256 KiB; anything more is already in the log. Dropping it aborts it."""
+
+    @property
+    def message_id(self) -> bytes: ...
+    @property
+    def size(self) -> int:
+        """Octets of the message so far, without the prefix (dot-stuffing removed, line ends CRLF)."""
+    @property
+    def done(self) -> bool:
+        """True once CRLF.CRLF was seen (dot mode) or `finish` was called."""
+    @property
+    def defect(self) -> str | None:
+        """First reason to refuse: 'bare-cr' | 'bare-lf' | 'too-big' | 'disk-full' | 'closed' | None. After a defect the rest is swallowed."""
+    def feed(self, data: bytes | bytearray | memoryview, start: int = 0) -> int:
+        """Dot mode: take octets of DATA from `data[start:]`, unstuff, stop after CRLF.CRLF. Returns the number consumed."""
+    def feed_raw(self, data: bytes | bytearray | memoryview) -> None:
+        """Raw mode (BDAT, LMTP-internal, Submit): take all octets as they are (bare CR/LF are kept and noted in `facts`)."""
+    def finish(self) -> None:
+        """Raw mode: no more octets follow. A last line without CRLF gets one."""
+    def facts(self) -> tuple[int, int, bool, int, bool, list[bytes], bool]:
+        """(received_count, header_octets, has_8bit_body, longest_line, has_8bit_header, delivered_to_values, has_bare_cr_or_lf)."""
+    def header(self) -> bytes:
+        """The message's own header section (first 64 KiB at most), without the prefix."""
+    def abort(self) -> None: ...
+
+RecipientSpec = tuple[str, str, str, int, bytes, int, bool]
+"""(address, original_recipient, destination, notify_flags, route, next_attempt_us, held): destination is the scheduling key,
+'' = none (already terminal by routing, e.g. discard); route is opaque bytes made by routing; original_recipient is the
+RFC 3461 ORCPT form 'rfc822;a@b' or ''."""
+
+Change = tuple[bytes, int, int, int, bytes]
+"""(message_id, recipient_index, kind, next_attempt_us, detail). kind is one of the K_* constants; detail is opaque bytes (JSON of the attempt).
+next_attempt_us is used by K_DEFERRED and K_RETRY; recipient_index -1 means every pending recipient (K_HELD, K_RELEASED, K_REMOVED, K_RETRY)."""
+
+K_DELIVERED: int
+K_DEFERRED: int
+K_FAILED: int
+K_EXPIRED: int
+K_REMOVED: int
+K_HELD: int
+K_RELEASED: int
+K_RETRY: int
+K_NOTE: int
+"""K_NOTE: a note in the history without a change of state (delay notice sent, operator remark)."""
+
+JobRecipient = tuple[int, str, str, int, bytes, int]
+"""(index, address, original_recipient, notify_flags, route, attempts)."""
+Job = tuple[bytes, int, int, str, bytes, list[JobRecipient]]
+"""(message_id, size_with_prefix, received_at_us, reverse_path, meta, recipients)."""
+
+RecipientState = tuple[str, str, str, int, bytes, str, bool, int, int, bytes]
+"""(address, original_recipient, destination, notify_flags, route, state, held, next_attempt_us, attempts, last_detail);
+state in 'PENDING','DELIVERED','FAILED','EXPIRED','REMOVED'."""
+Summary = tuple[bytes, int, int, str, bytes, bool, list[RecipientState]]
+"""(message_id, size_with_prefix, received_at_us, reverse_path, meta, in_flight, recipients)."""
+
+@final
+class Spool:
+    def __new__(cls, directory: str, *, segment_bytes: int = 67108864, min_free_bytes: int = 0) -> Spool:
+        """*blocking* Open or create a partition; recover it (checkpoint + replay). Raises LockedError, FormatVersionError, DiskFullError."""
+    @property
+    def event_fd(self) -> int:
+        """Non-blocking eventfd: readable when `completions()` has something. The owner must not close it."""
+    @property
+    def recovery(self) -> dict[str, int | float | list[str]]:
+        """What opening found: messages, records, torn_bytes, damaged (list of 'file:offset: reason'), seconds, checkpoint (0/1)."""
+    def receive(self, *, prefix: bytes, max_bytes: int, allow_bare: bool = False) -> Incoming:
+        """Begin a message. `prefix` (trace header, CRLF-terminated lines) is stored in front of it."""
+    def pending_bytes(self) -> int:
+        """Octets appended but not yet synced: back-pressure when this grows past a few MiB (await a `sync` ticket)."""
+    def commit(self, ticket: int, incoming: Incoming, reverse_path: str, recipients: Sequence[RecipientSpec], meta: bytes) -> None:
+        """The commit point. Completion with no error = message on disk. Ready recipients then appear as ready destinations."""
+    def change(self, ticket: int, changes: Sequence[Change]) -> None:
+        """Append transitions as one batch. Illegal ones (unknown message, terminal state) are skipped. ticket 0 = no completion wanted.
+        The in-memory state changes at once (so a job is not taken twice); the completion says it is on disk."""
+    def reroute(self, ticket: int, message_id: bytes, recipient_index: int, address: str, destination: str, route: bytes) -> None:
+        """Give one pending recipient a new route; due now."""
+    def sync(self, ticket: int) -> None:
+        """Completion once everything appended so far is on disk."""
+    def completions(self) -> tuple[list[tuple[int, CoreError | None]], list[str]]:
+        """Drain: finished tickets, and names of destinations that have become ready (each once). Never blocks."""
+    def advance(self, now_us: int) -> int:
+        """Move what is due to the ready queues (new ready destinations show in `completions`). Returns the next due time, 0 = none."""
+    def take(self, destination: str, max_jobs: int, max_bytes: int = 0) -> list[Job]:
+        """Pop ready messages of one destination, marking the recipients in flight until a change names them. One job groups all due recipients of a
+        message for that destination. max_bytes > 0 bounds the sum of sizes (at least one job is returned)."""
+    def give_back(self, message_id: bytes, recipient_indexes: Sequence[int]) -> None:
+        """Undo `take` without an attempt (shutdown, destination paused)."""
+    def get(self, message_id: bytes) -> Summary:
+        """State of one live message. Raises NotFoundError."""
+    def history(self, message_id: bytes) -> list[tuple[int, int, int, bytes]]:
+        """*blocking* Journal of one live message, oldest first: (time_us, kind, recipient_index, detail)."""
+    def list_ids(self, after: bytes | None, limit: int) -> list[bytes]:
+        """Live message ids in id order after `after`."""
+    def stats(self) -> dict[str, int]:
+        """messages, recipients, held, in_flight, bytes, segments, disk_bytes, free_bytes, appended_records, syncs."""
+    def destinations(self) -> list[tuple[str, int, int, int]]:
+        """(destination, pending, ready, in_flight)."""
+    def open(self, message_id: bytes) -> Reader:
+        """Reader over prefix + message. Raises NotFoundError."""
+    def checkpoint(self) -> None:
+        """*blocking* Write an index checkpoint now (also done every 64 MiB of log and at close)."""
+    def close(self) -> None:
+        """*blocking* Sync, checkpoint, unlock. Idempotent."""
+
+@final
+class Reader:
+    @property
+    def size(self) -> int: ...
+    def read(self, n: int = 65536) -> bytes:
+        """Next at most n octets; b'' at the end. Raises DamagedError."""
+    def read_dotted(self, n: int = 65536) -> bytes:
+        """Next octets dot-stuffed for SMTP/POP3 DATA, and at the end CRLF.CRLF; b'' after that. Memory bounded by about 2n."""
+    def header(self, limit: int = 65536) -> bytes:
+        """The header section (prefix included), without moving the read position."""
+
+# ---- store: one volume, opened by one process (several processes may open the same volume) --------------------------
+
+Delivery = tuple[bytes, int, bytes, str, bytes]
+"""(message_id, recipient_index, mailbox_id, folder_name, prefix): prefix = Return-Path and Delivered-To lines, CRLF-terminated.
+(message_id, recipient_index) is the delivery key: the same key twice is stored once."""
+
+FolderInfo = tuple[bytes, str, str, bool, int, int, int, int, int, int, int]
+"""(folder_id, name, special_use, subscribed, uid_validity, uid_next, messages, unseen, octets, highest_modseq, recent_from_uid).
+name uses '/' as separator, UTF-8; INBOX is always 'INBOX'. special_use: '' or '\\Drafts' '\\Sent' '\\Junk' '\\Trash' '\\Archive'."""
+
+MessageInfo = tuple[int, int, int, int, list[str], bytes]
+"""(uid, octets, internal_date_us, modseq, flags, email_id). flags: system flags with backslash, keywords as they are."""
+
+@final
+class Store:
+    def __new__(cls, directory: str, *, stream: str, segment_bytes: int = 67108864, min_free_bytes: int = 0) -> Store:
+        """*blocking* Open or create a volume. `stream` names this process's own log inside it (one process per stream: LockedError);
+        e.g. 'w0'. Recovers by replaying log tails into the SQLite index; streams of dead processes are replayed too."""
+    @property
+    def event_fd(self) -> int: ...
+    @property
+    def recovery(self) -> dict[str, int | float | list[str]]: ...
+    def completions(self) -> list[tuple[int, CoreError | None, list[CoreError | None] | None]]:
+        """Drain finished tickets: (ticket, error for all, error per delivery or None)."""
+    def deliver(self, ticket: int, spool: Spool, deliveries: Sequence[Delivery]) -> None:
+        """Copy messages from the spool into mailboxes in a Rust thread: append, fdatasync, index in one SQLite transaction. Streams; memory per
+        call is bounded. The mailbox is created (INBOX and special-use folders) when it does not exist; a missing folder falls back to INBOX."""
+
+    # Everything below is *blocking*.
+    def ensure_mailbox(self, mailbox_id: bytes) -> None: ...
+    def delete_mailbox(self, mailbox_id: bytes) -> None: ...
+    def mailbox_usage(self, mailbox_id: bytes) -> tuple[int, int]:
+        """(octets, messages)."""
+    def lock_mailbox(self, mailbox_id: bytes) -> MailboxLock | None:
+        """POP3's exclusive lock, across processes, freed by the kernel when the process dies. None when another holds it."""
+    def folders(self, mailbox_id: bytes) -> list[FolderInfo]: ...
+    def folder(self, mailbox_id: bytes, name: str) -> FolderInfo:
+        """Raises NotFoundError."""
+    def create_folder(self, mailbox_id: bytes, name: str, special_use: str = "") -> bytes:
+        """Creates missing parents too. Raises ExistsError, InvalidError."""
+    def rename_folder(self, mailbox_id: bytes, name: str, new_name: str) -> None:
+        """Renames children too; renaming INBOX moves its messages (RFC 3501 6.3.5)."""
+    def delete_folder(self, mailbox_id: bytes, name: str) -> None: ...
+    def subscribe(self, mailbox_id: bytes, name: str, subscribed: bool) -> None: ...
+    def messages(self, folder_id: bytes, since_modseq: int = 0) -> list[MessageInfo]:
+        """Messages in uid order changed after since_modseq (0 = all)."""
+    def uids(self, folder_id: bytes) -> bytes:
+        """All uids ascending, as little-endian u32 (array('I'))."""
+    def claim_recent(self, folder_id: bytes) -> int:
+        """First uid that is \\Recent to the caller (messages from there on were never claimed); claims them."""
+    def changes(self, folder_id: bytes, since_modseq: int) -> tuple[int, list[MessageInfo], list[int]]:
+        """(highest_modseq, changed or new messages, expunged uids) since then."""
+    def poll(self, since_modseq: int) -> tuple[int, list[bytes]]:
+        """Volume-wide: (current modseq, ids of folders changed since) by any process. Microseconds when nothing changed."""
+    def store_flags(self, folder_id: bytes, uids: Sequence[int], mode: str, flags: Sequence[str], unchanged_since: int = -1) -> tuple[list[MessageInfo], list[int]]:
+        """mode 'add' | 'remove' | 'set'. Returns (messages after the change, uids refused by unchanged_since). Durable on return."""
+    def expunge(self, folder_id: bytes, uids: Sequence[int] | None) -> list[int]:
+        """Remove messages that carry \\Deleted (None = all of them, else only among uids). Returns the uids removed. Durable on return."""
+    def remove(self, folder_id: bytes, uids: Sequence[int]) -> list[int]:
+        """Remove whatever the flags (POP3 DELE at QUIT)."""
+    def copy(self, folder_id: bytes, uids: Sequence[int], target_folder_id: bytes, move: bool) -> tuple[int, list[tuple[int, int]]]:
+        """(target uid_validity, [(source uid, target uid)]); all or nothing. No message bytes are copied within one mailbox."""
+    def append(self, folder_id: bytes, flags: Sequence[str], internal_date_us: int) -> Appender: ...
+    def fetch(self, folder_id: bytes, targets: Sequence[tuple[int, int]], items: Sequence[str], *, set_seen: bool = False, recent_from_uid: int = 0, utf8: bool = False) -> FetchStream:
+        """IMAP FETCH responses for targets [(sequence number, uid)]. items are upper-case RFC 3501/9051 items: 'UID' 'FLAGS' 'INTERNALDATE'
+        'RFC822.SIZE' 'ENVELOPE' 'BODY' 'BODYSTRUCTURE' 'MODSEQ' 'EMAILID' 'RFC822' 'RFC822.HEADER' 'RFC822.TEXT'
+        'BODY[...]<n.m>' 'BODY.PEEK[...]<n.m>' 'BINARY[...]' 'BINARY.PEEK[...]' 'BINARY.SIZE[...]'. set_seen: \\Seen is added where items without PEEK ask for it."""
+    def search(self, folder_id: bytes, uids: Sequence[int], query: Sequence[object]) -> list[int]:
+        """Uids (of those given, in order) that match. query is a prefix tree: ['AND', q, ...] ['OR', q, q] ['NOT', q] ['ALL'] ['UID', lo, hi, lo, hi ...]
+        ['FLAG', name] ['HEADER', field, text] ['BODY', text] ['TEXT', text] ['LARGER', n] ['SMALLER', n] ['SINCE'|'BEFORE'|'ON', 'YYYY-MM-DD'] (internal date)
+        ['SENTSINCE'|'SENTBEFORE'|'SENTON', 'YYYY-MM-DD'] ['MODSEQ', n]. Texts match case-insensitively, after decoding of RFC 2047, transfer encoding and charset."""
+    def message(self, folder_id: bytes, uid: int) -> StoredMessage: ...
+    def checkpoint(self) -> None: ...
+    def stats(self) -> dict[str, int]:
+        """mailboxes, messages, octets, segments, disk_bytes, free_bytes."""
+    def close(self) -> None: ...
+
+@final
+class MailboxLock:
+    def release(self) -> None: ...
+
+@final
+class Appender:
+    """One IMAP APPEND / import; buffers at most 256 KiB, the rest is in the log already. Dropping it aborts."""
+
+    def feed(self, data: bytes | bytearray | memoryview) -> None: ...
+    def commit(self) -> tuple[int, int]:
+        """*blocking* (uid_validity, uid). Durable on return."""
+
+@final
+class FetchStream:
+    def read(self, n: int = 65536) -> bytes:
+        """*blocking* Next octets of the responses ('* 1 FETCH (...)\\r\\n'...), about n at a time; b'' at the end."""
+    def seen(self) -> list[MessageInfo]:
+        """After the end: messages whose \\Seen this fetch set (their FLAGS were included in the responses)."""
+
+@final
+class StoredMessage:
+    """A message of a mailbox as a byte stream (POP3 RETR/TOP)."""
+
+    @property
+    def size(self) -> int: ...
+    def read(self, n: int = 65536) -> bytes: ...
+    def read_dotted(self, n: int = 65536, body_lines: int = -1) -> bytes:
+        """Dot-stuffed octets, CRLF.CRLF at the end; body_lines >= 0 stops after that many body lines (TOP)."""
+
+# ---- small helpers -------------------------------------------------------------------------------------------------
+
+def new_message_id() -> bytes:
+    """UUIDv7, monotonic within the process."""

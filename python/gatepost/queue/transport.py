@@ -1,0 +1,88 @@
+"""The Transport protocol: the queue hands over jobs of one destination, and gets one outcome per recipient. Never a bool."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from gatepost.message.envelope import Meta, Notify
+from gatepost.message.reply import RemoteReply
+from gatepost.routing.model import Route
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecipient:
+    """One recipient of a job; `index` is its place in the queue record. `attempts` counts finished attempts."""
+
+    index: int
+    address: str
+    orcpt: str
+    notify: Notify
+    route: Route
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One message with its due recipients for one destination. received_at is Unix microseconds."""
+
+    message_id: bytes
+    size: int
+    received_at: int
+    reverse_path: str
+    meta: Meta
+    recipients: tuple[JobRecipient, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """Handed over. `relayed_dsn`: the next hop promised RFC 3461 handling, so no success DSN of ours is due."""
+
+    reply: RemoteReply | None = None
+    relayed_dsn: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """Try again later. `reason` is fit for a DSN's Diagnostic-Code; `enhanced` a 4.x.x code. destination_down: the fault lies with the
+    destination, not the message (connection refused, greeting 4xx, TLS) — back off the destination as a whole."""
+
+    reason: str
+    enhanced: str = "4.0.0"
+    reply: RemoteReply | None = None
+    destination_down: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Permanent. `enhanced` is a 5.x.x code."""
+
+    reason: str
+    enhanced: str = "5.0.0"
+    reply: RemoteReply | None = None
+
+
+Outcome = Delivered | Deferred | Failed
+"""Per recipient; also `tls`, host and time are kept by the queue from `reply`."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    """Outcomes in the order of job.recipients."""
+
+    outcomes: tuple[Outcome, ...]
+    tls: str = ""
+    extra: dict[str, str] = field(default_factory=dict)
+
+
+class Transport(Protocol):
+    """How a route is carried out. `batch` is how many jobs one call may take (1 for smtp, hundreds for local)."""
+
+    batch: int
+
+    async def deliver(self, destination: str, jobs: Sequence[Job]) -> Sequence[JobResult]:
+        """Carry out jobs of one destination. Must not raise for a remote or local fault; raising is a bug and counts as Deferred."""
+        ...
+
+    async def close(self) -> None:
+        """Close kept connections."""
+        ...

@@ -1,0 +1,1 @@
+"""Rule set → routes. Pure: no I/O, no clock. `decide` is what live mail, explain and dry runs all call."""
