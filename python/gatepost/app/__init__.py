@@ -1,0 +1,1 @@
+"""Composition root: configuration → a wired supervisor or worker. The only room that wires the others."""

@@ -1,0 +1,158 @@
+"""The workers as processes: start, watch, restart, stop. Used by the supervisor only.
+
+A worker is exec'ed, never forked. It inherits its listening sockets, a pipe on which it says `ready`, and the read end of a
+life line: when the supervisor is gone, the pipe closes and the worker drains and leaves. A worker that dies is started again
+at once, later with growing pauses; the listening sockets stay open meanwhile, so clients wait instead of being refused. After
+GIVE_UP quick deaths in a row the sockets are closed, so that the kernel sends clients to the other workers, until it is back.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from gatepost.app.listeners import ListenerSet, close_all
+
+GIVE_UP = 5
+QUICK_SECONDS = 10.0
+READY_SECONDS = 60.0
+RETRY_SECONDS = 30.0
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class WorkerProcess:
+    """One worker's place: its number, and the process that fills it now."""
+
+    index: int
+    sockets: dict[str, list[socket.socket]]
+    process: asyncio.subprocess.Process | None = None
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+    restarts: int = 0
+    quick_deaths: int = 0
+    started: float = 0.0
+
+    @property
+    def pid(self) -> int:
+        """0 while there is no process."""
+        return self.process.pid if self.process is not None and self.process.returncode is None else 0
+
+
+class WorkerPool:
+    """Keeps `count` workers alive. `arguments` are passed to each: data directory, config file."""
+
+    def __init__(self, count: int, listeners: ListenerSet, arguments: Sequence[str], on_change: Callable[[], None]) -> None:
+        self._listeners = listeners
+        self._arguments = list(arguments)
+        self._on_change = on_change
+        self._life_read, self._life_write = os.pipe()
+        self._keepers: list[asyncio.Task[None]] = []
+        self._stopping = False
+        self.workers = [WorkerProcess(n, {}) for n in range(count)]
+
+    async def start(self) -> None:
+        """Start all. Raises RuntimeError with the worker's number when one does not become ready."""
+        for worker in self.workers:
+            worker.sockets = self._listeners.open()
+            self._keepers.append(asyncio.create_task(self._keep(worker), name=f"worker {worker.index}"))
+        for worker, keeper in zip(self.workers, self._keepers, strict=True):
+            await self._await_ready(worker, keeper)
+
+    async def _await_ready(self, worker: WorkerProcess, keeper: asyncio.Task[None]) -> None:
+        waiter = asyncio.create_task(worker.ready.wait())
+        try:
+            await asyncio.wait({waiter, keeper}, timeout=READY_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiter.cancel()
+        if not worker.ready.is_set():
+            raise RuntimeError(f"worker {worker.index} did not start; its message is above")
+
+    async def _keep(self, worker: WorkerProcess) -> None:
+        first = True
+        while not self._stopping:
+            code = await self._run_once(worker)
+            if self._stopping:
+                return
+            log.error("worker died", worker=worker.index, status=_status(code), restarts=worker.restarts)
+            if first and not worker.ready.is_set():
+                return
+            first = False
+            await self._pause(worker)
+            worker.restarts += 1
+
+    async def _run_once(self, worker: WorkerProcess) -> int:
+        """Exec the worker and wait for its end. Returns its exit status."""
+        ready_read, ready_write = os.pipe()
+        plan = {name: [s.fileno() for s in group] for name, group in worker.sockets.items()}
+        fds = [fd for group in plan.values() for fd in group] + [ready_write, self._life_read]
+        command = [sys.executable, "-m", "gatepost.app.worker", *self._arguments]
+        command += ["--index", str(worker.index), "--sockets", json.dumps(plan)]
+        command += ["--ready-fd", str(ready_write), "--life-fd", str(self._life_read)]
+        worker.started = time.monotonic()
+        worker.process = await asyncio.create_subprocess_exec(*command, pass_fds=fds, stdin=asyncio.subprocess.DEVNULL)
+        os.close(ready_write)
+        loop = asyncio.get_running_loop()
+        loop.add_reader(ready_read, self._on_ready, worker, ready_read)
+        try:
+            return await worker.process.wait()
+        finally:
+            loop.remove_reader(ready_read)
+            os.close(ready_read)
+            worker.process = None
+            self._on_change()
+
+    def _on_ready(self, worker: WorkerProcess, fd: int) -> None:
+        asyncio.get_running_loop().remove_reader(fd)
+        if os.read(fd, 16):
+            worker.ready.set()
+            self._on_change()
+
+    async def _pause(self, worker: WorkerProcess) -> None:
+        """Wait before the next start: nothing after a long life, longer after each quick death."""
+        if time.monotonic() - worker.started > QUICK_SECONDS:
+            worker.quick_deaths = 0
+            return
+        worker.quick_deaths += 1
+        if worker.quick_deaths < GIVE_UP:
+            await asyncio.sleep(0.05 * 3**worker.quick_deaths)
+            return
+        log.error("worker keeps dying; other workers take its clients", worker=worker.index, retry_seconds=RETRY_SECONDS)
+        close_all(worker.sockets)
+        await asyncio.sleep(RETRY_SECONDS)
+        worker.sockets = self._listeners.open()
+
+    def signal_all(self, number: signal.Signals) -> None:
+        """Pass a signal on to every living worker."""
+        for worker in self.workers:
+            if worker.process is not None and worker.process.returncode is None:
+                worker.process.send_signal(number)
+
+    async def stop(self, grace: float) -> None:
+        """SIGTERM, wait `grace` seconds, then SIGKILL what is left."""
+        self._stopping = True
+        self.signal_all(signal.SIGTERM)
+        pending = [k for k in self._keepers if not k.done()]
+        if pending:
+            _, late = await asyncio.wait(pending, timeout=grace)
+            if late:
+                log.warning("workers did not stop in time; killed", count=len(late))
+                self.signal_all(signal.SIGKILL)
+                await asyncio.wait(late, timeout=1.0)
+        for keeper in self._keepers:
+            keeper.cancel()
+        for worker in self.workers:
+            close_all(worker.sockets)
+        os.close(self._life_write)
+        os.close(self._life_read)
+
+
+def _status(code: int) -> str:
+    return signal.Signals(-code).name if code < 0 else f"exit {code}"

@@ -1,0 +1,57 @@
+"""The rule set a worker decides with: read from the directory, swapped as a whole when anyone changed it.
+
+Used by worker and supervisor. The supervisor asks for `refresh` after each change; a poll each second is the safety net, so a
+change made by any other process is seen too. A snapshot that cannot be read keeps the old one in force and is logged.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from gatepost.directory import Directory
+from gatepost.routing.model import RuleSet
+
+POLL_SECONDS = 1.0
+
+log = structlog.get_logger()
+
+
+class LiveRules:
+    """Holds the current RuleSet; `on_change` hooks run after each swap."""
+
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+        self._seen = directory.data_version()
+        self.current: RuleSet = directory.snapshot()
+        self._hooks: list[Callable[[], None]] = []
+        self._lock = asyncio.Lock()
+
+    def __call__(self) -> RuleSet:
+        """The snapshot in force."""
+        return self.current
+
+    def on_change(self, hook: Callable[[], None]) -> None:
+        """Run `hook` in the event loop after each swap."""
+        self._hooks.append(hook)
+
+    async def refresh(self) -> int:
+        """Look for a newer version now. Returns the version in force."""
+        async with self._lock:
+            seen = await asyncio.to_thread(self._directory.data_version)
+            if seen != self._seen:
+                fresh = await asyncio.to_thread(self._directory.snapshot)
+                self._seen = seen
+                self.current = fresh
+                for hook in self._hooks:
+                    hook()
+        return self.current.version
+
+    async def poll(self) -> None:
+        """Run until cancelled."""
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            try:
+                await self.refresh()
+            except Exception as error:
+                log.error("rules could not be read; the ones in force stay", error=str(error))

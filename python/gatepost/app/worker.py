@@ -1,0 +1,100 @@
+"""One worker process: protocol servers, one partition of the spool, its deliveries, and a control socket for the supervisor.
+
+Exec'ed by the supervisor (app.pool) as `python -m gatepost.app.worker`. Says `ready` on --ready-fd once everything listens; drains
+and leaves on SIGTERM or when the life line --life-fd closes. Start-up errors end the process with one clear line.
+"""
+
+import argparse
+import asyncio
+import gc
+import json
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import structlog
+import uvloop
+
+from gatepost.app import logs
+from gatepost.app.wiring import WorkerParts
+from gatepost.config import Settings, SettingsError, load_settings
+from gatepost.native import CoreError
+
+DRAIN_SECONDS = 8.0
+
+log = structlog.get_logger()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point. Returns the exit status."""
+    arguments = _parse(argv)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        settings = load_settings(arguments.config, arguments.data, json.loads(arguments.overrides))
+        logs.configure(settings, f"worker-{arguments.index}")
+        uvloop.run(_run(arguments, settings))
+    except (SettingsError, CoreError) as error:
+        print(f"gatepost worker {arguments.index}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="gatepost worker")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("--overrides", default="{}")
+    parser.add_argument("--index", type=int, required=True)
+    parser.add_argument("--sockets", default="{}")
+    parser.add_argument("--ready-fd", type=int, required=True)
+    parser.add_argument("--life-fd", type=int, required=True)
+    return parser.parse_args(argv)
+
+
+def _adopt(plan: str) -> dict[str, list[socket.socket]]:
+    """Sockets from inherited descriptors, by listener name."""
+    adopted: dict[str, list[socket.socket]] = {}
+    for name, numbers in json.loads(plan).items():
+        adopted[name] = [socket.socket(fileno=number) for number in numbers]
+        for sock in adopted[name]:
+            sock.setblocking(False)
+    return adopted
+
+
+async def _run(arguments: argparse.Namespace, settings: Settings) -> None:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_reader(arguments.life_fd, stop.set)
+    parts = await WorkerParts.build(settings, arguments.index)
+    reloads: set[asyncio.Task[None]] = set()
+
+    def reload() -> None:
+        task = asyncio.create_task(_reload(parts, arguments))
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    try:
+        await parts.start(_adopt(arguments.sockets), stop)
+        gc.freeze()  # what start-up made lives as long as the process: keep the collector off it
+        os.write(arguments.ready_fd, b"ready\n")
+        os.close(arguments.ready_fd)
+        await stop.wait()
+    finally:
+        loop.remove_reader(arguments.life_fd)
+        await parts.stop(DRAIN_SECONDS)
+
+
+async def _reload(parts: WorkerParts, arguments: argparse.Namespace) -> None:
+    try:
+        settings = load_settings(arguments.config, arguments.data, json.loads(arguments.overrides))
+        await parts.reload(settings)
+    except (SettingsError, OSError) as error:
+        log.error("reload refused; the settings in force stay", error=str(error))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
