@@ -1,0 +1,19 @@
+"""The `gatepost` command: `serve` starts the supervisor here; every other word is the CLI, a gRPC client.
+
+`serve` is told apart before anything heavy is imported, so that both halves start quickly.
+"""
+
+import sys
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the console script. Returns the exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words and words[0] == "serve":
+        from gatepost.app.serve import serve
+
+        return serve(words[1:])
+    from gatepost.cli.main import main as cli
+
+    return cli(words)

@@ -1,0 +1,43 @@
+"""`gatepost serve`: parse its options, run the supervisor, print what listens where.
+
+Called by app.main. Faults in options, settings or start-up end it with one line on standard error each and exit status 1 (2 for
+usage); no trace is shown for what an administrator can mend.
+"""
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from gatepost.app import logs
+from gatepost.app.listeners import ListenError
+from gatepost.app.supervisor import StartError, Supervisor
+from gatepost.config import SettingsError, load_settings
+from gatepost.directory import DirectoryError
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="gatepost serve", description="Start the mail server and stay in the foreground.")
+    parser.add_argument("--data", type=Path, help="directory for everything the server writes (default: GATEPOST_DATA, else ./var)")
+    parser.add_argument("--config", type=Path, help="TOML file of settings; docs/configuration.md lists them")
+    parser.add_argument("--workers", type=int, help="worker processes (default: one per core)")
+    parser.add_argument("--demo", action="store_true", help="on an empty directory, make domain example.test with alice and bob")
+    return parser
+
+
+def serve(argv: Sequence[str]) -> int:
+    """Run until SIGTERM or SIGINT. Returns the exit status."""
+    options = _parser().parse_args(argv)
+    overrides: dict[str, object] = {} if options.workers is None else {"workers": options.workers}
+    data = options.data or (Path(os.environ["GATEPOST_DATA"]) if os.environ.get("GATEPOST_DATA") else None)
+    try:
+        settings = load_settings(options.config, data, overrides)
+        logs.configure(settings, "supervisor")
+        return asyncio.run(Supervisor(settings, options.config, overrides, demo=options.demo).run())
+    except (SettingsError, ListenError, StartError, DirectoryError) as error:
+        print(f"gatepost: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130

@@ -1,0 +1,198 @@
+"""The supervisor: one directory, one set of listening sockets, N workers, one control plane. It owns no mail.
+
+Run by app.serve. Order of start: data directory and its lock, directory (migrated), certificate, sockets, workers and control
+plane side by side; then `run/endpoints.json` is written: whoever sees it can connect. SIGTERM or SIGINT drains: workers finish what
+they are at within the grace, then everything stops, 10 s at most. SIGHUP reads settings, rules and certificates anew. Faults at
+start raise StartError or the layers' own errors, each with one line that says what to do.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import time
+from collections.abc import Coroutine, Iterator, Mapping
+from pathlib import Path
+from typing import IO
+
+import structlog
+
+from gatepost.app import banner
+from gatepost.app.demo import ensure_demo
+from gatepost.app.listeners import ListenerSet
+from gatepost.app.plane import ControlPlane
+from gatepost.app.pool import WorkerPool
+from gatepost.app.snapshot import LiveRules
+from gatepost.config import Endpoint, Settings, SettingsError, load_settings, parse_endpoint
+from gatepost.directory import Directory
+from gatepost.server.tls import TlsContexts
+
+STOP_SECONDS = 9.0
+MAIL_LISTENERS = ("smtp", "submission", "submissions", "lmtp", "pop3", "pop3s", "imap", "imaps")
+
+log = structlog.get_logger()
+
+
+class StartError(Exception):
+    """The server cannot start; the text says why and what to do."""
+
+
+class Supervisor:
+    """One running server over one data directory."""
+
+    def __init__(self, settings: Settings, config: Path | None, overrides: Mapping[str, object], *, demo: bool) -> None:
+        self._settings = settings
+        self._config = config
+        self._overrides = dict(overrides)
+        self._demo = demo
+        self._stop = asyncio.Event()
+        self._started = time.monotonic()
+        self._tasks: set[asyncio.Task[object]] = set()
+
+    async def run(self) -> int:
+        """Start, stay until told to stop, drain. Returns the exit status."""
+        data = self._settings.data
+        make_layout(data)
+        with hold_lock(data):
+            directory = Directory(data / "directory.db", migrate=True)
+            passwords = ensure_demo(directory, data) if self._demo else {}
+            self._tls = TlsContexts(self._settings)
+            self._listeners = ListenerSet.reserve(wanted(self._settings))
+            self._handle_signals()
+            try:
+                await self._serve(directory, passwords)
+            finally:
+                self._listeners.close()
+                directory.close()
+        return 0
+
+    async def _serve(self, directory: Directory, passwords: Mapping[str, str]) -> None:
+        data = self._settings.data
+        self._pool = WorkerPool(worker_count(self._settings), self._listeners, self._arguments(), self._publish)
+        self._rules = LiveRules(directory)
+        self.plane = ControlPlane(self._settings, directory, self._rules, self._pool, self._listeners, self._tls, self)
+        try:
+            await asyncio.gather(self._start_pool(), self.plane.start())
+            self._spawn(self._rules.poll())
+            self._publish()
+            log.info("ready", data=str(data), workers=len(self._pool.workers), seconds=round(time.monotonic() - self._started, 2))
+            banner.show(self._settings, self._published(), passwords, demo=self._demo)
+            await self._stop.wait()
+            log.info("stopping")
+        finally:
+            (data / "run" / "endpoints.json").unlink(missing_ok=True)
+            await asyncio.gather(self._pool.stop(STOP_SECONDS), self.plane.stop(), return_exceptions=True)
+            for task in list(self._tasks):
+                task.cancel()
+            log.info("stopped")
+
+    async def _start_pool(self) -> None:
+        try:
+            await self._pool.start()
+        except RuntimeError as error:
+            raise StartError(str(error)) from error
+
+    def _arguments(self) -> list[str]:
+        words = ["--data", str(self._settings.data), "--overrides", json.dumps(self._overrides)]
+        return words + (["--config", str(self._config)] if self._config else [])
+
+    # ---- what ServerService asks of us ----
+
+    def request_stop(self) -> None:
+        """Drain and leave."""
+        self._stop.set()
+
+    async def reload(self) -> list[str]:
+        """Read settings, rules and certificates anew, here and in the workers. Returns the keys that need a restart.
+
+        Raises SettingsError when the file does not hold; then everything stays as it was.
+        """
+        fresh = await asyncio.to_thread(load_settings, self._config, self._settings.data, self._overrides)
+        needs_restart = frozen_keys(self._settings, fresh)
+        await asyncio.to_thread(self._tls.reload, fresh)
+        self._settings = fresh
+        await self._rules.refresh()
+        self._pool.signal_all(signal.SIGHUP)
+        log.info("reloaded", restart_needed=needs_restart)
+        return needs_restart
+
+    # ---- inside ----
+
+    def _handle_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self._reload_logged()))
+
+    async def _reload_logged(self) -> None:
+        try:
+            await self.reload()
+        except (SettingsError, OSError, ValueError) as error:
+            log.error("reload refused; the settings in force stay", error=str(error))
+
+    def _spawn(self, work: Coroutine[object, object, object]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _published(self) -> dict[str, object]:
+        """What `run/endpoints.json` says."""
+        listeners = {name: [str(e) for e in group] for name, group in self._listeners.endpoints.items()}
+        workers = [{"index": w.index, "pid": w.pid} for w in self._pool.workers]
+        return {"pid": os.getpid(), **listeners, "control_tcp": self.plane.tcp_endpoints, "workers": workers}
+
+    def _publish(self) -> None:
+        if self._stop.is_set() or not all(w.ready.is_set() for w in self._pool.workers):
+            return
+        path = self._settings.data / "run" / "endpoints.json"
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(self._published(), indent=1) + "\n")
+        temporary.replace(path)
+
+
+def wanted(settings: Settings) -> dict[str, list[Endpoint]]:
+    """Listener name → endpoints, for the mail protocols."""
+    return {name: [parse_endpoint(text) for text in getattr(settings.listen, name)] for name in MAIL_LISTENERS}
+
+
+def worker_count(settings: Settings) -> int:
+    """`settings.workers`, or more when an earlier start with more workers left partitions behind: their mail must go on."""
+    left = [int(p.name[1:]) + 1 for p in (settings.data / "spool").glob("p[0-9]*") if p.name[1:].isdigit()]
+    count = max([settings.workers, *left])
+    if count > settings.workers:
+        log.warning("partitions from an earlier start keep their workers", workers=count, wanted=settings.workers)
+    return count
+
+
+def frozen_keys(old: Settings, new: Settings) -> list[str]:
+    """Settings that differ but are only read at start."""
+    keys = [k for k in ("data", "workers", "listen", "spool") if getattr(old, k) != getattr(new, k)]
+    return keys + [f"control.{k}" for k in type(old.control).model_fields if getattr(old.control, k) != getattr(new.control, k)]
+
+
+def make_layout(data: Path) -> None:
+    """The data directory and its rooms, private to the owner. Raises StartError."""
+    try:
+        for room in (data, data / "run", data / "spool", data / "volumes", data / "secrets"):
+            room.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartError(f"data directory {data}: {error.strerror or error}; give another by --data") from error
+
+
+@contextlib.contextmanager
+def hold_lock(data: Path) -> Iterator[IO[str]]:
+    """The lock that keeps a second server off the directory. Raises StartError naming the holder."""
+    with open(data / "run" / "supervisor.lock", "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            raise StartError(f"{data} is in use by another gatepost (pid {holder}); stop it, or give another --data") from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield file
+        file.truncate(0)
