@@ -1,0 +1,90 @@
+# Everything people and CI run. Two commands matter on a fresh machine: `make run` and `make test`.
+# The set-up lives in .venv and is guarded by stamp files, so a second run does nothing but start.
+# Needs a C compiler, make, Python 3.11+ with venv, Rust 1.85+ (tools/doctor says what is missing). PIP_* and CARGO_* variables pass through.
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/.stamps
+DATA ?= var
+PYTEST_ARGS ?=
+BENCH_ARGS ?=
+
+export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
+export VIRTUAL_ENV := $(CURDIR)/$(VENV)
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+CRATES := $(shell find rust_core -name target -prune -o \( -name '*.rs' -o -name '*.sql' -o -name Cargo.toml \) -print)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-rust test-python check lint types layers protos protos-check licences bench lock clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: $(STAMPS)/core ## create .venv, install the pinned packages, build the extension
+
+run: setup ## set everything up and start a demo server with its data in ./var (DATA=DIR for another place)
+	@exec $(BIN)/gatepost serve --data $(DATA) --demo
+
+test: test-rust test-python ## set everything up and run every test
+
+test-rust: setup
+	cargo test --workspace --exclude gatepost-py --locked --quiet
+
+test-python: setup
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: lint types layers protos-check licences ## lint, types, layers, generated code, licences
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
+
+types: setup
+	$(BIN)/mypy python tests/support tools benches
+	$(BIN)/python -m mypy.stubtest gatepost._core
+
+layers: setup
+	$(BIN)/lint-imports
+
+protos: setup ## regenerate python/gatepost/api from proto/
+	$(BIN)/python tools/protos.py
+
+protos-check: setup
+	$(BIN)/python tools/protos.py --check
+
+licences: setup
+	$(BIN)/python tools/licences.py
+
+bench: setup ## compare with Postfix and Dovecot on this machine (BENCH_ARGS=--quick for a short run)
+	$(BIN)/python benches/run.py $(BENCH_ARGS)
+
+lock: $(STAMPS)/venv ## renew requirements.lock from pyproject.toml
+	$(BIN)/python tools/lock.py
+
+clean: ## remove what was built and set up; ./var stays
+	rm -rf $(VENV) target .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -f python/gatepost/_core*.so
+	find python tests benches tools -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMPS)/venv:
+	@tools/doctor
+	"$$(tools/doctor --python)" -m venv $(VENV)
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/packages: requirements.lock $(STAMPS)/venv
+	@tools/doctor >/dev/null
+	@echo "installing the pinned packages"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	@touch $@
+
+# maturin installs the package in editable form and the `gatepost` script, and puts the extension beside the Python sources.
+$(STAMPS)/core: $(STAMPS)/packages pyproject.toml Cargo.toml Cargo.lock $(CRATES) $(if $(wildcard python/gatepost/_core*.so),,missing-core)
+	@echo "building the extension (minutes the first time, seconds afterwards)"
+	$(BIN)/maturin develop --release --locked --quiet
+	@touch $@
+
+.PHONY: missing-core
+missing-core:
