@@ -1,0 +1,290 @@
+//! Content-transfer decoding in chunks, and text decoding (charset, RFC 2047) by mail-parser's tables.
+//!
+//! The decoders are lenient as mail readers are: octets outside the alphabet are skipped, a truncated end gives what is there.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use mail_parser::HeaderValue;
+use mail_parser::decoders::charsets::map::charset_decoder;
+use mail_parser::parsers::MessageStream;
+
+/// Header values longer than this are cut before decoding.
+const HEADER_VALUE_MAX: usize = 64 << 10;
+
+/// One of the encodings of RFC 2045 6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// 7bit, 8bit, binary.
+    Identity,
+    /// base64
+    Base64,
+    /// quoted-printable
+    QuotedPrintable,
+}
+
+impl Encoding {
+    /// By its name in lower case; `None` is IMAP's UNKNOWN-CTE (RFC 3516 4.3).
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "7bit" | "8bit" | "binary" | "" => Some(Self::Identity),
+            "base64" => Some(Self::Base64),
+            "quoted-printable" => Some(Self::QuotedPrintable),
+            _ => None,
+        }
+    }
+}
+
+/// Decodes one body fed in chunks of any size; keeps a few octets of state.
+#[derive(Debug)]
+pub struct Decoder {
+    encoding: Encoding,
+    bits: u32,
+    count: u8,
+    ended: bool,
+    pending: Vec<u8>,
+}
+
+/// White space and a broken escape are held back at most this long.
+const PENDING_MAX: usize = 1_000;
+
+impl Decoder {
+    /// A decoder at the start of a body.
+    pub fn new(encoding: Encoding) -> Self {
+        Self {
+            encoding,
+            bits: 0,
+            count: 0,
+            ended: false,
+            pending: Vec::new(),
+        }
+    }
+
+    /// Decode the next octets onto `out`.
+    pub fn feed(&mut self, data: &[u8], out: &mut Vec<u8>) {
+        match self.encoding {
+            Encoding::Identity => out.extend_from_slice(data),
+            Encoding::Base64 => self.base64(data, out),
+            Encoding::QuotedPrintable => {
+                for &byte in data {
+                    self.quoted_printable(byte, out);
+                }
+            }
+        }
+    }
+
+    /// The body ends here.
+    pub fn finish(&mut self, out: &mut Vec<u8>) {
+        if self.encoding == Encoding::Base64 {
+            self.base64_tail(out);
+        }
+        if self.encoding == Encoding::QuotedPrintable {
+            let pending = std::mem::take(&mut self.pending);
+            // White space at the very end of a line is transport padding (RFC 2045 6.7 rule 3), so is a lone soft break.
+            if pending.first() == Some(&b'=')
+                && pending.len() > 1
+                && !pending[1..].iter().all(u8::is_ascii_whitespace)
+            {
+                out.extend_from_slice(&pending);
+            }
+        }
+    }
+
+    fn base64(&mut self, data: &[u8], out: &mut Vec<u8>) {
+        out.reserve(data.len() / 4 * 3 + 3);
+        for &byte in data {
+            let value = BASE64[byte as usize];
+            if value < 64 {
+                if self.ended {
+                    // Padding inside: another encoded run follows; its groups start anew.
+                    (self.bits, self.count, self.ended) = (0, 0, false);
+                }
+                self.bits = self.bits << 6 | u32::from(value);
+                self.count += 1;
+                if self.count == 4 {
+                    out.extend_from_slice(&self.bits.to_be_bytes()[1..]);
+                    (self.bits, self.count) = (0, 0);
+                }
+            } else if byte == b'=' && !self.ended {
+                self.ended = true;
+                self.base64_tail(out);
+            }
+        }
+    }
+
+    fn base64_tail(&mut self, out: &mut Vec<u8>) {
+        match self.count {
+            2 => out.push((self.bits >> 4) as u8),
+            3 => out.extend_from_slice(&[(self.bits >> 10) as u8, (self.bits >> 2) as u8]),
+            _ => {}
+        }
+        (self.bits, self.count) = (0, 0);
+    }
+
+    fn quoted_printable(&mut self, byte: u8, out: &mut Vec<u8>) {
+        if self.pending.first() == Some(&b'=') {
+            self.escape(byte, out);
+            return;
+        }
+        match byte {
+            b'=' => {
+                out.append(&mut self.pending);
+                self.pending.push(byte);
+            }
+            b' ' | b'\t' | b'\r' => {
+                if self.pending.len() >= PENDING_MAX {
+                    out.append(&mut self.pending);
+                }
+                self.pending.push(byte);
+            }
+            b'\n' => {
+                let crlf = self.pending.last() == Some(&b'\r');
+                self.pending.clear();
+                out.extend_from_slice(if crlf { b"\r\n" } else { b"\n" });
+            }
+            _ => {
+                out.append(&mut self.pending);
+                out.push(byte);
+            }
+        }
+    }
+
+    /// `pending` starts with `=`.
+    fn escape(&mut self, byte: u8, out: &mut Vec<u8>) {
+        if byte == b'\n' && self.pending[1..].iter().all(u8::is_ascii_whitespace) {
+            self.pending.clear();
+            return;
+        }
+        if byte.is_ascii_whitespace()
+            && self.pending.len() < PENDING_MAX
+            && self.pending[1..].iter().all(u8::is_ascii_whitespace)
+        {
+            self.pending.push(byte);
+            return;
+        }
+        if self.pending.len() == 1 && byte.is_ascii_hexdigit() {
+            self.pending.push(byte);
+            return;
+        }
+        if self.pending.len() == 2
+            && byte.is_ascii_hexdigit()
+            && self.pending[1].is_ascii_hexdigit()
+        {
+            out.push(hex(self.pending[1]) << 4 | hex(byte));
+            self.pending.clear();
+            return;
+        }
+        // Not an escape: the octets stand for themselves.
+        out.append(&mut self.pending);
+        self.quoted_printable(byte, out);
+    }
+}
+
+fn hex(digit: u8) -> u8 {
+    (digit as char).to_digit(16).unwrap_or(0) as u8
+}
+
+const BASE64: [u8; 256] = base64_table();
+
+const fn base64_table() -> [u8; 256] {
+    let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut table = [255u8; 256];
+    let mut n = 0;
+    while n < 64 {
+        table[alphabet[n] as usize] = n as u8;
+        n += 1;
+    }
+    table
+}
+
+/// Decode a whole body; `None` for an unknown encoding.
+pub fn decode(encoding: &str, body: &[u8]) -> Option<Vec<u8>> {
+    let mut decoder = Decoder::new(Encoding::from_name(encoding)?);
+    let mut out = Vec::new();
+    decoder.feed(body, &mut out);
+    decoder.finish(&mut out);
+    Some(out)
+}
+
+/// Octets in a charset to text. Unknown charsets are read as UTF-8 with replacement characters.
+pub fn charset(name: Option<&[u8]>, octets: &[u8]) -> String {
+    let utf8 = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
+    match name.filter(|n| !n.is_empty() && n.len() <= 45 && !n.eq_ignore_ascii_case(b"us-ascii")) {
+        Some(name) => guarded(|| charset_decoder(name).map(|decoder| decoder(octets)))
+            .flatten()
+            .unwrap_or_else(|| utf8(octets)),
+        None => utf8(octets),
+    }
+}
+
+/// A header value (unfolded) with its RFC 2047 words decoded; 8-bit octets are read as UTF-8.
+pub fn header_text(value: &[u8]) -> String {
+    let value = &value[..value.len().min(HEADER_VALUE_MAX)];
+    if memchr::memmem::find(value, b"=?").is_none() {
+        return String::from_utf8_lossy(value).into_owned();
+    }
+    let mut line = value.to_vec();
+    line.push(b'\n');
+    let decoded = guarded(|| match MessageStream::new(&line).parse_unstructured() {
+        HeaderValue::Text(text) => Some(text.into_owned()),
+        _ => None,
+    });
+    decoded
+        .flatten()
+        .unwrap_or_else(|| String::from_utf8_lossy(value).into_owned())
+}
+
+/// Run foreign decoding code; a panic in it counts as "cannot decode". Mail is hostile input and overflow checks are on.
+fn guarded<T>(work: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(work)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn in_pieces(encoding: Encoding, body: &[u8], size: usize) -> Vec<u8> {
+        let mut decoder = Decoder::new(encoding);
+        let mut out = Vec::new();
+        for piece in body.chunks(size) {
+            decoder.feed(piece, &mut out);
+        }
+        decoder.finish(&mut out);
+        out
+    }
+
+    #[test]
+    fn quoted_printable_follows_rfc_2045_6_7() {
+        let body = b"caf=C3=A9 =\r\nsoft  \r\nend=  \r\n=ZZ=3D=";
+        for size in [1, 2, 3, 100] {
+            assert_eq!(
+                in_pieces(Encoding::QuotedPrintable, body, size),
+                "café soft\r\nend=ZZ=".as_bytes(),
+                "{size}"
+            );
+        }
+    }
+
+    #[test]
+    fn base64_skips_foreign_octets_and_takes_a_missing_end() {
+        assert_eq!(decode("base64", b"SGVs\r\nbG8h").unwrap(), b"Hello!");
+        assert_eq!(decode("base64", b"SGVsbG8=\r\n").unwrap(), b"Hello");
+        assert_eq!(decode("base64", b"SGVsbG8").unwrap(), b"Hello");
+        assert_eq!(
+            in_pieces(Encoding::Base64, b"S*G V\r\ns b G8=", 1),
+            b"Hello"
+        );
+        assert_eq!(decode("x-uue", b""), None);
+    }
+
+    #[test]
+    fn header_words_and_charsets_become_text() {
+        assert_eq!(
+            header_text(b"=?ISO-8859-1?Q?Patrik_F=E4ltstr=F6m?= <p@x>"),
+            "Patrik Fältström <p@x>"
+        );
+        assert_eq!(header_text("Grüße".as_bytes()), "Grüße");
+        assert_eq!(charset(Some(b"iso-8859-1"), b"caf\xe9"), "café");
+        assert_eq!(charset(Some(b"shift_jis"), b"\x83n\x83\x8D"), "ハロ");
+        assert_eq!(charset(Some(b"x-nobody-knows"), b"abc"), "abc");
+    }
+}

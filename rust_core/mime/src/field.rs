@@ -1,0 +1,288 @@
+//! Structured header fields: unfolding, tokens, Content-Type and Content-Disposition (RFC 2045 5.1, RFC 2183).
+//!
+//! Lenient and linear: comments are skipped, what makes no sense is passed over, parameters beyond a cap are dropped.
+//! Values stay raw: RFC 2047 words and RFC 2231 parameter sections are not decoded here, IMAP shows them as they are.
+
+/// Parameters kept per field.
+const PARAMETERS_MAX: usize = 64;
+
+/// A parsed Content-Type; type and subtype in the spelling of the message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContentType {
+    /// Top-level type.
+    pub kind: String,
+    /// Subtype.
+    pub subtype: String,
+    /// Attribute and value, quoting removed.
+    pub parameters: Vec<(Vec<u8>, Vec<u8>)>,
+    /// False when the defaults of RFC 2045 5.2 stand in for a missing or unusable field.
+    pub given: bool,
+}
+
+/// A parsed Content-Disposition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disposition {
+    /// "attachment", "inline" …
+    pub kind: Vec<u8>,
+    /// Attribute and value, quoting removed.
+    pub parameters: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl ContentType {
+    /// A default type without parameters.
+    pub fn new(kind: &str, subtype: &str) -> Self {
+        Self {
+            kind: kind.into(),
+            subtype: subtype.into(),
+            parameters: Vec::new(),
+            given: false,
+        }
+    }
+
+    /// First parameter of that name.
+    pub fn parameter(&self, name: &str) -> Option<&[u8]> {
+        let found = self
+            .parameters
+            .iter()
+            .find(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes()))?;
+        Some(&found.1)
+    }
+
+    /// `multipart/*`
+    pub fn is_multipart(&self) -> bool {
+        self.kind.eq_ignore_ascii_case("multipart")
+    }
+
+    /// `text/*`
+    pub fn is_text(&self) -> bool {
+        self.kind.eq_ignore_ascii_case("text")
+    }
+
+    /// `message/rfc822` or `message/global` (RFC 6532)
+    pub fn is_message(&self) -> bool {
+        self.kind.eq_ignore_ascii_case("message")
+            && (self.subtype.eq_ignore_ascii_case("rfc822")
+                || self.subtype.eq_ignore_ascii_case("global"))
+    }
+}
+
+/// A raw field value without line ends and outer white space (RFC 5322 2.2.3). NUL is dropped: no IMAP string may carry it.
+pub fn unfold(raw: &[u8]) -> Vec<u8> {
+    let kept = raw
+        .iter()
+        .copied()
+        .filter(|b| !matches!(b, b'\r' | b'\n' | 0));
+    kept.collect::<Vec<u8>>().trim_ascii().to_vec()
+}
+
+/// First token of a value, e.g. of Content-Transfer-Encoding; "" when there is none.
+pub fn token(value: &[u8]) -> String {
+    let mut scanner = Scanner::new(value);
+    scanner.skip_space();
+    String::from_utf8_lossy(scanner.token()).into_owned()
+}
+
+/// Parse a Content-Type value. `None` when there is no `type/subtype` in it.
+pub fn content_type(value: &[u8]) -> Option<ContentType> {
+    let mut scanner = Scanner::new(value);
+    scanner.skip_space();
+    let kind = scanner.token();
+    scanner.skip_space();
+    if kind.is_empty() || !scanner.take(b'/') {
+        return None;
+    }
+    scanner.skip_space();
+    let subtype = scanner.token();
+    if subtype.is_empty() {
+        return None;
+    }
+    Some(ContentType {
+        kind: String::from_utf8_lossy(kind).into_owned(),
+        subtype: String::from_utf8_lossy(subtype).into_owned(),
+        parameters: scanner.parameters(),
+        given: true,
+    })
+}
+
+/// Parse a Content-Disposition value.
+pub fn disposition(value: &[u8]) -> Option<Disposition> {
+    let mut scanner = Scanner::new(value);
+    scanner.skip_space();
+    let kind = scanner.token().to_vec();
+    (!kind.is_empty()).then(|| Disposition {
+        kind,
+        parameters: scanner.parameters(),
+    })
+}
+
+/// Comma-separated tokens (Content-Language, RFC 3282).
+pub fn tokens(value: &[u8]) -> Vec<Vec<u8>> {
+    let parts = value.split(|&b| b == b',').take(PARAMETERS_MAX);
+    parts
+        .map(|p| token(p).into_bytes())
+        .filter(|t| !t.is_empty())
+        .collect()
+}
+
+/// Walks a structured value once.
+pub(crate) struct Scanner<'a> {
+    data: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Scanner<'a> {
+    pub(crate) fn new(data: &'a [u8]) -> Self {
+        Self { data, at: 0 }
+    }
+
+    pub(crate) fn peek(&self) -> Option<u8> {
+        self.data.get(self.at).copied()
+    }
+
+    pub(crate) fn bump(&mut self) {
+        self.at += 1;
+    }
+
+    pub(crate) fn take(&mut self, byte: u8) -> bool {
+        let found = self.peek() == Some(byte);
+        self.at += usize::from(found);
+        found
+    }
+
+    /// White space and comments.
+    pub(crate) fn skip_space(&mut self) {
+        while let Some(byte) = self.peek() {
+            match byte {
+                b' ' | b'\t' | b'\r' | b'\n' => self.at += 1,
+                b'(' => drop(self.comment()),
+                _ => return,
+            }
+        }
+    }
+
+    /// The comment at the read position, outer parentheses and quoting removed (RFC 5322 3.2.2).
+    pub(crate) fn comment(&mut self) -> Vec<u8> {
+        let mut text = Vec::new();
+        let mut depth = 0usize;
+        while let Some(byte) = self.peek() {
+            self.at += 1;
+            match byte {
+                b'(' => {
+                    depth += 1;
+                    if depth == 1 {
+                        continue;
+                    }
+                }
+                b')' => {
+                    depth -= 1;
+                    if depth == 0 {
+                        break;
+                    }
+                }
+                b'\\' => {
+                    text.extend(self.peek());
+                    self.at += 1;
+                    continue;
+                }
+                _ => {}
+            }
+            text.push(byte);
+        }
+        self.at = self.at.min(self.data.len());
+        text
+    }
+
+    /// The quoted string at the read position, quoting removed; an unterminated one ends with the value.
+    pub(crate) fn quoted(&mut self) -> Vec<u8> {
+        let mut text = Vec::new();
+        self.at += 1;
+        while let Some(byte) = self.peek() {
+            self.at += 1;
+            match byte {
+                b'"' => break,
+                b'\\' => {
+                    text.extend(self.peek());
+                    self.at += 1;
+                }
+                _ => text.push(byte),
+            }
+        }
+        self.at = self.at.min(self.data.len());
+        text
+    }
+
+    /// Octets up to the next one for which `stop` holds.
+    pub(crate) fn until(&mut self, stop: impl Fn(u8) -> bool) -> &'a [u8] {
+        let rest = &self.data[self.at.min(self.data.len())..];
+        let len = rest.iter().position(|&b| stop(b)).unwrap_or(rest.len());
+        self.at += len;
+        &rest[..len]
+    }
+
+    fn token(&mut self) -> &'a [u8] {
+        self.until(|b| b <= b' ' || b == 0x7f || b"()<>@,;:\\\"/[]?=".contains(&b))
+    }
+
+    /// The rest as `; name=value` pairs.
+    fn parameters(&mut self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let mut found = Vec::new();
+        while found.len() < PARAMETERS_MAX {
+            self.until(|b| b == b';' || b == b'(');
+            if self.peek() == Some(b'(') {
+                self.comment();
+                continue;
+            }
+            if !self.take(b';') {
+                break;
+            }
+            self.skip_space();
+            let name = self.token();
+            self.skip_space();
+            if name.is_empty() || !self.take(b'=') {
+                continue;
+            }
+            self.skip_space();
+            let value = self.value();
+            found.push((name.to_vec(), value));
+        }
+        found
+    }
+
+    fn value(&mut self) -> Vec<u8> {
+        if self.peek() == Some(b'"') {
+            return self.quoted();
+        }
+        // Values with characters that would need quoting are common; take all up to the next parameter.
+        let raw = self.until(|b| matches!(b, b';' | b' ' | b'\t' | b'('));
+        raw.to_vec()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comments_and_quotes_are_removed_from_parameters() {
+        let parsed =
+            content_type(b"Text/(c)Plain (x;y=z); charset=\"a\\\"b\" ; name = q.txt").unwrap();
+        assert_eq!(
+            (parsed.kind.as_str(), parsed.subtype.as_str()),
+            ("Text", "Plain")
+        );
+        assert_eq!(parsed.parameter("charset"), Some(&b"a\"b"[..]));
+        assert_eq!(parsed.parameter("NAME"), Some(&b"q.txt"[..]));
+    }
+
+    #[test]
+    fn a_type_without_subtype_is_no_type() {
+        assert_eq!(content_type(b"text"), None);
+        assert_eq!(content_type(b""), None);
+    }
+
+    #[test]
+    fn unterminated_comment_and_quote_end_with_the_value() {
+        assert!(content_type(b"text/plain; name=\"abc\\").is_some());
+        assert!(content_type(b"text/plain; ((((").is_some());
+    }
+}

@@ -1,0 +1,159 @@
+//! Any bytes at all: no panic, ranges inside the message and inside the parent, chunking makes no difference.
+
+use gatepost_mime::section::{Located, Section};
+use gatepost_mime::{Index, Indexer, Kind, Limits, imap, index};
+use proptest::prelude::*;
+
+const SEED: &[u8] = b"From: \"A (x)\" <a@b.test>\r\nTo: g: x@y, z;\r\nSubject: =?utf-8?Q?a=20b?=\r\n folded\r\n\
+Content-Type: multipart/mixed; boundary=\"b1\"\r\n\r\npreamble\r\n--b1\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nhello\r\n\
+--b1\r\nContent-Type: message/rfc822\r\n\r\nSubject: inner\r\nContent-Type: multipart/digest; boundary=b2\r\n\r\n--b2\r\n\r\nSubject: d\r\n\r\nx\r\n--b2--\r\n\
+--b1\r\nContent-Transfer-Encoding: base64\r\nContent-Disposition: attachment; filename=a\r\n\r\nSGVsbG8=\r\n--b1--\r\nepilogue\r\n";
+
+fn pieces() -> impl Strategy<Value = Vec<u8>> {
+    let token = prop_oneof![
+        Just(&b"--b1\r\n"[..]),
+        Just(&b"--b2\r\n"[..]),
+        Just(&b"--b1--\r\n"[..]),
+        Just(&b"--b2--\n"[..]),
+        Just(&b"\r\n"[..]),
+        Just(&b"\n"[..]),
+        Just(&b"Content-Type: multipart/mixed; boundary=b1\r\n"[..]),
+        Just(&b"Content-Type: multipart/digest; boundary=b2\r\n"[..]),
+        Just(&b"Content-Type: message/rfc822\r\n"[..]),
+        Just(&b"Content-Transfer-Encoding: base64\r\n"[..]),
+        Just(&b"Subject: s\r\n folded\r\n"[..]),
+        Just(&b"From: \"a\" (c) <@r:x@y>, g: h;\r\n"[..]),
+        Just(&b"text text"[..]),
+        Just(&b"\r"[..]),
+        Just(&b"\0"[..]),
+        Just(&b"\xff\xfe"[..]),
+    ];
+    prop::collection::vec(token, 0..60).prop_map(|tokens| tokens.concat())
+}
+
+fn mutated() -> impl Strategy<Value = Vec<u8>> {
+    prop::collection::vec((0..SEED.len(), any::<u8>(), 0..3u8), 0..20).prop_map(|edits| {
+        let mut message = SEED.to_vec();
+        for (at, byte, kind) in edits {
+            let at = at % message.len().max(1);
+            match kind {
+                0 => message[at] = byte,
+                1 => message.insert(at, byte),
+                _ => drop(message.drain(at..(at + usize::from(byte)).min(message.len()))),
+            }
+            if message.is_empty() {
+                message.push(b'\n');
+            }
+        }
+        message
+    })
+}
+
+fn check(message: &[u8], split: usize) {
+    let whole = index(message);
+    let mut indexer = Indexer::new(Limits::default());
+    for piece in message.chunks(split.max(1)) {
+        indexer.feed(piece);
+    }
+    let chunked = indexer.finish();
+    assert_eq!(format!("{:?}", whole.parts), format!("{:?}", chunked.parts));
+    assert_eq!(whole.size, message.len());
+    ranges_are_sound(&whole);
+    views_do_not_panic(&whole, message);
+}
+
+fn ranges_are_sound(index: &Index) {
+    for part in &index.parts {
+        assert!(part.header.start <= part.header.end && part.header.end == part.body.start);
+        assert!(part.body.start <= part.body.end && part.body.end <= index.size);
+        for &child in &part.children {
+            let child = &index.parts[child as usize];
+            assert!(
+                part.body.start <= child.header.start
+                    && child.body.end <= part.body.end.max(child.body.start)
+            );
+        }
+        assert!(part.kind != Kind::Message || part.children.len() == 1);
+    }
+}
+
+fn views_do_not_panic(index: &Index, message: &[u8]) {
+    let mut out = Vec::new();
+    imap::envelope(&mut out, index, 0, false);
+    imap::body_structure(&mut out, index, 0, true, true);
+    imap::body_structure(&mut out, index, 0, false, false);
+    for text in [
+        "",
+        "1",
+        "2.1",
+        "1.MIME",
+        "HEADER",
+        "2.HEADER",
+        "2.TEXT",
+        "2.1.1",
+        "HEADER.FIELDS (From To)",
+        "1.1.1.1",
+    ] {
+        let section = Section::parse(text).unwrap();
+        if let Some(Located::Range(range)) = section.locate(index) {
+            assert!(message.get(range).is_some());
+        }
+    }
+    for part in &index.parts {
+        gatepost_mime::decode::decode(&part.encoding, &message[part.body.clone()]);
+    }
+    for field in index.fields(0) {
+        gatepost_mime::decode::header_text(index.bytes(&field.value));
+        gatepost_mime::date::sent_day(index.bytes(&field.value));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_500))]
+
+    #[test]
+    fn random_bytes_are_indexed(message in prop::collection::vec(any::<u8>(), 0..2_000), split in 1..300usize) {
+        check(&message, split);
+    }
+
+    #[test]
+    fn random_structure_is_indexed(message in pieces(), split in 1..50usize) {
+        check(&message, split);
+    }
+
+    #[test]
+    fn mutated_messages_are_indexed(message in mutated(), split in 1..50usize) {
+        check(&message, split);
+    }
+
+    #[test]
+    fn random_text_is_parsed_as_fields(value in prop::collection::vec(prop_oneof![any::<u8>(), Just(b'('), Just(b'"'), Just(b'\\'), Just(b'<'), Just(b'@')], 0..200)) {
+        gatepost_mime::address::parse(&value);
+        gatepost_mime::field::content_type(&value);
+        gatepost_mime::field::disposition(&value);
+        let _ = Section::parse(&String::from_utf8_lossy(&value));
+    }
+}
+
+/// Guards against quadratic time: each of these took minutes in parsers that rescan.
+#[test]
+fn hostile_megabytes_take_linear_time() {
+    let started = std::time::Instant::now();
+    let comments = [b"To: ".as_slice(), &vec![b'('; 4 << 20], b"\r\n\r\n"].concat();
+    let boundaries = [
+        b"Content-Type: multipart/mixed; ".as_slice(),
+        &b"boundary=".repeat(400_000),
+        b"\r\n\r\n",
+    ]
+    .concat();
+    let nested = b"Content-Type: multipart/mixed; boundary=a\r\n\r\n--a\r\n".repeat(80_000);
+    let dashes = [
+        b"Content-Type: multipart/mixed; boundary=a\r\n\r\n".as_slice(),
+        &b"--\n".repeat(1_000_000),
+    ]
+    .concat();
+    for message in [comments, boundaries, nested, dashes] {
+        views_do_not_panic(&index(&message), &message);
+    }
+    assert!(started.elapsed().as_secs() < 20, "{:?}", started.elapsed());
+}
