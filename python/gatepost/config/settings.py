@@ -164,9 +164,7 @@ class Auth(Section):
 
     max_failures: Count = Field(5, description="Failures of one login from one client before further tries are put off.")
     failure_window_seconds: Seconds = Field(600, description="How long failures are remembered. In seconds.")
-    cache_seconds: float = Field(
-        300, ge=0, le=86_400, allow_inf_nan=False, description="Life of a remembered success; 0 is off. In seconds."
-    )
+    cache_seconds: float = Field(300, ge=0, le=86_400, allow_inf_nan=False, description="Life of a success; 0 is off. In seconds.")
     hash_threads: int = Field(2, ge=1, le=64, description="Threads that check password hashes, per worker; 19 MiB each.")
     hash_queue: Count = Field(64, description="Checks that may wait for a thread; more get a temporary failure.")
 
