@@ -88,7 +88,7 @@ class Smtp(Section):
 class Trust(Section):
     """Who may relay besides authenticated users."""
 
-    networks: Networks = Field(("127.0.0.0/8", "::1/128"), description="Clients in these networks may send mail to anywhere.")
+    networks: Networks = Field((), description="Clients in these networks may send mail to anywhere. Not even this machine by default.")
 
 
 class Queue(Section):
