@@ -22,6 +22,7 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: $(STAMPS)/core ## create .venv, install the pinned packages, build the extension
+	@:
 
 run: setup ## set everything up and start a demo server with its data in ./var (DATA=DIR for another place)
 	@exec $(BIN)/gatepost serve --data $(DATA) --demo
@@ -59,7 +60,7 @@ licences: setup
 	$(BIN)/python tools/licences.py
 
 bench: setup ## compare with Postfix and Dovecot on this machine (BENCH_ARGS=--quick for a short run)
-	$(BIN)/python benches/run.py $(BENCH_ARGS)
+	PYTHONPATH=tests $(BIN)/python benches/run.py $(BENCH_ARGS)
 
 lock: $(STAMPS)/venv ## renew requirements.lock from pyproject.toml
 	$(BIN)/python tools/lock.py
@@ -83,7 +84,7 @@ $(STAMPS)/packages: requirements.lock $(STAMPS)/venv
 # maturin installs the package in editable form and the `gatepost` script, and puts the extension beside the Python sources.
 $(STAMPS)/core: $(STAMPS)/packages pyproject.toml Cargo.toml Cargo.lock $(CRATES) $(if $(wildcard python/gatepost/_core*.so),,missing-core)
 	@echo "building the extension (minutes the first time, seconds afterwards)"
-	$(BIN)/maturin develop --release --locked --quiet
+	PIP_QUIET=1 PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/maturin develop --release --locked --quiet
 	@touch $@
 
 .PHONY: missing-core
