@@ -1,0 +1,51 @@
+"""What every protocol server is built with. Made once per worker by app/; servers keep it and ask `settings()` and `rule_set()` anew
+for each connection or message, so that a reload takes effect without a restart."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import structlog
+from structlog.typing import FilteringBoundLogger
+
+from gatepost.config import Settings
+from gatepost.directory import Authenticator
+from gatepost.mailbox import Volumes
+from gatepost.policy.limits import ConnectionCounter
+from gatepost.routing.model import RuleSet
+from gatepost.server.tls import TlsContexts
+from gatepost.spool import AsyncSpool
+
+
+class Listener(StrEnum):
+    """The receiving listeners, by their key in the settings."""
+
+    SMTP = "smtp"
+    SUBMISSION = "submission"
+    SUBMISSIONS = "submissions"
+    LMTP = "lmtp"
+
+    @property
+    def implicit_tls(self) -> bool:
+        """TLS from the first octet (RFC 8314)."""
+        return self is Listener.SUBMISSIONS
+
+    @property
+    def needs_login(self) -> bool:
+        """Submission takes mail from authenticated users only (RFC 6409 4.3)."""
+        return self in (Listener.SUBMISSION, Listener.SUBMISSIONS)
+
+
+@dataclass(slots=True)
+class ServerContext:
+    """The parts of a worker that protocol servers use. `connections` is shared by the SMTP and LMTP listeners."""
+
+    settings: Callable[[], Settings]
+    rule_set: Callable[[], RuleSet]
+    auth: Authenticator
+    spool: AsyncSpool
+    volumes: Volumes
+    tls: TlsContexts
+    hostname: str
+    log: FilteringBoundLogger = field(default_factory=structlog.get_logger)
+    connections: ConnectionCounter = field(default_factory=ConnectionCounter)

@@ -1,0 +1,266 @@
+"""DATA and BDAT: message content from the connection into the spool, and the reply that the commit decides.
+
+End of data is CR LF . CR LF and nothing else; the native receiver finds it, undoes dot-stuffing and notes defects. A message with a
+defect is read to its proper end, refused, and after a bare CR or LF the connection is closed: what follows could be a smuggled
+transaction. 250 is sent only after `spool.commit` said that the message is on disk.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+
+from aiosmtpd.smtp import syntax
+
+from gatepost.message.envelope import Envelope
+from gatepost.message.ids import format_message_id
+from gatepost.message.reply import Reply, SmtpError
+from gatepost.native import CoreError, Incoming, new_message_id
+from gatepost.policy.checks import SMUGGLING_DEFECTS, TOO_BIG, MessageFacts, check_message, defect_reply
+from gatepost.policy.received import missing_fields, received_field
+from gatepost.protocol.smtp.grammar import parse_bdat
+from gatepost.queue.plan import merge_planned
+from gatepost.server.smtp.intake import Intake
+from gatepost.server.smtp.session import NEED_MAIL, Commands, error
+from gatepost.spool import PlannedRecipient, reply_for
+
+GO_AHEAD = b"354 end data with <CR><LF>.<CR><LF>\r\n"
+NO_RECIPIENTS = Reply(554, "5.5.1", "no valid recipients")
+NO_RECIPIENTS_LMTP = Reply(503, "5.5.1", "no valid recipients")
+MIXED = Reply(503, "5.5.1", "DATA after BDAT is not allowed")
+CHUNKS_FAILED = Reply(503, "5.5.1", "message was refused, send RSET")
+DRAIN_EVERY = 262_144
+"""Octets between looks at how much the spool has not synced yet."""
+
+
+class Messages(Commands):
+    """Adds DATA and BDAT."""
+
+    _intake: Intake | None = None
+    _message_id = b""
+    _chunk_left = 0
+    _chunk_size = 0
+    _chunk_last = False
+    _chunk_refusal: Reply | None = None
+    _chunks_failed = False
+    _next_drain = 0
+
+    @property
+    def receiving_chunks(self) -> bool:
+        """True between the first BDAT and the last."""
+        return self._intake is not None or self._chunks_failed
+
+    def end_transaction(self) -> None:
+        """Forget sender, recipients and what was received."""
+        self.envelope = None
+        self._chunks_failed = False
+        self.drop_intake()
+
+    def drop_intake(self) -> None:
+        """Abort a message that is not whole."""
+        intake, self._intake = self._intake, None
+        if intake is not None:
+            intake.abort()
+
+    def on_lost(self) -> None:
+        """Nothing of an unfinished message is kept."""
+        self.drop_intake()
+
+    # ---- DATA --------------------------------------------------------------------------------------------------------
+
+    @syntax("DATA")
+    def smtp_DATA(self, arg: str) -> None:
+        """RFC 5321 4.1.1.4."""
+        if arg.strip():
+            raise SmtpError(501, "5.5.4", "syntax: DATA")
+        if self.receiving_chunks:
+            raise error(MIXED)
+        self._need_recipients()
+        self._begin()
+        self.sink = self._take_dotted
+        self.send(GO_AHEAD)
+
+    def _need_recipients(self) -> None:
+        if self.envelope is None:
+            raise error(NEED_MAIL)
+        if not self.envelope.recipients:
+            raise error(NO_RECIPIENTS_LMTP if self.lmtp else NO_RECIPIENTS)
+
+    def _begin(self) -> None:
+        self._message_id = new_message_id()
+        self._next_drain = DRAIN_EVERY
+        try:
+            self._intake = Intake(self._open_message, hold_header=self.server.listener.needs_login)
+        except CoreError as fault:
+            raise error(reply_for(fault)) from fault
+
+    def _open_message(self, header: bytes | None) -> Incoming:
+        """Start the message in the spool with our trace field, and on submission with the fields its header lacks."""
+        envelope, server = self.envelope, self.server
+        assert envelope is not None
+        recipients = envelope.recipients
+        identity = format_message_id(self._message_id)
+        prefix = received_field(
+            self.origin(),
+            by=server.context.hostname,
+            message_id=identity,
+            recipient=recipients[0].address if len(recipients) == 1 else "",
+        )
+        if header is not None:
+            prefix += missing_fields(header, message_id=identity, host=server.context.hostname)
+        smtp = server.settings.smtp
+        return server.context.spool.receive(
+            prefix=prefix, max_bytes=smtp.max_message_bytes, allow_bare=smtp.allow_bare_newlines, message_id=self._message_id
+        )
+
+    def _take_dotted(self, data: bytes, position: int) -> int:
+        """Sink while DATA runs."""
+        intake = self._intake
+        assert intake is not None
+        self.active = self.server.now
+        position = intake.feed(data, position)
+        if intake.done:
+            self.sink = None
+            assert intake.incoming is not None
+            self._end_of_message(intake.incoming)
+        elif intake.taken >= self._next_drain:
+            self._drain(intake)
+        return position
+
+    def _drain(self, intake: Intake) -> None:
+        """Back-pressure: a client that is faster than the disk waits."""
+        self._next_drain = intake.taken + DRAIN_EVERY
+        spool = self.server.context.spool
+        if spool.pending_bytes() > self.server.drain_above:
+            self.hold(spool.drain())
+
+    # ---- BDAT (RFC 3030) ---------------------------------------------------------------------------------------------
+
+    @syntax("BDAT size [LAST]")
+    def smtp_BDAT(self, arg: str) -> None:
+        """A chunk of counted octets follows at once, so whatever is wrong, they are read before the reply is sent."""
+        self._chunk_size, self._chunk_last = parse_bdat(arg)
+        self._chunk_left = self._chunk_size
+        try:
+            self._chunk_refusal = self._check_chunk()
+        except SmtpError as refusal:
+            self._chunk_refusal = refusal.reply
+        if self._chunk_left:
+            self.sink = self._take_chunk
+        else:
+            self._end_of_chunk()
+
+    def _check_chunk(self) -> Reply | None:
+        if self._chunks_failed:
+            return CHUNKS_FAILED
+        self._need_recipients()
+        if self._intake is None:
+            self._begin()
+        assert self._intake is not None
+        if self._intake.taken + self._chunk_size > self.server.settings.smtp.max_message_bytes:
+            return TOO_BIG
+        return None
+
+    def _take_chunk(self, data: bytes, position: int) -> int:
+        """Sink while the octets of a chunk arrive."""
+        self.active = self.server.now
+        end = min(len(data), position + self._chunk_left)
+        if self._chunk_refusal is None:
+            assert self._intake is not None
+            self._intake.feed_raw(memoryview(data)[position:end])
+            if self._intake.taken >= self._next_drain:
+                self._drain(self._intake)
+        self._chunk_left -= end - position
+        if not self._chunk_left:
+            self.sink = None
+            self._end_of_chunk()
+        return end
+
+    def _end_of_chunk(self) -> None:
+        refusal = self._chunk_refusal
+        if refusal is not None:
+            self._chunks_failed = self.envelope is not None
+            self.drop_intake()
+            self.refuse(refusal)
+        elif self._chunk_last:
+            assert self._intake is not None
+            self._end_of_message(self._intake.finish())
+        else:
+            self.send(f"250 2.0.0 {self._chunk_size} octets taken\r\n".encode())
+
+    # ---- end of message ----------------------------------------------------------------------------------------------
+
+    def _end_of_message(self, incoming: Incoming) -> None:
+        """Last checks, then the one commit point."""
+        envelope = self.envelope
+        assert envelope is not None
+        defect = incoming.defect
+        refusal = defect_reply(defect) if defect is not None else self._check_facts(incoming)
+        if refusal is not None:
+            self._refuse_message(refusal, closing=defect in SMUGGLING_DEFECTS)
+            return
+        rule_version = self.server.context.rule_set().version
+        try:
+            commit = self.server.context.spool.commit(incoming, self._committed_envelope(), self._planned(), rule_version)
+        except CoreError as fault:
+            self._refuse_message(reply_for(fault), closing=False)
+            return
+        self._intake = None
+        self.committing = True
+        self.hold(commit, partial(self._after_commit, self._message_id, len(envelope.recipients)))
+
+    def _check_facts(self, incoming: Incoming) -> Reply | None:
+        received, _, _, _, _, _, bare = incoming.facts()
+        smtp = self.server.settings.smtp
+        return check_message(MessageFacts(received, bare and not smtp.allow_bare_newlines), smtp.max_hops)
+
+    def _committed_envelope(self) -> Envelope:
+        envelope = self.envelope
+        assert envelope is not None
+        given = envelope.parameters
+        return Envelope(
+            envelope.mail_from, tuple(envelope.recipients), self.origin(), given.envid, given.ret, given.body, given.smtputf8
+        )
+
+    def _planned(self) -> Sequence[PlannedRecipient]:
+        assert self.envelope is not None
+        plans = self.envelope.plans
+        return plans[0] if len(plans) == 1 else merge_planned(plans)
+
+    def _refuse_message(self, refusal: Reply, *, closing: bool) -> None:
+        """Refuse a message that was read to its end."""
+        assert self.envelope is not None
+        count = len(self.envelope.recipients)
+        self.server.count_refused()
+        self.server.log.info("message refused", client=self.client, sender=self.envelope.mail_from, reply=f"{refusal.code} {refusal.text}")
+        self.end_transaction()
+        self.answer_message(refusal, count)
+        if closing or refusal.code == 421:
+            self.close_soon()
+
+    def _after_commit(self, message_id: bytes, recipients: int, commit: "asyncio.Future[None]") -> None:
+        """The spool's verdict is there."""
+        self.committing = False
+        fault = None if commit.cancelled() else commit.exception()
+        if fault is None and not commit.cancelled():
+            self.server.count_accepted()
+            reply = Reply(250, "2.0.0", f"{format_message_id(message_id)} queued")
+        elif isinstance(fault, CoreError):
+            reply = reply_for(fault)
+        else:
+            self.server.log.error("commit failed", exc_info=fault, client=self.client)
+            reply = Reply(451, "4.3.0", "message could not be queued, try again later")
+        self._operation = None
+        self.active = self.server.now
+        if self._lost:
+            return
+        self.messages += 1
+        self.end_transaction()
+        self.answer_message(reply, recipients)
+        if reply.code == 421 or self.server.stopping:
+            self.flush()
+            self.shut_down()
+        self._go_on()
+
+    def answer_message(self, reply: Reply, recipients: int) -> None:
+        """The reply to the end of data: one in SMTP, one per recipient in LMTP."""
+        self.reply(reply)

@@ -1,0 +1,102 @@
+"""The octets of one message on their way into the spool.
+
+Made by the session at DATA or at the first BDAT. Two modes, never mixed (RFC 3030 section 2): dotted (DATA) and raw (BDAT). On submission
+the header section is kept back, at most HEADER_LIMIT octets, until it is known whether Date and Message-ID are missing, because
+the spool takes lines in front of a message only at its start. Native errors (CoreError) pass through.
+"""
+
+from collections.abc import Callable
+
+from gatepost.native import Incoming
+
+HEADER_LIMIT = 65_536
+
+Begin = Callable[[bytes | None], Incoming]
+"""Start the message in the spool; the argument is the header section where it is known, None where nothing is to be added."""
+
+
+class Intake:
+    """Feeds an Incoming that may not exist yet."""
+
+    __slots__ = ("_begin", "_head", "incoming", "taken")
+
+    def __init__(self, begin: Begin, *, hold_header: bool) -> None:
+        self.incoming: Incoming | None = None if hold_header else begin(None)
+        self.taken = 0
+        """Octets read from the client, dots and all."""
+        self._begin = begin
+        self._head = b""
+
+    @property
+    def done(self) -> bool:
+        """The end of data was seen."""
+        return self.incoming is not None and self.incoming.done
+
+    def feed(self, data: bytes, position: int) -> int:
+        """Dotted octets from `position` on; returns the position behind the last one used."""
+        if self.incoming is not None:
+            used = self.incoming.feed(data, position)
+            self.taken += used
+            return position + used
+        head = self._head + data[position:]
+        if not _header_complete(head, dotted=True):
+            self._head = head
+            return len(data)
+        self._start(head)
+        assert self.incoming is not None
+        used = self.incoming.feed(head)
+        self.taken += used
+        return len(data) - (len(head) - used)
+
+    def feed_raw(self, data: memoryview) -> None:
+        """Octets of a BDAT chunk."""
+        self.taken += len(data)
+        if self.incoming is not None:
+            self.incoming.feed_raw(data)
+            return
+        self._head += data
+        if _header_complete(self._head, dotted=False):
+            self._start(self._head)
+            assert self.incoming is not None
+            self.incoming.feed_raw(self._head)
+            self._head = b""
+
+    def finish(self) -> Incoming:
+        """Raw mode: the last chunk is in."""
+        if self.incoming is None:
+            self._start(self._head)
+            assert self.incoming is not None
+            self.incoming.feed_raw(self._head)
+            self._head = b""
+        self.incoming.finish()
+        return self.incoming
+
+    def abort(self) -> None:
+        """Forget the message."""
+        if self.incoming is not None:
+            self.incoming.abort()
+
+    def _start(self, head: bytes) -> None:
+        self.incoming = self._begin(_header_section(head))
+        self._head = b""
+
+
+def _header_complete(head: bytes, *, dotted: bool) -> bool:
+    return (
+        len(head) > HEADER_LIMIT
+        or b"\r\n\r\n" in head
+        or head.startswith(b"\r\n")
+        or (dotted and (head.startswith(b".\r\n") or b"\r\n.\r\n" in head))
+    )
+
+
+def _header_section(head: bytes) -> bytes | None:
+    """The header of what was kept back, '' if there is none; None when it is too long to tell what it lacks."""
+    if head.startswith((b"\r\n", b".\r\n")):
+        return b""
+    end = head.find(b"\r\n\r\n")
+    if end < 0:
+        end = head.find(b"\r\n.\r\n")
+    if end < 0:
+        return None if len(head) > HEADER_LIMIT else head
+    return head[: end + 2]

@@ -1,0 +1,173 @@
+"""A listening SMTP, submission or LMTP server: accepts, counts, keeps time, stops.
+
+app/ makes one per listener and worker, with the shared ServerContext. Settings are looked at anew for each connection, and what
+is derived from them (EHLO reply, trusted networks) is built again only when the settings object changed. One timer a second checks
+all sessions; there is no timer per session. `stop` lets messages under way finish, up to the grace.
+"""
+
+import asyncio
+import socket
+from collections.abc import Sequence
+
+from gatepost.config import Settings
+from gatepost.message.reply import Reply
+from gatepost.policy.trust import TrustedNetworks, is_loopback
+from gatepost.server.context import Listener, ServerContext
+from gatepost.server.smtp.auth import SmtpSession
+from gatepost.server.smtp.connection import Connection
+
+TICK_SECONDS = 0.5
+BACKLOG = 2048
+DRAIN_ABOVE = 8 << 20
+NO_SPACE = Reply(452, "4.3.1", "not enough disk space, try again later")
+QUEUE_CLOSED = Reply(421, "4.3.0", "queue is not available, try again later")
+STOPPING = Reply(421, "4.3.2", "server is shutting down, try again later")
+
+
+class SmtpServer:
+    """One listener of one worker."""
+
+    session_class: type[Connection] = SmtpSession
+    drain_above = DRAIN_ABOVE
+
+    def __init__(self, context: ServerContext, listener: Listener | str = Listener.SMTP) -> None:
+        self.context = context
+        self.listener = Listener(listener)
+        self.log = context.log
+        self.stopping = False
+        self.accepted = self.refused = self.connected = 0
+        self.not_receiving: Reply | None = None
+        self.sessions: set[Connection] = set()
+        self._servers: list[asyncio.Server] = []
+        self._ticker: asyncio.Task[None] | None = None
+        self._empty = asyncio.Event()
+        self._ehlo: dict[tuple[bool, tuple[str, ...]], bytes] = {}
+        self._use(context.settings())
+
+    @property
+    def stats(self) -> dict[str, int]:
+        """sessions (open now), connected, accepted and refused messages since start."""
+        return {"sessions": len(self.sessions), "connected": self.connected, "accepted": self.accepted, "refused": self.refused}
+
+    def _use(self, settings: Settings) -> None:
+        """Derive what depends on the settings."""
+        self.settings = settings
+        self.trusted = TrustedNetworks(settings.trust.networks)
+        self.greeting = f"220 {self.context.hostname} {'LMTP' if self.listener is Listener.LMTP else 'ESMTP'} Gatepost\r\n".encode()
+        self._ehlo.clear()
+
+    # ---- life --------------------------------------------------------------------------------------------------------
+
+    async def start(self, sockets: Sequence[socket.socket]) -> None:
+        """Listen on bound sockets."""
+        self.loop = asyncio.get_running_loop()
+        self.now = self.loop.time()
+        self.stopping = False
+        self._ticker = self.loop.create_task(self._tick())
+        for sock in sockets:
+            self._servers.append(await self.loop.create_server(self._make_session, sock=sock, backlog=BACKLOG))
+
+    def _make_session(self) -> Connection:
+        return self.session_class(self)
+
+    async def stop(self, grace: float) -> None:
+        """Stop accepting; idle sessions get 421 and close; messages under way may finish within `grace` seconds."""
+        self.stopping = True
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+        for session in list(self.sessions):
+            session.shut_down()
+        if self.sessions:
+            self._empty.clear()
+            try:
+                await asyncio.wait_for(self._empty.wait(), grace)
+            except TimeoutError:
+                self.log.warning("sessions cut off at shutdown", count=len(self.sessions), listener=self.listener)
+        for session in list(self.sessions):
+            if session.transport is not None:
+                session.transport.abort()
+        if self._ticker is not None:
+            self._ticker.cancel()
+            self._ticker = None
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            self.now = self.loop.time()
+            self.not_receiving = self._spool_state()
+            for session in list(self.sessions):
+                session.check_time(self.now)
+
+    def _spool_state(self) -> Reply | None:
+        """Why no message can be taken now, if so."""
+        spool = self.context.spool
+        if spool.fatal is not None:
+            return QUEUE_CLOSED
+        return NO_SPACE if spool.low_space else None
+
+    # ---- what sessions ask -------------------------------------------------------------------------------------------
+
+    def admit(self, session: Connection) -> Reply | None:
+        """Count a new connection, or say why it is turned away."""
+        settings = self.context.settings()
+        if settings is not self.settings:
+            self._use(settings)
+        client = session.client
+        self.connected += 1
+        if self.stopping:
+            return STOPPING
+        exempt = is_loopback(client) or client in self.trusted
+        if self.listener is Listener.LMTP and not exempt:
+            return Reply(421, "4.7.1", "LMTP is for trusted networks only")
+        smtp = settings.smtp
+        refusal = self.context.connections.admit(
+            client, exempt=exempt, max_total=smtp.max_connections, max_per_client=smtp.max_connections_per_client
+        )
+        if refusal is not None:
+            self.log.info("connection refused", client=client, listener=self.listener, reply=refusal.text)
+            return refusal
+        self.sessions.add(session)
+        return None
+
+    def forget(self, session: Connection) -> None:
+        """A connection is gone; one that was turned away was never counted."""
+        if session in self.sessions:
+            self.sessions.remove(session)
+            self.context.connections.release(session.client)
+            if self.stopping and not self.sessions:
+                self._empty.set()
+
+    def ehlo_reply(self, *, tls: bool) -> bytes:
+        """The EHLO or LHLO reply; kept per set of mechanisms."""
+        mechanisms = () if self.listener is Listener.LMTP else self.context.auth.mechanisms(tls)
+        known = self._ehlo.get((tls, mechanisms))
+        if known is None:
+            known = self._ehlo[(tls, mechanisms)] = self._build_ehlo(tls, mechanisms)
+        return known
+
+    def _build_ehlo(self, tls: bool, mechanisms: tuple[str, ...]) -> bytes:
+        lines = [
+            self.context.hostname,
+            "PIPELINING",
+            f"SIZE {self.settings.smtp.max_message_bytes}",
+            "8BITMIME",
+            "SMTPUTF8",
+            "ENHANCEDSTATUSCODES",
+            "CHUNKING",
+            "DSN",
+        ]
+        if not tls:
+            lines.append("STARTTLS")
+        if mechanisms:
+            lines.append(f"AUTH {' '.join(mechanisms)}")
+        lines.append("HELP")
+        return Reply(250, "", "\n".join(lines)).encode()
+
+    def count_accepted(self) -> None:
+        """One more message was committed."""
+        self.accepted += 1
+
+    def count_refused(self) -> None:
+        """One more message was refused after its end of data."""
+        self.refused += 1

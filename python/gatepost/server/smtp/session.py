@@ -1,0 +1,301 @@
+"""The commands of SMTP (RFC 5321 4.1.1) on one connection: greeting, HELO … QUIT, and what they may be called after.
+
+`SmtpServer` makes one per connection. A method checks order, then syntax (protocol/smtp), then policy; SmtpError refuses. Message
+content is in delivery of `DataPhase` (data.py), AUTH in auth.py. A mail transaction is one `Transaction`; it ends with the reply to the
+end of data, RSET, a new HELO or EHLO, or TLS (RFC 5321 4.1.4). Recipients are routed at RCPT, and those routes are what is committed.
+"""
+
+from collections.abc import Awaitable
+
+from aiosmtpd.smtp import Envelope as CommandEnvelope
+from aiosmtpd.smtp import Session as CommandSession
+from aiosmtpd.smtp import syntax
+
+from gatepost.message.address import Address
+from gatepost.message.envelope import Origin, Recipient
+from gatepost.message.reply import Reply, SmtpError
+from gatepost.policy.checks import TOO_BIG, check_own_address, check_utf8, postmaster_domain
+from gatepost.policy.received import protocol_name
+from gatepost.protocol.smtp.grammar import (
+    NO_MAIL_PARAMETERS,
+    MailParameters,
+    parse_helo,
+    parse_mail_parameters,
+    parse_mailbox,
+    parse_rcpt_parameters,
+    split_path,
+)
+from gatepost.queue.plan import Refused, plan_recipient
+from gatepost.server.smtp.connection import Connection
+from gatepost.spool import PlannedRecipient
+
+OK_MAIL = b"250 2.1.0 sender ok\r\n"
+OK_RCPT = b"250 2.1.5 recipient ok\r\n"
+OK = b"250 2.0.0 ok\r\n"
+BYE = b"221 2.0.0 bye\r\n"
+VRFY_ANSWER = b"252 2.5.2 cannot verify, but will take mail and try to deliver it\r\n"
+GO_AHEAD_TLS = b"220 2.0.0 ready to start TLS\r\n"
+
+NEED_LOGIN = Reply(530, "5.7.0", "authentication required")
+NEED_HELO = Reply(503, "5.5.1", "say HELO or EHLO first")
+NEED_MAIL = Reply(503, "5.5.1", "MAIL first")
+NESTED = Reply(503, "5.5.1", "a mail transaction is under way")
+TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "too many recipients")
+TOO_MANY_MESSAGES = Reply(421, "4.7.0", "too many messages in one session")
+NO_EXPN = Reply(502, "5.5.1", "EXPN is not offered")
+NO_TLS_TWICE = Reply(503, "5.5.1", "TLS is active already")
+HARVEST_FACTOR = 10
+"""Refused recipients a session may have, as a multiple of max_bad_commands: stale lists pass, address guessing does not."""
+
+
+def error(reply: Reply) -> SmtpError:
+    """The exception that carries `reply`."""
+    return SmtpError(reply.code, reply.enhanced, reply.text)
+
+
+class ClientState(CommandSession):
+    """aiosmtpd's Session with what we know of the client. Survives transactions; renewed by TLS."""
+
+    def __init__(self, peer: str, tls: str) -> None:
+        # Not super().__init__(): its deprecation machinery costs more than the rest of a session's set-up.
+        self.peer = peer
+        self.ssl = {"tls": tls} if tls else None
+        self.host_name = None
+        self.extended_smtp = False
+        self.authenticated = None
+        self.auth_data = None
+        self.user = ""
+        self.trusted = False
+
+
+class Transaction(CommandEnvelope):
+    """aiosmtpd's Envelope with parsed parameters and the routes of each recipient."""
+
+    def __init__(self, mail_from: str, parameters: MailParameters) -> None:
+        self.mail_from: str = mail_from
+        self.parameters = parameters
+        self.smtp_utf8 = parameters.smtputf8
+        self.recipients: list[Recipient] = []
+        self.plans: list[tuple[PlannedRecipient, ...]] = []
+
+
+class Commands(Connection):
+    """Every command but DATA, BDAT and AUTH."""
+
+    session: ClientState
+    envelope: Transaction | None
+    lmtp = False
+
+    def start_state(self) -> None:
+        """A client we know nothing of but its address."""
+        self.session = ClientState(self.client, self.tls)
+        self.session.trusted = self.client in self.server.trusted
+        self.envelope = None
+        self.messages = 0
+        self.refused_recipients = 0
+
+    def greet(self) -> None:
+        """220, or with implicit TLS the same under TLS."""
+        self.start_state()
+        self.send(self.server.greeting)
+
+    def on_tls(self) -> None:
+        """RFC 3207 4.2: begin anew. Under implicit TLS this is where the session begins."""
+        if self.server.listener.implicit_tls:
+            self.greet()
+        else:
+            self.start_state()
+
+    def end_transaction(self) -> None:
+        """Forget sender and recipients."""
+        self.envelope = None
+
+    # ---- session commands --------------------------------------------------------------------------------------------
+
+    @syntax("HELO hostname")
+    def smtp_HELO(self, hostname: str) -> None:
+        """RFC 5321 4.1.1.1; no extensions."""
+        self.session.host_name = parse_helo(hostname)
+        self.session.extended_smtp = False
+        self.end_transaction()
+        self.send(f"250 {self.server.context.hostname}\r\n".encode())
+
+    @syntax("EHLO hostname")
+    def smtp_EHLO(self, hostname: str) -> None:
+        """RFC 5321 4.1.1.1; also ends a transaction."""
+        self.session.host_name = parse_helo(hostname)
+        self.session.extended_smtp = True
+        self.end_transaction()
+        self.send(self.server.ehlo_reply(tls=bool(self.tls)))
+
+    @syntax("NOOP [text]")
+    def smtp_NOOP(self, arg: str) -> None:
+        """Nothing, politely."""
+        self.send(OK)
+
+    @syntax("RSET")
+    def smtp_RSET(self, arg: str) -> None:
+        """End the transaction, keep the session."""
+        if arg.strip():
+            raise SmtpError(501, "5.5.4", "syntax: RSET")
+        self.end_transaction()
+        self.send(OK)
+
+    @syntax("QUIT")
+    def smtp_QUIT(self, arg: str) -> None:
+        """Say good-bye and close."""
+        self.send(BYE)
+        self.flush()
+        self._dropping = True
+        if self.transport is not None:
+            self.transport.close()
+
+    @syntax("VRFY address")
+    def smtp_VRFY(self, arg: str) -> None:
+        """RFC 5321 7.3: no confirmation of who exists."""
+        if not arg.strip():
+            raise SmtpError(501, "5.5.4", "syntax: VRFY address")
+        self.send(VRFY_ANSWER)
+
+    async def smtp_EXPN(self, arg: str) -> None:
+        """Lists are not shown."""
+        raise error(NO_EXPN)
+
+    @syntax("HELP [command]")
+    def smtp_HELP(self, arg: str) -> None:
+        """Names the commands, or the syntax of one."""
+        if arg.strip():
+            method = self.commands.get(arg.strip().upper().encode("utf-8"))
+            text = getattr(method, "__smtp_syntax__", None)
+            if text is None:
+                raise SmtpError(504, "5.5.4", "no help for that")
+            self.send(f"214 2.0.0 syntax: {text}\r\n".encode())
+            return
+        names = " ".join(sorted(name.decode() for name in self.commands))
+        self.send(f"214 2.0.0 commands: {names}\r\n".encode())
+
+    @syntax("STARTTLS")
+    def smtp_STARTTLS(self, arg: str) -> None:
+        """RFC 3207. What was pipelined behind it is discarded, and the session begins anew under TLS."""
+        if arg.strip():
+            raise SmtpError(501, "5.5.4", "syntax: STARTTLS")
+        if self.tls:
+            raise error(NO_TLS_TWICE)
+        self.send(GO_AHEAD_TLS)
+        self.discard_rest = True
+        self.begin_tls()
+
+    # ---- transaction commands ----------------------------------------------------------------------------------------
+
+    @syntax("MAIL FROM:<address> [parameters]")
+    def smtp_MAIL(self, arg: str) -> Awaitable[None] | None:
+        """RFC 5321 4.1.1.2 with SIZE, BODY, SMTPUTF8, RET, ENVID, AUTH."""
+        session, server = self.session, self.server
+        if session.host_name is None:
+            raise error(NEED_HELO)
+        if server.listener.needs_login and not session.user:
+            raise error(NEED_LOGIN)
+        if self.envelope is not None:
+            raise error(NESTED)
+        path, text = split_path(arg, "FROM:")
+        parameters = self._mail_parameters(text)
+        sender = parse_mailbox(path, "sender") if path else None
+        refusal = self._check_sender(sender, parameters)
+        if refusal is not None:
+            raise error(refusal)
+        self.envelope = Transaction(str(sender) if sender is not None else "", parameters)
+        self.send(OK_MAIL)
+        return None
+
+    def _mail_parameters(self, text: str) -> MailParameters:
+        if not text:
+            return NO_MAIL_PARAMETERS
+        if not self.session.extended_smtp:
+            raise SmtpError(555, "5.5.4", "parameters need EHLO")
+        return parse_mail_parameters(text)
+
+    def _check_sender(self, sender: Address | None, parameters: MailParameters) -> Reply | None:
+        """Order: what is wrong for good, then what may pass later."""
+        server = self.server
+        refusal = check_utf8(sender, parameters.smtputf8)
+        if refusal is None and parameters.size > server.settings.smtp.max_message_bytes:
+            refusal = TOO_BIG
+        if refusal is None and server.listener.needs_login:
+            delimiter = server.settings.smtp.recipient_delimiter
+            refusal = check_own_address(server.context.rule_set(), sender, self.session.user, delimiter)
+        limit = server.settings.smtp.max_messages_per_session
+        if refusal is None and limit and self.messages >= limit:
+            refusal = TOO_MANY_MESSAGES
+        return refusal or server.not_receiving
+
+    @syntax("RCPT TO:<address> [parameters]")
+    def smtp_RCPT(self, arg: str) -> Awaitable[None] | None:
+        """RFC 5321 4.1.1.3 with NOTIFY and ORCPT. The routes are decided here, so an unknown recipient is refused here."""
+        envelope = self.envelope
+        if envelope is None:
+            raise error(NEED_MAIL)
+        if self.receiving_chunks:
+            raise error(NESTED)
+        path, text = split_path(arg, "TO:")
+        if text and not self.session.extended_smtp:
+            raise SmtpError(555, "5.5.4", "parameters need EHLO")
+        parameters = parse_rcpt_parameters(text)
+        smtp = self.server.settings.smtp
+        if len(envelope.recipients) >= smtp.max_recipients:
+            self.reply(TOO_MANY_RECIPIENTS)  # not counted as an error: RFC 5321 4.5.3.1.10 makes it a client's normal life
+            return None
+        recipient = Recipient(self._recipient_address(path, envelope), parameters.notify, parameters.orcpt)
+        plan = plan_recipient(
+            self.server.context.rule_set(),
+            envelope.mail_from,
+            recipient,
+            trusted=self.session.trusted,
+            delimiter=smtp.recipient_delimiter,
+            size=envelope.parameters.size,
+        )
+        if isinstance(plan, Refused):
+            self._refuse_recipient(plan)
+            return None
+        envelope.recipients.append(recipient)
+        envelope.plans.append(plan)
+        self.send(OK_RCPT)
+        return None
+
+    def _recipient_address(self, path: str, envelope: Transaction) -> str:
+        if path.lower() == "postmaster":
+            return f"{path}@{postmaster_domain(self.server.context.rule_set(), self.server.context.hostname)}"
+        if not path:
+            raise SmtpError(501, "5.1.3", "recipient address is empty")
+        address = parse_mailbox(path, "recipient")
+        refusal = check_utf8(address, envelope.smtp_utf8)
+        if refusal is not None:
+            raise error(refusal)
+        return str(address)
+
+    def _refuse_recipient(self, refused: Refused) -> None:
+        self.reply(refused.reply)
+        self.refused_recipients += 1
+        self.server.log.info(
+            "recipient refused", client=self.client, recipient=refused.recipient.address, reply=f"{refused.reply.code} {refused.reply.enhanced}"
+        )
+        if self.refused_recipients >= HARVEST_FACTOR * self.server.settings.smtp.max_bad_commands:
+            self.close_with(Reply(421, "4.7.0", "too many refused recipients"))
+
+    # ---- shared ------------------------------------------------------------------------------------------------------
+
+    @property
+    def receiving_chunks(self) -> bool:
+        """True between the first BDAT and the last; data.py knows."""
+        return False
+
+    def origin(self) -> Origin:
+        """Where the message of this transaction comes from."""
+        session, envelope = self.session, self.envelope
+        protocol = protocol_name(
+            lmtp=self.lmtp,
+            extended=session.extended_smtp,
+            tls=bool(self.tls),
+            authenticated=bool(session.user),
+            utf8=envelope is not None and envelope.smtp_utf8,
+        )
+        return Origin(protocol, self.client, self.client_port, session.host_name or "", session.user, self.tls, self.server.listener)

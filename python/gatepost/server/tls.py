@@ -1,0 +1,143 @@
+"""TLS contexts of the protocol servers: the configured certificate, or a self-signed one made on first start.
+
+app/ makes one TlsContexts per process; every server asks `server_context()` at each handshake, so `reload()` (SIGHUP) takes effect
+for the next one. Invariant: a context in force is never changed, only replaced by one that loaded completely; a reload that fails
+raises and leaves the old one. Fails with TlsError, whose text names the files.
+"""
+
+import asyncio
+import datetime
+import fcntl
+import ipaddress
+import os
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from gatepost.config import Settings
+
+HANDSHAKE_SECONDS = 30.0
+SHUTDOWN_SECONDS = 5.0
+SELF_SIGNED_DAYS = 3650
+_COMMON_NAME_LIMIT = 64
+
+
+class TlsError(Exception):
+    """Certificate or key cannot be used; the text says which file and why."""
+
+
+class TlsContexts:
+    """Holds the server context in force."""
+
+    def __init__(self, settings: Callable[[], Settings]) -> None:
+        self._settings = settings
+        self._context = self._load()
+
+    def server_context(self) -> ssl.SSLContext:
+        """The context for a new handshake."""
+        return self._context
+
+    def reload(self) -> None:
+        """Read certificate and key again. Raises TlsError and keeps the old context."""
+        self._context = self._load()
+
+    def _load(self) -> ssl.SSLContext:
+        settings = self._settings()
+        cert, key = certificate_files(settings)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3 if settings.tls.min_version == "1.3" else ssl.TLSVersion.TLSv1_2
+        context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+        try:
+            context.load_cert_chain(cert, key)
+        except (OSError, ssl.SSLError) as error:
+            raise TlsError(f"certificate {cert} with key {key}: {error}") from error
+        return context
+
+
+def certificate_files(settings: Settings) -> tuple[Path, Path]:
+    """(certificate, key) of the settings, or the self-signed pair in DIR/tls, made when missing. Raises TlsError."""
+    if settings.tls.cert_file:
+        return Path(settings.tls.cert_file), Path(settings.tls.key_file)
+    directory = Path(settings.data) / "tls"
+    cert, key = directory / "cert.pem", directory / "key.pem"
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with (directory / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # workers start at once; one of them makes the pair
+            if not (cert.exists() and key.exists()):
+                _write_self_signed(settings.hostname, cert, key)
+    except OSError as error:
+        raise TlsError(f"{directory}: {error.strerror or error}") from error
+    return cert, key
+
+
+def _write_self_signed(hostname: str, cert: Path, key: Path) -> None:
+    certificate, private_key = make_self_signed(hostname)
+    _replace(key, private_key, 0o600)
+    _replace(cert, certificate, 0o644)
+
+
+def _replace(path: Path, content: bytes, mode: int) -> None:
+    """Whole file or none: a crash must not leave half a key behind."""
+    fresh = path.with_suffix(".new")
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+
+
+def make_self_signed(hostname: str) -> tuple[bytes, bytes]:
+    """(certificate, key) in PEM for hostname, localhost and the loopback addresses; P-256, ten years."""
+    private_key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hostname[:_COMMON_NAME_LIMIT])])
+    hosts = list(dict.fromkeys([hostname, "localhost"]))
+    alternatives: list[x509.GeneralName] = [x509.DNSName(host) for host in hosts if host.isascii()]
+    alternatives += [x509.IPAddress(ipaddress.ip_address(address)) for address in ("127.0.0.1", "::1")]
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(private_key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=SELF_SIGNED_DAYS))
+        .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([x509.oid.ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .sign(private_key, hashes.SHA256())
+    )
+    key = private_key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return certificate.public_bytes(serialization.Encoding.PEM), key
+
+
+async def start_server_tls(transport: asyncio.Transport, protocol: asyncio.Protocol, context: ssl.SSLContext) -> asyncio.Transport:
+    """Turn a plain connection into a TLS one (STARTTLS, or TLS from the first octet). The caller paused reading before it wrote its
+    go-ahead, so no plaintext that was sent behind it reaches the protocol: it fails the handshake instead (RFC 3207 section 6).
+
+    Raises OSError (ssl.SSLError, ConnectionError, TimeoutError) when the handshake fails; the transport is aborted then.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        secured = await loop.start_tls(
+            transport,
+            protocol,
+            context,
+            server_side=True,
+            ssl_handshake_timeout=HANDSHAKE_SECONDS,
+            ssl_shutdown_timeout=SHUTDOWN_SECONDS,
+        )
+    except BaseException:
+        transport.abort()
+        raise
+    if secured is None:
+        raise ConnectionResetError("connection closed during the TLS handshake")
+    return secured
