@@ -1,1 +1,38 @@
-//! log
+//! Append-only segmented log with group commit: the one engine under spool partitions and mailbox volumes.
+//!
+//! Callers: `gatepost-queue` and `gatepost-store`. [`Log::prepare`] takes the directory's lock, [`Prepared::replay`] hands over every record,
+//! [`Prepared::start`] opens for appending. [`Log::append`] reserves a place at once and never waits for the disk; the committer thread makes all
+//! that waits durable with one `fdatasync` and then calls back once for the batch.
+//!
+//! Invariants: records become durable in the order of their appends, so what a crash leaves is a prefix of the log; nothing is
+//! reported durable before its sync returned; a failed sync or write (but for a full disk) closes the log for good and is never retried;
+//! octets that do not check are reported with file and offset, never skipped in silence.
+
+mod batch;
+mod committer;
+mod error;
+mod format;
+mod log;
+mod recover;
+mod segment;
+mod state;
+mod storage;
+
+pub use error::LogError;
+pub use format::{FORMAT_VERSION, KIND_MARK, Loc, RECORD_HEADER, SEGMENT_HEADER, parse_segment_name, segment_name};
+pub use log::{Log, LogReader, LogStats, Options, Prepared};
+pub use recover::{Damage, Recovery, Replay};
+pub use segment::Segment;
+pub use storage::{LockGuard, OsStorage, Storage, StorageFile};
+
+/// Who may use the last free space.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// New mail: refused when free space is below the minimum or only the reserve is left.
+    Message,
+    /// Transitions of mail that is here: may use the reserve, so that the queue can finish its work and free space.
+    Journal,
+}
+
+/// Called by the committer thread once per batch with the tokens of all appends that are durable now, or that failed.
+pub type Done = Box<dyn Fn(&[u64], Result<(), &LogError>) + Send + Sync>;

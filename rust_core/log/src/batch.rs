@@ -1,0 +1,91 @@
+//! What waits to be written: runs of finished record bytes, one run per segment, and the tokens to call back.
+
+use std::path::PathBuf;
+
+use crate::format::{KIND_MARK, RecordHeader, align, record_size};
+use crate::storage::StorageFile;
+
+/// Buffers up to this size are kept for the next batch.
+const KEEP_CAPACITY: usize = 1 << 20;
+
+/// A preallocated file that has no segment number yet.
+pub(crate) struct SpareFile {
+    pub path: PathBuf,
+    pub file: Box<dyn StorageFile>,
+}
+
+/// Consecutive records of one segment.
+pub(crate) struct Run {
+    pub segment: u32,
+    pub salt: u32,
+    pub start: u32,
+    pub bytes: Vec<u8>,
+    /// Tokens of records that end in this run.
+    pub tokens: Vec<u64>,
+    /// The file to turn into this segment first; None when it is open already.
+    pub opens: Option<SpareFile>,
+}
+
+impl Run {
+    /// Begins with a batch mark.
+    pub fn new(segment: u32, salt: u32, start: u32, mut bytes: Vec<u8>, opens: Option<SpareFile>) -> Self {
+        bytes.clear();
+        let mut run = Self { segment, salt, start, bytes, tokens: Vec::new(), opens };
+        run.push(KIND_MARK, 0, &[]);
+        run
+    }
+
+    /// Offset behind the last record.
+    pub fn end(&self) -> u32 {
+        self.start + self.bytes.len() as u32
+    }
+
+    /// Adds a record and returns its offset. The caller has checked that it fits.
+    pub fn push(&mut self, kind: u8, length: u32, parts: &[&[u8]]) -> u32 {
+        let offset = self.end();
+        self.bytes.reserve(record_size(length) as usize);
+        self.bytes.extend_from_slice(&RecordHeader::encode(self.salt, offset, kind, length, parts));
+        for part in parts {
+            self.bytes.extend_from_slice(part);
+        }
+        let padded = align(self.end()) - self.start;
+        self.bytes.resize(padded as usize, 0);
+        offset
+    }
+}
+
+/// Everything one sync makes durable.
+#[derive(Default)]
+pub(crate) struct Batch {
+    pub runs: Vec<Run>,
+    /// Tokens that wait for everything before them, without a record of their own.
+    pub tokens: Vec<u64>,
+    /// Count of appends up to and including this batch.
+    pub sequence: u64,
+}
+
+impl Batch {
+    pub fn is_empty(&self) -> bool {
+        self.runs.is_empty() && self.tokens.is_empty()
+    }
+
+    /// True when somebody waits for this batch.
+    pub fn wanted(&self) -> bool {
+        !self.tokens.is_empty() || self.runs.iter().any(|r| !r.tokens.is_empty())
+    }
+
+    pub fn octets(&self) -> usize {
+        self.runs.iter().map(|r| r.bytes.len()).sum()
+    }
+
+    /// The record bytes (from the header on, with what follows) at a place, if they are in this batch.
+    pub fn find(&self, segment: u32, offset: u32) -> Option<(&[u8], u32)> {
+        let run = self.runs.iter().find(|r| r.segment == segment && r.start <= offset && offset < r.end())?;
+        Some((&run.bytes[(offset - run.start) as usize..], run.salt))
+    }
+
+    /// A buffer worth keeping.
+    pub fn into_buffer(self) -> Vec<u8> {
+        self.runs.into_iter().map(|r| r.bytes).find(|b| b.capacity() <= KEEP_CAPACITY).unwrap_or_default()
+    }
+}

@@ -1,0 +1,282 @@
+//! The two threads of a log. The committer turns what is pending into one write and one sync at a time, then calls back: while a
+//! sync runs the next batch gathers by itself, and when the log is idle an append is synced at once. The keeper preallocates the next
+//! segment and removes freed ones, so that neither delays a sync.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::Done;
+use crate::batch::{Batch, Run, SpareFile};
+use crate::error::LogError;
+use crate::format::{FORMAT_VERSION, SEGMENT_HEADER, SegmentHeader, segment_name};
+use crate::segment::Segment;
+use crate::state::{Shared, Spare, State, WRITE_EARLY};
+
+/// How long appends that nobody waits for may stay in memory.
+const LAZY: Duration = Duration::from_millis(10);
+
+pub(crate) struct Committer {
+    pub shared: Arc<Shared>,
+    pub done: Done,
+    pub current: Arc<Segment>,
+}
+
+impl Committer {
+    /// Runs until the log closes.
+    pub fn run(mut self) {
+        while let Some(batch) = self.next_batch() {
+            let mut finished = 0;
+            let mut failure = None;
+            for run in &batch.runs {
+                match self.write_run(run) {
+                    Ok(()) => finished += 1,
+                    Err(error) => {
+                        failure = Some(error);
+                        break;
+                    }
+                }
+            }
+            self.settle(batch, finished, failure);
+        }
+        self.finish();
+    }
+
+    /// Ends the last segment with a mark and cuts it to its length, so that the next recovery knows all of it to be synced.
+    fn finish(&mut self) {
+        let mut state = self.shared.state.lock();
+        if state.fatal.is_some() || state.cut || state.segment != self.current.number() {
+            return;
+        }
+        let mut run = Run::new(state.segment, state.salt, state.offset, Vec::new(), None);
+        if run.start == SEGMENT_HEADER {
+            run.bytes.clear();
+        }
+        state.offset = run.end();
+        drop(state);
+        let file = self.current.file();
+        let ended =
+            file.write_at(&run.bytes, u64::from(run.start)).and_then(|()| file.truncate(u64::from(run.end()))).and_then(|()| file.sync());
+        if let Err(error) = ended {
+            self.shared.state.lock().fatal = Some(LogError::syncing(&self.path(), &error));
+        }
+    }
+
+    /// Waits for something to do; None when the log is closed and everything is written.
+    fn next_batch(&self) -> Option<Arc<Batch>> {
+        let mut state = self.shared.state.lock();
+        let mut since: Option<Instant> = None;
+        loop {
+            if state.fatal.is_some() && !state.pending.is_empty() {
+                break;
+            }
+            if state.pending.is_empty() {
+                if state.closing {
+                    return None;
+                }
+                since = None;
+                self.shared.work.wait(&mut state);
+                continue;
+            }
+            if state.hurry || state.closing || state.pending.wanted() || state.pending.octets() >= WRITE_EARLY {
+                break;
+            }
+            let deadline = *since.get_or_insert_with(Instant::now) + LAZY;
+            if self.shared.work.wait_until(&mut state, deadline).timed_out() {
+                break;
+            }
+        }
+        state.hurry = false;
+        let mut batch = std::mem::take(&mut state.pending);
+        batch.sequence = state.appended;
+        let batch = Arc::new(batch);
+        state.writing = Some(Arc::clone(&batch));
+        Some(batch)
+    }
+
+    fn write_run(&mut self, run: &Run) -> Result<(), LogError> {
+        if let Some(error) = &self.shared.state.lock().fatal {
+            return Err(error.clone());
+        }
+        if let Some(spare) = &run.opens {
+            self.open_segment(run, spare)?;
+        }
+        let path = Path::new("segment");
+        self.current.file().write_at(&run.bytes, u64::from(run.start)).map_err(|e| LogError::writing("write", path, &e))?;
+        self.shared.syncs.fetch_add(1, Ordering::Relaxed);
+        self.current.file().sync().map_err(|e| LogError::syncing(&self.path(), &e))
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.shared.dir.join(segment_name(self.current.number()))
+    }
+
+    /// Cuts the old segment to its length, then gives the preallocated file its header and its name. All of it is durable before the first record
+    /// goes in: that a segment exists proves its predecessor whole.
+    fn open_segment(&mut self, run: &Run, spare: &SpareFile) -> Result<(), LogError> {
+        let old = self.path();
+        let end = self.shared.segment_length(self.current.number());
+        self.current.file().truncate(end).map_err(|e| LogError::writing("truncate", &old, &e))?;
+        self.current.file().sync().map_err(|e| LogError::syncing(&old, &e))?;
+        name_segment(&self.shared, spare, run.segment, run.salt)?;
+        let path = self.shared.dir.join(segment_name(run.segment));
+        let file = self.shared.storage.open(&path, true).map_err(|e| LogError::writing("open", &path, &e))?;
+        self.current = Arc::new(Segment::new(run.segment, run.salt, file));
+        self.shared.table.insert(Arc::clone(&self.current));
+        Ok(())
+    }
+
+    /// Records the outcome of a batch and tells everyone.
+    fn settle(&mut self, batch: Arc<Batch>, finished: usize, failure: Option<LogError>) {
+        let shared = Arc::clone(&self.shared);
+        let mut octets = batch.octets();
+        let mut dropped = None;
+        let mut failure = failure;
+        {
+            let mut state = shared.state.lock();
+            if let Some(error) = failure.take() {
+                let lost = std::mem::take(&mut state.pending);
+                octets += lost.octets();
+                failure = Some(self.give_up(&mut state, &batch.runs[finished..], &lost.runs, error));
+                dropped = Some(lost);
+            }
+            state.writing = None;
+            state.settled = if dropped.is_some() { state.appended } else { batch.sequence };
+        }
+        shared.pending_bytes.fetch_sub(octets as u64, Ordering::Relaxed);
+        shared.settled.notify_all();
+        self.call_back(&batch, finished, dropped.as_ref(), failure.as_ref());
+        if let Ok(batch) = Arc::try_unwrap(batch) {
+            let buffer = batch.into_buffer();
+            let mut state = shared.state.lock();
+            if state.buffer.capacity() < buffer.capacity() {
+                state.buffer = buffer;
+            }
+        }
+    }
+
+    fn call_back(&self, batch: &Batch, finished: usize, dropped: Option<&Batch>, failure: Option<&LogError>) {
+        let (good, bad) = batch.runs.split_at(finished);
+        let mut good: Vec<u64> = good.iter().flat_map(|r| r.tokens.iter().copied()).collect();
+        let Some(error) = failure else {
+            good.extend(&batch.tokens);
+            if !good.is_empty() {
+                (self.done)(&good, Ok(()));
+            }
+            return;
+        };
+        if !good.is_empty() {
+            (self.done)(&good, Ok(()));
+        }
+        let lost = dropped.into_iter().flat_map(|b| b.runs.iter());
+        let mut bad: Vec<u64> = bad.iter().chain(lost).flat_map(|r| r.tokens.iter().copied()).collect();
+        bad.extend(&batch.tokens);
+        bad.extend(dropped.into_iter().flat_map(|b| b.tokens.iter()));
+        if !bad.is_empty() {
+            (self.done)(&bad, Err(error));
+        }
+    }
+
+    /// After a failed write: on a full disk cuts back what was half written and moves on to a new segment, so that nothing of the batch is left;
+    /// anything else, and any failure of the cutting itself, closes the log. Returns the error to report.
+    fn give_up(&self, state: &mut State, failed: &[Run], lost: &[Run], error: LogError) -> LogError {
+        let error = if error.is_disk_full() { self.cut_back(state, failed, lost).err().unwrap_or(error) } else { error };
+        state.lost = Some((state.settled, state.appended, error.clone()));
+        if !error.is_disk_full() {
+            state.fatal.get_or_insert(error.clone());
+        }
+        error
+    }
+
+    fn cut_back(&self, state: &mut State, failed: &[Run], lost: &[Run]) -> Result<(), LogError> {
+        let number = self.current.number();
+        let fatal = |e: std::io::Error| LogError::Fatal(format!("cannot cut back {}: {e}", segment_name(number)));
+        if let Some(run) = failed.first().filter(|run| run.segment == number) {
+            self.current.file().truncate(u64::from(run.start)).map_err(fatal)?;
+            self.current.file().sync().map_err(fatal)?;
+            if let Some(active) = state.segments.iter_mut().find(|(n, _)| *n == number) {
+                active.1 = u64::from(run.start);
+            }
+        }
+        // Segments that never came to be: remove the file under either name.
+        for run in failed.iter().chain(lost).filter(|run| run.segment != number) {
+            if let Some(spare) = &run.opens {
+                let _ = self.shared.storage.remove(&spare.path);
+                let _ = self.shared.storage.remove(&self.shared.dir.join(segment_name(run.segment)));
+                self.shared.storage.sync_dir(&self.shared.dir).map_err(fatal)?;
+            }
+        }
+        state.segments.retain(|(n, _)| *n <= number);
+        state.cut = true;
+        state.buffer = Vec::new();
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// Octets of a segment that are in use, as far as it is known.
+    fn segment_length(&self, number: u32) -> u64 {
+        let state = self.state.lock();
+        state.segments.iter().find(|(n, _)| *n == number).map_or(u64::from(self.segment_bytes), |(_, end)| *end)
+    }
+
+    /// Body of the keeper thread.
+    pub fn keep(&self) {
+        let mut state = self.state.lock();
+        loop {
+            if matches!(state.spare, Spare::Wanted) && !state.closing {
+                let mut made = None;
+                parking_lot::MutexGuard::unlocked(&mut state, || made = Some(make_spare(self)));
+                state.spare = match made {
+                    Some(Ok(file)) => Spare::Ready(file),
+                    Some(Err(error)) => Spare::Failed(error, Instant::now()),
+                    None => Spare::None,
+                };
+                self.settled.notify_all();
+            } else if let Some(number) = state.doomed.first().copied() {
+                parking_lot::MutexGuard::unlocked(&mut state, || self.remove_segment(number));
+                state.doomed.retain(|n| *n != number);
+                self.settled.notify_all();
+            } else if state.closing {
+                if let Spare::Ready(file) = std::mem::replace(&mut state.spare, Spare::None) {
+                    let _ = self.storage.remove(&file.path);
+                }
+                return;
+            } else {
+                self.chores.wait(&mut state);
+            }
+        }
+    }
+
+    /// Removes a segment file durably before the next removal begins. A failure leaves the file; the next recovery finds it dead again.
+    fn remove_segment(&self, number: u32) {
+        self.table.forget(number);
+        if self.storage.remove(&self.dir.join(segment_name(number))).is_ok() {
+            let _ = self.storage.sync_dir(&self.dir);
+        }
+    }
+}
+
+/// A preallocated file under a name that is no segment's.
+pub(crate) fn make_spare(shared: &Shared) -> Result<SpareFile, LogError> {
+    let path = shared.dir.join(format!("spare-{}", shared.spares.fetch_add(1, Ordering::Relaxed)));
+    let file = shared.storage.create(&path).map_err(|e| LogError::io("create", &path, &e))?;
+    let allocated = file.allocate(u64::from(shared.segment_bytes)).and_then(|()| file.sync());
+    if let Err(error) = allocated {
+        drop(file);
+        let _ = shared.storage.remove(&path);
+        return Err(LogError::io("allocate", &path, &error));
+    }
+    Ok(SpareFile { path, file })
+}
+
+/// Writes the header of segment `number` into a spare file and renames it, durably.
+pub(crate) fn name_segment(shared: &Shared, spare: &SpareFile, number: u32, salt: u32) -> Result<(), LogError> {
+    let path = shared.dir.join(segment_name(number));
+    let header = SegmentHeader { version: FORMAT_VERSION, number, salt, app: shared.app }.encode();
+    spare.file.write_at(&header, 0).map_err(|e| LogError::writing("write", &path, &e))?;
+    spare.file.sync().map_err(|e| LogError::syncing(&path, &e))?;
+    shared.storage.rename(&spare.path, &path).map_err(|e| LogError::writing("rename", &path, &e))?;
+    shared.storage.sync_dir(&shared.dir).map_err(|e| LogError::syncing(&shared.dir, &e))
+}

@@ -1,0 +1,468 @@
+//! The log as its users see it: open in three steps, append, sync, read, free.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+
+use parking_lot::Mutex;
+
+use crate::batch::Batch;
+use crate::committer::{Committer, make_spare, name_segment};
+use crate::error::LogError;
+use crate::format::{Loc, RECORD_HEADER, RecordHeader, SEGMENT_HEADER, parse_segment_name, segment_name};
+use crate::recover::{Damage, Recovery, Replay, scan, set_aside};
+use crate::segment::{Segment, SegmentTable};
+use crate::state::{Shared, Spare, State, new_salt};
+use crate::storage::{LockGuard, OsStorage, Storage, lock_holder};
+use crate::{Class, Done};
+
+/// Smallest and largest segment a log can be opened with.
+const SEGMENT_RANGE: std::ops::RangeInclusive<u32> = (64 << 10)..=(1 << 30);
+
+/// How a log is opened.
+#[derive(Clone)]
+pub struct Options {
+    /// Preallocated size of a segment (64 KiB to 1 GiB).
+    pub segment_bytes: u32,
+    /// Free space below which [`Class::Message`] appends are refused.
+    pub min_free_bytes: u64,
+    /// Four letters that say whose records these are; opening another's directory fails.
+    pub app: [u8; 4],
+    /// Where the files are.
+    pub storage: Arc<dyn Storage>,
+}
+
+impl Options {
+    /// 64 MiB segments on the operating system's files, no minimum of free space.
+    pub fn new(app: [u8; 4]) -> Self {
+        Self { segment_bytes: 64 << 20, min_free_bytes: 0, app, storage: Arc::new(OsStorage) }
+    }
+}
+
+/// Figures of a running log.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LogStats {
+    /// Segments that exist.
+    pub segments: u64,
+    /// Octets of disk they take.
+    pub disk_bytes: u64,
+    /// Free octets of the file system.
+    pub free_bytes: u64,
+    /// Records appended since the log was opened.
+    pub appended: u64,
+    /// Syncs since the log was opened.
+    pub syncs: u64,
+}
+
+/// A log whose directory is locked and whose segments are known, before any record was read.
+pub struct Prepared {
+    dir: PathBuf,
+    options: Options,
+    segments: Vec<u32>,
+    spares: Vec<String>,
+    /// Where the last segment's records end; None until replayed.
+    end: Option<(u32, u32)>,
+    damaged: Vec<Damage>,
+    lock: Box<dyn LockGuard>,
+}
+
+/// An open log. Dropping it closes it.
+pub struct Log {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    lock: Mutex<Option<Box<dyn LockGuard>>>,
+}
+
+impl Log {
+    /// Creates the directory if need be, locks it and lists its segments.
+    pub fn prepare(dir: &Path, options: Options) -> Result<Prepared, LogError> {
+        if !SEGMENT_RANGE.contains(&options.segment_bytes) {
+            return Err(LogError::TooLarge(options.segment_bytes as usize));
+        }
+        let storage = &options.storage;
+        storage.make_dir(dir).map_err(|e| LogError::io("create", dir, &e))?;
+        let path = dir.join("lock");
+        let lock = storage.lock(&path).map_err(|e| match e.kind() {
+            std::io::ErrorKind::WouldBlock => LogError::Locked { path: path.display().to_string(), holder: lock_holder(&path) },
+            _ => LogError::io("lock", &path, &e),
+        })?;
+        let names = storage.list(dir).map_err(|e| LogError::io("list", dir, &e))?;
+        let mut segments: Vec<u32> = names.iter().filter_map(|n| parse_segment_name(n)).collect();
+        segments.sort_unstable();
+        let spares = names.into_iter().filter(|n| n.starts_with("spare-")).collect();
+        Ok(Prepared { dir: dir.to_owned(), options, segments, spares, end: None, damaged: Vec::new(), lock })
+    }
+
+    /// Appends one record whose payload is `parts` joined. The place is final at once; the record is durable when `token` comes back through
+    /// [`Done`], or when a later [`Log::sync`] returns. Never waits for the disk, but for the preallocation of a segment when
+    /// appends outrun it. Kinds 0 and [`crate::KIND_MARK`] are the log's own.
+    pub fn append(&self, kind: u8, parts: &[&[u8]], class: Class, token: Option<u64>) -> Result<Loc, LogError> {
+        debug_assert!(kind != 0 && kind != crate::KIND_MARK);
+        self.shared.append(kind, parts, class, token)
+    }
+
+    /// Returns when everything appended so far is durable.
+    pub fn sync(&self) -> Result<(), LogError> {
+        let mut state = self.shared.state.lock();
+        if let Some(error) = &state.fatal {
+            return Err(error.clone());
+        }
+        let target = state.appended;
+        while state.settled < target {
+            state.hurry = true;
+            self.shared.work.notify_one();
+            self.shared.settled.wait(&mut state);
+            if let Some(error) = &state.fatal {
+                return Err(error.clone());
+            }
+        }
+        match &state.lost {
+            Some((from, to, error)) if *from < target && target <= *to => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// `token` comes back when everything appended so far is durable.
+    pub fn sync_token(&self, token: u64) -> Result<(), LogError> {
+        let mut state = self.shared.state.lock();
+        Shared::check(&state)?;
+        state.pending.tokens.push(token);
+        self.shared.work.notify_one();
+        Ok(())
+    }
+
+    /// Octets appended and not yet durable.
+    pub fn pending_bytes(&self) -> u64 {
+        self.shared.pending_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Waits until at most `limit` octets are pending (or the log failed). Call it without locks that [`Done`] takes.
+    pub fn wait_for_room(&self, limit: u64) {
+        if self.pending_bytes() <= limit {
+            return;
+        }
+        let mut state = self.shared.state.lock();
+        while self.pending_bytes() > limit && Shared::check(&state).is_ok() {
+            self.shared.settled.wait_for(&mut state, std::time::Duration::from_millis(100));
+        }
+    }
+
+    /// Free space is below the configured minimum. Cheap: the answer is at most a quarter of a second old.
+    pub fn low_space(&self) -> bool {
+        self.shared.low_space()
+    }
+
+    /// Free octets of the file system, at most a quarter of a second old.
+    pub fn free_bytes(&self) -> u64 {
+        self.shared.free_bytes()
+    }
+
+    /// The error that closed the log for good, if one did.
+    pub fn fatal(&self) -> Option<LogError> {
+        self.shared.state.lock().fatal.clone()
+    }
+
+    /// Largest payload of one record.
+    pub fn max_payload(&self) -> usize {
+        self.shared.max_payload() as usize
+    }
+
+    /// Where the next record would go, at the earliest.
+    pub fn tail(&self) -> Loc {
+        let state = self.shared.state.lock();
+        Loc { segment: state.segment, offset: state.offset }
+    }
+
+    /// Reads and verifies the record at `loc` into `out` (replaced), also when it is not written yet. Returns its kind.
+    pub fn read(&self, loc: Loc, out: &mut Vec<u8>) -> Result<u8, LogError> {
+        if let Some((kind, _)) = self.unwritten(loc, 0, usize::MAX, out) {
+            return Ok(kind);
+        }
+        self.shared.table.get(loc.segment)?.read(loc.offset, out)
+    }
+
+    /// First `limit` octets of the payload at `loc` into `out` (replaced): (kind, full length). The payload's checksum is not looked at.
+    pub fn read_prefix(&self, loc: Loc, limit: usize, out: &mut Vec<u8>) -> Result<(u8, u32), LogError> {
+        match self.unwritten(loc, 0, limit, out) {
+            Some(found) => Ok(found),
+            None => self.shared.table.get(loc.segment)?.read_prefix(loc.offset, limit, out),
+        }
+    }
+
+    /// Octets `from..` of the payload at `loc` into `buf`; fewer only at its end. The payload's checksum is not looked at.
+    pub fn read_range(&self, loc: Loc, from: u32, buf: &mut [u8]) -> Result<usize, LogError> {
+        let mut out = Vec::new();
+        if self.unwritten(loc, from as usize, buf.len(), &mut out).is_some() {
+            buf[..out.len()].copy_from_slice(&out);
+            return Ok(out.len());
+        }
+        self.shared.table.get(loc.segment)?.read_range(loc.offset, from, buf)
+    }
+
+    /// The open segment; reading through it goes on working after the segment was freed. Records not yet written are not seen through it.
+    pub fn segment(&self, number: u32) -> Result<Arc<Segment>, LogError> {
+        self.shared.table.get(number)
+    }
+
+    /// Copies a part of a record that is still in memory.
+    fn unwritten(&self, loc: Loc, from: usize, limit: usize, out: &mut Vec<u8>) -> Option<(u8, u32)> {
+        let state = self.shared.state.lock();
+        let batch =
+            [Some(&state.pending), state.writing.as_deref()].into_iter().flatten().find(|b| b.find(loc.segment, loc.offset).is_some());
+        let (bytes, salt) = batch?.find(loc.segment, loc.offset)?;
+        let header = RecordHeader::decode(bytes, salt, loc.offset)?;
+        let payload = bytes.get(RECORD_HEADER as usize..RECORD_HEADER as usize + header.length as usize)?;
+        let start = from.min(payload.len());
+        out.clear();
+        out.extend_from_slice(&payload[start..payload.len().min(start.saturating_add(limit))]);
+        Some((header.kind, header.length))
+    }
+
+    /// Gives a segment's space back, in the background; removals become durable in the order of the calls. The active segment stays.
+    /// Returns false when there is no such segment to free.
+    pub fn free(&self, number: u32) -> bool {
+        let mut state = self.shared.state.lock();
+        if number >= state.segment || !state.segments.iter().any(|(n, _)| *n == number) {
+            return false;
+        }
+        // A segment that is being written is not the active one any more but must not go before its write is settled.
+        let busy = |b: &Batch| b.runs.iter().any(|r| r.segment <= number);
+        if busy(&state.pending) || state.writing.as_deref().is_some_and(busy) {
+            return false;
+        }
+        state.segments.retain(|(n, _)| *n != number);
+        state.doomed.push(number);
+        self.shared.chores.notify_one();
+        true
+    }
+
+    /// Waits until every freed segment is removed.
+    pub fn wait_for_removals(&self) {
+        let mut state = self.shared.state.lock();
+        while !state.doomed.is_empty() {
+            self.shared.settled.wait(&mut state);
+        }
+    }
+
+    /// Numbers and lengths of the segments, ascending; the last is the active one.
+    pub fn segments(&self) -> Vec<(u32, u64)> {
+        self.shared.state.lock().segments.clone()
+    }
+
+    /// Figures.
+    pub fn stats(&self) -> LogStats {
+        let free_bytes = self.free_bytes();
+        let state = self.shared.state.lock();
+        LogStats {
+            segments: state.segments.len() as u64,
+            disk_bytes: state.segments.iter().map(|(_, bytes)| bytes).sum(),
+            free_bytes,
+            appended: state.appended,
+            syncs: self.shared.syncs.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Writes what is pending, ends the threads, unlocks the directory. Idempotent; returns the error that closed the log, if one did.
+    pub fn close(&self) -> Result<(), LogError> {
+        self.shared.state.lock().closing = true;
+        self.shared.work.notify_all();
+        self.shared.chores.notify_all();
+        self.shared.settled.notify_all();
+        for thread in self.threads.lock().drain(..) {
+            let _ = thread.join();
+        }
+        self.lock.lock().take();
+        self.fatal().map_or(Ok(()), Err)
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        let _ = self.close();
+    }
+}
+
+impl Prepared {
+    /// Numbers of the segments that exist, ascending.
+    pub fn segments(&self) -> &[u32] {
+        &self.segments
+    }
+
+    /// The locked directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The storage it is on.
+    pub fn storage(&self) -> &Arc<dyn Storage> {
+        &self.options.storage
+    }
+
+    /// Hands over every valid record at or after `from` in log order. Cuts a torn end, sets damaged places aside and reports them.
+    /// An error of the callback ends the replay.
+    pub fn replay(&mut self, from: Loc, each: &mut Replay<'_>) -> Result<Recovery, LogError> {
+        let mut recovery = Recovery { damaged: std::mem::take(&mut self.damaged), ..Recovery::default() };
+        let last = self.segments.last().copied();
+        for number in self.segments.clone() {
+            let Some(segment) = self.open_segment(number, &mut recovery)? else { continue };
+            if number < from.segment && Some(number) != last {
+                continue;
+            }
+            let start = if number == from.segment { from.offset } else { 0 };
+            let known = recovery.damaged.len();
+            let found = scan(&segment, start, Some(number) == last, each, &mut recovery)?;
+            for damage in &mut recovery.damaged[known..] {
+                if let Err(error) = set_aside(&*self.options.storage, &self.dir, &segment, damage) {
+                    damage.reason = format!("{}; no copy could be made: {error}", damage.reason);
+                }
+            }
+            if Some(number) == last {
+                self.cut(&segment, found.end)?;
+                recovery.torn_bytes = found.torn;
+                self.end = Some((number, found.end));
+            }
+        }
+        Ok(recovery)
+    }
+
+    fn open_segment(&mut self, number: u32, recovery: &mut Recovery) -> Result<Option<Segment>, LogError> {
+        match Segment::open(&*self.options.storage, &self.dir, number, true) {
+            Ok((segment, header)) if header.app == self.options.app => Ok(Some(segment)),
+            Ok((_, header)) => Err(LogError::Io(format!(
+                "{} belongs to {:?}, not to {:?}",
+                self.dir.join(segment_name(number)).display(),
+                String::from_utf8_lossy(&header.app),
+                String::from_utf8_lossy(&self.options.app),
+            ))),
+            Err(LogError::Damaged { file, offset, reason }) => {
+                let length = self.move_aside(number)?;
+                recovery.damaged.push(Damage { file, offset, length, reason });
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A segment whose header is gone cannot be read at all: the whole file moves to `damaged/`.
+    fn move_aside(&self, number: u32) -> Result<u64, LogError> {
+        let storage = &self.options.storage;
+        let (room, path) = (self.dir.join("damaged"), self.dir.join(segment_name(number)));
+        let length = storage.open(&path, false).and_then(|f| f.len()).unwrap_or(0);
+        storage.make_dir(&room).map_err(|e| LogError::io("create", &room, &e))?;
+        storage.rename(&path, &room.join(segment_name(number))).map_err(|e| LogError::io("rename", &path, &e))?;
+        storage.sync_dir(&room).map_err(|e| LogError::io("sync", &room, &e))?;
+        storage.sync_dir(&self.dir).map_err(|e| LogError::io("sync", &self.dir, &e))?;
+        Ok(length)
+    }
+
+    fn cut(&self, segment: &Segment, end: u32) -> Result<(), LogError> {
+        let path = self.dir.join(segment_name(segment.number()));
+        let length = segment.file().len().map_err(|e| LogError::io("stat", &path, &e))?;
+        if length != u64::from(end) {
+            segment.file().truncate(u64::from(end)).map_err(|e| LogError::io("truncate", &path, &e))?;
+            segment.file().sync().map_err(|e| LogError::syncing(&path, &e))?;
+        }
+        Ok(())
+    }
+
+    /// Creates a fresh segment and starts the threads. Call after [`Prepared::replay`].
+    pub fn start(mut self, done: Done) -> Result<Log, LogError> {
+        if self.end.is_none() && !self.segments.is_empty() {
+            self.replay(Loc { segment: u32::MAX, offset: 0 }, &mut |_, _, _| Ok(()))?;
+        }
+        let number = self.segments.last().copied().unwrap_or(0) + 1;
+        let salt = new_salt();
+        let shared = self.shared(number, salt)?;
+        for name in &self.spares {
+            let _ = shared.storage.remove(&self.dir.join(name));
+        }
+        let spare = make_spare(&shared)?;
+        name_segment(&shared, &spare, number, salt)?;
+        let current = Arc::new(Segment::new(number, salt, spare.file));
+        shared.table.insert(Arc::clone(&current));
+        self.drop_empty(&shared);
+        let shared = Arc::new(shared);
+        let keeper = Arc::clone(&shared);
+        let committer = Committer { shared: Arc::clone(&shared), done, current };
+        let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new().name(name.to_owned()).spawn(body).map_err(|e| LogError::Io(format!("start thread: {e}")))
+        };
+        let threads = vec![spawn("log-commit", Box::new(move || committer.run()))?, spawn("log-keep", Box::new(move || keeper.keep()))?];
+        Ok(Log { shared, threads: Mutex::new(threads), lock: Mutex::new(Some(self.lock)) })
+    }
+
+    fn shared(&self, number: u32, salt: u32) -> Result<Shared, LogError> {
+        let storage = &self.options.storage;
+        let gone: HashSet<u32> =
+            self.segments.iter().copied().filter(|n| storage.open(&self.dir.join(segment_name(*n)), false).is_err()).collect();
+        let mut segments = Vec::new();
+        for n in self.segments.iter().filter(|n| !gone.contains(n)) {
+            let path = self.dir.join(segment_name(*n));
+            let length = storage.open(&path, false).and_then(|f| f.len()).map_err(|e| LogError::io("stat", &path, &e))?;
+            segments.push((*n, length));
+        }
+        segments.push((number, u64::from(self.options.segment_bytes)));
+        let state = State {
+            segment: number,
+            salt,
+            offset: SEGMENT_HEADER,
+            cut: false,
+            pending: Batch::default(),
+            writing: None,
+            spare: Spare::None,
+            buffer: Vec::new(),
+            appended: 0,
+            settled: 0,
+            lost: None,
+            hurry: false,
+            fatal: None,
+            closing: false,
+            doomed: Vec::new(),
+            segments,
+        };
+        let o = &self.options;
+        Ok(Shared::new(&self.dir, Arc::clone(storage), o.app, o.segment_bytes, o.min_free_bytes, state))
+    }
+
+    /// The last segment of the former run may hold nothing. It goes only now that a segment with a higher number is durable, so that numbers are
+    /// never used twice.
+    fn drop_empty(&self, shared: &Shared) {
+        let Some((number, end)) = self.end else { return };
+        if end > SEGMENT_HEADER {
+            return;
+        }
+        shared.state.lock().segments.retain(|(n, _)| *n != number);
+        if shared.storage.remove(&self.dir.join(segment_name(number))).is_ok() {
+            let _ = shared.storage.sync_dir(&self.dir);
+        }
+    }
+}
+
+/// Reads records of a log that another process may be appending to. Takes no lock and changes nothing.
+pub struct LogReader {
+    table: SegmentTable,
+}
+
+impl LogReader {
+    /// For the log in `dir`; nothing is opened yet.
+    pub fn new(dir: &Path, storage: Arc<dyn Storage>) -> Self {
+        Self { table: SegmentTable::new(dir, storage) }
+    }
+
+    /// The open segment, through which records are read. Closed behind the scenes when many others were opened since.
+    pub fn segment(&self, number: u32) -> Result<Arc<Segment>, LogError> {
+        self.table.get(number)
+    }
+
+    /// Reads and verifies the record at `loc` into `out` (replaced). Returns its kind.
+    pub fn read(&self, loc: Loc, out: &mut Vec<u8>) -> Result<u8, LogError> {
+        self.segment(loc.segment)?.read(loc.offset, out)
+    }
+
+    /// Octets `from..` of the payload at `loc` into `buf`; fewer only at its end. Not verified.
+    pub fn read_range(&self, loc: Loc, from: u32, buf: &mut [u8]) -> Result<usize, LogError> {
+        self.segment(loc.segment)?.read_range(loc.offset, from, buf)
+    }
+}

@@ -1,0 +1,205 @@
+//! Reading a log directory from its files alone: which segments there are, every record in order, what is damaged,
+//! where the log ends.
+//!
+//! A segment that is not the last was synced and cut to its length before its successor appeared, so anything in it that
+//! is not a record is damage. In the last one a place without a record is damage if a later batch mark
+//! stands behind it (marks are written after all before them was synced); else it is the torn end of a write that nobody was told
+//! had succeeded, and is cut.
+
+use std::path::Path;
+
+use crate::Loc;
+use crate::error::LogError;
+use crate::format::{KIND_MARK, RECORD_HEADER, RecordHeader, SEGMENT_HEADER, align, record_size, segment_name};
+use crate::segment::{Segment, is_internal};
+use crate::storage::Storage;
+
+/// Octets read at a time while scanning.
+const WINDOW: usize = 1 << 20;
+
+/// Takes a record of the log: its place, kind and payload. An error ends the replay.
+pub type Replay<'a> = dyn FnMut(Loc, u8, &[u8]) -> Result<(), LogError> + 'a;
+
+/// A stretch of a segment that is not what was written there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// Segment file name.
+    pub file: String,
+    /// First damaged octet.
+    pub offset: u64,
+    /// Octets set aside.
+    pub length: u64,
+    /// What is wrong.
+    pub reason: String,
+}
+
+impl std::fmt::Display for Damage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}: {} ({} octets set aside)", self.file, self.offset, self.reason, self.length)
+    }
+}
+
+/// What opening a log found.
+#[derive(Debug, Default, Clone)]
+pub struct Recovery {
+    /// Records handed to the replay callback.
+    pub records: u64,
+    /// Octets of unacknowledged writes cut from the end.
+    pub torn_bytes: u64,
+    /// Damaged places, in log order.
+    pub damaged: Vec<Damage>,
+}
+
+/// How far a scan of one segment came.
+pub(crate) struct ScanEnd {
+    /// Where the next record would go.
+    pub end: u32,
+    /// Octets of the file that look written but are no synced record.
+    pub torn: u64,
+}
+
+/// A window over a segment file that slides forward.
+struct Window<'a> {
+    segment: &'a Segment,
+    len: u64,
+    buf: Vec<u8>,
+    base: u64,
+    filled: usize,
+}
+
+impl<'a> Window<'a> {
+    fn new(segment: &'a Segment) -> Result<Self, LogError> {
+        let path = segment_name(segment.number());
+        let len = segment.file().len().map_err(|e| LogError::io("stat", Path::new(&path), &e))?;
+        Ok(Self { segment, len, buf: Vec::new(), base: 0, filled: 0 })
+    }
+
+    /// `want` octets at `offset`, fewer at the end of the file.
+    fn at(&mut self, offset: u64, want: usize) -> Result<&[u8], LogError> {
+        let want = want.min(usize::try_from(self.len.saturating_sub(offset)).unwrap_or(usize::MAX));
+        if offset < self.base || offset + want as u64 > self.base + self.filled as u64 {
+            self.buf.resize(want.max(WINDOW), 0);
+            self.base = offset;
+            let name = segment_name(self.segment.number());
+            self.filled = self.segment.file().read_at(&mut self.buf, offset).map_err(|e| LogError::io("read", Path::new(&name), &e))?;
+        }
+        let start = usize::try_from(offset - self.base).unwrap_or(0);
+        Ok(&self.buf[start..(start + want).min(self.filled)])
+    }
+
+    /// The record at `offset`, if a valid one is there.
+    fn record(&mut self, offset: u32) -> Result<Option<(u8, &[u8])>, LogError> {
+        let salt = self.segment.salt();
+        let head = self.at(u64::from(offset), RECORD_HEADER as usize)?;
+        let Some(header) = RecordHeader::decode(head, salt, offset) else { return Ok(None) };
+        let total = u64::from(RECORD_HEADER) + u64::from(header.length);
+        if u64::from(offset) + total > self.len {
+            return Ok(None);
+        }
+        let bytes = self.at(u64::from(offset), RECORD_HEADER as usize + header.length as usize)?;
+        let payload = bytes.get(RECORD_HEADER as usize..).unwrap_or(&[]);
+        Ok((payload.len() == header.length as usize && header.verify(payload)).then_some((header.kind, payload)))
+    }
+
+    /// Place of the first valid record at or after `offset`.
+    fn resync(&mut self, offset: u32) -> Result<Option<u32>, LogError> {
+        let salt = self.segment.salt();
+        let mut at = align(offset);
+        while u64::from(at) + u64::from(RECORD_HEADER) <= self.len {
+            let head = self.at(u64::from(at), RECORD_HEADER as usize)?;
+            if RecordHeader::decode(head, salt, at).is_some() && self.record(at)?.is_some() {
+                return Ok(Some(at));
+            }
+            at += align(1);
+        }
+        Ok(None)
+    }
+
+    /// True when a valid batch mark stands at or after `offset`.
+    fn mark_after(&mut self, offset: u32) -> Result<bool, LogError> {
+        let mut at = offset;
+        loop {
+            match self.record(at)?.map(|(kind, payload)| (kind, payload.len())) {
+                Some((KIND_MARK, _)) => return Ok(true),
+                Some((_, length)) => at += record_size(length as u32),
+                None => match self.resync(at + align(1))? {
+                    Some(next) => at = next,
+                    None => return Ok(false),
+                },
+            }
+        }
+    }
+
+    /// Octets from `offset` on that belong to a record cut short.
+    fn torn(&mut self, offset: u32) -> Result<u64, LogError> {
+        let (salt, len) = (self.segment.salt(), self.len);
+        let head = self.at(u64::from(offset), RECORD_HEADER as usize)?;
+        Ok(match RecordHeader::decode(head, salt, offset) {
+            Some(header) => u64::from(record_size(header.length)).min(len - u64::from(offset)),
+            None => u64::from(RECORD_HEADER) * u64::from(head.iter().any(|b| *b != 0)),
+        })
+    }
+}
+
+/// Calls `replay` for every valid record of `segment` from `from` on.
+pub(crate) fn scan(
+    segment: &Segment,
+    from: u32,
+    last: bool,
+    replay: &mut Replay<'_>,
+    recovery: &mut Recovery,
+) -> Result<ScanEnd, LogError> {
+    let mut window = Window::new(segment)?;
+    let mut at = from.max(SEGMENT_HEADER);
+    while u64::from(at) < window.len {
+        if let Some((kind, payload)) = window.record(at)? {
+            let size = record_size(payload.len() as u32);
+            if !is_internal(kind) {
+                replay(Loc { segment: segment.number(), offset: at }, kind, payload)?;
+                recovery.records += 1;
+            }
+            at += size;
+            continue;
+        }
+        let next = window.resync(at + align(1))?;
+        let synced = !last || next.map_or(Ok(false), |next| window.mark_after(next))?;
+        if !synced {
+            return Ok(ScanEnd { end: at, torn: window.torn(at)? });
+        }
+        let end = next.map_or(window.len, u64::from);
+        recovery.damaged.push(Damage {
+            file: segment_name(segment.number()),
+            offset: u64::from(at),
+            length: end - u64::from(at),
+            reason: "checksum does not match".to_owned(),
+        });
+        at = end as u32;
+    }
+    Ok(ScanEnd { end: at, torn: 0 })
+}
+
+/// Copies a damaged stretch to `damaged/`, once; the original stays where it is until its segment is freed.
+pub(crate) fn set_aside(storage: &dyn Storage, dir: &Path, segment: &Segment, damage: &Damage) -> Result<(), LogError> {
+    let room = dir.join("damaged");
+    storage.make_dir(&room).map_err(|e| LogError::io("create", &room, &e))?;
+    let path = room.join(format!("{}-{}", damage.file, damage.offset));
+    let file = match storage.create(&path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => return Ok(()),
+        Err(e) => return Err(LogError::io("create", &path, &e)),
+    };
+    let mut buf = vec![0u8; WINDOW.min(usize::try_from(damage.length).unwrap_or(WINDOW))];
+    let mut done = 0;
+    while done < damage.length {
+        let want = buf.len().min(usize::try_from(damage.length - done).unwrap_or(WINDOW));
+        let n = segment.file().read_at(&mut buf[..want], damage.offset + done).map_err(|e| LogError::io("read", &path, &e))?;
+        if n == 0 {
+            break;
+        }
+        file.write_at(&buf[..n], done).map_err(|e| LogError::io("write", &path, &e))?;
+        done += n as u64;
+    }
+    file.sync().map_err(|e| LogError::io("sync", &path, &e))?;
+    storage.sync_dir(&room).map_err(|e| LogError::io("sync", &room, &e))?;
+    storage.sync_dir(dir).map_err(|e| LogError::io("sync", dir, &e))
+}

@@ -1,0 +1,244 @@
+//! The log's mutable state behind one mutex, and the reservation of space in it. No I/O happens under this mutex.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use crate::batch::{Batch, Run, SpareFile};
+use crate::error::LogError;
+use crate::format::{RECORD_HEADER, SEGMENT_HEADER, record_size};
+use crate::segment::SegmentTable;
+use crate::storage::Storage;
+use crate::{Class, Loc};
+
+/// How long a failed attempt to preallocate is believed before the next one.
+const SPARE_RETRY: Duration = Duration::from_millis(500);
+/// How long free space is believed.
+const SPACE_TTL_MS: u64 = 250;
+/// Octets that wait before the committer writes although nobody asked for a sync.
+pub(crate) const WRITE_EARLY: usize = 256 * 1024;
+
+/// The preallocated file that becomes the next segment.
+pub(crate) enum Spare {
+    /// Not asked for yet.
+    None,
+    /// Asked for; the keeper is to make it or is making it.
+    Wanted,
+    Ready(SpareFile),
+    Failed(LogError, Instant),
+}
+
+pub(crate) struct State {
+    /// Segment that takes the next record.
+    pub segment: u32,
+    pub salt: u32,
+    /// Where the next record goes.
+    pub offset: u32,
+    /// The active segment was cut back after a full disk: the next append has to take a new one.
+    pub cut: bool,
+    pub pending: Batch,
+    pub writing: Option<Arc<Batch>>,
+    pub spare: Spare,
+    pub buffer: Vec<u8>,
+    /// Appends so far, and how many of them are settled (durable, or given up with an error).
+    pub appended: u64,
+    pub settled: u64,
+    /// The last batch that was given up, as a range of append counts.
+    pub lost: Option<(u64, u64, LogError)>,
+    /// Someone waits in `sync`.
+    pub hurry: bool,
+    pub fatal: Option<LogError>,
+    pub closing: bool,
+    /// Segments the keeper is to remove, oldest first.
+    pub doomed: Vec<u32>,
+    /// Segments that exist, ascending, with their length in octets; the last is the active one.
+    pub segments: Vec<(u32, u64)>,
+}
+
+/// Shared by the log's handle, its committer and its keeper.
+pub(crate) struct Shared {
+    pub dir: PathBuf,
+    pub storage: Arc<dyn Storage>,
+    pub app: [u8; 4],
+    pub segment_bytes: u32,
+    pub min_free_bytes: u64,
+    pub table: SegmentTable,
+    pub state: Mutex<State>,
+    /// Wakes the committer.
+    pub work: Condvar,
+    /// Wakes the keeper.
+    pub chores: Condvar,
+    /// Wakes those who wait for a spare, for a sync, for room or for a removal.
+    pub settled: Condvar,
+    /// Octets appended and not yet settled.
+    pub pending_bytes: AtomicU64,
+    pub syncs: AtomicU64,
+    pub spares: AtomicU64,
+    started: Instant,
+    space_checked: AtomicU64,
+    space_low: AtomicBool,
+    free_bytes: AtomicU64,
+}
+
+impl Shared {
+    pub fn new(dir: &Path, storage: Arc<dyn Storage>, app: [u8; 4], segment_bytes: u32, min_free_bytes: u64, state: State) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            table: SegmentTable::new(dir, Arc::clone(&storage)),
+            storage,
+            app,
+            segment_bytes,
+            min_free_bytes,
+            state: Mutex::new(state),
+            work: Condvar::new(),
+            chores: Condvar::new(),
+            settled: Condvar::new(),
+            pending_bytes: AtomicU64::new(0),
+            syncs: AtomicU64::new(0),
+            spares: AtomicU64::new(0),
+            started: Instant::now(),
+            space_checked: AtomicU64::new(u64::MAX),
+            space_low: AtomicBool::new(false),
+            free_bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// Free octets of the file system, at most a quarter of a second old.
+    pub fn free_bytes(&self) -> u64 {
+        let now = self.started.elapsed().as_millis() as u64;
+        let checked = self.space_checked.load(Ordering::Relaxed);
+        if checked == u64::MAX || now.saturating_sub(checked) > SPACE_TTL_MS {
+            self.space_checked.store(now, Ordering::Relaxed);
+            if let Ok(free) = self.storage.free_bytes(&self.dir) {
+                self.free_bytes.store(free, Ordering::Relaxed);
+                self.space_low.store(free < self.min_free_bytes, Ordering::Relaxed);
+            }
+        }
+        self.free_bytes.load(Ordering::Relaxed)
+    }
+
+    /// True when new messages must be refused.
+    pub fn low_space(&self) -> bool {
+        self.free_bytes();
+        self.space_low.load(Ordering::Relaxed)
+    }
+
+    /// Largest payload that fits.
+    pub fn max_payload(&self) -> u32 {
+        self.segment_bytes - self.reserve() - SEGMENT_HEADER - 2 * record_size(0) - RECORD_HEADER
+    }
+
+    /// Octets at the end of the active segment that only journal records may use while no next segment can be had.
+    fn reserve(&self) -> u32 {
+        self.segment_bytes / 16
+    }
+
+    /// Error that stops every append.
+    pub fn check(state: &State) -> Result<(), LogError> {
+        match &state.fatal {
+            Some(error) => Err(error.clone()),
+            None if state.closing => Err(LogError::Closed),
+            None => Ok(()),
+        }
+    }
+
+    /// Reserves space and copies the record into the pending batch.
+    pub fn append(&self, kind: u8, parts: &[&[u8]], class: Class, token: Option<u64>) -> Result<Loc, LogError> {
+        let length: usize = parts.iter().map(|p| p.len()).sum();
+        if length > self.max_payload() as usize {
+            return Err(LogError::TooLarge(length));
+        }
+        if class == Class::Message && self.low_space() {
+            return Err(LogError::DiskFull(format!("less than {} octets free", self.min_free_bytes)));
+        }
+        let mut state = self.state.lock();
+        Self::check(&state)?;
+        let need = record_size(length as u32);
+        self.make_room(&mut state, need, class)?;
+        let before = state.pending.octets();
+        let run = Self::run(&mut state, None);
+        let offset = run.push(kind, length as u32, parts);
+        if let Some(token) = token {
+            run.tokens.push(token);
+        }
+        let loc = Loc { segment: run.segment, offset };
+        state.offset = offset + need;
+        state.appended += 1;
+        state.pending.sequence = state.appended;
+        let octets = state.pending.octets();
+        self.pending_bytes.fetch_add((octets - before) as u64, Ordering::Relaxed);
+        if state.offset > self.segment_bytes / 2 && matches!(state.spare, Spare::None) {
+            state.spare = Spare::Wanted;
+            self.chores.notify_one();
+        }
+        if token.is_some() || before == 0 || octets > WRITE_EARLY {
+            self.work.notify_one();
+        }
+        Ok(loc)
+    }
+
+    /// The run that takes the next record, begun with a mark if there is none.
+    fn run(state: &mut State, opens: Option<SpareFile>) -> &mut Run {
+        let fits = opens.is_none() && state.pending.runs.last().is_some_and(|r| r.segment == state.segment && r.end() == state.offset);
+        if !fits {
+            let buffer = std::mem::take(&mut state.buffer);
+            let run = Run::new(state.segment, state.salt, state.offset, buffer, opens);
+            state.offset = run.end();
+            state.pending.runs.push(run);
+        }
+        let last = state.pending.runs.len() - 1;
+        &mut state.pending.runs[last]
+    }
+
+    /// Sees to it that `need` octets fit behind `state.offset`, moving on to the next segment if they do not.
+    fn make_room(&self, state: &mut MutexGuard<'_, State>, need: u32, class: Class) -> Result<(), LogError> {
+        let need = u64::from(need) + u64::from(record_size(0));
+        loop {
+            let whole = matches!(state.spare, Spare::Ready(_)) || class == Class::Journal;
+            let limit = u64::from(self.segment_bytes) - if whole { 0 } else { u64::from(self.reserve()) };
+            if !state.cut && u64::from(state.offset) + need <= limit {
+                return Ok(());
+            }
+            match std::mem::replace(&mut state.spare, Spare::None) {
+                Spare::Ready(file) => self.roll(state, file),
+                Spare::Failed(error, at) if at.elapsed() < SPARE_RETRY => {
+                    state.spare = Spare::Failed(error.clone(), at);
+                    return Err(error);
+                }
+                _ => {
+                    state.spare = Spare::Wanted;
+                    self.chores.notify_one();
+                    self.settled.wait(state);
+                    Self::check(state)?;
+                }
+            }
+        }
+    }
+
+    /// Makes a preallocated file the active segment. The committer gives it its name when it gets there.
+    fn roll(&self, state: &mut State, file: SpareFile) {
+        let end = u64::from(state.offset);
+        if let Some(active) = state.segments.last_mut().filter(|_| !state.cut) {
+            active.1 = end;
+        }
+        state.cut = false;
+        state.segment += 1;
+        state.salt = new_salt();
+        state.offset = SEGMENT_HEADER;
+        let number = state.segment;
+        state.segments.push((number, u64::from(self.segment_bytes)));
+        let octets = Self::run(state, Some(file)).bytes.len();
+        self.pending_bytes.fetch_add(octets as u64, Ordering::Relaxed);
+    }
+}
+
+/// A value nobody outside can foresee, so that message octets cannot be made to look like records.
+pub(crate) fn new_salt() -> u32 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    let mut hasher = RandomState::new().build_hasher();
+    hasher.write_u8(0);
+    (hasher.finish() as u32).max(1)
+}
