@@ -219,11 +219,11 @@ class QueueServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SubmitMessage(self, request_iterator, context):
-        """Puts a message into the queue. The first request of the stream is the header, the others are chunks (at most 1 MiB each) of the
-        RFC 5322 message with CRLF line ends. OK means: on disk, will be delivered, returned or visible here. The caller counts as a trusted
-        sender. Role: operator.
+        """Puts a message into the queue. The first request of the stream is the header, then come chunks (at most 1 MiB each) of the RFC 5322
+        message, the last one is `finish`. OK means: on disk, will be delivered, returned or visible here. The caller counts as a trusted
+        sender. Line ends become CRLF; Received, and Date and Message-ID where missing, are added. Role: operator.
         INVALID_ARGUMENT: no header, bad address. FAILED_PRECONDITION: every recipient was refused (see ErrorInfo.refused).
-        RESOURCE_EXHAUSTED: too large, or disk full. CANCELLED: the stream ended early; nothing was queued.
+        RESOURCE_EXHAUSTED: too large, or disk full. CANCELLED: the stream ended without `finish`; nothing was queued.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

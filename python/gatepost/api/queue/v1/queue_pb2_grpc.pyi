@@ -65,11 +65,11 @@ class QueueServiceStub:
     ResumeDestination: _aio.UnaryUnaryMultiCallable[_queue_pb2.ResumeDestinationRequest, _queue_pb2.ResumeDestinationResponse]
     """Ends a pause; the destination's back-off is forgotten. Role: operator. Status codes as for PauseDestination."""
     SubmitMessage: _aio.StreamUnaryMultiCallable[_queue_pb2.SubmitMessageRequest, _queue_pb2.SubmitMessageResponse]
-    """Puts a message into the queue. The first request of the stream is the header, the others are chunks (at most 1 MiB each) of the
-    RFC 5322 message with CRLF line ends. OK means: on disk, will be delivered, returned or visible here. The caller counts as a trusted
-    sender. Role: operator.
+    """Puts a message into the queue. The first request of the stream is the header, then come chunks (at most 1 MiB each) of the RFC 5322
+    message, the last one is `finish`. OK means: on disk, will be delivered, returned or visible here. The caller counts as a trusted
+    sender. Line ends become CRLF; Received, and Date and Message-ID where missing, are added. Role: operator.
     INVALID_ARGUMENT: no header, bad address. FAILED_PRECONDITION: every recipient was refused (see ErrorInfo.refused).
-    RESOURCE_EXHAUSTED: too large, or disk full. CANCELLED: the stream ended early; nothing was queued.
+    RESOURCE_EXHAUSTED: too large, or disk full. CANCELLED: the stream ended without `finish`; nothing was queued.
     """
 
 class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -207,11 +207,11 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _abc.AsyncIterator[_queue_pb2.SubmitMessageRequest],
         context: _aio.ServicerContext[_abc.AsyncIterator[_queue_pb2.SubmitMessageRequest], _abc.Awaitable[_queue_pb2.SubmitMessageResponse]],
     ) -> _abc.Awaitable[_queue_pb2.SubmitMessageResponse]:
-        """Puts a message into the queue. The first request of the stream is the header, the others are chunks (at most 1 MiB each) of the
-        RFC 5322 message with CRLF line ends. OK means: on disk, will be delivered, returned or visible here. The caller counts as a trusted
-        sender. Role: operator.
+        """Puts a message into the queue. The first request of the stream is the header, then come chunks (at most 1 MiB each) of the RFC 5322
+        message, the last one is `finish`. OK means: on disk, will be delivered, returned or visible here. The caller counts as a trusted
+        sender. Line ends become CRLF; Received, and Date and Message-ID where missing, are added. Role: operator.
         INVALID_ARGUMENT: no header, bad address. FAILED_PRECONDITION: every recipient was refused (see ErrorInfo.refused).
-        RESOURCE_EXHAUSTED: too large, or disk full. CANCELLED: the stream ended early; nothing was queued.
+        RESOURCE_EXHAUSTED: too large, or disk full. CANCELLED: the stream ended without `finish`; nothing was queued.
         """
 
 def add_QueueServiceServicer_to_server(servicer: QueueServiceServicer, server: _aio.Server) -> None: ...

@@ -763,6 +763,7 @@ class ExplainRequest(_message.Message):
     CLIENT_ADDRESS_FIELD_NUMBER: _builtins.int
     USER_FIELD_NUMBER: _builtins.int
     SIZE_FIELD_NUMBER: _builtins.int
+    ASSUME_TRUSTED_FIELD_NUMBER: _builtins.int
     sender: _builtins.str
     """Envelope sender; empty is the null reverse-path."""
     recipient: _builtins.str
@@ -772,6 +773,8 @@ class ExplainRequest(_message.Message):
     """The authenticated user, if any."""
     size: _builtins.int
     """Octets, 0: unknown."""
+    assume_trusted: _builtins.bool
+    """Answer as if the sender were (not) trusted, whatever client and user are."""
     def __init__(
         self,
         *,
@@ -780,12 +783,15 @@ class ExplainRequest(_message.Message):
         client_address: _builtins.str = ...,
         user: _builtins.str = ...,
         size: _builtins.int = ...,
+        assume_trusted: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_assume_trusted", b"_assume_trusted", "assume_trusted", b"assume_trusted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_address", b"client_address", "recipient", b"recipient", "sender", b"sender", "size", b"size", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_assume_trusted", b"_assume_trusted", "assume_trusted", b"assume_trusted", "client_address", b"client_address", "recipient", b"recipient", "sender", b"sender", "size", b"size", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__assume_trusted: _TypeAlias = _typing.Literal["assume_trusted"]  # noqa: Y015
+    _WhichOneofArgType__assume_trusted: _TypeAlias = _typing.Literal["_assume_trusted", b"_assume_trusted"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__assume_trusted) -> _WhichOneofReturnType__assume_trusted | None: ...
 
 Global___ExplainRequest: _TypeAlias = ExplainRequest  # noqa: Y015
 

@@ -26,7 +26,7 @@ from gatepost.api.queue.v1 import queue_pb2 as gatepost_dot_api_dot_queue_dot_v1
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#gatepost/api/worker/v1/worker.proto\x12\x16gatepost.api.worker.v1\x1a!gatepost/api/queue/v1/queue.proto\x1a\x1egoogle/protobuf/duration.proto\"\x18\n\x16GetWorkerStatusRequest\"\x82\x02\n\x17GetWorkerStatusResponse\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0b\n\x03pid\x18\x02 \x01(\x05\x12\x0f\n\x07healthy\x18\x03 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12\x11\n\tpartition\x18\x05 \x01(\t\x12)\n\x06uptime\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08sessions\x18\x07 \x01(\x05\x12\x12\n\nrss_octets\x18\x08 \x01(\x03\x12\x14\n\x0crule_version\x18\t \x01(\x03\x12\x30\n\x05queue\x18\n \x01(\x0b\x32!.gatepost.api.queue.v1.QueueStats\"!\n\rReloadRequest\x12\x10\n\x08settings\x18\x01 \x01(\x08\">\n\x0eReloadResponse\x12\x14\n\x0crule_version\x18\x01 \x01(\x03\x12\x16\n\x0erestart_needed\x18\x02 \x03(\t\"8\n\x0c\x44rainRequest\x12(\n\x05grace\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x0f\n\rDrainResponse2\xb2\x02\n\rWorkerService\x12r\n\x0fGetWorkerStatus\x12..gatepost.api.worker.v1.GetWorkerStatusRequest\x1a/.gatepost.api.worker.v1.GetWorkerStatusResponse\x12W\n\x06Reload\x12%.gatepost.api.worker.v1.ReloadRequest\x1a&.gatepost.api.worker.v1.ReloadResponse\x12T\n\x05\x44rain\x12$.gatepost.api.worker.v1.DrainRequest\x1a%.gatepost.api.worker.v1.DrainResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#gatepost/api/worker/v1/worker.proto\x12\x16gatepost.api.worker.v1\x1a!gatepost/api/queue/v1/queue.proto\x1a\x1egoogle/protobuf/duration.proto\"\x18\n\x16GetWorkerStatusRequest\"\x82\x02\n\x17GetWorkerStatusResponse\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0b\n\x03pid\x18\x02 \x01(\x05\x12\x0f\n\x07healthy\x18\x03 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12\x11\n\tpartition\x18\x05 \x01(\t\x12)\n\x06uptime\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08sessions\x18\x07 \x01(\x05\x12\x12\n\nrss_octets\x18\x08 \x01(\x03\x12\x14\n\x0crule_version\x18\t \x01(\x03\x12\x30\n\x05queue\x18\n \x01(\x0b\x32!.gatepost.api.queue.v1.QueueStats\"!\n\rReloadRequest\x12\x10\n\x08settings\x18\x01 \x01(\x08\">\n\x0eReloadResponse\x12\x14\n\x0crule_version\x18\x01 \x01(\x03\x12\x16\n\x0erestart_needed\x18\x02 \x03(\t\"*\n\x16ResolveMessagesRequest\x12\x10\n\x08prefixes\x18\x01 \x03(\t\"\x8f\x01\n\x17ResolveMessagesResponse\x12\x46\n\x07matches\x18\x01 \x03(\x0b\x32\x35.gatepost.api.worker.v1.ResolveMessagesResponse.Match\x1a,\n\x05Match\x12\x0e\n\x06prefix\x18\x01 \x01(\t\x12\x13\n\x0bmessage_ids\x18\x02 \x03(\t\"8\n\x0c\x44rainRequest\x12(\n\x05grace\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x0f\n\rDrainResponse2\xa6\x03\n\rWorkerService\x12r\n\x0fGetWorkerStatus\x12..gatepost.api.worker.v1.GetWorkerStatusRequest\x1a/.gatepost.api.worker.v1.GetWorkerStatusResponse\x12W\n\x06Reload\x12%.gatepost.api.worker.v1.ReloadRequest\x1a&.gatepost.api.worker.v1.ReloadResponse\x12r\n\x0fResolveMessages\x12..gatepost.api.worker.v1.ResolveMessagesRequest\x1a/.gatepost.api.worker.v1.ResolveMessagesResponse\x12T\n\x05\x44rain\x12$.gatepost.api.worker.v1.DrainRequest\x1a%.gatepost.api.worker.v1.DrainResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,10 +41,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RELOADREQUEST']._serialized_end=450
   _globals['_RELOADRESPONSE']._serialized_start=452
   _globals['_RELOADRESPONSE']._serialized_end=514
-  _globals['_DRAINREQUEST']._serialized_start=516
-  _globals['_DRAINREQUEST']._serialized_end=572
-  _globals['_DRAINRESPONSE']._serialized_start=574
-  _globals['_DRAINRESPONSE']._serialized_end=589
-  _globals['_WORKERSERVICE']._serialized_start=592
-  _globals['_WORKERSERVICE']._serialized_end=898
+  _globals['_RESOLVEMESSAGESREQUEST']._serialized_start=516
+  _globals['_RESOLVEMESSAGESREQUEST']._serialized_end=558
+  _globals['_RESOLVEMESSAGESRESPONSE']._serialized_start=561
+  _globals['_RESOLVEMESSAGESRESPONSE']._serialized_end=704
+  _globals['_RESOLVEMESSAGESRESPONSE_MATCH']._serialized_start=660
+  _globals['_RESOLVEMESSAGESRESPONSE_MATCH']._serialized_end=704
+  _globals['_DRAINREQUEST']._serialized_start=706
+  _globals['_DRAINREQUEST']._serialized_end=762
+  _globals['_DRAINRESPONSE']._serialized_start=764
+  _globals['_DRAINRESPONSE']._serialized_end=779
+  _globals['_WORKERSERVICE']._serialized_start=782
+  _globals['_WORKERSERVICE']._serialized_end=1204
 # @@protoc_insertion_point(module_scope)

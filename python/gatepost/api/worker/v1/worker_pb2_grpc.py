@@ -45,6 +45,11 @@ class WorkerServiceStub:
                 request_serializer=gatepost_dot_api_dot_worker_dot_v1_dot_worker__pb2.ReloadRequest.SerializeToString,
                 response_deserializer=gatepost_dot_api_dot_worker_dot_v1_dot_worker__pb2.ReloadResponse.FromString,
                 _registered_method=True)
+        self.ResolveMessages = channel.unary_unary(
+                '/gatepost.api.worker.v1.WorkerService/ResolveMessages',
+                request_serializer=gatepost_dot_api_dot_worker_dot_v1_dot_worker__pb2.ResolveMessagesRequest.SerializeToString,
+                response_deserializer=gatepost_dot_api_dot_worker_dot_v1_dot_worker__pb2.ResolveMessagesResponse.FromString,
+                _registered_method=True)
         self.Drain = channel.unary_unary(
                 '/gatepost.api.worker.v1.WorkerService/Drain',
                 request_serializer=gatepost_dot_api_dot_worker_dot_v1_dot_worker__pb2.DrainRequest.SerializeToString,
@@ -71,6 +76,13 @@ class WorkerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ResolveMessages(self, request, context):
+        """Full ids of the messages in this partition that the given ids or prefixes fit; at most two per prefix. No effect.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Drain(self, request, context):
         """Stops taking sessions, lets those under way finish for `grace` (default 8 s), closes the partition, exits. Answers at once.
         """
@@ -90,6 +102,11 @@ def add_WorkerServiceServicer_to_server(servicer, server):
                     servicer.Reload,
                     request_deserializer=gatepost_dot_api_dot_worker_dot_v1_dot_worker__pb2.ReloadRequest.FromString,
                     response_serializer=gatepost_dot_api_dot_worker_dot_v1_dot_worker__pb2.ReloadResponse.SerializeToString,
+            ),
+            'ResolveMessages': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResolveMessages,
+                    request_deserializer=gatepost_dot_api_dot_worker_dot_v1_dot_worker__pb2.ResolveMessagesRequest.FromString,
+                    response_serializer=gatepost_dot_api_dot_worker_dot_v1_dot_worker__pb2.ResolveMessagesResponse.SerializeToString,
             ),
             'Drain': grpc.unary_unary_rpc_method_handler(
                     servicer.Drain,
@@ -152,6 +169,33 @@ class WorkerService:
             '/gatepost.api.worker.v1.WorkerService/Reload',
             gatepost_dot_api_dot_worker_dot_v1_dot_worker__pb2.ReloadRequest.SerializeToString,
             gatepost_dot_api_dot_worker_dot_v1_dot_worker__pb2.ReloadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResolveMessages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gatepost.api.worker.v1.WorkerService/ResolveMessages',
+            gatepost_dot_api_dot_worker_dot_v1_dot_worker__pb2.ResolveMessagesRequest.SerializeToString,
+            gatepost_dot_api_dot_worker_dot_v1_dot_worker__pb2.ResolveMessagesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -24,6 +24,8 @@ class WorkerServiceStub:
     """Takes over rules and users (and with `settings` also configuration and certificates) now instead of at the next poll.
     FAILED_PRECONDITION: they are not valid; the old ones stay in force.
     """
+    ResolveMessages: _aio.UnaryUnaryMultiCallable[_worker_pb2.ResolveMessagesRequest, _worker_pb2.ResolveMessagesResponse]
+    """Full ids of the messages in this partition that the given ids or prefixes fit; at most two per prefix. No effect."""
     Drain: _aio.UnaryUnaryMultiCallable[_worker_pb2.DrainRequest, _worker_pb2.DrainResponse]
     """Stops taking sessions, lets those under way finish for `grace` (default 8 s), closes the partition, exits. Answers at once."""
 
@@ -47,6 +49,14 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         """Takes over rules and users (and with `settings` also configuration and certificates) now instead of at the next poll.
         FAILED_PRECONDITION: they are not valid; the old ones stay in force.
         """
+
+    @_abc_1.abstractmethod
+    def ResolveMessages(
+        self,
+        request: _worker_pb2.ResolveMessagesRequest,
+        context: _aio.ServicerContext[_worker_pb2.ResolveMessagesRequest, _abc.Awaitable[_worker_pb2.ResolveMessagesResponse]],
+    ) -> _abc.Awaitable[_worker_pb2.ResolveMessagesResponse]:
+        """Full ids of the messages in this partition that the given ids or prefixes fit; at most two per prefix. No effect."""
 
     @_abc_1.abstractmethod
     def Drain(

@@ -1,0 +1,158 @@
+"""Who may call what: the table of all RPCs, and how a caller is recognised. Used by the guard.
+
+Over the Unix socket everybody is admin: whoever can open the socket (mode 0600) owns the data. Over TCP a caller shows a bearer
+token, or a client certificate whose common name has a role. An RPC that is not in the table is refused to everybody; a test holds
+the table against the descriptors.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, Protocol
+
+from gatepost.control.errors import unauthenticated
+
+MAX_NAME = 64
+
+
+class Role(IntEnum):
+    """Ordered: each includes the ones before. The numbers are those of the API's enum; NOBODY needs no login."""
+
+    NOBODY = 0
+    VIEWER = 1
+    OPERATOR = 2
+    ADMIN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Least role, and whether the call changes something (and so is audited)."""
+
+    role: Role
+    changes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls. actor: 'local:NAME', 'token:NAME', 'cert:CN' or 'nobody'."""
+
+    actor: str
+    role: Role
+    peer: str
+
+
+CALLER: ContextVar[Caller | None] = ContextVar("gatepost_caller", default=None)
+"""Set by the guard for the task of a call."""
+
+
+def author() -> str:
+    """The actor of the running call, for whoever records who made a change."""
+    caller = CALLER.get()
+    return caller.actor if caller is not None else "internal"
+
+
+def _rules(service: str, role: Role, names: str, *, changes: bool) -> dict[str, Rule]:
+    return {f"/gatepost.api.{service}/{name}": Rule(role, changes) for name in names.split()}
+
+
+RPCS: Mapping[str, Rule] = {
+    **_rules("queue.v1.QueueService", Role.VIEWER, "ListMessages GetMessage WatchQueue GetStats ListDestinations", changes=False),
+    **_rules("queue.v1.QueueService", Role.OPERATOR, "DownloadMessage", changes=False),
+    **_rules(
+        "queue.v1.QueueService",
+        Role.OPERATOR,
+        "HoldMessages ReleaseMessages RetryMessages RerouteMessage RemoveMessages PauseDestination ResumeDestination SubmitMessage",
+        changes=True,
+    ),
+    **_rules(
+        "rules.v1.RulesService",
+        Role.VIEWER,
+        "GetDomainRule ListDomainRules GetHandler ListHandlers ListRuleVersions Explain",
+        changes=False,
+    ),
+    **_rules(
+        "rules.v1.RulesService",
+        Role.ADMIN,
+        "CreateDomainRule UpdateDomainRule DeleteDomainRule CreateHandler UpdateHandler DeleteHandler",
+        changes=True,
+    ),
+    **_rules("directory.v1.DirectoryService", Role.VIEWER, "GetUser ListUsers ListVolumes", changes=False),
+    **_rules("directory.v1.DirectoryService", Role.ADMIN, "ListTokens", changes=False),
+    **_rules(
+        "directory.v1.DirectoryService",
+        Role.ADMIN,
+        "CreateUser UpdateUser SetPassword DeleteUser CreateVolume CreateToken RevokeToken",
+        changes=True,
+    ),
+    **_rules("mailbox.v1.MailboxService", Role.VIEWER, "ListMailboxes GetMailbox ListFolders", changes=False),
+    **_rules("mailbox.v1.MailboxService", Role.ADMIN, "PurgeMailbox", changes=True),
+    **_rules("server.v1.ServerService", Role.VIEWER, "GetStatus", changes=False),
+    **_rules("server.v1.ServerService", Role.ADMIN, "GetAuditLog", changes=False),
+    **_rules("server.v1.ServerService", Role.ADMIN, "Reload Drain", changes=True),
+    # Only the supervisor can open a worker's socket, and it has audited the call already.
+    **_rules("worker.v1.WorkerService", Role.ADMIN, "GetWorkerStatus ResolveMessages Reload Drain", changes=False),
+    # A load balancer asks for health without a login; it learns no more than that there is a server.
+    "/grpc.health.v1.Health/Check": Rule(Role.NOBODY),
+    "/grpc.health.v1.Health/List": Rule(Role.NOBODY),
+    "/grpc.health.v1.Health/Watch": Rule(Role.NOBODY),
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": Rule(Role.VIEWER),
+}
+
+
+class VerifiedToken(Protocol):
+    """What the directory tells about a token. role: 'admin', 'operator' or 'viewer'."""
+
+    @property
+    def name(self) -> str:
+        """As given when it was made."""
+        ...
+
+    @property
+    def role(self) -> str:
+        """Name of the role."""
+        ...
+
+
+class Access:
+    """Recognises callers. `verify_token` may block (it runs in a thread); `certificate_roles` maps a common name to a role name."""
+
+    def __init__(
+        self,
+        verify_token: Callable[[str], VerifiedToken | None],
+        certificate_roles: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
+        self._verify_token = verify_token
+        self._certificate_roles = certificate_roles
+
+    async def identify(self, context: Any) -> Caller:  # grpc.aio.ServicerContext is generic in two types that do not matter here
+        """The caller of a call. Raises ControlError (UNAUTHENTICATED) for bad credentials; no credentials at all give a NOBODY."""
+        peer = context.peer() or ""
+        metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+        if peer.startswith("unix:"):
+            return Caller(f"local:{_printable(metadata.get('gatepost-user', ''))}", Role.ADMIN, "unix")
+        by_certificate = self._by_certificate(context.auth_context(), peer)
+        if by_certificate is not None:
+            return by_certificate
+        scheme, _, secret = metadata.get("authorization", "").partition(" ")
+        if not scheme:
+            return Caller("nobody", Role.NOBODY, peer)
+        if scheme.lower() != "bearer" or not secret.strip():
+            raise unauthenticated("authorization metadata must be 'Bearer TOKEN'")
+        token = await asyncio.to_thread(self._verify_token, secret.strip())
+        if token is None:
+            raise unauthenticated("the token is not valid (wrong, or revoked)")
+        return Caller(f"token:{token.name}", Role[token.role.upper()], peer)
+
+    def _by_certificate(self, auth_context: Mapping[str, list[bytes]], peer: str) -> Caller | None:
+        roles = self._certificate_roles()
+        for name in auth_context.get("x509_common_name", ()):
+            common_name = name.decode("utf-8", "replace")
+            if common_name in roles:
+                return Caller(f"cert:{_printable(common_name)}", Role[roles[common_name].upper()], peer)
+        return None
+
+
+def _printable(text: str) -> str:
+    return "".join(c for c in text if c.isprintable())[:MAX_NAME] or "unknown"

@@ -1,0 +1,128 @@
+"""DirectoryService over the directory: users, volumes, tokens. Served by the supervisor.
+
+Directory calls run in threads (hashing a password takes tens of milliseconds). `changed` is awaited after each change, see rules.py.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from gatepost.api.common.v1 import common_pb2 as common
+from gatepost.api.directory.v1 import directory_pb2 as api
+from gatepost.api.directory.v1 import directory_pb2_grpc
+from gatepost.control.access import Role, author
+from gatepost.control.convert import timestamp
+from gatepost.control.errors import invalid
+from gatepost.control.paging import page
+from gatepost.control.server import Service
+from gatepost.directory import Directory, Token, User
+
+Purge = Callable[[str, bytes], Awaitable[None]]
+"""Remove the mailbox with this volume and id, mail included."""
+
+
+class DirectoryServicer(directory_pb2_grpc.DirectoryServiceServicer):
+    """`purge` asks a worker to delete a mailbox."""
+
+    def __init__(self, directory: Directory, changed: Callable[[], Awaitable[None]], purge: Purge) -> None:
+        self._directory = directory
+        self._changed = changed
+        self._purge = purge
+
+    def service(self) -> Service:
+        """For ControlServer."""
+        add = directory_pb2_grpc.add_DirectoryServiceServicer_to_server
+        return Service("gatepost.api.directory.v1.DirectoryService", self, add)
+
+    async def CreateUser(self, request: api.CreateUserRequest, context: object) -> api.CreateUserResponse:
+        """See the proto."""
+        user = await asyncio.to_thread(
+            self._directory.add_user, request.address, request.password or None, request.volume or "main", author=author()
+        )
+        await self._changed()
+        return api.CreateUserResponse(user=_user(user))
+
+    async def GetUser(self, request: api.GetUserRequest, context: object) -> api.GetUserResponse:
+        """See the proto."""
+        return api.GetUserResponse(user=_user(await asyncio.to_thread(self._directory.get_user, request.address)))
+
+    async def ListUsers(self, request: api.ListUsersRequest, context: object) -> api.ListUsersResponse:
+        """See the proto."""
+        users = await asyncio.to_thread(self._directory.list_users, request.domain or None)
+        chosen, token = page(users, lambda user: user.address, request.page_size, request.page_token)
+        return api.ListUsersResponse(users=map(_user, chosen), next_page_token=token)
+
+    async def UpdateUser(self, request: api.UpdateUserRequest, context: object) -> api.UpdateUserResponse:
+        """See the proto."""
+        if list(request.update_mask.paths) != ["enabled"]:
+            raise invalid("update_mask", "must be exactly 'enabled'")
+        await asyncio.to_thread(self._directory.set_enabled, request.user.address, request.user.enabled, author=author())
+        await self._changed()
+        return api.UpdateUserResponse(user=_user(await asyncio.to_thread(self._directory.get_user, request.user.address)))
+
+    async def SetPassword(self, request: api.SetPasswordRequest, context: object) -> api.SetPasswordResponse:
+        """See the proto."""
+        if not request.password:
+            raise invalid("password", "must not be empty")
+        await asyncio.to_thread(self._directory.set_password, request.address, request.password, author=author())
+        await self._changed()
+        return api.SetPasswordResponse()
+
+    async def DeleteUser(self, request: api.DeleteUserRequest, context: object) -> api.DeleteUserResponse:
+        """See the proto."""
+        user = await asyncio.to_thread(self._directory.get_user, request.address)
+        await asyncio.to_thread(self._directory.remove_user, request.address, author=author())
+        await self._changed()
+        if request.purge_mail:
+            await self._purge(user.volume, user.mailbox_id)
+        return api.DeleteUserResponse()
+
+    async def CreateVolume(self, request: api.CreateVolumeRequest, context: object) -> api.CreateVolumeResponse:
+        """See the proto."""
+        if not request.path.startswith("/"):
+            raise invalid("path", "must be absolute")
+        volume = await asyncio.to_thread(self._directory.add_volume, request.name, request.path, author=author())
+        await self._changed()
+        return api.CreateVolumeResponse(volume=api.Volume(name=volume.name, path=volume.path))
+
+    async def ListVolumes(self, request: api.ListVolumesRequest, context: object) -> api.ListVolumesResponse:
+        """See the proto."""
+        volumes = await asyncio.to_thread(self._directory.list_volumes)
+        chosen, token = page(volumes, lambda volume: volume.name, request.page_size, request.page_token)
+        made = (api.Volume(name=volume.name, path=volume.path) for volume in chosen)
+        return api.ListVolumesResponse(volumes=made, next_page_token=token)
+
+    async def CreateToken(self, request: api.CreateTokenRequest, context: object) -> api.CreateTokenResponse:
+        """See the proto."""
+        try:
+            role = Role(request.role)
+        except ValueError:
+            role = Role.NOBODY
+        if role is Role.NOBODY:
+            raise invalid("role", "is needed: VIEWER, OPERATOR or ADMIN")
+        token, secret = await asyncio.to_thread(self._directory.create_token, request.name, role.name.lower(), author=author())
+        return api.CreateTokenResponse(token=_token(token), secret=secret)
+
+    async def ListTokens(self, request: api.ListTokensRequest, context: object) -> api.ListTokensResponse:
+        """See the proto."""
+        tokens = await asyncio.to_thread(self._directory.list_tokens)
+        chosen, token = page(tokens, lambda entry: entry.name, request.page_size, request.page_token)
+        return api.ListTokensResponse(tokens=map(_token, chosen), next_page_token=token)
+
+    async def RevokeToken(self, request: api.RevokeTokenRequest, context: object) -> api.RevokeTokenResponse:
+        """See the proto."""
+        await asyncio.to_thread(self._directory.revoke_token, request.name, author=author())
+        return api.RevokeTokenResponse()
+
+
+def _user(user: User) -> api.User:
+    return api.User(
+        address=user.address,
+        volume=user.volume,
+        enabled=user.enabled,
+        has_password=user.has_password,
+        create_time=timestamp(user.created_at),
+    )
+
+
+def _token(token: Token) -> api.Token:
+    return api.Token(name=token.name, role=common.Role.ValueType(Role[token.role.upper()]), create_time=timestamp(token.created_at))

@@ -1,0 +1,345 @@
+"""QueueService of the supervisor: the queues of all workers as one. Served on DIR/control.sock and TCP; asks queue.py in each worker.
+
+Message ids are unique and sort by time, so a page is the merge of the workers' pages by id and its token is an id. A message is
+found by asking every worker. A worker that is away makes an answer partial; a change that may concern a message of that worker is
+refused with UNAVAILABLE instead of being half made. Every call to a worker has a deadline.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from gatepost.api.queue.v1 import queue_pb2 as api
+from gatepost.api.queue.v1 import queue_pb2_grpc
+from gatepost.api.worker.v1 import worker_pb2 as worker_api
+from gatepost.control.convert import timestamp
+from gatepost.control.errors import from_rpc, invalid, not_found, unavailable
+from gatepost.control.paging import MAX_SIZE, page, page_size
+from gatepost.control.queue import MAX_RESULT_IDS, after_id
+from gatepost.control.queue_convert import check_selection, filter_from_proto, id_prefix
+from gatepost.control.server import Service
+from gatepost.control.workers import CALL_SECONDS, RESTART_WAIT, Answers, WorkerLink, WorkerLinks
+
+BULK_SECONDS = 120.0
+BODY_SECONDS = 600.0
+MAX_DESTINATIONS = 10_000
+WATCH_BUFFER = 1000
+_WATCH_RETRY = 0.25
+
+BulkCall = Callable[[WorkerLink, api.MessageSelection], Awaitable[api.BulkResult]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A message and the worker that keeps it."""
+
+    link: WorkerLink
+    message_id: str
+
+
+class MergedQueueServicer(queue_pb2_grpc.QueueServiceServicer):
+    """See the proto for every method."""
+
+    def __init__(self, links: WorkerLinks) -> None:
+        self._links = links
+
+    def service(self) -> Service:
+        """For ControlServer."""
+        return Service("gatepost.api.queue.v1.QueueService", self, queue_pb2_grpc.add_QueueServiceServicer_to_server)
+
+    async def ListMessages(self, request: api.ListMessagesRequest, context: object) -> api.ListMessagesResponse:
+        """See the proto."""
+        filter_from_proto(request.filter)
+        after_id(request.page_token)
+        size = page_size(request.page_size)
+        inner = api.ListMessagesRequest(filter=request.filter, page_size=size, page_token=request.page_token)
+        answers = await self._links.ask_all(lambda link: link.queue.ListMessages(inner, timeout=CALL_SECONDS))
+        return merge_pages(answers, size)
+
+    async def GetMessage(self, request: api.GetMessageRequest, context: object) -> api.GetMessageResponse:
+        """See the proto."""
+        found = await self._find(request.message_id)
+        return await _passed_on(found.link.queue.GetMessage(api.GetMessageRequest(message_id=found.message_id), timeout=CALL_SECONDS))
+
+    async def DownloadMessage(self, request: api.DownloadMessageRequest, context: object) -> AsyncIterator[api.DownloadMessageResponse]:
+        """See the proto."""
+        found = await self._find(request.message_id)
+        inner = api.DownloadMessageRequest(message_id=found.message_id)
+        try:
+            async for part in found.link.queue.DownloadMessage(inner, timeout=BODY_SECONDS):
+                yield part
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc(error) from error
+
+    async def HoldMessages(self, request: api.HoldMessagesRequest, context: object) -> api.HoldMessagesResponse:
+        """See the proto."""
+
+        async def hold(link: WorkerLink, selection: api.MessageSelection) -> api.BulkResult:
+            inner = api.HoldMessagesRequest(selection=selection, dry_run=request.dry_run)
+            return (await link.queue.HoldMessages(inner, timeout=BULK_SECONDS)).result
+
+        return api.HoldMessagesResponse(result=await self._bulk(request.selection, hold))
+
+    async def ReleaseMessages(self, request: api.ReleaseMessagesRequest, context: object) -> api.ReleaseMessagesResponse:
+        """See the proto."""
+
+        async def release(link: WorkerLink, selection: api.MessageSelection) -> api.BulkResult:
+            inner = api.ReleaseMessagesRequest(selection=selection, dry_run=request.dry_run)
+            return (await link.queue.ReleaseMessages(inner, timeout=BULK_SECONDS)).result
+
+        return api.ReleaseMessagesResponse(result=await self._bulk(request.selection, release))
+
+    async def RetryMessages(self, request: api.RetryMessagesRequest, context: object) -> api.RetryMessagesResponse:
+        """See the proto."""
+
+        async def retry(link: WorkerLink, selection: api.MessageSelection) -> api.BulkResult:
+            inner = api.RetryMessagesRequest(selection=selection, dry_run=request.dry_run)
+            return (await link.queue.RetryMessages(inner, timeout=BULK_SECONDS)).result
+
+        return api.RetryMessagesResponse(result=await self._bulk(request.selection, retry))
+
+    async def RemoveMessages(self, request: api.RemoveMessagesRequest, context: object) -> api.RemoveMessagesResponse:
+        """See the proto."""
+
+        async def remove(link: WorkerLink, selection: api.MessageSelection) -> api.BulkResult:
+            inner = api.RemoveMessagesRequest(selection=selection, dry_run=request.dry_run, send_dsn=request.send_dsn)
+            return (await link.queue.RemoveMessages(inner, timeout=BULK_SECONDS)).result
+
+        return api.RemoveMessagesResponse(result=await self._bulk(request.selection, remove))
+
+    async def RerouteMessage(self, request: api.RerouteMessageRequest, context: object) -> api.RerouteMessageResponse:
+        """See the proto."""
+        found = await self._find(request.message_id)
+        inner = api.RerouteMessageRequest()
+        inner.CopyFrom(request)
+        inner.message_id = found.message_id
+        return await _passed_on(found.link.queue.RerouteMessage(inner, timeout=CALL_SECONDS))
+
+    async def WatchQueue(self, request: api.WatchQueueRequest, context: Any) -> AsyncIterator[api.WatchQueueResponse]:
+        """See the proto. Initial metadata is sent once every worker that is there watches."""
+        filter_from_proto(request.filter)
+        events: asyncio.Queue[api.WatchQueueResponse] = asyncio.Queue(WATCH_BUFFER)
+        ready = [asyncio.Event() for _ in self._links.all()]
+        watchers = [
+            asyncio.create_task(_watch_worker(link, request, events, is_ready))
+            for link, is_ready in zip(self._links.all(), ready, strict=True)
+        ]
+        try:
+            await asyncio.wait([asyncio.create_task(is_ready.wait()) for is_ready in ready], timeout=RESTART_WAIT)
+            await context.send_initial_metadata(())
+            while True:
+                yield await events.get()
+        finally:
+            for watcher in watchers:
+                watcher.cancel()
+            await asyncio.gather(*watchers, return_exceptions=True)
+
+    async def GetStats(self, request: api.GetStatsRequest, context: object) -> api.GetStatsResponse:
+        """See the proto."""
+        answers = await self._links.ask_all(lambda link: link.queue.GetStats(request, timeout=CALL_SECONDS))
+        workers = {index: answer.total for index, answer in answers.by_worker.items()}
+        return api.GetStatsResponse(
+            total=sum_stats(list(workers.values())), workers=workers, partial=answers.partial, warnings=answers.warnings
+        )
+
+    async def ListDestinations(self, request: api.ListDestinationsRequest, context: object) -> api.ListDestinationsResponse:
+        """See the proto."""
+        answers = await self._links.ask_all(_all_destinations)
+        merged: dict[str, api.Destination] = {}
+        for entries in answers.by_worker.values():
+            for entry in entries:
+                merge_destination(merged.setdefault(entry.name, api.Destination(name=entry.name)), entry)
+        chosen, token = page(merged.values(), lambda entry: entry.name, request.page_size, request.page_token)
+        return api.ListDestinationsResponse(destinations=chosen, next_page_token=token, partial=answers.partial, warnings=answers.warnings)
+
+    async def PauseDestination(self, request: api.PauseDestinationRequest, context: object) -> api.PauseDestinationResponse:
+        """See the proto."""
+        answers = await self._links.ask_all(lambda link: link.queue.PauseDestination(request, timeout=CALL_SECONDS))
+        return api.PauseDestinationResponse(destination=_everywhere(request.name, answers))
+
+    async def ResumeDestination(self, request: api.ResumeDestinationRequest, context: object) -> api.ResumeDestinationResponse:
+        """See the proto."""
+        answers = await self._links.ask_all(lambda link: link.queue.ResumeDestination(request, timeout=CALL_SECONDS))
+        return api.ResumeDestinationResponse(destination=_everywhere(request.name, answers))
+
+    async def SubmitMessage(self, request_iterator: AsyncIterator[api.SubmitMessageRequest], context: object) -> api.SubmitMessageResponse:
+        """See the proto. Goes to one worker; when that dies before it answered, whether the message was queued is not known."""
+        link = await self._links.pick_healthy()
+        call = link.queue.SubmitMessage(timeout=BODY_SECONDS)
+        try:
+            async for request in request_iterator:
+                if call.done():  # refused before the end: its status says why
+                    break
+                await call.write(request)
+            await call.done_writing()
+        except asyncio.InvalidStateError:
+            pass  # the call ended while we wrote: its status says why
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc(error) from error
+        except BaseException:
+            call.cancel()
+            raise
+        return await _passed_on(call)
+
+    async def _bulk(self, selection: api.MessageSelection, call: BulkCall) -> api.BulkResult:
+        check_selection(selection)
+        filter_from_proto(selection.filter)
+        started = timestamp(time.time_ns() // 1000)
+        if selection.message_ids:
+            chosen = await self._owners(selection.message_ids)
+            answers = await self._links.ask([self._links[index] for index in chosen], lambda link: call(link, chosen[link.index]))
+        else:
+            answers = await self._links.ask_all(lambda link: call(link, selection))
+        return merge_bulk(answers, started)
+
+    async def _owners(self, texts: Sequence[str]) -> dict[int, api.MessageSelection]:
+        """Which worker keeps which of the messages. Raises ControlError when one is unknown or ambiguous: then nothing is changed."""
+        found = await self._resolve(texts, "selection.message_ids")
+        chosen: dict[int, api.MessageSelection] = {}
+        for one in dict.fromkeys(found):
+            chosen.setdefault(one.link.index, api.MessageSelection()).message_ids.append(one.message_id)
+        return chosen
+
+    async def _find(self, text: str) -> _Found:
+        return (await self._resolve([text], "message_id"))[0]
+
+    async def _resolve(self, texts: Sequence[str], field: str) -> list[_Found]:
+        """The one message that each id or prefix fits. Raises ControlError."""
+        prefixes = {text: id_prefix(text, field) for text in texts}
+        request = worker_api.ResolveMessagesRequest(prefixes=prefixes.values())
+        answers = await self._links.ask_all(lambda link: link.worker.ResolveMessages(request, timeout=CALL_SECONDS))
+        fits: dict[str, list[_Found]] = {}
+        for index, answer in answers.by_worker.items():
+            for match in answer.matches:
+                fits.setdefault(match.prefix, []).extend(_Found(self._links[index], message_id) for message_id in match.message_ids)
+        return [_only(text, fits.get(prefix, []), field, answers.warnings) for text, prefix in prefixes.items()]
+
+
+def _only(text: str, found: Sequence[_Found], field: str, warnings: Sequence[str]) -> _Found:
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise invalid(field, f"{text!r} fits several messages; give more digits")
+    if warnings:
+        raise unavailable(f"message {text} is not with the workers that answer; {'; '.join(warnings)}")
+    raise not_found("message", text)
+
+
+def merge_pages(answers: Answers[api.ListMessagesResponse], size: int) -> api.ListMessagesResponse:
+    """One page by id. Nothing beyond the point up to which *every* worker has looked may be shown, or it would be shown too early."""
+    limits = [answer.next_page_token for answer in answers.by_worker.values() if answer.next_page_token]
+    limit = min(limits, default="")
+    messages = sorted((m for answer in answers.by_worker.values() for m in answer.messages), key=lambda m: m.message_id)
+    shown = [message for message in messages if not limit or message.message_id <= limit]
+    more = bool(limit) or len(shown) > size
+    token = limit
+    if len(shown) > size:
+        shown = shown[:size]
+        token = shown[-1].message_id
+    return api.ListMessagesResponse(
+        messages=shown, next_page_token=token if more else "", partial=answers.partial, warnings=answers.warnings
+    )
+
+
+def merge_bulk(answers: Answers[api.BulkResult], started: Any) -> api.BulkResult:
+    """Sums, and the first ids in order."""
+    results = list(answers.by_worker.values())
+    ids = sorted(message_id for result in results for message_id in result.message_ids)
+    return api.BulkResult(
+        matched=sum(result.matched for result in results),
+        changed=sum(result.changed for result in results),
+        message_ids=ids[:MAX_RESULT_IDS],
+        selected_at=started,
+        partial=answers.partial,
+        warnings=answers.warnings,
+    )
+
+
+def sum_stats(parts: Sequence[api.QueueStats]) -> api.QueueStats:
+    """Totals; free space is the least of all."""
+    total = api.QueueStats()
+    for field in api.QueueStats.DESCRIPTOR.fields:
+        values = [getattr(part, field.name) for part in parts]
+        setattr(total, field.name, min(values, default=0) if field.name == "free_octets" else sum(values))
+    return total
+
+
+def merge_destination(total: api.Destination, part: api.Destination) -> None:
+    """Add one worker's view to the whole."""
+    total.pending += part.pending
+    total.ready += part.ready
+    total.in_flight += part.in_flight
+    total.paused |= part.paused
+    total.last_error = total.last_error or part.last_error
+    if part.HasField("backoff_until") and part.backoff_until.ToMicroseconds() > total.backoff_until.ToMicroseconds():
+        total.backoff_until.CopyFrom(part.backoff_until)
+
+
+def _everywhere(name: str, answers: Answers[Any]) -> api.Destination:
+    if answers.partial:
+        raise unavailable(f"not every worker could be told; call again: {'; '.join(answers.warnings)}")
+    total = api.Destination(name=name)
+    for answer in answers.by_worker.values():
+        merge_destination(total, answer.destination)
+    return total
+
+
+async def _all_destinations(link: WorkerLink) -> list[api.Destination]:
+    found: list[api.Destination] = []
+    token = ""
+    while len(found) < MAX_DESTINATIONS:
+        request = api.ListDestinationsRequest(page_size=MAX_SIZE, page_token=token)
+        answer = await link.queue.ListDestinations(request, timeout=CALL_SECONDS)
+        found.extend(answer.destinations)
+        token = answer.next_page_token
+        if not token:
+            break
+    return found
+
+
+async def _watch_worker(
+    link: WorkerLink, request: api.WatchQueueRequest, events: "asyncio.Queue[api.WatchQueueResponse]", ready: asyncio.Event
+) -> None:
+    """Pass one worker's events on, for ever; a restart shows as two events of kind WORKER. Waiting for room slows the worker's stream,
+    whose own buffer then reports what it lost.
+    """
+    away = False
+    while True:
+        call = link.queue.WatchQueue(request)
+        try:
+            await call.initial_metadata()
+            if not call.done():
+                ready.set()
+                if away:
+                    await events.put(_worker_event(link, "is back"))
+                away = False
+            async for event in call:
+                await events.put(event)
+        except grpc.aio.AioRpcError:
+            pass
+        finally:
+            call.cancel()
+        ready.set()
+        if not away:
+            await events.put(_worker_event(link, "went away; its events may be missing until it is back"))
+        away = True
+        await asyncio.sleep(_WATCH_RETRY)
+
+
+def _worker_event(link: WorkerLink, text: str) -> api.WatchQueueResponse:
+    now = timestamp(time.time_ns() // 1000)
+    return api.WatchQueueResponse(
+        time=now, kind=api.QUEUE_EVENT_KIND_WORKER, recipient_index=-1, text=f"worker {link.index} {text}", worker=link.index
+    )
+
+
+async def _passed_on(call: Awaitable[Any]) -> Any:
+    try:
+        return await call
+    except grpc.aio.AioRpcError as error:
+        raise from_rpc(error) from error

@@ -1,0 +1,337 @@
+"""QueueService of one worker, over its own partition. The supervisor's QueueService (merge.py) calls it over DIR/run/worker-I.sock.
+
+Decodes, calls queue.service, encodes. Bulk calls page through the partition, so memory is bounded by one batch and the event loop
+is free between batches. Bodies are read in threads. Errors: see control.errors.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+from gatepost.api.common.v1 import common_pb2 as common
+from gatepost.api.queue.v1 import queue_pb2 as api
+from gatepost.api.queue.v1 import queue_pb2_grpc
+from gatepost.control.convert import reply_proto, route_from_proto, route_proto, timestamp
+from gatepost.control.errors import cut_short, invalid, not_found, precondition, refused
+from gatepost.control.paging import page, page_size
+from gatepost.control.queue_convert import (
+    check_selection,
+    destination_proto,
+    event_proto,
+    filter_from_proto,
+    header_fields,
+    history_proto,
+    id_prefix,
+    message_proto,
+    notify_flags,
+    stats_proto,
+)
+from gatepost.control.server import Service
+from gatepost.message.envelope import Envelope, Origin, Recipient
+from gatepost.message.ids import format_message_id, parse_message_id
+from gatepost.message.reply import Reply
+from gatepost.queue.events import QueueEvent
+from gatepost.queue.service import Filter, QueuedMessage, QueueService
+from gatepost.queue.submit import SubmissionRefused, Submitter
+from gatepost.routing.decide import decide
+from gatepost.routing.model import Question, Route, RuleSet
+
+BATCH = 500
+MAX_RESULT_IDS = 1000
+MAX_HISTORY = 5000
+CHUNK = 64 << 10
+MAX_CHUNK = 1 << 20
+SUBMIT_CHUNK_SECONDS = 60.0
+
+Action = Callable[[Sequence[bytes]], Awaitable[int]]
+
+
+class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
+    """`index` is the worker's number; `rule_set` what is in force."""
+
+    def __init__(self, queue: QueueService, submitter: Submitter, rule_set: Callable[[], RuleSet], index: int = 0) -> None:
+        self._queue = queue
+        self._submitter = submitter
+        self._rule_set = rule_set
+        self._index = index
+
+    def service(self) -> Service:
+        """For ControlServer."""
+        return Service("gatepost.api.queue.v1.QueueService", self, queue_pb2_grpc.add_QueueServiceServicer_to_server)
+
+    async def ListMessages(self, request: api.ListMessagesRequest, context: object) -> api.ListMessagesResponse:
+        """See the proto. The page token of a worker is the text of the last id looked at, which lets merge.py merge tokens."""
+        wanted = filter_from_proto(request.filter)
+        found = await self._queue.list(wanted, after_id(request.page_token), page_size(request.page_size))
+        messages = (message_proto(message, self._index) for message in found.messages)
+        return api.ListMessagesResponse(messages=messages, next_page_token=found.next_page_token)
+
+    async def GetMessage(self, request: api.GetMessageRequest, context: object) -> api.GetMessageResponse:
+        """See the proto."""
+        message_id = await self.resolve_one(request.message_id)
+        message = await self._queue.get(message_id)
+        history = await self._queue.history(message_id)
+        reader = await self._queue.open(message_id)
+        header = await asyncio.to_thread(reader.header)
+        return api.GetMessageResponse(
+            message=message_proto(message, self._index, None),
+            history=map(history_proto, history[-MAX_HISTORY:]),
+            headers=header_fields(header),
+        )
+
+    async def DownloadMessage(self, request: api.DownloadMessageRequest, context: object) -> AsyncIterator[api.DownloadMessageResponse]:
+        """See the proto."""
+        reader = await self._queue.open(await self.resolve_one(request.message_id))
+        while chunk := await asyncio.to_thread(reader.read, CHUNK):
+            yield api.DownloadMessageResponse(chunk=chunk)
+
+    async def HoldMessages(self, request: api.HoldMessagesRequest, context: object) -> api.HoldMessagesResponse:
+        """See the proto."""
+        return api.HoldMessagesResponse(result=await self._bulk(request.selection, self._queue.hold, dry_run=request.dry_run))
+
+    async def ReleaseMessages(self, request: api.ReleaseMessagesRequest, context: object) -> api.ReleaseMessagesResponse:
+        """See the proto."""
+        return api.ReleaseMessagesResponse(result=await self._bulk(request.selection, self._queue.release, dry_run=request.dry_run))
+
+    async def RetryMessages(self, request: api.RetryMessagesRequest, context: object) -> api.RetryMessagesResponse:
+        """See the proto."""
+        return api.RetryMessagesResponse(result=await self._bulk(request.selection, self._queue.retry, dry_run=request.dry_run))
+
+    async def RemoveMessages(self, request: api.RemoveMessagesRequest, context: object) -> api.RemoveMessagesResponse:
+        """See the proto."""
+
+        async def remove(ids: Sequence[bytes]) -> int:
+            return await self._queue.remove(ids, dsn=request.send_dsn)
+
+        return api.RemoveMessagesResponse(result=await self._bulk(request.selection, remove, dry_run=request.dry_run))
+
+    async def RerouteMessage(self, request: api.RerouteMessageRequest, context: object) -> api.RerouteMessageResponse:
+        """See the proto."""
+        if request.WhichOneof("target") is None:
+            raise invalid("target", "is needed: route, by_rules or new_address")
+        message_id = await self.resolve_one(request.message_id)
+        message = await self._queue.get(message_id)
+        chosen = _pending(message, request.recipients)
+        # Everything is decided before anything is changed.
+        routes = [self._new_route(message, message.recipients[index].address, request) for index in chosen]
+        for index, route in zip(chosen, routes, strict=True):
+            await self._queue.reroute(message_id, index, route.address, route)
+        return api.RerouteMessageResponse(changed=len(routes), routes=map(route_proto, routes))
+
+    def _new_route(self, message: QueuedMessage, address: str, request: api.RerouteMessageRequest) -> Route:
+        if request.WhichOneof("target") == "route":
+            return route_from_proto(request.route, address)
+        target = request.new_address or address
+        decision = decide(self._rule_set(), Question(message.reverse_path, target, trusted=True, size=message.size))
+        if decision.reply is not None:
+            text = f"{decision.reply.code} {decision.reply.enhanced} {decision.reply.text}"
+            raise precondition(common.ERROR_REASON_REFUSED, f"{target} would be refused: {text}", target)
+                common.ERROR_REASON_REFUSED, f"{target} would be refused: {reply.code} {reply.enhanced} {reply.text}", target
+            )
+        if len(decision.routes) != 1:
+            raise invalid("target", f"{target} leads to {len(decision.routes)} recipients; reroute to one of them")
+        return decision.routes[0]
+
+    async def WatchQueue(self, request: api.WatchQueueRequest, context: Any) -> AsyncIterator[api.WatchQueueResponse]:
+        """See the proto. Initial metadata is sent when the watch is in place, so a caller can wait for it."""
+        filter_from_proto(request.filter)
+        events = self._queue.watch()
+        pending = asyncio.ensure_future(anext(events))
+        await asyncio.sleep(0)  # lets the generator register
+        await context.send_initial_metadata(())
+        try:
+            while True:
+                event = await pending
+                sender = await self._sender(event)
+                if _matches(request.filter, event, sender):
+                    yield event_proto(event, sender, self._index)
+                pending = asyncio.ensure_future(anext(events))
+        except StopAsyncIteration:
+            return
+        finally:
+            pending.cancel()
+            await asyncio.gather(pending, return_exceptions=True)
+            await events.aclose()
+
+    async def _sender(self, event: QueueEvent) -> str:
+        """The reverse-path of the event's message; '' once it has left the queue."""
+        if not event.message_id:
+            return ""
+        try:
+            return (await self._queue.get(event.message_id)).reverse_path
+        except LookupError:
+            return ""
+
+    async def GetStats(self, request: api.GetStatsRequest, context: object) -> api.GetStatsResponse:
+        """See the proto."""
+        stats = stats_proto(await self._queue.stats())
+        return api.GetStatsResponse(total=stats, workers={self._index: stats})
+
+    async def ListDestinations(self, request: api.ListDestinationsRequest, context: object) -> api.ListDestinationsResponse:
+        """See the proto."""
+        everything = await self._queue.destinations()
+        chosen, token = page(everything, lambda entry: entry.name, request.page_size, request.page_token)
+        return api.ListDestinationsResponse(destinations=map(destination_proto, chosen), next_page_token=token)
+
+    async def PauseDestination(self, request: api.PauseDestinationRequest, context: object) -> api.PauseDestinationResponse:
+        """See the proto."""
+        await self._queue.pause_destination(_named(request.name))
+        return api.PauseDestinationResponse(destination=await self._destination(request.name))
+
+    async def ResumeDestination(self, request: api.ResumeDestinationRequest, context: object) -> api.ResumeDestinationResponse:
+        """See the proto."""
+        await self._queue.resume_destination(_named(request.name))
+        return api.ResumeDestinationResponse(destination=await self._destination(request.name))
+
+    async def _destination(self, name: str) -> api.Destination:
+        for entry in await self._queue.destinations():
+            if entry.name == name:
+                return destination_proto(entry)
+        return api.Destination(name=name)
+
+    async def SubmitMessage(self, request_iterator: AsyncIterator[api.SubmitMessageRequest], context: object) -> api.SubmitMessageResponse:
+        """See the proto."""
+        requests = aiter(request_iterator)
+        first = await asyncio.wait_for(anext(requests, None), SUBMIT_CHUNK_SECONDS)
+        if first is None or first.WhichOneof("part") != "header":
+            raise invalid("header", "must be the first request of the stream")
+        envelope = _envelope(first.header)
+
+        try:
+            done = await self._submitter.submit(envelope, _body(requests), trusted=True, hold=first.header.hold)
+        except SubmissionRefused as error:
+            raise refused([_refused(*one) for one in error.refused]) from error
+        answers = [_refused(*one) for one in done.refused]
+        return api.SubmitMessageResponse(message_id=format_message_id(done.message_id), size=done.size, refused=answers)
+
+    async def _bulk(self, selection: api.MessageSelection, action: Action, *, dry_run: bool) -> api.BulkResult:
+        check_selection(selection)
+        result = api.BulkResult(selected_at=timestamp(time.time_ns() // 1000))
+        async for batch in self._select(selection):
+            result.matched += len(batch)
+            room = MAX_RESULT_IDS - len(result.message_ids)
+            result.message_ids.extend(format_message_id(message_id) for message_id in batch[:room])
+            if not dry_run:
+                result.changed += await action(batch)
+        return result
+
+    async def _select(self, selection: api.MessageSelection) -> AsyncIterator[Sequence[bytes]]:
+        if selection.message_ids:
+            # Every id is known before the first one is touched.
+            ids = [await self.resolve_one(text, "selection.message_ids") for text in selection.message_ids]
+            ids = list(dict.fromkeys(ids))
+            for start in range(0, len(ids), BATCH):
+                yield ids[start : start + BATCH]
+            return
+        # `all` and a filter mean what is there now, not what comes in while we walk.
+        wanted = filter_from_proto(selection.filter)
+        started, token = time.time_ns() // 1000, ""
+        while True:
+            found = await self._queue.list(wanted, token, BATCH)
+            batch = [message.message_id for message in found.messages if message.received_at <= started]
+            if batch:
+                yield batch
+            token = found.next_page_token
+            if not token:
+                return
+
+    async def resolve(self, prefix: str, limit: int = 2) -> list[bytes]:
+        """Ids that begin with these hexadecimal digits, at most `limit`."""
+        if len(prefix) == 32:
+            message_id = bytes.fromhex(prefix)
+            try:
+                await self._queue.get(message_id)
+            except LookupError:
+                return []
+            return [message_id]
+        found = await self._queue.list(Filter(id_prefix=prefix), "", limit)
+        return [message.message_id for message in found.messages]
+
+    async def resolve_one(self, text: str, field: str = "message_id") -> bytes:
+        """The message an id or prefix means. Raises ControlError."""
+        prefix = id_prefix(text, field)
+        found = await self.resolve(prefix)
+        if not found:
+            raise not_found("message", text)
+        if len(found) > 1:
+            raise invalid(field, f"{text!r} fits several messages; give more digits")
+        return found[0]
+
+
+def after_id(token: str) -> str:
+    """A page token checked. Raises ControlError."""
+    if token:
+        try:
+            parse_message_id(token)
+        except ValueError:
+            raise invalid("page_token", "is not one this server gave out") from None
+    return token
+
+
+def _named(name: str) -> str:
+    if not name or len(name) > 500:
+        raise invalid("name", "is needed: a destination as ListDestinations names it")
+    return name
+
+
+def _pending(message: QueuedMessage, addresses: Sequence[str]) -> list[int]:
+    """Indexes of the recipients meant. Raises ControlError."""
+    known = {recipient.address.lower() for recipient in message.recipients}
+    for address in addresses:
+        if address.lower() not in known:
+            raise not_found("recipient", address)
+    wanted = {address.lower() for address in addresses} or known
+    chosen = [
+        index for index, recipient in enumerate(message.recipients) if recipient.state == "PENDING" and recipient.address.lower() in wanted
+    ]
+    if not chosen:
+        raise precondition(common.ERROR_REASON_INVALID_FIELD, "none of the recipients is pending any more")
+    return chosen
+
+
+def _matches(wanted: api.QueueFilter, event: QueueEvent, sender: str) -> bool:
+    """The part of a filter that a watch looks at. Events that concern no message pass."""
+    if event.kind == "overflow":
+        return True
+    address = event.address.lower()
+    return (
+        (not wanted.sender or fnmatchcase(sender.lower() or "<>", wanted.sender.lower()))
+        and (not wanted.recipient or not address or fnmatchcase(address, wanted.recipient.lower()))
+        and (not wanted.domain or not address or address.rpartition("@")[2] == wanted.domain.lower())
+        and (not wanted.destination or fnmatchcase(event.destination, wanted.destination))
+    )
+
+
+def _envelope(header: api.SubmitHeader) -> Envelope:
+    if header.return_content not in {"", "FULL", "HDRS"}:
+        raise invalid("header.return_content", "must be FULL or HDRS")
+    if not 1 <= len(header.recipients) <= 1000:
+        raise invalid("header.recipients", "must be 1 to 1,000")
+    recipients = tuple(
+        Recipient(recipient.address, notify_flags(list(recipient.notify)), recipient.original_recipient) for recipient in header.recipients
+    )
+    utf8 = not all(text.isascii() for text in (header.sender, *(recipient.address for recipient in recipients)))
+    origin = Origin("GRPC", listener="control")
+    return Envelope(header.sender, recipients, origin, header.envelope_id, header.return_content, "8BITMIME", utf8)
+
+
+async def _body(requests: AsyncIterator[api.SubmitMessageRequest]) -> AsyncIterator[bytes]:
+    """The chunks up to `finish`. Raises ControlError when the stream ends without it: the message would be cut short."""
+    size = 0
+    while (request := await asyncio.wait_for(anext(requests, None), SUBMIT_CHUNK_SECONDS)) is not None:
+        part = request.WhichOneof("part")
+        if part == "finish":
+            if request.finish.HasField("size") and request.finish.size != size:
+                raise invalid("finish.size", f"says {request.finish.size} octets, {size} came")
+            return
+        if part != "chunk" or len(request.chunk) > MAX_CHUNK:
+            raise invalid("chunk", f"after the header come chunks of at most {MAX_CHUNK} octets, then finish")
+        size += len(request.chunk)
+        yield request.chunk
+    raise cut_short()
+
+
+def _refused(address: str, reply: Reply) -> common.RefusedRecipient:
+    return common.RefusedRecipient(address=address, reply=reply_proto(reply))

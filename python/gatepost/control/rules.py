@@ -1,0 +1,184 @@
+"""RulesService over the directory: domain rules, handlers, versions, explain. Served by the supervisor.
+
+Each change is one directory transaction, then `changed` is awaited, so that when the caller has the answer every worker that could
+be reached uses the new rules. Directory calls run in threads. Errors: see control.errors.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+
+from gatepost.api.rules.v1 import rules_pb2 as api
+from gatepost.api.rules.v1 import rules_pb2_grpc
+from gatepost.config import Settings
+from gatepost.control.access import author
+from gatepost.control.convert import reply_proto, route_proto, timestamp, trace_proto
+from gatepost.control.errors import invalid, not_found
+from gatepost.control.paging import page
+from gatepost.control.rules_convert import (
+    handler_from_proto,
+    handler_proto,
+    merge_handler,
+    merge_rule,
+    rule_from_proto,
+    rule_kind,
+    rule_proto,
+    sets_password,
+)
+from gatepost.control.server import Service
+from gatepost.control.trust import is_trusted
+from gatepost.directory import Directory, StoredRule
+from gatepost.routing.decide import decide
+from gatepost.routing.model import AddressHandler, DomainRule, Question, RuleKind, RuleSet, TraceStep
+
+Changed = Callable[[], Awaitable[None]]
+
+
+class RulesServicer(rules_pb2_grpc.RulesServiceServicer):
+    """`rule_set` and `settings` give what is in force now; `changed` spreads a change."""
+
+    def __init__(self, directory: Directory, rule_set: Callable[[], RuleSet], settings: Callable[[], Settings], changed: Changed) -> None:
+        self._directory = directory
+        self._rule_set = rule_set
+        self._settings = settings
+        self._changed = changed
+
+    def service(self) -> Service:
+        """For ControlServer."""
+        return Service("gatepost.api.rules.v1.RulesService", self, rules_pb2_grpc.add_RulesServiceServicer_to_server)
+
+    async def CreateDomainRule(self, request: api.CreateDomainRuleRequest, context: object) -> api.CreateDomainRuleResponse:
+        """See the proto."""
+        rule = await self._with_password(rule_from_proto(request.rule), request.rule.gateway.password)
+        stored = await self._put(rule, None, create=True)
+        return api.CreateDomainRuleResponse(rule=_proto(stored))
+
+    async def GetDomainRule(self, request: api.GetDomainRuleRequest, context: object) -> api.GetDomainRuleResponse:
+        """See the proto."""
+        return api.GetDomainRuleResponse(rule=_proto(await self._rule(request.domain)))
+
+    async def ListDomainRules(self, request: api.ListDomainRulesRequest, context: object) -> api.ListDomainRulesResponse:
+        """See the proto."""
+        rules = await asyncio.to_thread(self._directory.list_rules)
+        if request.kind:
+            kind = rule_kind(request.kind, "kind")
+            rules = [stored for stored in rules if stored.rule.kind is kind]
+        chosen, token = page(rules, lambda stored: stored.rule.domain, request.page_size, request.page_token)
+        return api.ListDomainRulesResponse(rules=map(_proto, chosen), next_page_token=token)
+
+    async def UpdateDomainRule(self, request: api.UpdateDomainRuleRequest, context: object) -> api.UpdateDomainRuleResponse:
+        """See the proto."""
+        current = await self._rule(request.rule.domain)
+        paths = request.update_mask.paths
+        rule = merge_rule(current.rule, request.rule, paths)
+        if rule.kind is not RuleKind.GATEWAY:
+            rule = replace(rule, password_ref="")
+        elif sets_password(paths):
+            rule = await self._with_password(replace(rule, password_ref=""), request.rule.gateway.password)
+        # Read and written under one etag: a change in between by somebody else is not overwritten.
+        stored = await self._put(rule, request.etag or current.etag, create=False)
+        return api.UpdateDomainRuleResponse(rule=_proto(stored))
+
+    async def DeleteDomainRule(self, request: api.DeleteDomainRuleRequest, context: object) -> api.DeleteDomainRuleResponse:
+        """See the proto."""
+        await asyncio.to_thread(
+            self._directory.delete_rule, request.domain, etag=request.etag or None, author=author(), force=request.force
+        )
+        await self._changed()
+        return api.DeleteDomainRuleResponse()
+
+    async def CreateHandler(self, request: api.CreateHandlerRequest, context: object) -> api.CreateHandlerResponse:
+        """See the proto."""
+        handler = handler_from_proto(request.handler)
+        stored = await self._put_handler(request.domain, handler, request.etag, create=True)
+        return api.CreateHandlerResponse(handler=handler_proto(_find(stored, handler.pattern)), etag=stored.etag)
+
+    async def GetHandler(self, request: api.GetHandlerRequest, context: object) -> api.GetHandlerResponse:
+        """See the proto."""
+        stored = await self._rule(request.domain)
+        return api.GetHandlerResponse(handler=handler_proto(_find(stored, request.pattern)), etag=stored.etag)
+
+    async def ListHandlers(self, request: api.ListHandlersRequest, context: object) -> api.ListHandlersResponse:
+        """See the proto."""
+        stored = await self._rule(request.domain)
+        chosen, token = page(stored.rule.handlers, lambda handler: handler.pattern, request.page_size, request.page_token)
+        return api.ListHandlersResponse(handlers=map(handler_proto, chosen), next_page_token=token, etag=stored.etag)
+
+    async def UpdateHandler(self, request: api.UpdateHandlerRequest, context: object) -> api.UpdateHandlerResponse:
+        """See the proto."""
+        current = await self._rule(request.domain)
+        handler = merge_handler(_find(current, request.handler.pattern), request.handler, request.update_mask.paths)
+        stored = await self._put_handler(request.domain, handler, request.etag or current.etag, create=False)
+        return api.UpdateHandlerResponse(handler=handler_proto(_find(stored, handler.pattern)), etag=stored.etag)
+
+    async def DeleteHandler(self, request: api.DeleteHandlerRequest, context: object) -> api.DeleteHandlerResponse:
+        """See the proto."""
+        await asyncio.to_thread(self._directory.delete_handler, request.domain, request.pattern, etag=request.etag or None, author=author())
+        await self._changed()
+        return api.DeleteHandlerResponse(etag=(await self._rule(request.domain)).etag)
+
+    async def ListRuleVersions(self, request: api.ListRuleVersionsRequest, context: object) -> api.ListRuleVersionsResponse:
+        """See the proto."""
+        versions = await asyncio.to_thread(self._directory.rule_versions)
+        # Newest first: the key falls as the version rises.
+        chosen, token = page(versions, lambda entry: f"{(1 << 62) - entry.version:020d}", request.page_size, request.page_token)
+        made = (api.RuleVersion(version=v.version, author=v.author, create_time=timestamp(v.created_at), comment=v.comment) for v in chosen)
+        return api.ListRuleVersionsResponse(versions=made, next_page_token=token)
+
+    async def Explain(self, request: api.ExplainRequest, context: object) -> api.ExplainResponse:
+        """See the proto."""
+        if not request.recipient:
+            raise invalid("recipient", "is needed")
+        settings, rules = self._settings(), self._rule_set()
+        if request.HasField("assume_trusted"):
+            trusted, why = request.assume_trusted, "as the question says"
+        else:
+            trusted, why = is_trusted(settings, rules, request.client_address, request.user)
+        question = Question(request.sender, request.recipient, trusted, request.size)
+        decision = decide(rules, question, delimiter=settings.smtp.recipient_delimiter)
+        trace = trace_proto((TraceStep("trust", why), *decision.trace))
+        return api.ExplainResponse(
+            trusted=trusted,
+            reply=reply_proto(decision.reply),
+            routes=map(route_proto, decision.routes),
+            trace=trace,
+            rule_version=rules.version,
+        )
+
+    async def _rule(self, domain: str) -> StoredRule:
+        return await asyncio.to_thread(self._directory.get_rule, domain)
+
+    async def _put(self, rule: DomainRule, etag: str | None, *, create: bool) -> StoredRule:
+        stored = await asyncio.to_thread(self._directory.put_rule, rule, etag=etag, create=create, author=author())
+        await self._changed()
+        return stored
+
+    async def _put_handler(self, domain: str, handler: AddressHandler, etag: str, *, create: bool) -> StoredRule:
+        await asyncio.to_thread(self._directory.put_handler, domain, handler, etag=etag or None, create=create, author=author())
+        await self._changed()
+        return await self._rule(domain)
+
+    async def _with_password(self, rule: DomainRule, password: str) -> DomainRule:
+        """Store a gateway's password as a secret of its own and refer to it. The rule is checked by the directory afterwards."""
+        if not password:
+            return rule
+        if rule.kind is not RuleKind.GATEWAY or not rule.username:
+            raise invalid("rule.gateway.password", "needs a gateway with a user name")
+        # A new name for each password: the secret of the rule in force is never overwritten before the rule is changed.
+        digest = hashlib.sha256(f"{rule.domain}\0{rule.username}\0{password}".encode()).hexdigest()[:24]
+        reference = f"gateway-{digest}"
+        await asyncio.to_thread(self._directory.put_secret, reference, password)
+        return replace(rule, password_ref=reference)
+
+
+def _proto(stored: StoredRule) -> api.DomainRule:
+    return rule_proto(stored.rule, stored.etag)
+
+
+def _find(stored: StoredRule, pattern: str) -> AddressHandler:
+    handlers: Sequence[AddressHandler] = stored.rule.handlers
+    for handler in handlers:
+        if handler.pattern == pattern or handler.pattern == pattern.lower():
+            return handler
+    raise not_found("handler", f"{pattern}@{stored.rule.domain}")
