@@ -44,7 +44,8 @@ class Delivered:
 @dataclass(frozen=True, slots=True)
 class Deferred:
     """Try again later. `reason` is fit for a DSN's Diagnostic-Code; `enhanced` a 4.x.x code. destination_down: the fault lies with the
-    destination, not the message (connection refused, greeting 4xx, TLS) — back off the destination as a whole."""
+    destination, not the message (connection refused, greeting 4xx, TLS) — back off the destination as a whole.
+    """
 
     reason: str
     enhanced: str = "4.0.0"

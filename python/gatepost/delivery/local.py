@@ -1,0 +1,66 @@
+"""LocalTransport: routes of kind local → the mail store, hundreds of messages per call. Called by queue.scheduler.
+
+Invariants: the store keeps (message id, recipient index) as the key of a delivery, so a batch that is repeated after a crash stores nothing
+twice; the message's octets never pass through Python. A fault of one mailbox touches only its own recipients; a fault of the volume
+(disk full, fsync) backs the volume off as a whole. Never raises.
+"""
+
+from collections.abc import Sequence
+
+from gatepost.mailbox import Volumes
+from gatepost.native import ClosedError, CoreError, DamagedError, DiskFullError, NotFoundError, SyncFailedError
+from gatepost.queue.transport import Deferred, Delivered, Job, JobRecipient, JobResult, Outcome
+from gatepost.spool import AsyncSpool
+
+BATCH = 256
+
+_DELIVERED = Delivered()
+
+Delivery = tuple[bytes, int, bytes, str, bytes]
+"""As in _core.pyi."""
+
+
+class LocalTransport:
+    """Deliveries into the volumes of this machine. The destination is 'local:VOLUME'."""
+
+    batch = BATCH
+
+    def __init__(self, volumes: Volumes, spool: AsyncSpool) -> None:
+        self._volumes = volumes
+        self._spool = spool
+
+    async def deliver(self, destination: str, jobs: Sequence[Job]) -> Sequence[JobResult]:
+        """Store all jobs in one batch: one fdatasync and one index transaction."""
+        deliveries = [delivery(job, recipient) for job in jobs for recipient in job.recipients]
+        try:
+            store = self._volumes.by_name(destination.partition(":")[2])
+            errors = await store.deliver(deliveries, self._spool)
+        except (CoreError, LookupError) as error:
+            errors = [error] * len(deliveries)
+        outcomes = iter([outcome(error) for error in errors])
+        return [JobResult(tuple(next(outcomes) for _ in job.recipients)) for job in jobs]
+
+    async def close(self) -> None:
+        """Nothing to close: the volumes belong to app."""
+
+
+def delivery(job: Job, recipient: JobRecipient) -> Delivery:
+    """The store's view of one recipient. RFC 5321 4.4: the final delivery adds Return-Path; Delivered-To stops loops through forwards."""
+    route = recipient.route
+    prefix = f"Return-Path: <{job.reverse_path}>\r\nDelivered-To: {recipient.address}\r\n"
+    return (job.message_id, recipient.index, route.mailbox_id, route.folder, prefix.encode("utf-8", "replace"))
+
+
+def outcome(error: Exception | None) -> Outcome:
+    """What the store's answer means for the recipient. Our own trouble is temporary: it is no reason to return mail."""
+    if error is None:
+        return _DELIVERED
+    if isinstance(error, DiskFullError):
+        return Deferred(f"the mail store is full: {error}", "4.3.1", destination_down=True)
+    if isinstance(error, SyncFailedError | ClosedError):
+        return Deferred(f"the mail store cannot be written: {error}", "4.3.0", destination_down=True)
+    if isinstance(error, DamagedError):
+        return Deferred(f"the queued message cannot be read: {error}", "4.3.0")
+    if isinstance(error, NotFoundError | LookupError):
+        return Deferred(f"no such mailbox or volume now: {error}", "4.3.5")
+    return Deferred(f"the mailbox cannot take the message: {error}", "4.2.0")

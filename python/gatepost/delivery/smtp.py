@@ -1,0 +1,238 @@
+"""SmtpTransport: routes of kind smtp. One message per call; the scheduler's lanes call it in a loop, so sessions are reused.
+
+Called by queue.scheduler. Invariants: a message goes again over a fresh connection only when the kept one turned out dead before the
+peer had answered MAIL; once data were sent, a lost connection means Deferred (at least once, RFC 5321 4.2.5 / RFC 1047). Never raises.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import structlog
+
+from gatepost.config import Settings
+from gatepost.delivery.next_hop import NextHops, NoRoute, Own
+from gatepost.delivery.peer_reply import ProtocolViolation
+from gatepost.delivery.pool import SessionPool
+from gatepost.delivery.resolver import Resolver
+from gatepost.delivery.smtp_client import Letter, Progress, transact
+from gatepost.delivery.smtp_connection import ConnectionLost, PeerTimeout
+from gatepost.delivery.smtp_session import HostUnusable, Peer, Session, SessionPlan, TlsHandshakeFailed, open_session
+from gatepost.delivery.tls import ClientTls
+from gatepost.native import CoreError, NotFoundError, Reader
+from gatepost.queue.transport import Deferred, Delivered, Failed, Job, JobRecipient, JobResult, Outcome
+from gatepost.routing.model import Route, TlsPolicy
+
+MAX_RECIPIENTS = 100
+"""Recipients per transaction: what RFC 5321 4.5.3.1.8 says every server must take."""
+MAX_ROUNDS = 32
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """What one job needs on its way through the transport."""
+
+    destination: str
+    job: Job
+    route: Route
+    tls: str = ""
+
+
+class SmtpTransport:
+    """`open_message` gives a reader for a message id; `secret` the password behind a password_ref; `own` what we are known by."""
+
+    batch = 1
+    lmtp = False
+
+    def __init__(
+        self,
+        settings: Callable[[], Settings],
+        resolver: Resolver,
+        open_message: Callable[[bytes], Reader],
+        *,
+        tls: ClientTls | None = None,
+        secret: Callable[[str], str] | None = None,
+        own: Callable[[], Own] = Own,
+    ) -> None:
+        self._settings = settings
+        self._hops = NextHops(settings, resolver, own)
+        self._open_message = open_message
+        self._tls = tls or ClientTls(settings)
+        self._secret = secret
+        self._pool = SessionPool()
+
+    async def deliver(self, destination: str, jobs: Sequence[Job]) -> Sequence[JobResult]:
+        """Deliver each job in turn."""
+        return [await self._job(destination, job) for job in jobs]
+
+    async def close(self) -> None:
+        """QUIT on all kept sessions."""
+        await self._pool.close()
+
+    async def _job(self, destination: str, job: Job) -> JobResult:
+        attempt = _Attempt(destination, job, job.recipients[0].route)
+        try:
+            outcomes = await self._outcomes(attempt)
+        except NoRoute as error:
+            outcomes = [error.outcome] * len(job.recipients)
+        except HostUnusable as error:
+            down = Deferred(error.reason, error.enhanced, error.reply, destination_down=True)
+            outcomes = [down] * len(job.recipients)
+        return JobResult(tuple(outcomes), attempt.tls)
+
+    async def _outcomes(self, attempt: _Attempt) -> list[Outcome]:
+        """All recipients, in transactions of at most MAX_RECIPIENTS; those refused with 452 go again at once while others get through."""
+        recipients = attempt.job.recipients
+        outcomes: list[Outcome | None] = [None] * len(recipients)
+        waiting = list(range(len(recipients)))
+        for _ in range(MAX_ROUNDS + len(recipients) // MAX_RECIPIENTS):
+            places, waiting = waiting[:MAX_RECIPIENTS], waiting[MAX_RECIPIENTS:]
+            got = await self._transaction(attempt, [recipients[place] for place in places])
+            for place, outcome in zip(places, got, strict=True):
+                outcomes[place] = outcome
+            if any(isinstance(outcome, Delivered) for outcome in got):
+                waiting = [place for place, outcome in zip(places, got, strict=True) if _too_many(outcome)] + waiting
+            elif waiting and isinstance(got[0], Deferred):
+                break
+            if not waiting:
+                break
+        last = next(outcome for outcome in outcomes if outcome is not None)
+        return [outcome if outcome is not None else _same(last) for outcome in outcomes]
+
+    async def _transaction(self, attempt: _Attempt, recipients: Sequence[JobRecipient]) -> list[Outcome]:
+        session = self._pool.take(attempt.destination)
+        if session is not None:
+            progress = Progress()
+            outcomes = await self._over(session, attempt, recipients, progress)
+            if progress.answered or progress.data_sent:
+                return outcomes
+        session = await self._open(attempt.route)
+        return await self._over(session, attempt, recipients, Progress())
+
+    async def _over(self, session: Session, attempt: _Attempt, recipients: Sequence[JobRecipient], progress: Progress) -> list[Outcome]:
+        """One transaction on one session, which is kept or dropped afterwards."""
+        attempt.tls = session.tls
+        limits = self._settings().delivery
+        try:
+            reader = self._open_message(attempt.job.message_id)
+            letter = _letter(session, attempt.job, recipients, reader)
+            if isinstance(letter, Failed):
+                progress.answered = True
+                self._done(session, attempt.destination)
+                return [letter] * len(recipients)
+            outcomes = await transact(session, letter, reader, limits, progress)
+        except (ConnectionLost, PeerTimeout, ProtocolViolation) as error:
+            session.connection.abort()
+            when = " after the message was sent" if progress.data_sent else ""
+            down = not progress.answered and not isinstance(error, ProtocolViolation)
+            return [Deferred(f"{session.name}: {error}{when}", "4.4.2", destination_down=down)] * len(recipients)
+        except CoreError as error:
+            session.connection.abort()  # in the middle of data there is no other way to call the message off
+            progress.answered = True
+            return [_unreadable(error)] * len(recipients)
+        except asyncio.CancelledError:
+            session.connection.abort()
+            raise
+        if progress.answered:
+            self._done(session, attempt.destination)
+        else:
+            session.connection.quit()
+        return outcomes
+
+    def _done(self, session: Session, destination: str) -> None:
+        limits = self._settings().delivery
+        session.deliveries += 1
+        if session.deliveries < limits.max_deliveries_per_connection and session.connection.idle_and_usable:
+            self._pool.keep(destination, session, limits.connection_idle_seconds)
+        else:
+            session.connection.quit()
+
+    async def _open(self, route: Route) -> Session:
+        """The first candidate that lets us in. Raises NoRoute, or the HostUnusable of the last one tried."""
+        plan = self._plan(route)
+        fault = HostUnusable("no address to try")
+        for peer in await self._hops.find(route):
+            try:
+                return await self._open_one(peer, plan)
+            except HostUnusable as error:
+                fault = error
+                log.debug("host unusable", host=peer.host, address=peer.address, port=peer.port, reason=error.reason)
+        raise fault
+
+    async def _open_one(self, peer: Peer, plan: SessionPlan) -> Session:
+        try:
+            return await open_session(peer, plan, self._tls)
+        except TlsHandshakeFailed:
+            if plan.tls is not TlsPolicy.OPPORTUNISTIC or plan.implicit_tls:
+                raise
+            # RFC 7435: rather in the clear than not at all, when TLS was only an opportunity.
+            return await open_session(peer, replace(plan, tls=TlsPolicy.NONE), self._tls)
+
+    def _plan(self, route: Route) -> SessionPlan:
+        settings = self._settings()
+        secret, ref = self._secret, route.password_ref
+        password = (lambda: secret(ref)) if secret is not None and ref else None
+        helo = settings.delivery.helo or settings.hostname
+        return SessionPlan(helo, route.tls, route.implicit_tls, self.lmtp, settings.delivery, route.username, password)
+
+
+# ---- what the peer must be able to take
+
+
+def _letter(session: Session, job: Job, recipients: Sequence[JobRecipient], reader: Reader) -> Letter | Failed:
+    """The message in the form this peer takes, or why it cannot have it."""
+    limit = session.capabilities.get("SIZE", "")
+    if limit.isdigit() and 0 < int(limit[:20]) < job.size:
+        return Failed(f"{session.name} takes messages of at most {limit} octets, this one has {job.size}", "5.3.4")
+    addresses = [recipient.address for recipient in recipients]
+    sender = job.reverse_path
+    utf8 = "SMTPUTF8" in session.capabilities
+    if not all(one.isascii() for one in (sender, *addresses)):
+        if not utf8:
+            downgraded = [_ascii_domain(one) for one in (sender, *addresses)]
+            if not all(one.isascii() for one in downgraded) or _eight_bit_header(reader):
+                return _needs_utf8(session)
+            sender, *addresses = downgraded
+    elif job.meta.smtputf8 and not utf8 and _eight_bit_header(reader):
+        return _needs_utf8(session)
+    wanted = utf8 and (job.meta.smtputf8 or not all(one.isascii() for one in (sender, *addresses)))
+    if any(ord(char) < 32 or ord(char) == 127 for one in (sender, *addresses) for char in one):
+        return Failed("an address of the envelope contains control characters", "5.1.3")
+    return Letter(sender, job.meta, job.size, wanted, recipients, addresses)
+
+
+def _needs_utf8(session: Session) -> Failed:
+    return Failed(f"{session.name} does not support SMTPUTF8, which this message needs", "5.6.7", None)
+
+
+def _eight_bit_header(reader: Reader) -> bool:
+    return not reader.header().isascii()
+
+
+def _ascii_domain(address: str) -> str:
+    """The address with its domain as A-labels (RFC 5891); a non-ASCII local part stays as it is."""
+    local, at, domain = address.rpartition("@")
+    try:
+        return f"{local}{at}{domain.encode('idna').decode('ascii')}" if not domain.isascii() else address
+    except UnicodeError:
+        return address
+
+
+def _too_many(outcome: Outcome) -> bool:
+    """452 to RCPT beside recipients that were taken: the transaction was full (RFC 5321 4.5.3.1.10)."""
+    if not isinstance(outcome, Deferred) or outcome.reply is None or outcome.reply.command != "RCPT":
+        return False
+    return outcome.reply.code in (452, 552) and outcome.enhanced in ("4.5.3", "4.0.0")
+
+
+def _same(outcome: Outcome) -> Outcome:
+    """For recipients that were not tried any more, for the reason their predecessors met."""
+    return outcome if isinstance(outcome, Deferred) else Deferred("not tried in this session", "4.4.2")
+
+
+def _unreadable(error: CoreError) -> Outcome:
+    if isinstance(error, NotFoundError):
+        return Deferred("the message is no longer in the queue", "4.3.0")
+    return Deferred(f"the queued message cannot be read: {error}", "4.3.0")

@@ -1,0 +1,73 @@
+"""State of one destination: how many deliveries run, how many may, and whether it backs off as a whole. Used by scheduler only; no I/O.
+
+    state      | may run             | left when
+    up         | up to `limit`       | a connection-level fault while nothing succeeded since that attempt began → backing off
+    backing off| nothing             | `down_until` has passed → probing
+    probing    | one                 | success → up; fault → backing off, longer
+Times are Unix microseconds of the scheduler's clock.
+"""
+
+import random
+from dataclasses import dataclass
+
+from gatepost.queue.retry import MICROSECONDS, RetryPolicy
+
+
+@dataclass(slots=True, eq=False)
+class DestinationState:
+    """`ready`: the spool may have due jobs; `queued`: waiting for its turn; `lanes`: deliveries running; `limit`: how many may run."""
+
+    name: str
+    maximum: int
+    limit: int
+    local: bool
+    ready: bool = False
+    queued: bool = False
+    sweeping: bool = False
+    lanes: int = 0
+    failures: int = 0
+    down_until: int = 0
+    last_success: int = 0
+    last_error: str = ""
+
+    def backing_off(self, now: int) -> bool:
+        """True while nothing is tried."""
+        return now < self.down_until
+
+    def room(self, now: int) -> bool:
+        """True when one more delivery may start."""
+        if self.backing_off(now):
+            return False
+        return self.lanes < (1 if self.failures else self.limit)
+
+    def succeeded(self, now: int) -> None:
+        """A delivery got through: the destination is up, and may take one more at once than before."""
+        self.last_success = now
+        self.failures = 0
+        self.down_until = 0
+        if self.limit < self.maximum:
+            self.limit += 1
+
+    def failed(self, started: int, now: int, reason: str, policy: RetryPolicy, rng: random.Random) -> bool:
+        """A fault of the destination as a whole. True when that starts (or prolongs) a back-off."""
+        self.last_error = reason
+        if self.last_success >= started:
+            # Others get through: we are probably too many. Fewer at once will do.
+            self.limit = max(1, self.limit // 2)
+            return False
+        if self.backing_off(now):
+            return False  # deliveries that ran side by side and failed together count once
+        self.failures += 1
+        self.down_until = now + int(policy.destination_wait(self.failures, rng) * MICROSECONDS)
+        return True
+
+    def forget(self) -> None:
+        """An operator says: try now."""
+        self.failures = 0
+        self.down_until = 0
+        self.limit = self.maximum
+
+    @property
+    def idle(self) -> bool:
+        """True when nothing would be lost by forgetting this state."""
+        return not (self.ready or self.queued or self.sweeping or self.lanes or self.failures)

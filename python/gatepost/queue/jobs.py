@@ -1,0 +1,33 @@
+"""Native tuples → the values of transport.py. Pure. Used by scheduler and service; raises ValueError on a route or meta it cannot read."""
+
+from functools import lru_cache
+
+from gatepost.message.envelope import Meta, Notify
+from gatepost.queue.transport import Job, JobRecipient
+from gatepost.routing.model import Route
+
+JobRecipientTuple = tuple[int, str, str, int, bytes, int]
+JobTuple = tuple[bytes, int, int, str, bytes, list[JobRecipientTuple]]
+"""As in _core.pyi."""
+
+decode_route = lru_cache(maxsize=4096)(Route.decode)
+"""Routes are immutable and few compared with messages."""
+
+decode_meta = lru_cache(maxsize=1024)(Meta.decode)
+
+_NOTIFY = {value: Notify(value) for value in range(16)}
+
+
+def decode_notify(flags: int) -> Notify:
+    """RFC 3461 NOTIFY bits; unknown bits are dropped."""
+    return _NOTIFY[flags & 15]
+
+
+def decode_job(raw: JobTuple) -> Job:
+    """A job as the native spool's `take` gives it."""
+    message_id, size, received_at, reverse_path, meta, recipients = raw
+    decoded = [
+        JobRecipient(index, address, orcpt, _NOTIFY[notify & 15], decode_route(route), attempts)
+        for index, address, orcpt, notify, route, attempts in recipients
+    ]
+    return Job(message_id, size, received_at, reverse_path, decode_meta(meta), tuple(decoded))

@@ -1,0 +1,67 @@
+"""Destinations an operator has paused, kept in a small file so that a pause survives a restart. Used by scheduler.
+
+Invariant: the file is replaced as a whole (write, fsync, rename, fsync of the directory). An unreadable file counts as "nothing
+paused" only when it does not exist; anything else raises ValueError at start, for silently resuming would be worse.
+"""
+
+import json
+import os
+from pathlib import Path
+
+MAX_PAUSED = 10_000
+
+
+class PausedDestinations:
+    """The set of paused destination names in `path`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._names = self._load()
+
+    def __contains__(self, destination: str) -> bool:
+        """True when paused."""
+        return destination in self._names
+
+    def names(self) -> list[str]:
+        """All paused destinations, sorted."""
+        return sorted(self._names)
+
+    def add(self, destination: str) -> bool:
+        """*blocking* Pause; False when it was paused already. Raises ValueError when there are too many."""
+        if destination in self._names:
+            return False
+        if len(self._names) >= MAX_PAUSED:
+            raise ValueError("too many paused destinations")
+        self._names.add(destination)
+        self._save()
+        return True
+
+    def discard(self, destination: str) -> bool:
+        """*blocking* Resume; False when it was not paused."""
+        if destination not in self._names:
+            return False
+        self._names.discard(destination)
+        self._save()
+        return True
+
+    def _load(self) -> set[str]:
+        try:
+            names = json.loads(self._path.read_bytes())
+        except FileNotFoundError:
+            return set()
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"{self._path}: not a list of destinations")
+        return set(names)
+
+    def _save(self) -> None:
+        fresh = self._path.with_suffix(".new")
+        with fresh.open("wb") as file:
+            file.write(json.dumps(sorted(self._names)).encode())
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.rename(self._path)
+        directory = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)

@@ -1,0 +1,78 @@
+"""Envelope recipients → what the spool commits: one PlannedRecipient per final route, or the refusal. Pure; no I/O.
+
+Called by Submitter and by the SMTP and LMTP servers before a commit. Invariant: within one message a (mailbox, folder) or an
+(address, destination) comes up once, however many recipients or forwards lead there.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from gatepost.message.envelope import Notify, Recipient
+from gatepost.message.reply import Reply
+from gatepost.routing.decide import decide
+from gatepost.routing.model import Question, Route, RouteKind, RuleSet
+from gatepost.spool import PlannedRecipient
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A recipient that is not taken, with the reply the client gets."""
+
+    recipient: Recipient
+    reply: Reply
+
+
+def plan_recipient(
+    rule_set: RuleSet, reverse_path: str, recipient: Recipient, *, trusted: bool, delimiter: str = "+", size: int = 0
+) -> tuple[PlannedRecipient, ...] | Refused:
+    """What becomes of one RCPT: at least one planned recipient, or a refusal."""
+    decision = decide(rule_set, Question(reverse_path, recipient.address, trusted, size), delimiter=delimiter)
+    if decision.reply is not None:
+        return Refused(recipient, decision.reply)
+    return tuple(planned(recipient, route) for route in decision.routes)
+
+
+def plan_recipients(
+    rule_set: RuleSet, reverse_path: str, recipients: Sequence[Recipient], *, trusted: bool, delimiter: str = "+", size: int = 0
+) -> list[tuple[PlannedRecipient, ...] | Refused]:
+    """One answer per recipient, in order. Give the accepted ones to `merge_planned` before the commit."""
+    return [plan_recipient(rule_set, reverse_path, recipient, trusted=trusted, delimiter=delimiter, size=size) for recipient in recipients]
+
+
+def planned(recipient: Recipient, route: Route) -> PlannedRecipient:
+    """One route of one RCPT in the form the spool keeps."""
+    orcpt = recipient.orcpt
+    if not orcpt and route.address.lower() != recipient.address.lower():
+        # RFC 3461 5.2.1: a relay may add ORCPT, and then it is the address by which the message came to us.
+        orcpt = f"{'rfc822' if recipient.address.isascii() else 'utf-8'};{recipient.address}"
+    return PlannedRecipient(route.address, orcpt, int(recipient.notify), route.destination, route.encode(), route.hold)
+
+
+def merge_planned(plans: Iterable[Iterable[PlannedRecipient]]) -> list[PlannedRecipient]:
+    """All planned recipients without duplicates; NOTIFY of those that fall together is united."""
+    merged: dict[tuple[str, str], PlannedRecipient] = {}
+    for plan in plans:
+        for one in plan:
+            key = _identity(one)
+            known = merged.get(key)
+            merged[key] = one if known is None else replace(known, notify=_united(known.notify, one.notify))
+    return list(merged.values())
+
+
+def _identity(one: PlannedRecipient) -> tuple[str, str]:
+    if one.destination.startswith(f"{RouteKind.LOCAL}:"):
+        route = Route.decode(one.route)
+        return route.mailbox_id.hex(), route.folder
+    return one.address.lower(), one.destination
+
+
+def _united(first: int, second: int) -> int:
+    """NEVER gives way to anything else; UNSET means failure and delay (RFC 3461 4.1)."""
+    if first == second:
+        return first
+    default = int(Notify.FAILURE | Notify.DELAY)
+    flags = (default if value == Notify.UNSET else value for value in (first, second))
+    union = 0
+    for value in flags:
+        union |= value
+    return union & ~int(Notify.NEVER) or int(Notify.NEVER)

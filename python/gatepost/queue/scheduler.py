@@ -1,0 +1,372 @@
+"""The scheduler: due messages by destination → transports → journal. One per worker; event-driven, there is no periodic scan.
+
+Called by app (start, stop) and by service (pause, resume, forget_backoff, apply). The spool says which destinations have become ready;
+each destination runs up to its limit of lanes (tasks that take, deliver and settle in a loop), destinations take turns under
+total_concurrency. One timer waits for the next due time. Invariants: a job that was taken is settled by a change or given back, whatever
+happens; a transport that raises counts as Deferred; a recipient is expired only after an attempt (or a deferral in a back-off).
+Fails by letting the spool's fatal error stop all taking; nothing is lost then, the journal is the truth.
+"""
+
+import asyncio
+import random
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+
+import structlog
+
+from gatepost.config import Settings
+from gatepost.native import K_DEFERRED, K_RETRY, CoreError
+from gatepost.queue.changes import COUNTED, publish_changes
+from gatepost.queue.destination import DestinationState
+from gatepost.queue.events import EventHub
+from gatepost.queue.jobs import decode_job
+from gatepost.queue.paused import PausedDestinations
+from gatepost.queue.report import Reporter
+from gatepost.queue.retry import MICROSECONDS, RetryPolicy
+from gatepost.queue.settle import Change, Moment, Settler
+from gatepost.queue.transport import Deferred, Job, JobResult, Transport
+from gatepost.spool import AsyncSpool
+
+LOCAL_LANES = 2
+SWEEP = 256
+MAX_SLEEP_SECONDS = 300.0
+"""The timer looks at the clock at least this often, so that a change of the wall clock cannot stop the queue."""
+MAX_STATES = 50_000
+
+log = structlog.get_logger()
+
+
+class Scheduler:
+    """Runs deliveries. `transports` by the destination's prefix: 'local', 'smtp', 'lmtp'."""
+
+    def __init__(
+        self,
+        spool: AsyncSpool,
+        transports: Mapping[str, Transport],
+        settings: Callable[[], Settings],
+        reporter: Reporter,
+        paused: PausedDestinations,
+        *,
+        events: EventHub | None = None,
+        clock: Callable[[], float] = time.time,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._spool = spool
+        self._transports = transports
+        self._settings = settings
+        self._paused = paused
+        self._clock = clock
+        self._rng = rng or random.Random()
+        self.events = events or EventHub()
+        self.counters: Counter[str] = Counter()
+        self._settler = Settler(spool, reporter, self._policy, self._rng)
+        self._states: dict[str, DestinationState] = {}
+        self._waiting: deque[DestinationState] = deque()
+        self._lanes: set[asyncio.Task[None]] = set()
+        self._remote_lanes = 0
+        self._changes: list[Change] = []
+        self._flushing: asyncio.Handle | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._stopping = True
+
+    # ---- life
+
+    async def start(self) -> None:
+        """Begin: everything that is due is ready at once."""
+        self._stopping = False
+        self._spool.on_ready(self._on_ready)
+        self.advance()
+        self._on_ready([name for name, _, ready, _ in self._spool.destinations() if ready])
+
+    async def stop(self, seconds: float) -> None:
+        """Take nothing more; attempts under way have `seconds` to end, then their jobs are given back. Closes the transports."""
+        self._stopping = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._lanes:
+            await asyncio.wait(self._lanes, timeout=seconds)
+        for lane in self._lanes:
+            lane.cancel()
+        await asyncio.gather(*self._lanes, return_exceptions=True)
+        self._flush()
+        await asyncio.gather(*(transport.close() for transport in self._transports.values()))
+        self.events.close()
+
+    # ---- what the service calls
+
+    def now(self) -> int:
+        """Unix microseconds by the scheduler's clock."""
+        return int(self._clock() * MICROSECONDS)
+
+    def advance(self) -> None:
+        """Let the spool make ready what is due, and set the timer for what comes next."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._stopping or self._spool.fatal is not None:
+            return
+        now = self.now()
+        due = self._spool.advance(now)
+        if due:
+            seconds = min(max((due - now) / MICROSECONDS, 0.001), MAX_SLEEP_SECONDS)
+            self._timer = asyncio.get_running_loop().call_later(seconds, self.advance)
+
+    async def pause(self, destination: str) -> bool:
+        """Start nothing more for a destination, also after a restart. False when it was paused already."""
+        return await asyncio.to_thread(self._paused.add, destination)
+
+    async def resume(self, destination: str) -> bool:
+        """End a pause and forget the back-off. False when it was not paused."""
+        changed = await asyncio.to_thread(self._paused.discard, destination)
+        self.forget_backoff([destination])
+        self._on_ready([destination])
+        return changed
+
+    def is_paused(self, destination: str) -> bool:
+        """True while an operator's pause is in force."""
+        return destination in self._paused
+
+    def paused_names(self) -> list[str]:
+        """All paused destinations."""
+        return self._paused.names()
+
+    def state(self, destination: str) -> DestinationState | None:
+        """What is known of a destination, None when nothing is."""
+        return self._states.get(destination)
+
+    def forget_backoff(self, destinations: Sequence[str]) -> None:
+        """An operator asked for these to be tried now."""
+        for name in destinations:
+            state = self._states.get(name)
+            if state is not None:
+                state.forget()
+
+    # ---- ready destinations and lanes
+
+    def _on_ready(self, names: Sequence[str]) -> None:
+        for name in names:
+            state = self._state(name)
+            state.ready = True
+            self._enqueue(state)
+        self._dispatch()
+
+    def _state(self, name: str) -> DestinationState:
+        state = self._states.get(name)
+        wanted = self._settings().queue.destination_concurrency
+        if state is None:
+            if len(self._states) >= MAX_STATES:
+                self._states = {key: kept for key, kept in self._states.items() if not kept.idle}
+            local = name.startswith("local:")
+            limit = LOCAL_LANES if local else wanted
+            state = self._states[name] = DestinationState(name, limit, limit, local)
+        elif not state.local and state.maximum != wanted:  # the settings were reloaded
+            state.maximum = state.limit = wanted
+        return state
+
+    def _enqueue(self, state: DestinationState) -> None:
+        if not state.queued:
+            state.queued = True
+            self._waiting.append(state)
+
+    def _dispatch(self) -> None:
+        """Start lanes for waiting destinations, in turn, while there is room."""
+        if self._stopping or self._spool.fatal is not None:
+            return
+        now = self.now()
+        total = self._settings().queue.total_concurrency
+        for _ in range(len(self._waiting)):
+            state = self._waiting.popleft()
+            if not state.ready or state.name in self._paused:
+                state.queued = False
+            elif state.backing_off(now):
+                state.queued = False
+                if not state.sweeping:
+                    state.sweeping = True
+                    self._start(self._sweep(state))
+            elif not state.room(now):
+                state.queued = False  # a lane of its own goes on with it
+            elif state.local or self._remote_lanes < total:
+                state.queued = False
+                state.lanes += 1
+                self._remote_lanes += 0 if state.local else 1
+                self._start(self._lane(state))
+            else:
+                self._waiting.append(state)
+
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._lanes.add(task)
+        task.add_done_callback(self._lanes.discard)
+
+    async def _lane(self, state: DestinationState) -> None:
+        transport = self._transports.get(state.name.partition(":")[0])
+        try:
+            while jobs := self._take(state, self._batch(state, transport)):
+                if state.lanes < state.limit and not state.failures:
+                    self._enqueue(state)
+                    self._dispatch()
+                await self._attempt(state, transport, jobs)
+                if self._waiting and not state.local and self._remote_lanes >= self._settings().queue.total_concurrency:
+                    break  # others wait for the slot
+        finally:
+            state.lanes -= 1
+            self._remote_lanes -= 0 if state.local else 1
+            if state.ready:
+                self._enqueue(state)
+            self._dispatch()
+
+    def _batch(self, state: DestinationState, transport: Transport | None) -> int:
+        return self._settings().queue.local_batch if state.local else getattr(transport, "batch", 1)
+
+    def _take(self, state: DestinationState, count: int) -> list[Job]:
+        """The next jobs; [] when there are none, or when nothing may be started."""
+        if self._stopping or self._spool.fatal is not None or state.name in self._paused or state.backing_off(self.now()):
+            return []
+        jobs = self._decode(state.name, count)
+        state.ready = bool(jobs)
+        return jobs
+
+    def _decode(self, destination: str, count: int) -> list[Job]:
+        jobs = []
+        try:
+            taken = self._spool.take(destination, count)
+        except CoreError as error:
+            log.error("nothing can be taken from the queue", destination=destination, error=str(error))
+            return []
+        for raw in taken:
+            try:
+                jobs.append(decode_job(raw))
+            except ValueError as error:
+                # A record of a format we do not know: keep it, out of the way, and say so.
+                log.error("queue record cannot be read", destination=destination, error=str(error))
+                wait = self.now() + int(self._settings().queue.retry_max_seconds * MICROSECONDS)
+                self._put([(raw[0], one[0], K_DEFERRED, wait, b'{"reason":"queue record cannot be read"}') for one in raw[5]])
+        return jobs
+
+    # ---- one attempt
+
+    async def _attempt(self, state: DestinationState, transport: Transport | None, jobs: list[Job]) -> None:
+        started = self.now()
+        try:
+            results = await self._deliver(state.name, transport, jobs)
+            now = self.now()
+            self._judge_destination(state, results, started, now)
+            await self._settle(state, jobs, results, started, now)
+        except asyncio.CancelledError:
+            self._give_back(jobs)
+            raise
+        except Exception:
+            log.exception("outcomes not settled", destination=state.name)
+            self._put_off(jobs)
+
+    def _put_off(self, jobs: Sequence[Job]) -> None:
+        """After a fault of our own: try again later. Recipients whose outcome is journaled already are left alone by the spool."""
+        due = self.now() + int(self._settings().queue.retry_initial_seconds * MICROSECONDS)
+        detail = b'{"outcome":"deferred","reason":"internal error"}'
+        self._put([(job.message_id, one.index, K_DEFERRED, due, detail) for job in jobs for one in job.recipients])
+
+    async def _deliver(self, name: str, transport: Transport | None, jobs: list[Job]) -> Sequence[JobResult]:
+        if transport is None:
+            return [_everywhere(job, Deferred(f"no transport for {name}", "4.3.5")) for job in jobs]
+        try:
+            results = await transport.deliver(name, jobs)
+            if len(results) == len(jobs):
+                return results
+            reason = f"{len(results)} results for {len(jobs)} jobs"
+        except Exception as error:
+            log.exception("transport failed", destination=name)
+            reason = f"{type(error).__name__}: {error}"
+        return [_everywhere(job, Deferred(f"internal error: {reason}", "4.3.0")) for job in jobs]
+
+    def _judge_destination(self, state: DestinationState, results: Sequence[JobResult], started: int, now: int) -> None:
+        """Back off when nothing got through to the host itself; a host that answers, even with a refusal, is up."""
+        down = next((one for result in results for one in result.outcomes if isinstance(one, Deferred) and one.destination_down), None)
+        answered = any(not (isinstance(one, Deferred) and one.destination_down) for result in results for one in result.outcomes)
+        if answered:
+            state.succeeded(now)
+        if down is not None and state.failed(started, now, down.reason, self._policy(), self._rng):
+            log.info("destination backs off", destination=state.name, until=state.down_until // MICROSECONDS, reason=down.reason)
+
+    async def _settle(self, state: DestinationState, jobs: list[Job], results: Sequence[JobResult], started: int, now: int) -> None:
+        """Journal the outcomes. Those that need a report first (a commit of its own) come after the plain ones."""
+        at = Moment(now, (now - started) // 1000, state.down_until if state.backing_off(now) else 0)
+        changes, slow = self._settler.plain(jobs, results, at)
+        self._finish(state, jobs, changes)
+        for job, result in slow:
+            self._finish(state, [job], await self._settler.reported(job, result, at))
+
+    def _finish(self, state: DestinationState, jobs: Sequence[Job], changes: Sequence[Change]) -> None:
+        self._put(changes)
+        if self.events.watched:
+            publish_changes(self.events, self.now(), state.name, jobs, changes)
+
+    async def _sweep(self, state: DestinationState) -> None:
+        """In a back-off: what comes due is deferred with the destination's fault, so that it keeps its own schedule and expires in time."""
+        try:
+            while state.ready and not self._stopping and state.backing_off(self.now()):
+                jobs = self._decode(state.name, SWEEP)
+                state.ready = bool(jobs)
+                if not jobs:
+                    break
+                fault = Deferred(state.last_error or "destination is down", "4.4.1")
+                now = self.now()
+                try:
+                    await self._settle(state, jobs, [_everywhere(job, fault) for job in jobs], now, now)
+                except asyncio.CancelledError:
+                    self._give_back(jobs)
+                    raise
+                await asyncio.sleep(0)
+        finally:
+            state.sweeping = False
+            if state.ready:
+                self._enqueue(state)
+            self._dispatch()
+
+    def _give_back(self, jobs: Sequence[Job]) -> None:
+        self._flush()
+        for job in jobs:
+            try:
+                self._spool.give_back(job.message_id, [one.index for one in job.recipients])
+            except CoreError as error:
+                log.warning("job not given back", error=str(error))
+
+    # ---- changes
+
+    def apply(self, changes: Sequence[Change]) -> None:
+        """Changes made by an operator, through the same gate."""
+        self._put(changes)
+        self._flush()
+
+    def _put(self, changes: Sequence[Change]) -> None:
+        """All changes of one turn of the loop go to the spool as one batch."""
+        if not changes:
+            return
+        self._changes.extend(changes)
+        for change in changes:
+            self.counters[COUNTED.get(change[2], "other")] += 1
+        if self._flushing is None:
+            self._flushing = asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        if self._flushing is not None:
+            self._flushing.cancel()
+            self._flushing = None
+        changes, self._changes = self._changes, []
+        if not changes:
+            return
+        try:
+            self._spool.change_nowait(changes)
+        except CoreError as error:
+            log.error("outcomes not journaled", error=str(error), changes=len(changes))
+            return
+        if any(change[2] in (K_DEFERRED, K_RETRY) for change in changes):
+            self.advance()
+
+    def _policy(self) -> RetryPolicy:
+        return RetryPolicy(self._settings().queue)
+
+
+def _everywhere(job: Job, outcome: Deferred) -> JobResult:
+    return JobResult((outcome,) * len(job.recipients))

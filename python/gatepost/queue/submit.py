@@ -1,0 +1,179 @@
+"""Submitter: a message that is not received over SMTP or LMTP enters the queue here (gRPC Submit, `gatepost send`, our own reports).
+
+Invariants: routes come from routing.decide like those of any other message; memory is bounded by the header section (MAX_HEADER) and the
+native buffer; line ends become CRLF. Fails with SubmissionRefused (no recipient is acceptable), SmtpError (too big), CoreError (disk).
+"""
+
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from email.utils import formatdate
+
+from gatepost.config import Settings
+from gatepost.message.envelope import Envelope
+from gatepost.message.ids import format_message_id
+from gatepost.message.reply import Reply, SmtpError
+from gatepost.native import Incoming, new_message_id
+from gatepost.queue.plan import Refused, merge_planned, plan_recipients
+from gatepost.routing.model import RuleSet
+from gatepost.spool import AsyncSpool, PlannedRecipient
+
+MAX_HEADER = 262_144
+FEED = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """An accepted message; `refused` are the recipients that were not taken, with their replies."""
+
+    message_id: bytes
+    size: int
+    refused: tuple[tuple[str, Reply], ...] = ()
+
+
+class SubmissionRefused(Exception):
+    """Every recipient was refused; `refused` has (address, Reply) for each."""
+
+    def __init__(self, refused: tuple[tuple[str, Reply], ...]) -> None:
+        first = f"{refused[0][0]}: {refused[0][1].code} {refused[0][1].text}" if refused else "no recipients"
+        super().__init__(first if len(refused) < 2 else f"{first} (and {len(refused) - 1} more)")
+        self.refused = refused
+
+
+class Submitter:
+    """One per worker. `rule_set` and `settings` give what is in force at the moment of the call."""
+
+    def __init__(self, spool: AsyncSpool, rule_set: Callable[[], RuleSet], settings: Callable[[], Settings]) -> None:
+        self._spool = spool
+        self._rule_set = rule_set
+        self._settings = settings
+
+    async def submit(
+        self, envelope: Envelope, body: AsyncIterator[bytes] | bytes, *, trusted: bool, hold: bool = False, received: str = ""
+    ) -> Submitted:
+        """Queue one message; on return it is on disk. `received` is the from-clause of our Received field ('' = none but 'by')."""
+        rule_set, settings = self._rule_set(), self._settings()
+        recipients, refused = self._plan(rule_set, envelope, trusted, settings.smtp.recipient_delimiter)
+        if not recipients:
+            raise SubmissionRefused(refused)
+        if hold:
+            recipients = [_held(one) for one in recipients]
+        message_id = new_message_id()
+        octets = _Octets(body)
+        head = await octets.header()
+        prefix = self._prefix(head, envelope, message_id, received, settings.hostname)
+        incoming = self._spool.receive(prefix=prefix, max_bytes=settings.smtp.max_message_bytes, allow_bare=True, message_id=message_id)
+        try:
+            size = await self._fill(incoming, head, octets)
+        except BaseException:
+            incoming.abort()
+            raise
+        await self._spool.commit(incoming, envelope, recipients, rule_set.version)
+        return Submitted(incoming.message_id, size, refused)
+
+    def _plan(
+        self, rule_set: RuleSet, envelope: Envelope, trusted: bool, delimiter: str
+    ) -> tuple[list[PlannedRecipient], tuple[tuple[str, Reply], ...]]:
+        plans = plan_recipients(rule_set, envelope.reverse_path, envelope.recipients, trusted=trusted, delimiter=delimiter)
+        refused = tuple((plan.recipient.address, plan.reply) for plan in plans if isinstance(plan, Refused))
+        return merge_planned(plan for plan in plans if not isinstance(plan, Refused)), refused
+
+    async def _fill(self, incoming: Incoming, head: bytes, octets: "_Octets") -> int:
+        self._feed(incoming, head)
+        async for piece in octets.rest():
+            self._feed(incoming, piece)
+            await self._spool.drain()
+        incoming.finish()
+        _check(incoming)
+        return incoming.size
+
+    def _feed(self, incoming: Incoming, data: bytes) -> None:
+        for start in range(0, len(data), FEED):
+            incoming.feed_raw(data[start : start + FEED])
+            _check(incoming)
+
+    def _prefix(self, head: bytes, envelope: Envelope, message_id: bytes, received: str, hostname: str) -> bytes:
+        """Received (RFC 5321 4.4), then Date and Message-ID where the header lacks them (RFC 5322 3.6)."""
+        date = formatdate(time.time(), localtime=True)
+        origin = envelope.origin
+        source = f"from {received} " if received else ""
+        with_ = f" with {origin.protocol}" if origin.protocol else ""
+        lines = [f"Received: {source}by {hostname}{with_} id {format_message_id(message_id)};", f"\t{date}"]
+        names = _field_names(head)
+        if b"date" not in names:
+            lines.append(f"Date: {date}")
+        if b"message-id" not in names:
+            lines.append(f"Message-ID: <{format_message_id(message_id)}@{hostname}>")
+        if not names:
+            lines.append("")  # the message is all body: it must not run into our header
+        return "".join(f"{line}\r\n" for line in lines).encode("utf-8")
+
+
+def _held(one: PlannedRecipient) -> PlannedRecipient:
+    return PlannedRecipient(one.address, one.orcpt, one.notify, one.destination, one.route, True)
+
+
+def _check(incoming: Incoming) -> None:
+    if incoming.defect == "too-big":
+        raise SmtpError(552, "5.3.4", "message is larger than this server takes")
+    if incoming.defect is not None:
+        raise SmtpError(452, "4.3.1", f"message cannot be stored now ({incoming.defect})")
+
+
+def _field_names(head: bytes) -> set[bytes]:
+    """Lower-case names of the header fields, empty when the text does not begin with a header section."""
+    names: set[bytes] = set()
+    for line in head.split(b"\r\n"):
+        if not line:
+            break
+        if line[:1] in b" \t":
+            continue
+        name, colon, _ = line.partition(b":")
+        name = name.rstrip()
+        if not colon or not name or not all(33 <= octet <= 126 for octet in name):
+            break
+        names.add(name.lower())
+    return names
+
+
+class _Octets:
+    """The message as CRLF-terminated pieces: first all that holds the header section, then the rest."""
+
+    def __init__(self, body: AsyncIterator[bytes] | bytes) -> None:
+        self._body = body
+        self._held = b""
+
+    async def header(self) -> bytes:
+        """Pieces up to the end of the header section, or MAX_HEADER octets, or everything."""
+        if isinstance(self._body, bytes):
+            whole, self._body = self._normal(self._body) + self._flush(), b""
+            return whole
+        head = b""
+        async for piece in self._body:
+            head += self._normal(piece)
+            if b"\r\n\r\n" in head or head.startswith(b"\r\n") or len(head) >= MAX_HEADER:
+                return head
+        self._body = b""
+        return head + self._flush()
+
+    async def rest(self) -> AsyncIterator[bytes]:
+        """What follows `header()`."""
+        if isinstance(self._body, bytes):
+            return
+        async for piece in self._body:
+            yield self._normal(piece)
+        yield self._flush()
+
+    def _normal(self, piece: bytes) -> bytes:
+        """LF and CR become CRLF; a CR at the end waits for the next piece."""
+        piece = self._held + piece
+        self._held = b""
+        if piece.endswith(b"\r"):
+            piece, self._held = piece[:-1], b"\r"
+        if piece.count(b"\n") == piece.count(b"\r\n") == piece.count(b"\r"):
+            return piece
+        return piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\n", b"\r\n")
+
+    def _flush(self) -> bytes:
+        held, self._held = self._held, b""
+        return b"\r\n" if held else b""

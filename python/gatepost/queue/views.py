@@ -1,0 +1,182 @@
+"""What the queue shows of itself: messages, recipients, history, destinations, and the filter over them. Pure values; made by service."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import translate
+
+from gatepost.message.envelope import Meta, Notify
+from gatepost.queue.attempt import decode_detail
+from gatepost.queue.changes import KIND_NAMES
+from gatepost.queue.jobs import decode_meta, decode_notify, decode_route
+from gatepost.queue.retry import MICROSECONDS
+from gatepost.routing.model import Route
+
+RecipientTuple = tuple[str, str, str, int, bytes, str, bool, int, int, bytes]
+SummaryTuple = tuple[bytes, int, int, str, bytes, bool, list[RecipientTuple]]
+"""As in _core.pyi."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecipientStatus:
+    """One recipient: state is PENDING, DELIVERED, FAILED, EXPIRED or REMOVED; `last` the decoded detail of the last attempt or action."""
+
+    address: str
+    orcpt: str
+    destination: str
+    notify: Notify
+    route: Route
+    state: str
+    held: bool
+    next_attempt: int
+    attempts: int
+    last: Mapping[str, object]
+
+    @property
+    def pending(self) -> bool:
+        """True until the recipient is delivered, failed, expired or removed."""
+        return self.state == "PENDING"
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedMessage:
+    """A live message. Times are Unix microseconds; size is in octets with our trace header."""
+
+    message_id: bytes
+    size: int
+    received_at: int
+    reverse_path: str
+    meta: Meta
+    in_flight: bool
+    recipients: tuple[RecipientStatus, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEntry:
+    """One journal record of a message; recipient_index -1 is the message as a whole."""
+
+    time: int
+    kind: str
+    recipient_index: int
+    detail: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """A destination and its load. backoff_until (Unix µs) is 0 while it does not back off."""
+
+    name: str
+    pending: int
+    ready: int
+    in_flight: int
+    paused: bool
+    backoff_until: int = 0
+    last_error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a list; next_page_token is '' on the last one. A page may be short, even empty, and still have a next one."""
+
+    messages: tuple[QueuedMessage, ...]
+    next_page_token: str = ""
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Everything given must hold; recipient conditions must hold together for one recipient.
+
+    sender, recipient, destination are globs (* and ?), case ignored; sender '<>' is the null reverse-path. domain is exact. older_than
+    and newer_than are seconds of age; sizes inclusive octets; received_before Unix µs inclusive; id_prefix hex digits of the message id.
+    """
+
+    sender: str = ""
+    recipient: str = ""
+    domain: str = ""
+    destination: str = ""
+    state: str = ""
+    held: bool | None = None
+    older_than: float | None = None
+    newer_than: float | None = None
+    min_size: int | None = None
+    max_size: int | None = None
+    reply: str = ""
+    id_prefix: str = ""
+    received_before: int | None = None
+    _globs: dict[str, "re.Pattern[str]"] = field(default_factory=dict, repr=False, compare=False)
+
+    def matches(self, raw: SummaryTuple, now: int) -> bool:
+        """Whether a message as the spool shows it passes; nothing is decoded that is not asked for."""
+        message_id, size, received_at, reverse_path, _, _, recipients = raw
+        if self.id_prefix and not message_id.hex().startswith(self.id_prefix.replace("-", "").lower()):
+            return False
+        if not self._in_range(size, received_at, now):
+            return False
+        if self.sender and not self._glob(self.sender).match(reverse_path.lower() or "<>"):
+            return False
+        if not self._asks_recipient():
+            return True
+        return any(self._recipient(one) for one in recipients)
+
+    def _in_range(self, size: int, received_at: int, now: int) -> bool:
+        age = (now - received_at) / MICROSECONDS
+        return (
+            (self.min_size is None or size >= self.min_size)
+            and (self.max_size is None or size <= self.max_size)
+            and (self.older_than is None or age >= self.older_than)
+            and (self.newer_than is None or age <= self.newer_than)
+            and (self.received_before is None or received_at <= self.received_before)
+        )
+
+    def _asks_recipient(self) -> bool:
+        return bool(self.recipient or self.domain or self.destination or self.state or self.held is not None or self.reply)
+
+    def _recipient(self, raw: RecipientTuple) -> bool:
+        address, _, destination, _, _, state, held, _, _, last = raw
+        return (
+            (not self.recipient or bool(self._glob(self.recipient).match(address.lower())))
+            and (not self.domain or address.rpartition("@")[2].lower() == self.domain.lower())
+            and (not self.destination or bool(self._glob(self.destination).match(destination.lower())))
+            and (not self.state or state == self.state.upper())
+            and (self.held is None or (held == self.held and (state == "PENDING" or not self.held)))
+            and (not self.reply or self._in_last(last))
+        )
+
+    def _in_last(self, last: bytes) -> bool:
+        fields = decode_detail(last)
+        text = " ".join(str(fields.get(key, "")) for key in ("code", "enhanced", "text", "reason", "host"))
+        return self.reply.lower() in text.lower()
+
+    def _glob(self, pattern: str) -> "re.Pattern[str]":
+        known = self._globs.get(pattern)
+        if known is None:
+            known = self._globs[pattern] = re.compile(translate(pattern.lower().replace("[", "[[]")))
+        return known
+
+
+def decode_summary(raw: SummaryTuple) -> QueuedMessage:
+    """A message as the native spool's `get` gives it."""
+    message_id, size, received_at, reverse_path, meta, in_flight, recipients = raw
+    statuses = tuple(_recipient_status(one) for one in recipients)
+    return QueuedMessage(message_id, size, received_at, reverse_path, decode_meta(meta), in_flight, statuses)
+
+
+def _recipient_status(raw: RecipientTuple) -> RecipientStatus:
+    address, orcpt, destination, notify, route, state, held, next_attempt, attempts, last = raw
+    return RecipientStatus(
+        address,
+        orcpt,
+        destination,
+        decode_notify(notify),
+        decode_route(route),
+        state,
+        held,
+        next_attempt,
+        attempts,
+        decode_detail(last),
+    )
+
+
+def decode_history(raw: Sequence[tuple[int, int, int, bytes]]) -> list[HistoryEntry]:
+    """Journal records as the native spool's `history` gives them."""
+    return [HistoryEntry(time, KIND_NAMES.get(kind, "note"), index, decode_detail(detail)) for time, kind, index, detail in raw]
