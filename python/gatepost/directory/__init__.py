@@ -1,0 +1,26 @@
+"""Domains, users, credentials, volumes, tokens and rule-set versions, kept in DIR/directory.db; and the check of logins (SASL).
+
+`Directory` is the store, `Authenticator` the check. Only the supervisor changes the store; workers read it.
+"""
+
+from gatepost.directory.errors import AlreadyExists, ConflictInUse, DirectoryError, EtagMismatch, InvalidValue, NotFound, SchemaTooNew
+from gatepost.directory.store import Directory
+from gatepost.directory.values import Credentials, RuleVersion, StoredHandler, StoredRule, Token, User, Volume
+
+__all__ = [
+    "AlreadyExists",
+    "ConflictInUse",
+    "Credentials",
+    "Directory",
+    "DirectoryError",
+    "EtagMismatch",
+    "InvalidValue",
+    "NotFound",
+    "RuleVersion",
+    "SchemaTooNew",
+    "StoredHandler",
+    "StoredRule",
+    "Token",
+    "User",
+    "Volume",
+]

@@ -1,0 +1,323 @@
+"""Domain rules and address handlers in the tables: read, change, and what a RuleSet is made of. Used by store.py inside its transactions.
+
+Invariants: what is stored passed validation.py; a change of a rule or of one of its handlers gives the rule a new etag; a change
+that would make a forward loop is refused with the loop in words. Fails with the errors of errors.py.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
+
+from gatepost.directory import validation, versions
+from gatepost.directory.database import revision
+from gatepost.directory.errors import AlreadyExists, ConflictInUse, EtagMismatch, InvalidValue, NotFound
+from gatepost.directory.schema import domain_rules, handlers, users
+from gatepost.directory.values import StoredHandler, StoredRule
+from gatepost.routing.decide import LOOP, decide
+from gatepost.routing.model import AddressHandler, DomainRule, HandlerKind, Mailbox, Question, RuleKind, RuleSet, TlsPolicy
+
+_HANDLER_KINDS = {str(kind): kind for kind in HandlerKind}
+_RULE_KINDS = {str(kind): kind for kind in RuleKind}
+_TLS = {str(kind): kind for kind in TlsPolicy}
+MAX_LOOP_CHECKS = 10_000
+"""Forward handlers of one rule that are followed at save time; a loop past that is still found by decide(), as 5.4.6."""
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
+
+
+def get_rule(connection: Connection, domain: str) -> StoredRule:
+    """One rule with its handlers."""
+    row = _row(connection, validation.rule_domain(domain))
+    return StoredRule(_rule(row, tuple(_handlers(connection, row.id))), _etag(row.revision))
+
+
+def list_rules(connection: Connection) -> list[StoredRule]:
+    """Every rule by domain, its handlers by pattern."""
+    grouped = _grouped_handlers(connection)
+    rows = connection.execute(select(domain_rules).order_by(domain_rules.c.domain))
+    return [StoredRule(_rule(row, grouped.get(row.id, ())), _etag(row.revision)) for row in rows]
+
+
+def get_handler(connection: Connection, domain: str, pattern: str) -> StoredHandler:
+    """One handler."""
+    row = _row(connection, validation.rule_domain(domain))
+    found = _handler_row(connection, row.id, pattern.strip().lower())
+    if found is None:
+        raise NotFound(f"{domain} has no handler {pattern!r}")
+    return StoredHandler(_handler(found), _etag(row.revision))
+
+
+def list_handlers(connection: Connection, domain: str) -> list[AddressHandler]:
+    """The handlers of one rule by pattern."""
+    return list(_handlers(connection, _row(connection, validation.rule_domain(domain)).id))
+
+
+def find_rule(connection: Connection, domain: str) -> DomainRule | None:
+    """The rule that decides `domain` (stored form), without handlers: exact, else longest '*.suffix', else '*'."""
+    names = [domain, *("*" + domain[n:] for n, c in enumerate(domain) if c == "."), "*"]
+    rows = connection.execute(select(domain_rules).where(domain_rules.c.domain.in_(names)))
+    found = {row.domain: row for row in rows}
+    return next((_rule(found[name], ()) for name in names if name in found), None)
+
+
+def read_all(connection: Connection) -> dict[str, DomainRule]:
+    """Every rule by its domain. Plain tuples and no ORM: 100,000 handlers must load well within a second."""
+    grouped = _grouped_handlers(connection)
+    return {row.domain: _rule(row, grouped.get(row.id, ())) for row in connection.execute(select(domain_rules))}
+
+
+def _grouped_handlers(connection: Connection) -> dict[int, tuple[AddressHandler, ...]]:
+    rows = connection.exec_driver_sql("SELECT rule_id, pattern, kind, targets, text FROM handlers ORDER BY rule_id, pattern")
+    grouped: dict[int, list[AddressHandler]] = {}
+    for rule_id, pattern, kind, targets, text in rows:
+        made = AddressHandler(pattern, _HANDLER_KINDS[kind], tuple(targets.split("\n")) if targets else (), text)
+        grouped.setdefault(rule_id, []).append(made)
+    return {rule_id: tuple(made) for rule_id, made in grouped.items()}
+
+
+def _row(connection: Connection, domain: str) -> Row[Any]:
+    row = connection.execute(select(domain_rules).where(domain_rules.c.domain == domain)).first()
+    if row is None:
+        raise NotFound(f"no rule for {domain}")
+    return row
+
+
+def _handler_row(connection: Connection, rule_id: int, pattern: str) -> Row[Any] | None:
+    return connection.execute(select(handlers).where(handlers.c.rule_id == rule_id, handlers.c.pattern == pattern)).first()
+
+
+def _handlers(connection: Connection, rule_id: int) -> Iterator[AddressHandler]:
+    for row in connection.execute(select(handlers).where(handlers.c.rule_id == rule_id).order_by(handlers.c.pattern)):
+        yield _handler(row)
+
+
+def _handler(row: Row[Any]) -> AddressHandler:
+    return AddressHandler(row.pattern, _HANDLER_KINDS[row.kind], tuple(row.targets.split("\n")) if row.targets else (), row.text)
+
+
+def _rule(row: Row[Any], its_handlers: tuple[AddressHandler, ...]) -> DomainRule:
+    return DomainRule(
+        row.domain,
+        _RULE_KINDS[row.kind],
+        row.host,
+        row.port,
+        _TLS[row.tls],
+        row.implicit_tls,
+        row.lmtp,
+        row.username,
+        row.password_ref,
+        row.text,
+        row.accept_untrusted,
+        its_handlers,
+    )
+
+
+def _etag(rule_revision: int) -> str:
+    """Strong: revisions are never used twice, not even for a rule that was removed and made again."""
+    return f"r{rule_revision:x}"
+
+
+def _check_etag(row: Row[Any], etag: str | None) -> None:
+    if etag and etag != _etag(row.revision):
+        raise EtagMismatch(f"{row.domain} was changed by someone else since it was read", _etag(row.revision))
+
+
+# ---- changing --------------------------------------------------------------------------------------------------------
+
+
+def put_rule(connection: Connection, rule: DomainRule, *, etag: str | None, create: bool, author: str) -> StoredRule:
+    """Add (create=True) or replace a rule and all its handlers."""
+    rule = validation.domain_rule(rule)
+    row = connection.execute(select(domain_rules).where(domain_rules.c.domain == rule.domain)).first()
+    if create and row is not None:
+        raise AlreadyExists(f"{rule.domain} has a rule already")
+    if not create and row is None:
+        raise NotFound(f"no rule for {rule.domain}")
+    before = None
+    columns = _columns(rule) | {"revision": revision(connection)}
+    if row is None:
+        key = connection.execute(insert(domain_rules).values(columns)).inserted_primary_key
+        assert key is not None  # SQLite always tells it
+        rule_id = int(key[0])
+    else:
+        _check_etag(row, etag)
+        rule_id = row.id
+        before = _content(_rule(row, tuple(_handlers(connection, rule_id))))
+        connection.execute(update(domain_rules).where(domain_rules.c.id == rule_id).values(columns))
+        connection.execute(delete(handlers).where(handlers.c.rule_id == rule_id))
+    if rule.handlers:
+        connection.execute(insert(handlers), [_handler_columns(rule_id, each) for each in rule.handlers])
+    _check_handlers(connection, rule, rule.handlers, "handlers[{}].")
+    verb = "add" if create else "change"
+    versions.record(connection, author, f"{verb} rule {rule.domain} ({rule.kind})", "rule", rule.domain, before, _content(rule))
+    return get_rule(connection, rule.domain)
+
+
+def delete_rule(connection: Connection, domain: str, *, etag: str | None, force: bool, author: str) -> None:
+    """Remove a rule and its handlers. Users of its domains are in the way; with `force` they go too (their mail stays in the volume)."""
+    row = _row(connection, validation.rule_domain(domain))
+    _check_etag(row, etag)
+    stored = _rule(row, tuple(_handlers(connection, row.id)))
+    orphans = _domains_decided_by(connection, row.domain)
+    count = _count_users(connection, orphans)
+    if count and not force:
+        raise ConflictInUse(f"{row.domain} has {count} user{'s' if count > 1 else ''}; remove them first, or force")
+    for start in range(0, len(orphans), 500):
+        connection.execute(delete(users).where(users.c.domain.in_(orphans[start : start + 500])))
+    connection.execute(delete(domain_rules).where(domain_rules.c.id == row.id))
+    note = f" and {count} users" if count else ""
+    versions.record(connection, author, f"remove rule {row.domain}{note}", "rule", row.domain, _content(stored), None)
+
+
+def put_handler(
+    connection: Connection, domain: str, value: AddressHandler, *, etag: str | None, create: bool, author: str
+) -> StoredHandler:
+    """Add (create=True) or replace one handler."""
+    row = _row(connection, validation.rule_domain(domain))
+    _check_etag(row, etag)
+    value = validation.handler(value)
+    known = _handler_row(connection, row.id, value.pattern)
+    if create and known is not None:
+        raise AlreadyExists(f"{row.domain} has a handler {value.pattern!r} already")
+    if not create and known is None:
+        raise NotFound(f"{row.domain} has no handler {value.pattern!r}")
+    columns = _handler_columns(row.id, value)
+    if known is None:
+        connection.execute(insert(handlers).values(columns))
+    else:
+        connection.execute(update(handlers).where(handlers.c.id == known.id).values(columns))
+    new_etag = _touch(connection, row.id)
+    _check_handlers(connection, _rule(row, ()), (value,), "")
+    verb = "add" if create else "change"
+    key = f"{row.domain} {value.pattern}"
+    before = _handler_content(_handler(known)) if known else None
+    versions.record(connection, author, f"{verb} handler {value.pattern} of {row.domain}", "handler", key, before, _handler_content(value))
+    return StoredHandler(value, new_etag)
+
+
+def delete_handler(connection: Connection, domain: str, pattern: str, *, etag: str | None, author: str) -> str:
+    """Remove one handler; returns the rule's new etag."""
+    row = _row(connection, validation.rule_domain(domain))
+    _check_etag(row, etag)
+    known = _handler_row(connection, row.id, pattern.strip().lower())
+    if known is None:
+        raise NotFound(f"{row.domain} has no handler {pattern!r}")
+    connection.execute(delete(handlers).where(handlers.c.id == known.id))
+    content = _handler_content(_handler(known))
+    key = f"{row.domain} {known.pattern}"
+    versions.record(connection, author, f"remove handler {known.pattern} of {row.domain}", "handler", key, content, None)
+    return _touch(connection, row.id)
+
+
+def _touch(connection: Connection, rule_id: int) -> str:
+    new = revision(connection)
+    connection.execute(update(domain_rules).where(domain_rules.c.id == rule_id).values(revision=new))
+    return _etag(new)
+
+
+def _columns(rule: DomainRule) -> dict[str, Any]:
+    values = {field.name: getattr(rule, field.name) for field in dataclasses.fields(rule) if field.name != "handlers"}
+    return values | {"kind": str(rule.kind), "tls": str(rule.tls)}
+
+
+def _handler_columns(rule_id: int, value: AddressHandler) -> dict[str, Any]:
+    return {"rule_id": rule_id, **_handler_content(value), "targets": "\n".join(value.targets)}
+
+
+def _handler_content(value: AddressHandler) -> dict[str, object]:
+    return {"pattern": value.pattern, "kind": str(value.kind), "targets": list(value.targets), "text": value.text}
+
+
+def _content(rule: DomainRule) -> dict[str, object]:
+    return _columns(rule) | {"handlers": [_handler_content(each) for each in rule.handlers]}
+
+
+def _domains_decided_by(connection: Connection, rule_domain: str) -> list[str]:
+    """Domains that have users and that this rule decides."""
+    found = connection.execute(select(users.c.domain).distinct()).scalars()
+    decided = []
+    for domain in found:
+        rule = find_rule(connection, domain)
+        if rule is not None and rule.domain == rule_domain:
+            decided.append(domain)
+    return decided
+
+
+def _count_users(connection: Connection, domains: list[str]) -> int:
+    counted = 0
+    for start in range(0, len(domains), 500):
+        query = select(func.count()).select_from(users).where(users.c.domain.in_(domains[start : start + 500]))
+        counted += int(connection.execute(query).scalar_one())
+    return counted
+
+
+# ---- checks that need the tables ---------------------------------------------------------------------------------------
+
+
+def _check_handlers(connection: Connection, rule: DomainRule, new: tuple[AddressHandler, ...], prefix: str) -> None:
+    """Mailbox handlers must name a user; forwards must end. Runs after the change, inside its transaction, so that a refusal undoes it."""
+    world = RuleSet(0, _StoredRules(connection), _StoredMailboxes(connection))
+    checks = 0
+    for n, value in enumerate(new):
+        field = f"{prefix.format(n)}targets"
+        if value.kind is HandlerKind.MAILBOX and value.targets and value.targets[0] not in world.mailboxes:
+            raise InvalidValue(field, f"{value.targets[0]} is not a user")
+        if value.kind is HandlerKind.FORWARD and checks < MAX_LOOP_CHECKS:
+            checks += 1
+            _check_ends(world, rule.domain, value, field)
+
+
+def _check_ends(world: RuleSet, domain: str, value: AddressHandler, field: str) -> None:
+    """Ask decide() itself where the forward leads."""
+    exact = "*" not in value.pattern and "*" not in domain
+    for address in (f"{value.pattern}@{domain}",) if exact else value.targets:
+        decision = decide(world, Question("", address, True))
+        if decision.reply == LOOP:
+            path = next((step.detail for step in decision.trace if step.step == "loop"), address)
+            raise InvalidValue(field, f"forwards in a loop: {path}; to keep mail and pass it on, use a copy handler")
+
+
+class _StoredRules(Mapping[str, DomainRule]):
+    """The rules as decide() wants them, each read from the tables when asked for."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._known: dict[str, DomainRule | None] = {}
+
+    def __getitem__(self, domain: str) -> DomainRule:
+        if domain not in self._known:
+            row = self._connection.execute(select(domain_rules).where(domain_rules.c.domain == domain)).first()
+            self._known[domain] = _rule(row, tuple(_handlers(self._connection, row.id))) if row else None
+        rule = self._known[domain]
+        if rule is None:
+            raise KeyError(domain)
+        return rule
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._connection.execute(select(domain_rules.c.domain)).scalars().all())
+
+    def __len__(self) -> int:
+        return int(self._connection.execute(select(func.count()).select_from(domain_rules)).scalar_one())
+
+
+class _StoredMailboxes(Mapping[str, Mailbox]):
+    """Likewise for mailboxes."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def __getitem__(self, address: str) -> Mailbox:
+        query = select(users.c.address, users.c.mailbox_id, users.c.volume, users.c.enabled).where(users.c.address == address)
+        row = self._connection.execute(query).first()
+        if row is None:
+            raise KeyError(address)
+        return Mailbox(row.address, row.mailbox_id, row.volume, row.enabled)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._connection.execute(select(users.c.address)).scalars().all())
+
+    def __len__(self) -> int:
+        return int(self._connection.execute(select(func.count()).select_from(users)).scalar_one())

@@ -1,0 +1,200 @@
+"""Directory: the one door to directory.db. The supervisor changes it (control/, demo), workers read it (rule set, credentials).
+
+Every method is synchronous and may wait for the disk or for a lock (at most 5 s): call it in a thread from async code. Safe from any
+thread. A method that changes something is one transaction: on return it is durable, on an error nothing was changed.
+Fails with the errors of errors.py.
+"""
+
+from pathlib import Path
+
+from gatepost.directory import rules, tokens, users, versions
+from gatepost.directory.database import Database, revision
+from gatepost.directory.errors import DirectoryError
+from gatepost.directory.schema import state
+from gatepost.directory.secret_files import SecretFiles
+from gatepost.directory.values import Credentials, RuleVersion, StoredHandler, StoredRule, Token, User, Volume
+from gatepost.routing.index import prepare
+from gatepost.routing.model import AddressHandler, DomainRule, RuleSet
+
+
+class Directory:
+    """Open `path`. migrate=True: make the file or bring it up to date, and allow changes (supervisor). False: read only (workers)."""
+
+    def __init__(self, path: Path, *, migrate: bool = False) -> None:
+        self._base = path.parent
+        self._database = Database(path, migrate=migrate)
+        self._secrets = SecretFiles(self._base / "secrets")
+        if migrate:
+            self._make_default_volume()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    def _make_default_volume(self) -> None:
+        place = self._base / "volumes" / "main"
+        try:
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise DirectoryError(f"{place}: {error.strerror}") from error
+
+    # ---- the whole -------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> RuleSet:
+        """The rule set now: every rule, handler and mailbox, with its look-up tables built."""
+        with self._database.read() as connection:
+            version = versions.current(connection)
+            seen = revision(connection)
+            made = RuleSet(version, rules.read_all(connection), users.mailboxes(connection), f"v{version}-{seen:x}")
+        return prepare(made)
+
+    def data_version(self) -> int:
+        """Changes whenever anyone changed anything, passwords included. One indexed row."""
+        with self._database.read() as connection:
+            return revision(connection)
+
+    def rule_versions(self) -> list[RuleVersion]:
+        """The last changes of the rule set, newest first."""
+        with self._database.read() as connection:
+            return versions.listed(connection)
+
+    # ---- rules and handlers ----------------------------------------------------------------------------------------
+
+    def get_rule(self, domain: str) -> StoredRule:
+        """Raises NotFound, InvalidValue."""
+        with self._database.read() as connection:
+            return rules.get_rule(connection, domain)
+
+    def list_rules(self) -> list[StoredRule]:
+        """Every rule by domain."""
+        with self._database.read() as connection:
+            return rules.list_rules(connection)
+
+    def put_rule(self, rule: DomainRule, *, etag: str | None = None, create: bool, author: str) -> StoredRule:
+        """Add or replace a rule with all its handlers. Raises AlreadyExists, NotFound, EtagMismatch, InvalidValue."""
+        with self._database.write() as connection:
+            return rules.put_rule(connection, rule, etag=etag, create=create, author=author)
+
+    def delete_rule(self, domain: str, *, etag: str | None = None, author: str, force: bool = False) -> None:
+        """Raises NotFound, EtagMismatch, ConflictInUse (the domain has users; `force` removes them, not their mail)."""
+        with self._database.write() as connection:
+            rules.delete_rule(connection, domain, etag=etag, force=force, author=author)
+
+    def get_handler(self, domain: str, pattern: str) -> StoredHandler:
+        """Raises NotFound."""
+        with self._database.read() as connection:
+            return rules.get_handler(connection, domain, pattern)
+
+    def list_handlers(self, domain: str) -> list[AddressHandler]:
+        """Handlers of one rule by pattern. Raises NotFound."""
+        with self._database.read() as connection:
+            return rules.list_handlers(connection, domain)
+
+    def put_handler(self, domain: str, handler: AddressHandler, *, etag: str | None = None, create: bool, author: str) -> StoredHandler:
+        """Add or replace a handler. Raises AlreadyExists, NotFound, EtagMismatch, InvalidValue. `etag` is the rule's."""
+        with self._database.write() as connection:
+            return rules.put_handler(connection, domain, handler, etag=etag, create=create, author=author)
+
+    def delete_handler(self, domain: str, pattern: str, *, etag: str | None = None, author: str) -> str:
+        """Remove a handler; the rule's new etag. Raises NotFound, EtagMismatch."""
+        with self._database.write() as connection:
+            return rules.delete_handler(connection, domain, pattern, etag=etag, author=author)
+
+    # ---- users -----------------------------------------------------------------------------------------------------
+
+    def add_user(self, address: str, password: str | None, volume: str = "main", *, author: str) -> User:
+        """Password None: no login. Raises AlreadyExists, InvalidValue (address, password), NotFound (volume)."""
+        secret = users.hashed(password)
+        with self._database.write() as connection:
+            return users.add_user(connection, address, secret, volume, author)
+
+    def get_user(self, address: str) -> User:
+        """Raises NotFound."""
+        with self._database.read() as connection:
+            return users.get_user(connection, address)
+
+    def list_users(self, domain: str | None = None) -> list[User]:
+        """Users by domain and address."""
+        with self._database.read() as connection:
+            return users.list_users(connection, domain)
+
+    def set_password(self, address: str, password: str | None, *, author: str) -> None:
+        """Old password and remembered logins end within a second. Raises NotFound, InvalidValue."""
+        secret = users.hashed(password)
+        with self._database.write() as connection:
+            users.set_password(connection, address, secret, author)
+
+    def set_enabled(self, address: str, enabled: bool, *, author: str) -> User:
+        """A disabled user cannot log in and gets no mail. Raises NotFound."""
+        with self._database.write() as connection:
+            return users.set_enabled(connection, address, enabled, author)
+
+    def remove_user(self, address: str, *, author: str, force: bool = False) -> User:
+        """The user as it was; its mailbox stays in the volume. Raises NotFound, ConflictInUse (a mailbox handler names it)."""
+        with self._database.write() as connection:
+            return users.remove_user(connection, address, author, force=force)
+
+    def credentials(self, address: str) -> Credentials | None:
+        """For Authenticator: what a login is checked against. `address` in stored form (validation.user_address)."""
+        with self._database.read() as connection:
+            return users.credentials(connection, address)
+
+    def pepper(self) -> bytes:
+        """A secret of this installation, the same in every process: makes steady salts for users that do not exist."""
+        with self._database.read() as connection:
+            query = state.select().where(state.c.key == "pepper")
+            row = connection.execute(query).first()
+        if row is None:
+            raise DirectoryError("the directory has no pepper; it was not made by Gatepost")
+        return bytes.fromhex(row.value)
+
+    # ---- volumes, tokens, secrets ----------------------------------------------------------------------------------
+
+    def add_volume(self, name: str, path: str | Path, *, author: str) -> Volume:
+        """Raises AlreadyExists, InvalidValue (name, path)."""
+        with self._database.write() as connection:
+            return users.add_volume(connection, self._base, name, str(path), author)
+
+    def list_volumes(self) -> list[Volume]:
+        """Volumes by name; 'main' is always there."""
+        with self._database.read() as connection:
+            return users.list_volumes(connection, self._base)
+
+    def create_token(self, name: str, role: str, *, author: str, expires_at: int = 0) -> tuple[Token, str]:
+        """A token and its secret, which is shown this one time. Raises AlreadyExists, InvalidValue."""
+        with self._database.write() as connection:
+            return tokens.create_token(connection, name, role, author, expires_at)
+
+    def list_tokens(self) -> list[Token]:
+        """Tokens by name."""
+        with self._database.read() as connection:
+            return tokens.list_tokens(connection)
+
+    def revoke_token(self, name: str, *, author: str = "") -> None:
+        """Raises NotFound."""
+        with self._database.write() as connection:
+            tokens.revoke_token(connection, name)
+
+    def verify_token(self, secret: str) -> Token | None:
+        """The token this secret belongs to; None when there is none or it has expired. Notes the use, once an hour."""
+        with self._database.read() as connection:
+            token = tokens.find_token(connection, secret)
+        if token is not None and self._database.writable and tokens.use_is_worth_noting(token):
+            try:
+                with self._database.write() as connection:
+                    tokens.note_use(connection, token.name)
+            except DirectoryError:
+                pass  # a call must not fail because its time could not be noted
+        return token
+
+    def put_secret(self, ref: str, value: str) -> None:
+        """Store or replace a gateway password. Raises InvalidValue."""
+        self._secrets.put(ref, value)
+
+    def secret(self, ref: str) -> str:
+        """Raises NotFound."""
+        return self._secrets.get(ref)
+
+    def remove_secret(self, ref: str) -> None:
+        """Forget it; nothing happens when it is not there."""
+        self._secrets.remove(ref)
