@@ -115,14 +115,31 @@ class VerifiedToken(Protocol):
         ...
 
 
+USER_KEY = "gatepost-user"
+"""Metadata by which a caller over the Unix socket says who it is (the login name). Taken on trust: the socket is the credential."""
+ACTOR_KEY = "gatepost-actor"
+"""Metadata by which the supervisor tells a worker on whose behalf it calls."""
+
+
+def actor_metadata() -> tuple[tuple[str, str], ...]:
+    """For calls to a worker that change something."""
+    return ((ACTOR_KEY, author()),)
+
+
 class Access:
-    """Recognises callers. `verify_token` may block (it runs in a thread); `certificate_roles` maps a common name to a role name."""
+    """Recognises callers. `verify_token` may block (it runs in a thread); `certificate_roles` maps a common name to a role name.
+
+    A worker takes the actor from its supervisor (`relayed`).
+    """
 
     def __init__(
         self,
         verify_token: Callable[[str], VerifiedToken | None],
         certificate_roles: Callable[[], Mapping[str, str]] = dict,
+        *,
+        relayed: bool = False,
     ) -> None:
+        self._relayed = relayed
         self._verify_token = verify_token
         self._certificate_roles = certificate_roles
 
@@ -131,7 +148,9 @@ class Access:
         peer = context.peer() or ""
         metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
         if peer.startswith("unix:"):
-            return Caller(f"local:{_printable(metadata.get('gatepost-user', ''))}", Role.ADMIN, "unix")
+            if self._relayed and metadata.get(ACTOR_KEY):
+                return Caller(_printable(metadata[ACTOR_KEY]), Role.ADMIN, "supervisor")
+            return Caller(f"local:{_printable(metadata.get(USER_KEY, ''))}", Role.ADMIN, "unix")
         by_certificate = self._by_certificate(context.auth_context(), peer)
         if by_certificate is not None:
             return by_certificate

@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
@@ -17,6 +17,7 @@ import grpc.aio
 from gatepost.api.queue.v1 import queue_pb2 as api
 from gatepost.api.queue.v1 import queue_pb2_grpc
 from gatepost.api.worker.v1 import worker_pb2 as worker_api
+from gatepost.control.access import actor_metadata
 from gatepost.control.convert import timestamp
 from gatepost.control.errors import from_rpc, invalid, not_found, unavailable
 from gatepost.control.paging import MAX_SIZE, page, page_size
@@ -31,6 +32,7 @@ MAX_DESTINATIONS = 10_000
 WATCH_BUFFER = 1000
 _WATCH_RETRY = 0.25
 
+T = TypeVar("T")
 BulkCall = Callable[[WorkerLink, api.MessageSelection], Awaitable[api.BulkResult]]
 
 
@@ -81,7 +83,7 @@ class MergedQueueServicer(queue_pb2_grpc.QueueServiceServicer):
 
         async def hold(link: WorkerLink, selection: api.MessageSelection) -> api.BulkResult:
             inner = api.HoldMessagesRequest(selection=selection, dry_run=request.dry_run)
-            return (await link.queue.HoldMessages(inner, timeout=BULK_SECONDS)).result
+            return (await link.queue.HoldMessages(inner, timeout=BULK_SECONDS, metadata=actor_metadata())).result
 
         return api.HoldMessagesResponse(result=await self._bulk(request.selection, hold))
 
@@ -90,7 +92,7 @@ class MergedQueueServicer(queue_pb2_grpc.QueueServiceServicer):
 
         async def release(link: WorkerLink, selection: api.MessageSelection) -> api.BulkResult:
             inner = api.ReleaseMessagesRequest(selection=selection, dry_run=request.dry_run)
-            return (await link.queue.ReleaseMessages(inner, timeout=BULK_SECONDS)).result
+            return (await link.queue.ReleaseMessages(inner, timeout=BULK_SECONDS, metadata=actor_metadata())).result
 
         return api.ReleaseMessagesResponse(result=await self._bulk(request.selection, release))
 
@@ -99,7 +101,7 @@ class MergedQueueServicer(queue_pb2_grpc.QueueServiceServicer):
 
         async def retry(link: WorkerLink, selection: api.MessageSelection) -> api.BulkResult:
             inner = api.RetryMessagesRequest(selection=selection, dry_run=request.dry_run)
-            return (await link.queue.RetryMessages(inner, timeout=BULK_SECONDS)).result
+            return (await link.queue.RetryMessages(inner, timeout=BULK_SECONDS, metadata=actor_metadata())).result
 
         return api.RetryMessagesResponse(result=await self._bulk(request.selection, retry))
 
@@ -108,7 +110,7 @@ class MergedQueueServicer(queue_pb2_grpc.QueueServiceServicer):
 
         async def remove(link: WorkerLink, selection: api.MessageSelection) -> api.BulkResult:
             inner = api.RemoveMessagesRequest(selection=selection, dry_run=request.dry_run, send_dsn=request.send_dsn)
-            return (await link.queue.RemoveMessages(inner, timeout=BULK_SECONDS)).result
+            return (await link.queue.RemoveMessages(inner, timeout=BULK_SECONDS, metadata=actor_metadata())).result
 
         return api.RemoveMessagesResponse(result=await self._bulk(request.selection, remove))
 
@@ -118,7 +120,7 @@ class MergedQueueServicer(queue_pb2_grpc.QueueServiceServicer):
         inner = api.RerouteMessageRequest()
         inner.CopyFrom(request)
         inner.message_id = found.message_id
-        return await _passed_on(found.link.queue.RerouteMessage(inner, timeout=CALL_SECONDS))
+        return await _passed_on(found.link.queue.RerouteMessage(inner, timeout=CALL_SECONDS, metadata=actor_metadata()))
 
     async def WatchQueue(self, request: api.WatchQueueRequest, context: Any) -> AsyncIterator[api.WatchQueueResponse]:
         """See the proto. Initial metadata is sent once every worker that is there watches."""
@@ -159,18 +161,22 @@ class MergedQueueServicer(queue_pb2_grpc.QueueServiceServicer):
 
     async def PauseDestination(self, request: api.PauseDestinationRequest, context: object) -> api.PauseDestinationResponse:
         """See the proto."""
-        answers = await self._links.ask_all(lambda link: link.queue.PauseDestination(request, timeout=CALL_SECONDS))
+        answers = await self._links.ask_all(
+            lambda link: link.queue.PauseDestination(request, timeout=CALL_SECONDS, metadata=actor_metadata())
+        )
         return api.PauseDestinationResponse(destination=_everywhere(request.name, answers))
 
     async def ResumeDestination(self, request: api.ResumeDestinationRequest, context: object) -> api.ResumeDestinationResponse:
         """See the proto."""
-        answers = await self._links.ask_all(lambda link: link.queue.ResumeDestination(request, timeout=CALL_SECONDS))
+        answers = await self._links.ask_all(
+            lambda link: link.queue.ResumeDestination(request, timeout=CALL_SECONDS, metadata=actor_metadata())
+        )
         return api.ResumeDestinationResponse(destination=_everywhere(request.name, answers))
 
     async def SubmitMessage(self, request_iterator: AsyncIterator[api.SubmitMessageRequest], context: object) -> api.SubmitMessageResponse:
         """See the proto. Goes to one worker; when that dies before it answered, whether the message was queued is not known."""
         link = await self._links.pick_healthy()
-        call = link.queue.SubmitMessage(timeout=BODY_SECONDS)
+        call = link.queue.SubmitMessage(timeout=BODY_SECONDS, metadata=actor_metadata())
         try:
             async for request in request_iterator:
                 if call.done():  # refused before the end: its status says why
@@ -338,7 +344,7 @@ def _worker_event(link: WorkerLink, text: str) -> api.WatchQueueResponse:
     )
 
 
-async def _passed_on(call: Awaitable[Any]) -> Any:
+async def _passed_on(call: Awaitable[T]) -> T:
     try:
         return await call
     except grpc.aio.AioRpcError as error:

@@ -7,12 +7,14 @@ is free between batches. Bodies are read in threads. Errors: see control.errors.
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
 from gatepost.api.common.v1 import common_pb2 as common
 from gatepost.api.queue.v1 import queue_pb2 as api
 from gatepost.api.queue.v1 import queue_pb2_grpc
+from gatepost.control.access import author
 from gatepost.control.convert import reply_proto, route_from_proto, route_proto, timestamp
 from gatepost.control.errors import cut_short, invalid, not_found, precondition, refused
 from gatepost.control.paging import page, page_size
@@ -33,8 +35,9 @@ from gatepost.message.envelope import Envelope, Origin, Recipient
 from gatepost.message.ids import format_message_id, parse_message_id
 from gatepost.message.reply import Reply
 from gatepost.queue.events import QueueEvent
-from gatepost.queue.service import Filter, QueuedMessage, QueueService
+from gatepost.queue.service import QueueService
 from gatepost.queue.submit import SubmissionRefused, Submitter
+from gatepost.queue.views import Filter, QueuedMessage
 from gatepost.routing.decide import decide
 from gatepost.routing.model import Question, Route, RuleSet
 
@@ -45,7 +48,7 @@ CHUNK = 64 << 10
 MAX_CHUNK = 1 << 20
 SUBMIT_CHUNK_SECONDS = 60.0
 
-Action = Callable[[Sequence[bytes]], Awaitable[int]]
+Action = Callable[[Sequence[bytes], str], Awaitable[int]]
 
 
 class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
@@ -73,7 +76,7 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
         message_id = await self.resolve_one(request.message_id)
         message = await self._queue.get(message_id)
         history = await self._queue.history(message_id)
-        reader = await self._queue.open(message_id)
+        reader = self._queue.open(message_id)
         header = await asyncio.to_thread(reader.header)
         return api.GetMessageResponse(
             message=message_proto(message, self._index, None),
@@ -83,7 +86,7 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
 
     async def DownloadMessage(self, request: api.DownloadMessageRequest, context: object) -> AsyncIterator[api.DownloadMessageResponse]:
         """See the proto."""
-        reader = await self._queue.open(await self.resolve_one(request.message_id))
+        reader = self._queue.open(await self.resolve_one(request.message_id))
         while chunk := await asyncio.to_thread(reader.read, CHUNK):
             yield api.DownloadMessageResponse(chunk=chunk)
 
@@ -102,8 +105,8 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
     async def RemoveMessages(self, request: api.RemoveMessagesRequest, context: object) -> api.RemoveMessagesResponse:
         """See the proto."""
 
-        async def remove(ids: Sequence[bytes]) -> int:
-            return await self._queue.remove(ids, dsn=request.send_dsn)
+        async def remove(ids: Sequence[bytes], by: str) -> int:
+            return await self._queue.remove(ids, by, dsn=request.send_dsn)
 
         return api.RemoveMessagesResponse(result=await self._bulk(request.selection, remove, dry_run=request.dry_run))
 
@@ -117,7 +120,7 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
         # Everything is decided before anything is changed.
         routes = [self._new_route(message, message.recipients[index].address, request) for index in chosen]
         for index, route in zip(chosen, routes, strict=True):
-            await self._queue.reroute(message_id, index, route.address, route)
+            await self._queue.reroute(message_id, index, route.address, route, author())
         return api.RerouteMessageResponse(changed=len(routes), routes=map(route_proto, routes))
 
     def _new_route(self, message: QueuedMessage, address: str, request: api.RerouteMessageRequest) -> Route:
@@ -128,8 +131,6 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
         if decision.reply is not None:
             text = f"{decision.reply.code} {decision.reply.enhanced} {decision.reply.text}"
             raise precondition(common.ERROR_REASON_REFUSED, f"{target} would be refused: {text}", target)
-                common.ERROR_REASON_REFUSED, f"{target} would be refused: {reply.code} {reply.enhanced} {reply.text}", target
-            )
         if len(decision.routes) != 1:
             raise invalid("target", f"{target} leads to {len(decision.routes)} recipients; reroute to one of them")
         return decision.routes[0]
@@ -144,52 +145,36 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
         try:
             while True:
                 event = await pending
-                sender = await self._sender(event)
-                if _matches(request.filter, event, sender):
-                    yield event_proto(event, sender, self._index)
+                if _matches(request.filter, event):
+                    yield event_proto(event, self._index)
                 pending = asyncio.ensure_future(anext(events))
         except StopAsyncIteration:
             return
         finally:
             pending.cancel()
             await asyncio.gather(pending, return_exceptions=True)
-            await events.aclose()
-
-    async def _sender(self, event: QueueEvent) -> str:
-        """The reverse-path of the event's message; '' once it has left the queue."""
-        if not event.message_id:
-            return ""
-        try:
-            return (await self._queue.get(event.message_id)).reverse_path
-        except LookupError:
-            return ""
+            await events.aclose()  # type: ignore[attr-defined]  # it is a generator
 
     async def GetStats(self, request: api.GetStatsRequest, context: object) -> api.GetStatsResponse:
         """See the proto."""
-        stats = stats_proto(await self._queue.stats())
+        stats = stats_proto(self._queue.stats())
         return api.GetStatsResponse(total=stats, workers={self._index: stats})
 
     async def ListDestinations(self, request: api.ListDestinationsRequest, context: object) -> api.ListDestinationsResponse:
         """See the proto."""
-        everything = await self._queue.destinations()
+        everything = self._queue.destinations()
         chosen, token = page(everything, lambda entry: entry.name, request.page_size, request.page_token)
         return api.ListDestinationsResponse(destinations=map(destination_proto, chosen), next_page_token=token)
 
     async def PauseDestination(self, request: api.PauseDestinationRequest, context: object) -> api.PauseDestinationResponse:
         """See the proto."""
-        await self._queue.pause_destination(_named(request.name))
-        return api.PauseDestinationResponse(destination=await self._destination(request.name))
+        paused = await self._queue.pause_destination(_named(request.name), author())
+        return api.PauseDestinationResponse(destination=destination_proto(paused))
 
     async def ResumeDestination(self, request: api.ResumeDestinationRequest, context: object) -> api.ResumeDestinationResponse:
         """See the proto."""
-        await self._queue.resume_destination(_named(request.name))
-        return api.ResumeDestinationResponse(destination=await self._destination(request.name))
-
-    async def _destination(self, name: str) -> api.Destination:
-        for entry in await self._queue.destinations():
-            if entry.name == name:
-                return destination_proto(entry)
-        return api.Destination(name=name)
+        resumed = await self._queue.resume_destination(_named(request.name), author())
+        return api.ResumeDestinationResponse(destination=destination_proto(resumed))
 
     async def SubmitMessage(self, request_iterator: AsyncIterator[api.SubmitMessageRequest], context: object) -> api.SubmitMessageResponse:
         """See the proto."""
@@ -214,7 +199,7 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
             room = MAX_RESULT_IDS - len(result.message_ids)
             result.message_ids.extend(format_message_id(message_id) for message_id in batch[:room])
             if not dry_run:
-                result.changed += await action(batch)
+                result.changed += await action(batch, author())
         return result
 
     async def _select(self, selection: api.MessageSelection) -> AsyncIterator[Sequence[bytes]]:
@@ -226,28 +211,24 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
                 yield ids[start : start + BATCH]
             return
         # `all` and a filter mean what is there now, not what comes in while we walk.
+        now = time.time_ns() // 1000
         wanted = filter_from_proto(selection.filter)
-        started, token = time.time_ns() // 1000, ""
+        wanted = replace(wanted, received_before=min(wanted.received_before or now, now))
+        token = ""
         while True:
             found = await self._queue.list(wanted, token, BATCH)
-            batch = [message.message_id for message in found.messages if message.received_at <= started]
-            if batch:
-                yield batch
+            if found.messages:
+                yield [message.message_id for message in found.messages]
             token = found.next_page_token
             if not token:
                 return
 
-    async def resolve(self, prefix: str, limit: int = 2) -> list[bytes]:
-        """Ids that begin with these hexadecimal digits, at most `limit`."""
-        if len(prefix) == 32:
-            message_id = bytes.fromhex(prefix)
-            try:
-                await self._queue.get(message_id)
-            except LookupError:
-                return []
-            return [message_id]
-        found = await self._queue.list(Filter(id_prefix=prefix), "", limit)
-        return [message.message_id for message in found.messages]
+    async def resolve(self, prefix: str) -> list[bytes]:
+        """Ids that begin with these hexadecimal digits, at most two. Ids are sorted, so only the next two are looked at."""
+        before = int(prefix.ljust(32, "0"), 16) - 1
+        token = format_message_id(before.to_bytes(16, "big")) if before >= 0 else ""
+        found = await self._queue.list(Filter(), token, 2)
+        return [message.message_id for message in found.messages if message.message_id.hex().startswith(prefix)]
 
     async def resolve_one(self, text: str, field: str = "message_id") -> bytes:
         """The message an id or prefix means. Raises ControlError."""
@@ -291,13 +272,13 @@ def _pending(message: QueuedMessage, addresses: Sequence[str]) -> list[int]:
     return chosen
 
 
-def _matches(wanted: api.QueueFilter, event: QueueEvent, sender: str) -> bool:
+def _matches(wanted: api.QueueFilter, event: QueueEvent) -> bool:
     """The part of a filter that a watch looks at. Events that concern no message pass."""
     if event.kind == "overflow":
         return True
     address = event.address.lower()
     return (
-        (not wanted.sender or fnmatchcase(sender.lower() or "<>", wanted.sender.lower()))
+        (not wanted.sender or fnmatchcase(event.sender.lower() or "<>", wanted.sender.lower()))
         and (not wanted.recipient or not address or fnmatchcase(address, wanted.recipient.lower()))
         and (not wanted.domain or not address or address.rpartition("@")[2] == wanted.domain.lower())
         and (not wanted.destination or fnmatchcase(event.destination, wanted.destination))

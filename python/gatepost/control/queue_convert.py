@@ -11,7 +11,7 @@ from gatepost.control.errors import invalid
 from gatepost.message.envelope import Notify
 from gatepost.message.ids import format_message_id
 from gatepost.queue.events import QueueEvent
-from gatepost.queue.service import Destination, Filter, HistoryEntry, QueuedMessage, RecipientStatus
+from gatepost.queue.views import Destination, Filter, HistoryEntry, QueuedMessage, RecipientStatus
 
 LIST_RECIPIENTS = 20
 MIN_PREFIX = 8
@@ -37,7 +37,7 @@ _KINDS: Mapping[str, api.QueueEventKind.ValueType] = {
     "removed": api.QUEUE_EVENT_KIND_REMOVED,
     "held": api.QUEUE_EVENT_KIND_HELD,
     "released": api.QUEUE_EVENT_KIND_RELEASED,
-    "retry": api.QUEUE_EVENT_KIND_RETRIED,
+    "retried": api.QUEUE_EVENT_KIND_RETRIED,
     "rerouted": api.QUEUE_EVENT_KIND_REROUTED,
     "note": api.QUEUE_EVENT_KIND_NOTE,
     "finished": api.QUEUE_EVENT_KIND_FINISHED,
@@ -49,17 +49,13 @@ _KINDS: Mapping[str, api.QueueEventKind.ValueType] = {
 _NOTIFY = (Notify.NEVER, Notify.SUCCESS, Notify.FAILURE, Notify.DELAY)
 
 
-def filter_from_proto(proto: api.QueueFilter, now: float | None = None) -> Filter:
-    """A filter; `received_before` becomes an age. `now` is Unix seconds, for tests. Raises ControlError."""
+def filter_from_proto(proto: api.QueueFilter) -> Filter:
+    """A filter. Raises ControlError."""
     for field in ("sender", "recipient", "domain", "destination", "reply_contains"):
         if len(getattr(proto, field)) > _MAX_TEXT:
             raise invalid(f"filter.{field}", f"must be at most {_MAX_TEXT} characters")
     if proto.state not in _STATE_NAMES:
         raise invalid("filter.state", f"unknown state {proto.state}")
-    older = _age(proto, "older_than")
-    if proto.HasField("received_before"):
-        current = time.time() if now is None else now
-        older = max(older or 0.0, current - micros(proto.received_before) / 1e6)
     return Filter(
         sender=proto.sender,
         recipient=proto.recipient,
@@ -67,11 +63,12 @@ def filter_from_proto(proto: api.QueueFilter, now: float | None = None) -> Filte
         destination=proto.destination,
         state=_STATE_NAMES[proto.state],
         held=proto.held if proto.HasField("held") else None,
-        older_than=older,
+        older_than=_age(proto, "older_than"),
         newer_than=_age(proto, "newer_than"),
         min_size=proto.min_size if proto.HasField("min_size") else None,
         max_size=proto.max_size if proto.HasField("max_size") else None,
         reply=proto.reply_contains,
+        received_before=micros(proto.received_before) if proto.HasField("received_before") else None,
     )
 
 
@@ -223,14 +220,14 @@ def history_proto(entry: HistoryEntry) -> api.HistoryEntry:
     )
 
 
-def event_proto(event: QueueEvent, sender: str, worker: int) -> api.WatchQueueResponse:
+def event_proto(event: QueueEvent, worker: int) -> api.WatchQueueResponse:
     """One event for a watcher."""
     return api.WatchQueueResponse(
         time=timestamp(event.time or time.time_ns() // 1000),
         kind=_KINDS.get(event.kind, api.QUEUE_EVENT_KIND_NOTE),
         message_id=format_message_id(event.message_id) if event.message_id else "",
         recipient_index=event.recipient_index,
-        sender=sender,
+        sender=event.sender,
         recipient=event.address,
         destination=event.destination,
         text=detail_text(event.detail),

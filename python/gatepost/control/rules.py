@@ -50,8 +50,11 @@ class RulesServicer(rules_pb2_grpc.RulesServiceServicer):
 
     async def CreateDomainRule(self, request: api.CreateDomainRuleRequest, context: object) -> api.CreateDomainRuleResponse:
         """See the proto."""
-        rule = await self._with_password(rule_from_proto(request.rule), request.rule.gateway.password)
-        stored = await self._put(rule, None, create=True)
+        password = request.rule.gateway.password
+        rule = rule_from_proto(request.rule)
+        if password:
+            rule = _with_password(rule)
+        stored = await self._put(rule, None, create=True, password=password)
         return api.CreateDomainRuleResponse(rule=_proto(stored))
 
     async def GetDomainRule(self, request: api.GetDomainRuleRequest, context: object) -> api.GetDomainRuleResponse:
@@ -72,12 +75,13 @@ class RulesServicer(rules_pb2_grpc.RulesServiceServicer):
         current = await self._rule(request.rule.domain)
         paths = request.update_mask.paths
         rule = merge_rule(current.rule, request.rule, paths)
-        if rule.kind is not RuleKind.GATEWAY:
+        password = request.rule.gateway.password if sets_password(paths) else ""
+        if password:
+            rule = _with_password(rule)
+        elif rule.kind is not RuleKind.GATEWAY or sets_password(paths):
             rule = replace(rule, password_ref="")
-        elif sets_password(paths):
-            rule = await self._with_password(replace(rule, password_ref=""), request.rule.gateway.password)
         # Read and written under one etag: a change in between by somebody else is not overwritten.
-        stored = await self._put(rule, request.etag or current.etag, create=False)
+        stored = await self._put(rule, request.etag or current.etag, create=False, password=password)
         return api.UpdateDomainRuleResponse(rule=_proto(stored))
 
     async def DeleteDomainRule(self, request: api.DeleteDomainRuleRequest, context: object) -> api.DeleteDomainRuleResponse:
@@ -114,9 +118,11 @@ class RulesServicer(rules_pb2_grpc.RulesServiceServicer):
 
     async def DeleteHandler(self, request: api.DeleteHandlerRequest, context: object) -> api.DeleteHandlerResponse:
         """See the proto."""
-        await asyncio.to_thread(self._directory.delete_handler, request.domain, request.pattern, etag=request.etag or None, author=author())
+        etag = await asyncio.to_thread(
+            self._directory.delete_handler, request.domain, request.pattern, etag=request.etag or None, author=author()
+        )
         await self._changed()
-        return api.DeleteHandlerResponse(etag=(await self._rule(request.domain)).etag)
+        return api.DeleteHandlerResponse(etag=etag)
 
     async def ListRuleVersions(self, request: api.ListRuleVersionsRequest, context: object) -> api.ListRuleVersionsResponse:
         """See the proto."""
@@ -149,8 +155,11 @@ class RulesServicer(rules_pb2_grpc.RulesServiceServicer):
     async def _rule(self, domain: str) -> StoredRule:
         return await asyncio.to_thread(self._directory.get_rule, domain)
 
-    async def _put(self, rule: DomainRule, etag: str | None, *, create: bool) -> StoredRule:
+    async def _put(self, rule: DomainRule, etag: str | None, *, create: bool, password: str) -> StoredRule:
+        """The secret follows the rule: a rule that is refused must not change the password in force."""
         stored = await asyncio.to_thread(self._directory.put_rule, rule, etag=etag, create=create, author=author())
+        if password:
+            await asyncio.to_thread(self._directory.put_secret, rule.password_ref, password)
         await self._changed()
         return stored
 
@@ -159,17 +168,13 @@ class RulesServicer(rules_pb2_grpc.RulesServiceServicer):
         await self._changed()
         return await self._rule(domain)
 
-    async def _with_password(self, rule: DomainRule, password: str) -> DomainRule:
-        """Store a gateway's password as a secret of its own and refer to it. The rule is checked by the directory afterwards."""
-        if not password:
-            return rule
-        if rule.kind is not RuleKind.GATEWAY or not rule.username:
-            raise invalid("rule.gateway.password", "needs a gateway with a user name")
-        # A new name for each password: the secret of the rule in force is never overwritten before the rule is changed.
-        digest = hashlib.sha256(f"{rule.domain}\0{rule.username}\0{password}".encode()).hexdigest()[:24]
-        reference = f"gateway-{digest}"
-        await asyncio.to_thread(self._directory.put_secret, reference, password)
-        return replace(rule, password_ref=reference)
+
+def _with_password(rule: DomainRule) -> DomainRule:
+    """The rule with the name its secret is kept under: steady, so that queued mail is delivered with a changed password."""
+    if rule.kind is not RuleKind.GATEWAY or not rule.username:
+        raise invalid("rule.gateway.password", "needs a gateway with a user name")
+    digest = hashlib.sha256(f"{rule.domain.lower()}\0{rule.username}".encode()).hexdigest()[:24]
+    return replace(rule, password_ref=f"gateway-{digest}")
 
 
 def _proto(stored: StoredRule) -> api.DomainRule:

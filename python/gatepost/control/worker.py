@@ -24,7 +24,7 @@ Resolve = Callable[[str], Awaitable[Sequence[bytes]]]
 class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
     """`stats` and `resolve` are those of the worker's queue (QueueServicer.resolve)."""
 
-    def __init__(self, source: WorkerSource, stats: Callable[[], Awaitable[Mapping[str, int]]], resolve: Resolve) -> None:
+    def __init__(self, source: WorkerSource, stats: Callable[[], Mapping[str, int]], resolve: Resolve) -> None:
         self._source = source
         self._stats = stats
         self._resolve = resolve
@@ -46,7 +46,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
             sessions=facts.sessions,
             rss_octets=resident_octets(),
             rule_version=facts.rule_version,
-            queue=stats_proto(await self._stats()),
+            queue=stats_proto(self._stats()),
         )
 
     async def Reload(self, request: api.ReloadRequest, context: object) -> api.ReloadResponse:
