@@ -44,6 +44,16 @@ class FolderView:
         return len(self.uids) - bisect_left(self.uids, self.recent_from)
 
     @property
+    def newest(self) -> int:
+        """Highest uid of the view, 0 when it is empty."""
+        return self.uids[-1] if self.uids else 0
+
+    def claimed(self, first: int) -> None:
+        r"""The session claimed the \Recent messages from `first` on. One range is kept, so what others claimed in between counts, too."""
+        if not self.recent:
+            self.recent_from = first
+
+    @property
     def has_gone(self) -> bool:
         """True while expunges wait to be told: answers may then carry [EXPUNGEISSUED] (RFC 5530)."""
         return bool(self._gone)
@@ -88,7 +98,7 @@ class FolderView:
         self.modseq = max(self.modseq, modseq)
         self._gone.update(uid for uid in expunged if self.number_of(uid))
         out = self.release_expunges() if may_expunge else []
-        newest = self.uids[-1] if self.uids else 0
+        newest = self.newest
         fresh = [message[0] for message in changed if message[0] > newest]
         if fresh:
             self.uids.extend(sorted(fresh))

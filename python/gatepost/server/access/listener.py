@@ -1,0 +1,111 @@
+"""Listeners of POP3 and IMAP: sockets, the set of open sessions, limits, and an orderly end.
+
+Base of Pop3Server and ImapServer; app/ builds those, one for each listener kind. Limits are per server object, that is per worker.
+"""
+
+import asyncio
+import ipaddress
+import socket
+import ssl
+from collections import Counter
+from collections.abc import Callable
+
+from gatepost.server.access.connection import Connection
+from gatepost.server.context import ServerContext
+from gatepost.server.tls import HANDSHAKE_SECONDS, TlsContexts
+
+BACKLOG = 512
+
+
+class AccessServer:
+    """Accepts connections made by `factory`. start/stop are called once each."""
+
+    protocol = ""
+
+    def __init__(self, context: ServerContext, *, implicit_tls: bool = False) -> None:
+        self.context = context
+        self.implicit_tls = implicit_tls
+        self.log = context.log
+        self._servers: list[asyncio.Server] = []
+        self._sessions: dict[Connection, float] = {}
+        self._by_client: Counter[str] = Counter()
+        self._stopping = False
+
+    def factory(self) -> Callable[[], Connection]:
+        """What makes a connection object."""
+        raise AssertionError("subclass")
+
+    async def start(self, sockets: list[socket.socket]) -> None:
+        """Listen on bound sockets."""
+        loop = asyncio.get_running_loop()
+        make = self.factory()
+        tls = _reloading(self.context.tls) if self.implicit_tls else None
+        timeout = HANDSHAKE_SECONDS if tls else None
+        for sock in sockets:
+            self._servers.append(await loop.create_server(make, sock=sock, backlog=BACKLOG, ssl=tls, ssl_handshake_timeout=timeout))
+
+    async def stop(self, grace: float) -> None:
+        """Stop listening, say goodbye to every session, and abort those that are still there after `grace` seconds."""
+        self._stopping = True
+        for server in self._servers:
+            server.close()
+        for session in list(self._sessions):
+            session.stop()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + grace
+        while self._sessions and loop.time() < deadline:
+            await asyncio.sleep(0.02)
+        for session in list(self._sessions):
+            session.abort()
+
+    @property
+    def sessions(self) -> int:
+        """How many are open."""
+        return len(self._sessions)
+
+    def admit(self, session: Connection) -> str:
+        """Count a new session in. Returns why it is refused, '' if it is not."""
+        mail = self.context.settings().mail
+        self._sessions[session] = asyncio.get_running_loop().time()
+        self._by_client[session.client] += 1
+        if self._stopping:
+            return "Server is shutting down"
+        if len(self._sessions) > mail.max_connections:
+            return "Too many connections"
+        if self._by_client[session.client] > mail.max_connections_per_client and not _is_loopback(session.client):
+            return "Too many connections from your address"
+        return ""
+
+    def forget(self, session: Connection) -> None:
+        """Count a session out."""
+        if self._sessions.pop(session, None) is None:
+            return
+        self._by_client[session.client] -= 1
+        if self._by_client[session.client] <= 0:
+            del self._by_client[session.client]
+
+    def started_at(self, session: Connection) -> float:
+        """Loop time at which the session began."""
+        return self._sessions.get(session, 0.0)
+
+
+def _reloading(contexts: TlsContexts) -> ssl.SSLContext:
+    """A context that hands every handshake to the one then in force.
+
+    A listener keeps its context for life, and STARTTLS's way (upgrade a plain connection) loses the ClientHello under uvloop,
+    which reads the socket before a task begun in `connection_made` has its first step.
+    """
+    context = contexts.server_context()
+
+    def swap(handshake: ssl.SSLSocket | ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        handshake.context = contexts.server_context()
+
+    context.sni_callback = swap  # OpenSSL calls it for clients that name no server, too
+    return context
+
+
+def _is_loopback(client: str) -> bool:
+    try:
+        return ipaddress.ip_address(client).is_loopback
+    except ValueError:
+        return client == "local"
