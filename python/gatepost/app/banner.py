@@ -53,10 +53,7 @@ def _show_first_steps(settings: Settings, published: Mapping[str, object]) -> No
     print("  # list the queue (empty when all is delivered)")
     print(f"  .venv/bin/gatepost queue list --data {data}")
     print("  # read alice's mailbox")
-    print(
-        f"  curl -sS -k imaps://{imaps}/INBOX -u alice@{DOMAIN}:$(awk '/^alice@/{{print $2}}' {passwords})"
-        " -X 'FETCH 1:* (FLAGS BODY.PEEK[])'"
-    )
+    print(f"  curl -sS -k 'imaps://{imaps}/INBOX;MAILINDEX=1' -u alice@{DOMAIN}:$(awk '/^alice@/{{print $2}}' {passwords})")
 
 
 def _first(published: Mapping[str, object], key: str) -> str:

@@ -55,7 +55,7 @@ def ensure_free(name: str, host: str, port: int) -> None:
 
 @dataclass(slots=True)
 class ListenerSet:
-    """All addresses of a server. `endpoints` has the concrete ports, by listener name; `placeholders` (bound, not listening) keep them ours."""
+    """All addresses of a server: `endpoints` with concrete ports, by listener name; `placeholders`, bound but not listening, keep them."""
 
     endpoints: dict[str, list[Endpoint]]
     placeholders: list[socket.socket]

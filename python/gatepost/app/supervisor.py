@@ -19,18 +19,21 @@ from typing import IO
 
 import structlog
 
+from gatepost import __version__
 from gatepost.app import banner
 from gatepost.app.demo import ensure_demo
 from gatepost.app.listeners import ListenerSet
 from gatepost.app.plane import ControlPlane
-from gatepost.app.pool import WorkerPool
+from gatepost.app.pool import WorkerPool, WorkerProcess
 from gatepost.app.snapshot import LiveRules
 from gatepost.config import Endpoint, Settings, SettingsError, load_settings, parse_endpoint
+from gatepost.control.ports import ListenerInfo, ServerFacts, WorkerPlace
 from gatepost.directory import Directory
-from gatepost.server.tls import TlsContexts
+from gatepost.server.tls import TlsContexts, TlsError
 
 STOP_SECONDS = 9.0
 MAIL_LISTENERS = ("smtp", "submission", "submissions", "lmtp", "pop3", "pop3s", "imap", "imaps")
+IMPLICIT_TLS = ("submissions", "pop3s", "imaps")
 
 log = structlog.get_logger()
 
@@ -49,6 +52,7 @@ class Supervisor:
         self._demo = demo
         self._stop = asyncio.Event()
         self._started = time.monotonic()
+        self._started_at = time.time()
         self._tasks: set[asyncio.Task[object]] = set()
 
     async def run(self) -> int:
@@ -58,7 +62,7 @@ class Supervisor:
         with hold_lock(data):
             directory = Directory(data / "directory.db", migrate=True)
             passwords = ensure_demo(directory, data) if self._demo else {}
-            self._tls = TlsContexts(self._settings)
+            self._tls = TlsContexts(lambda: self._settings)
             self._listeners = ListenerSet.reserve(wanted(self._settings))
             self._handle_signals()
             try:
@@ -72,7 +76,7 @@ class Supervisor:
         data = self._settings.data
         self._pool = WorkerPool(worker_count(self._settings), self._listeners, self._arguments(), self._publish)
         self._rules = LiveRules(directory)
-        self.plane = ControlPlane(self._settings, directory, self._rules, self._pool, self._listeners, self._tls, self)
+        self.plane = ControlPlane(lambda: self._settings, directory, self._rules, [w.index for w in self._pool.workers], self)
         try:
             await asyncio.gather(self._start_pool(), self.plane.start())
             self._spawn(self._rules.poll())
@@ -100,21 +104,50 @@ class Supervisor:
 
     # ---- what ServerService asks of us ----
 
-    def request_stop(self) -> None:
-        """Drain and leave."""
+    def drain(self) -> None:
+        """Begin to stop."""
         self._stop.set()
+
+    def status(self) -> ServerFacts:
+        """Facts as of now."""
+        data = self._settings.data
+        listeners = [
+            ListenerInfo(name, str(endpoint), implicit_tls=name in IMPLICIT_TLS)
+            for name, group in self._listeners.endpoints.items()
+            for endpoint in group
+        ]
+        listeners += [ListenerInfo("control", text, self._settings.control.tcp_tls) for text in self.plane.tcp_endpoints]
+        listeners.append(ListenerInfo("control", f"unix:{self.plane.unix_path}"))
+        return ServerFacts(
+            version=__version__,
+            hostname=self._settings.hostname,
+            data=str(data),
+            started_at=self._started_at,
+            pid=os.getpid(),
+            workers=[self._place(worker) for worker in self._pool.workers],
+            listeners=listeners,
+            paths=[str(data / "spool"), str(data / "volumes")],
+        )
+
+    def _place(self, worker: WorkerProcess) -> WorkerPlace:
+        state = "running" if worker.pid and worker.ready.is_set() else "starting" if not worker.restarts else "restarting"
+        return WorkerPlace(worker.index, worker.pid, "draining" if self._stop.is_set() else state, worker.restarts)
 
     async def reload(self) -> list[str]:
         """Read settings, rules and certificates anew, here and in the workers. Returns the keys that need a restart.
 
         Raises SettingsError when the file does not hold; then everything stays as it was.
         """
-        fresh = await asyncio.to_thread(load_settings, self._config, self._settings.data, self._overrides)
-        needs_restart = frozen_keys(self._settings, fresh)
-        await asyncio.to_thread(self._tls.reload, fresh)
+        before, fresh = self._settings, await asyncio.to_thread(load_settings, self._config, self._settings.data, self._overrides)
+        needs_restart = frozen_keys(before, fresh)
         self._settings = fresh
+        try:
+            await asyncio.to_thread(self._tls.reload)
+        except TlsError as error:
+            self._settings = before
+            raise ValueError(str(error)) from error
         await self._rules.refresh()
-        self._pool.signal_all(signal.SIGHUP)
+        await self.plane.reloaded()
         log.info("reloaded", restart_needed=needs_restart)
         return needs_restart
 

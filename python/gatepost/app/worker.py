@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -20,7 +21,10 @@ import uvloop
 from gatepost.app import logs
 from gatepost.app.wiring import WorkerParts
 from gatepost.config import Settings, SettingsError, load_settings
+from gatepost.control.server import ControlServerError
+from gatepost.directory import DirectoryError
 from gatepost.native import CoreError
+from gatepost.server.tls import TlsError
 
 DRAIN_SECONDS = 8.0
 
@@ -31,11 +35,14 @@ def main(argv: list[str] | None = None) -> int:
     """Entry point. Returns the exit status."""
     arguments = _parse(argv)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def load() -> Settings:
+        return load_settings(arguments.config, arguments.data, json.loads(arguments.overrides))
+
     try:
-        settings = load_settings(arguments.config, arguments.data, json.loads(arguments.overrides))
-        logs.configure(settings, f"worker-{arguments.index}")
-        uvloop.run(_run(arguments, settings))
-    except (SettingsError, CoreError) as error:
+        logs.configure(load(), f"worker-{arguments.index}")
+        uvloop.run(_run(arguments, load))
+    except (SettingsError, CoreError, DirectoryError, TlsError, ControlServerError) as error:
         print(f"gatepost worker {arguments.index}: {error}", file=sys.stderr)
         return 1
     return 0
@@ -63,16 +70,16 @@ def _adopt(plan: str) -> dict[str, list[socket.socket]]:
     return adopted
 
 
-async def _run(arguments: argparse.Namespace, settings: Settings) -> None:
+async def _run(arguments: argparse.Namespace, load: Callable[[], Settings]) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_reader(arguments.life_fd, stop.set)
-    parts = await WorkerParts.build(settings, arguments.index)
+    parts = await WorkerParts.build(load, arguments.index)
     reloads: set[asyncio.Task[None]] = set()
 
     def reload() -> None:
-        task = asyncio.create_task(_reload(parts, arguments))
+        task = asyncio.create_task(_reload(parts))
         reloads.add(task)
         task.add_done_callback(reloads.discard)
 
@@ -88,11 +95,10 @@ async def _run(arguments: argparse.Namespace, settings: Settings) -> None:
         await parts.stop(DRAIN_SECONDS)
 
 
-async def _reload(parts: WorkerParts, arguments: argparse.Namespace) -> None:
+async def _reload(parts: WorkerParts) -> None:
     try:
-        settings = load_settings(arguments.config, arguments.data, json.loads(arguments.overrides))
-        await parts.reload(settings)
-    except (SettingsError, OSError) as error:
+        await parts.reload(settings=True)
+    except (SettingsError, TlsError, OSError) as error:
         log.error("reload refused; the settings in force stay", error=str(error))
 
 

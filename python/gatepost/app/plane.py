@@ -1,0 +1,111 @@
+"""The supervisor's control plane: gRPC on DIR/control.sock and TCP, over the directory and the workers' queues seen as one.
+
+Built by the supervisor. Every change of rules, users or volumes is taken over by all workers before the caller gets the answer, so that
+`user add` followed by a login works at once. Raises ControlServerError or TlsError at start.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import structlog
+
+from gatepost.api.mailbox.v1 import mailbox_pb2
+from gatepost.app.snapshot import LiveRules
+from gatepost.config import Settings, parse_endpoint
+from gatepost.control.access import Access
+from gatepost.control.audit import AuditLog
+from gatepost.control.directory import DirectoryServicer
+from gatepost.control.mailbox import MailboxProxy
+from gatepost.control.merge import MergedQueueServicer
+from gatepost.control.ports import StatusSource
+from gatepost.control.rules import RulesServicer
+from gatepost.control.server import Certificates, ControlServer
+from gatepost.control.status import ServerServicer, reload_workers
+from gatepost.control.workers import CALL_SECONDS, WorkerLinks
+from gatepost.directory import Directory
+from gatepost.server.tls import certificate_files
+
+STOP_SECONDS = 1.0
+
+log = structlog.get_logger()
+
+
+class ControlPlane:
+    """All services of the supervisor behind one guard."""
+
+    def __init__(
+        self,
+        settings: Callable[[], Settings],
+        directory: Directory,
+        rules: LiveRules,
+        workers: Sequence[int],
+        source: StatusSource,
+    ) -> None:
+        self._settings = settings
+        self._rules = rules
+        data = settings().data
+        self.unix_path = data / "control.sock"
+        self._links = WorkerLinks({index: data / "run" / f"worker-{index}.sock" for index in workers})
+        self._audit = AuditLog(data / "audit.log")
+        services = [
+            MergedQueueServicer(self._links).service(),
+            RulesServicer(directory, rules, settings, self.changed).service(),
+            DirectoryServicer(directory, self.changed, self._purge).service(),
+            MailboxProxy(self._links).service(),
+            ServerServicer(source, self._links, rules, self._audit).service(),
+        ]
+        access = Access(directory.verify_token, lambda: settings().control.client_roles)
+        self._server = ControlServer(
+            services,
+            access,
+            unix_path=self.unix_path,
+            tcp=[parse_endpoint(text) for text in settings().listen.control_tcp],
+            certificates=self._certificates(),
+            audit=self._audit,
+        )
+
+    @property
+    def tcp_endpoints(self) -> list[str]:
+        """Concrete TCP addresses, after `start`."""
+        return [str(endpoint) for endpoint in self._server.endpoints]
+
+    async def start(self) -> None:
+        """Serve."""
+        await self._server.start()
+
+    async def stop(self) -> None:
+        """Let calls under way finish for a second, then close."""
+        await self._server.stop(STOP_SECONDS)
+        await self._links.close()
+        self._audit.close()
+
+    async def changed(self) -> None:
+        """A change was committed: take it over here and in every worker."""
+        await self._rules.refresh()
+        answers = await reload_workers(self._links)
+        for warning in answers.warnings:
+            log.warning("a worker will read the change when it is back", detail=warning)
+
+    async def reloaded(self) -> None:
+        """Settings or certificates were read anew: pass it on to the workers and to our own TLS side."""
+        certificates = await asyncio.to_thread(self._certificates)
+        if certificates is not None:
+            self._server.replace_certificates(certificates)
+        answers = await reload_workers(self._links, settings=True)
+        for warning in answers.warnings:
+            log.warning("a worker will read the settings when it is back", detail=warning)
+
+    async def _purge(self, volume: str, mailbox_id: bytes) -> None:
+        """Delete a removed user's mailbox, in any worker: all have every volume open."""
+        link = await self._links.pick_healthy()
+        request = mailbox_pb2.PurgeMailboxRequest(volume=volume, mailbox_id=mailbox_id.hex())
+        await link.mailbox.PurgeMailbox(request, timeout=CALL_SECONDS)
+
+    def _certificates(self) -> Certificates | None:
+        settings = self._settings()
+        if not settings.control.tcp_tls:
+            return None
+        certificate, key = certificate_files(settings)
+        authority = settings.control.client_ca_file
+        return Certificates(certificate.read_bytes(), key.read_bytes(), Path(authority).read_bytes() if authority else b"")

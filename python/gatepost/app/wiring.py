@@ -1,0 +1,254 @@
+"""Everything one worker is made of, built and joined in one place: rules, spool, volumes, transports, scheduler, servers, control.
+
+Called by app.worker. `build` opens files and recovers; `start` listens; `stop` drains in the reverse order: servers first, so that
+nothing new is accepted, then deliveries, then the stores. Raises CoreError, TlsError or DirectoryError when a part cannot be opened.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from socket import socket
+from typing import Protocol
+
+import structlog
+
+from gatepost.app.snapshot import LiveRules
+from gatepost.config import Settings
+from gatepost.control.access import Access
+from gatepost.control.mailbox import MailboxServicer
+from gatepost.control.ports import WorkerFacts
+from gatepost.control.queue import QueueServicer
+from gatepost.control.server import ControlServer
+from gatepost.control.worker import WorkerServicer
+from gatepost.delivery.dsn import build_report
+from gatepost.delivery.lmtp import LmtpTransport
+from gatepost.delivery.local import LocalTransport
+from gatepost.delivery.next_hop import Own
+from gatepost.delivery.resolver import Resolver
+from gatepost.delivery.smtp import SmtpTransport
+from gatepost.delivery.tls import ClientTls
+from gatepost.directory import Directory
+from gatepost.directory.auth import Authenticator
+from gatepost.mailbox import Volumes
+from gatepost.queue.paused import PausedDestinations
+from gatepost.queue.report import Reporter
+from gatepost.queue.scheduler import Scheduler
+from gatepost.queue.service import QueueService
+from gatepost.queue.submit import Submitter
+from gatepost.queue.transport import Transport
+from gatepost.server.context import Listener, ServerContext
+from gatepost.server.imap import ImapServer
+from gatepost.server.lmtp import LmtpServer
+from gatepost.server.pop3 import Pop3Server
+from gatepost.server.smtp import SmtpServer
+from gatepost.server.tls import TlsContexts, TlsError
+from gatepost.spool import AsyncSpool
+
+SERVER_GRACE = 4.0
+
+log = structlog.get_logger()
+
+
+class MailServer(Protocol):
+    """What every protocol server offers."""
+
+    async def start(self, sockets: list[socket]) -> None:
+        """Accept on these sockets."""
+        ...
+
+    async def stop(self, grace: float) -> None:
+        """Stop accepting, let sessions finish for `grace` seconds, close."""
+        ...
+
+
+@dataclass
+class WorkerParts:
+    """A wired worker; implements control's WorkerSource."""
+
+    settings: Settings
+    load: Callable[[], Settings]
+    index: int
+    directory: Directory
+    rules: LiveRules
+    spool: AsyncSpool
+    volumes: Volumes
+    auth: Authenticator
+    tls: TlsContexts
+    client_tls: ClientTls
+    resolver: Resolver
+    started_at: float = field(default_factory=time.time)
+    servers: dict[str, MailServer] = field(default_factory=dict)
+    poller: asyncio.Task[None] | None = None
+    stop_event: asyncio.Event | None = None
+
+    @classmethod
+    async def build(cls, load: Callable[[], Settings], index: int) -> "WorkerParts":
+        """Open everything; `load` reads the settings, now and at each reload. Nothing listens yet."""
+        settings = load()
+        data = settings.data
+        holder: list[WorkerParts] = []
+
+        def current() -> Settings:
+            return holder[0].settings if holder else settings
+
+        directory = await asyncio.to_thread(Directory, data / "directory.db")
+        rules = LiveRules(directory)
+        spool = await AsyncSpool.open(
+            data / "spool" / f"p{index}", segment_bytes=settings.spool.segment_bytes, min_free_bytes=settings.spool.min_free_bytes
+        )
+        volumes = await Volumes.open(directory.list_volumes(), stream=f"w{index}", min_free_bytes=settings.spool.min_free_bytes)
+        parts = cls(
+            settings=settings,
+            load=load,
+            index=index,
+            directory=directory,
+            rules=rules,
+            spool=spool,
+            volumes=volumes,
+            auth=Authenticator(directory, current),
+            tls=TlsContexts(current),
+            client_tls=ClientTls(current),
+            resolver=Resolver(current),
+        )
+        holder.append(parts)
+        parts._wire()
+        return parts
+
+    def current(self) -> Settings:
+        """The settings in force."""
+        return self.settings
+
+    def _wire(self) -> None:
+        """Join the parts. Order follows the way of a message: routes, queue, transports, servers, control."""
+        self.submitter = Submitter(self.spool, self.rules, self.current)
+        reporter = Reporter(self.spool.open_message, self.submitter, build_report, self.current)
+        paused = PausedDestinations(self.settings.data / "spool" / f"p{self.index}" / "paused.json")
+        self.scheduler = Scheduler(self.spool, self._transports(), self.current, reporter, paused)
+        self.queue = QueueService(self.spool, self.scheduler, reporter)
+        self.rules.on_change(self.auth.invalidate)
+        self.rules.on_change(self._volumes_changed)
+        self._wire_servers()
+        self._wire_control()
+
+    def _transports(self) -> Mapping[str, Transport]:
+        smtp, lmtp = (
+            kind(
+                self.current,
+                self.resolver,
+                self.spool.open_message,
+                tls=self.client_tls,
+                secret=self.directory.secret,
+                own=self._own,
+            )
+            for kind in (SmtpTransport, LmtpTransport)
+        )
+        return {"local": LocalTransport(self.volumes, self.spool), "smtp": smtp, "lmtp": lmtp}
+
+    def _own(self) -> Own:
+        """What we are known by, so that an MX that points here is not delivered to in a circle."""
+        names = frozenset({self.settings.hostname.lower(), "localhost"})
+        return Own(names, frozenset(self._own_endpoints))
+
+    def _wire_servers(self) -> None:
+        context = ServerContext(
+            settings=self.current,
+            rule_set=self.rules,
+            auth=self.auth,
+            spool=self.spool,
+            volumes=self.volumes,
+            tls=self.tls,
+            hostname=self.settings.hostname,
+        )
+        self.servers = {
+            "smtp": SmtpServer(context, Listener.SMTP),
+            "submission": SmtpServer(context, Listener.SUBMISSION),
+            "submissions": SmtpServer(context, Listener.SUBMISSIONS),
+            "lmtp": LmtpServer(context),
+            "pop3": Pop3Server(context),
+            "pop3s": Pop3Server(context, implicit_tls=True),
+            "imap": ImapServer(context),
+            "imaps": ImapServer(context, implicit_tls=True),
+        }
+        self._own_endpoints: set[tuple[str, int]] = set()
+
+    def _wire_control(self) -> None:
+        queue = QueueServicer(self.queue, self.submitter, self.rules, self.index)
+        services = [
+            queue.service(),
+            MailboxServicer(self.volumes, self.rules).service(),
+            WorkerServicer(self, self.queue.stats, queue.resolve).service(),
+        ]
+        path = self.settings.data / "run" / f"worker-{self.index}.sock"
+        self.control = ControlServer(services, Access(lambda _: None, relayed=True), unix_path=path)
+
+    # ---- life ----
+
+    async def start(self, sockets: Mapping[str, Sequence[socket]], stop: asyncio.Event) -> None:
+        """Listen, deliver what is due, answer the supervisor. `stop` is set when the supervisor asks to drain."""
+        self.stop_event = stop
+        self._own_endpoints.update(s.getsockname()[:2] for name in ("smtp", "lmtp") for s in sockets.get(name, ()))
+        await self.control.start()
+        await self.scheduler.start()
+        for name, group in sockets.items():
+            if group:
+                await self.servers[name].start(list(group))
+        self.poller = asyncio.create_task(self.rules.poll(), name="rules")
+        log.info("worker ready", recovery=self.spool.recovery)
+
+    async def stop(self, grace: float) -> None:
+        """Drain: sessions, then deliveries, then control and stores."""
+        began = time.monotonic()
+        if self.poller is not None:
+            self.poller.cancel()
+        results = await asyncio.gather(
+            *(server.stop(min(SERVER_GRACE, grace)) for server in self.servers.values()),
+            self.scheduler.stop(min(SERVER_GRACE, grace)),
+            return_exceptions=True,
+        )
+        for result in results:
+            if isinstance(result, Exception):
+                log.error("a part did not stop cleanly", error=repr(result))
+        await self.control.stop(max(0.1, min(1.0, grace - (time.monotonic() - began))))
+        await self.resolver.close()
+        await self.volumes.close()
+        await self.spool.close()
+        self.auth.close()
+        self.directory.close()
+        log.info("worker stopped", seconds=round(time.monotonic() - began, 2))
+
+    # ---- WorkerSource ----
+
+    def facts(self) -> WorkerFacts:
+        """What the supervisor wants to know."""
+        fatal = self.spool.fatal
+        return WorkerFacts(
+            index=self.index,
+            healthy=fatal is None,
+            detail="" if fatal is None else str(fatal),
+            partition=f"p{self.index}",
+            started_at=self.started_at,
+            sessions=sum(getattr(server, "sessions", 0) for server in self.servers.values()),
+            rule_version=self.rules.current.version,
+        )
+
+    async def reload(self, *, settings: bool) -> Sequence[str]:
+        """Rules and users; with `settings` also configuration and certificates. Which keys need a restart the supervisor tells."""
+        if settings:
+            before, self.settings = self.settings, await asyncio.to_thread(self.load)
+            try:
+                await asyncio.to_thread(self.tls.reload)
+                await asyncio.to_thread(self.client_tls.reload)
+            except (TlsError, OSError):
+                self.settings = before
+                raise
+        await self.rules.refresh()
+        return []
+
+    def drain(self, grace: float) -> None:
+        """Begin to stop."""
+        if self.stop_event is not None:
+            self.stop_event.set()
+
+    def _volumes_changed(self) -> None:
+        self.volumes.update(self.directory.list_volumes())
