@@ -3,23 +3,31 @@
 `Directory` is the store, `Authenticator` the check. Only the supervisor changes the store; workers read it.
 """
 
+from gatepost.directory.auth import Authenticator, AuthResult
 from gatepost.directory.errors import AlreadyExists, ConflictInUse, DirectoryError, EtagMismatch, InvalidValue, NotFound, SchemaTooNew
+from gatepost.directory.sasl import Challenge, Failure, SaslExchange, Success
 from gatepost.directory.store import Directory
 from gatepost.directory.values import Credentials, RuleVersion, StoredHandler, StoredRule, Token, User, Volume
 
 __all__ = [
     "AlreadyExists",
+    "AuthResult",
+    "Authenticator",
+    "Challenge",
     "ConflictInUse",
     "Credentials",
     "Directory",
     "DirectoryError",
     "EtagMismatch",
+    "Failure",
     "InvalidValue",
     "NotFound",
     "RuleVersion",
+    "SaslExchange",
     "SchemaTooNew",
     "StoredHandler",
     "StoredRule",
+    "Success",
     "Token",
     "User",
     "Volume",

@@ -57,9 +57,13 @@ def verify_password(hashed: str, password: str) -> bool:
         return False
 
 
-def dummy_hash() -> str:
-    """A hash of nobody's password: checked for unknown users, so that they take as long as known ones."""
-    return _HASHER.hash(secrets.token_urlsafe(16))
+NOBODYS_HASH = "$argon2id$v=19$m=19456,t=2,p=1$AR4CcePjcPOa8xR5U1ZJZg$aH+FA6mKj0WUuzPh/1OutfVa08Asi0C8m6vdGZIn6ko"
+"""Of a random password nobody kept, with the parameters above: checked for unknown users, so that they take as long as known ones."""
+
+
+def has_current_parameters(hashed: str) -> bool:
+    """Whether `hashed` was made with the parameters in force."""
+    return not _HASHER.check_needs_rehash(hashed)
 
 
 def scram_keys(password: str) -> ScramKeys:

@@ -21,8 +21,8 @@ from gatepost.routing.model import AddressHandler, DomainRule, HandlerKind, Mail
 _HANDLER_KINDS = {str(kind): kind for kind in HandlerKind}
 _RULE_KINDS = {str(kind): kind for kind in RuleKind}
 _TLS = {str(kind): kind for kind in TlsPolicy}
-MAX_LOOP_CHECKS = 10_000
-"""Forward handlers of one rule that are followed at save time; a loop past that is still found by decide(), as 5.4.6."""
+MAX_TARGET_CHECKS = 10_000
+"""Handlers of one rule whose targets are looked at when it is saved; what slips past that decide() still refuses when mail comes."""
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------
@@ -260,24 +260,25 @@ def _count_users(connection: Connection, domains: list[str]) -> int:
 def _check_handlers(connection: Connection, rule: DomainRule, new: tuple[AddressHandler, ...], prefix: str) -> None:
     """Mailbox handlers must name a user; forwards must end. Runs after the change, inside its transaction, so that a refusal undoes it."""
     world = RuleSet(0, _StoredRules(connection), _StoredMailboxes(connection))
-    checks = 0
-    for n, value in enumerate(new):
+    for n, value in enumerate(new[:MAX_TARGET_CHECKS]):
         field = f"{prefix.format(n)}targets"
         if value.kind is HandlerKind.MAILBOX and value.targets and value.targets[0] not in world.mailboxes:
             raise InvalidValue(field, f"{value.targets[0]} is not a user")
-        if value.kind is HandlerKind.FORWARD and checks < MAX_LOOP_CHECKS:
-            checks += 1
-            _check_ends(world, rule.domain, value, field)
+        if value.kind in (HandlerKind.FORWARD, HandlerKind.COPY):
+            _check_targets(world, rule.domain, value, field)
 
 
-def _check_ends(world: RuleSet, domain: str, value: AddressHandler, field: str) -> None:
-    """Ask decide() itself where the forward leads."""
-    exact = "*" not in value.pattern and "*" not in domain
-    for address in (f"{value.pattern}@{domain}",) if exact else value.targets:
+def _check_targets(world: RuleSet, domain: str, value: AddressHandler, field: str) -> None:
+    """Ask decide() itself: each target must be deliverable now, and a forward must not come back to where it began."""
+    origin = f"{value.pattern}@{domain}"
+    asked = (*value.targets, origin) if "*" not in origin and value.kind is HandlerKind.FORWARD else value.targets
+    for address in asked:
         decision = decide(world, Question("", address, True))
         if decision.reply == LOOP:
             path = next((step.detail for step in decision.trace if step.step == "loop"), address)
             raise InvalidValue(field, f"forwards in a loop: {path}; to keep mail and pass it on, use a copy handler")
+        if decision.reply is not None:
+            raise InvalidValue(field, f"mail to {address} would be refused: {decision.reply.text}")
 
 
 class _StoredRules(Mapping[str, DomainRule]):

@@ -114,7 +114,7 @@ class Directory:
             return users.get_user(connection, address)
 
     def list_users(self, domain: str | None = None) -> list[User]:
-        """Users by domain and address."""
+        """Users by address; of one domain, or all."""
         with self._database.read() as connection:
             return users.list_users(connection, domain)
 
@@ -170,8 +170,8 @@ class Directory:
         with self._database.read() as connection:
             return tokens.list_tokens(connection)
 
-    def revoke_token(self, name: str, *, author: str = "") -> None:
-        """Raises NotFound."""
+    def revoke_token(self, name: str, *, author: str) -> None:
+        """End a token at once. Raises NotFound. Who did it stands in the audit log, not here: the row is gone."""
         with self._database.write() as connection:
             tokens.revoke_token(connection, name)
 

@@ -4,6 +4,7 @@ Invariants: a user's domain has a hosted rule when the user is added; a mailbox 
 the transaction begins, so that nobody waits for argon2 with the database locked. Fails with the errors of errors.py.
 """
 
+import os
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -75,7 +76,7 @@ def get_user(connection: Connection, address: str) -> User:
 
 def list_users(connection: Connection, domain: str | None) -> list[User]:
     """Users by address; of one domain, or all."""
-    query = select(users).order_by(users.c.domain, users.c.address)
+    query = select(users).order_by(users.c.address)
     if domain:
         query = query.where(users.c.domain == validation.domain_name(domain))
     return [_user(row) for row in connection.execute(query)]
@@ -146,6 +147,8 @@ def add_volume(connection: Connection, base: Path, name: str, path: str, author:
         Path(place).mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise InvalidValue("path", f"{place} cannot be made: {error.strerror}") from None
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise InvalidValue("path", f"{place} cannot be written to")
     connection.execute(insert(volumes).values(name=name, path=place, created_at=now_us()))
     versions.record(connection, author, f"add volume {name}", "volume", name, None, {"path": place})
     return Volume(name, place)

@@ -120,7 +120,7 @@ def _check_next_hop(rule: DomainRule, kind: RuleKind, tls: TlsPolicy) -> None:
     if rule.implicit_tls and tls is TlsPolicy.NONE:
         raise InvalidValue("implicit_tls", "TLS from the first octet and TLS policy none exclude each other")
     if bool(rule.username) != bool(rule.password_ref):
-        missing = "password_ref" if rule.username else "username"
+        missing = "password" if rule.username else "username"
         raise InvalidValue(missing, "user name and password go together")
     if rule.password_ref:
         secret_ref(rule.password_ref)

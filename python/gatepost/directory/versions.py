@@ -26,9 +26,7 @@ def record(connection: Connection, author: str, comment: str, subject: str, key:
     )
     assert result.inserted_primary_key is not None  # SQLite always tells it
     version = int(result.inserted_primary_key[0])
-    connection.execute(
-        insert(rule_changes).values(version=version, subject=subject, key=key, before=_encode(before), after=_encode(after))
-    )
+    connection.execute(insert(rule_changes).values(version=version, subject=subject, key=key, before=_encode(before), after=_encode(after)))
     connection.execute(delete(rule_versions).where(rule_versions.c.version <= version - KEEP))
     return version
 
