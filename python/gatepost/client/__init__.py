@@ -1,0 +1,107 @@
+"""The typed asynchronous SDK of the Gatepost API.
+
+    async with GatepostClient("/var/lib/gatepost") as client:
+        async for message in client.queue.list(QueueFilter(held=True)):
+            await client.queue.release(message.id)
+
+Imports nothing of the server. The command line is its first user; docs/api.md describes the API itself.
+"""
+
+import os
+from types import TracebackType
+from typing import Self
+
+from gatepost.client.connection import DEFAULT_TIMEOUT, Connection, Target, data_directory, find_target
+from gatepost.client.directory import Directory, Mailboxes
+from gatepost.client.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    DeadlineError,
+    EtagMismatchError,
+    GatepostError,
+    InUseError,
+    InvalidRequestError,
+    NotFoundError,
+    NotRunningError,
+    PermissionDeniedError,
+    RefusedError,
+    ServerError,
+    ServerRefusedError,
+    UnauthenticatedError,
+    UnavailableError,
+)
+from gatepost.client.queue import ALL, Queue, Selection
+from gatepost.client.rules import Rules
+from gatepost.client.server import Server
+from gatepost.client.values import DomainRule, Gateway, Handler, QueueFilter, Route
+
+
+class GatepostClient:
+    """A connection to one server; use it as an asynchronous context manager.
+
+    `server` is a data directory on this machine, or a Target (find_target makes one for TCP, with token and CA). None: GATEPOST_SERVER,
+    GATEPOST_DATA or ./var decide. `timeout` is the deadline of each call in seconds; bulk calls and bodies have longer ones of their own.
+    Entering raises NotRunningError when there is no socket; calls raise it when nobody answers.
+    """
+
+    queue: Queue
+    rules: Rules
+    directory: Directory
+    mailboxes: Mailboxes
+    server: Server
+
+    def __init__(self, server: str | os.PathLike[str] | Target | None = None, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+        self._target = server if isinstance(server, Target) else None
+        self._data = None if isinstance(server, Target) else server
+        self._timeout = timeout
+        self._connection: Connection | None = None
+
+    @property
+    def address(self) -> str:
+        """'unix:PATH' or 'host:port', once connected."""
+        return self._connection.address if self._connection else ""
+
+    async def __aenter__(self) -> Self:
+        self._connection = Connection(self._target or find_target(self._data), self._timeout)
+        self.queue = Queue(self._connection)
+        self.rules = Rules(self._connection)
+        self.directory = Directory(self._connection)
+        self.mailboxes = Mailboxes(self._connection)
+        self.server = Server(self._connection)
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._connection is not None:
+            await self._connection.close()
+            self._connection = None
+
+
+__all__ = [
+    "ALL",
+    "AlreadyExistsError",
+    "ConflictError",
+    "DeadlineError",
+    "DomainRule",
+    "EtagMismatchError",
+    "GatepostClient",
+    "GatepostError",
+    "Gateway",
+    "Handler",
+    "InUseError",
+    "InvalidRequestError",
+    "NotFoundError",
+    "NotRunningError",
+    "PermissionDeniedError",
+    "QueueFilter",
+    "RefusedError",
+    "Route",
+    "Rules",
+    "Selection",
+    "ServerError",
+    "ServerRefusedError",
+    "Target",
+    "UnauthenticatedError",
+    "UnavailableError",
+    "data_directory",
+    "find_target",
+]

@@ -151,7 +151,7 @@ class DomainRule(_message.Message):
     text: _builtins.str
     """For reject: the text of the reply."""
     accept_untrusted: _builtins.bool
-    """For mx and for a gateway on '*': take mail from senders that are not trusted as well. Dangerous: makes an open relay for these domains."""
+    """For mx: take mail from senders that are not trusted as well, which makes an open relay for these domains. Refused for '*'."""
     etag: _builtins.str
     """Output only."""
     @_builtins.property
