@@ -7,7 +7,6 @@ profiles have no room for data with success), and a login ends in a `MailStore`.
 
 from dataclasses import dataclass
 
-from gatepost.directory import Authenticator, SaslExchange
 from gatepost.directory import Challenge as SaslChallenge
 from gatepost.directory import Failure as SaslFailure
 from gatepost.native import CoreError
@@ -47,15 +46,16 @@ def plain_text_allowed(context: ServerContext, *, tls: bool) -> bool:
 
 def mechanisms(context: ServerContext, *, tls: bool) -> tuple[str, ...]:
     """SASL mechanisms to offer."""
-    offered = context.auth.mechanisms(tls)
-    return offered if plain_text_allowed(context, tls=tls) else tuple(name for name in offered if name not in _PLAIN_TEXT)
+    allowed = plain_text_allowed(context, tls=tls)
+    offered = context.auth.mechanisms(allowed)
+    return offered if allowed else tuple(name for name in offered if name not in _PLAIN_TEXT)
 
 
 async def check_password(context: ServerContext, user: str, password: str, client: str) -> LoggedIn | Refused:
     """USER/PASS and LOGIN."""
     result = await context.auth.verify_plain(user, password, client)
     if not result.user:
-        return Refused("Login failed", result.temporary)
+        return Refused(result.reason.capitalize(), result.temporary)
     return await _open(context, result.user)
 
 
@@ -65,9 +65,8 @@ class SaslLogin:
     __slots__ = ("_context", "_exchange", "_user")
 
     def __init__(self, context: ServerContext, mechanism: str, *, tls: bool, client: str) -> None:
-        auth: Authenticator = context.auth
         self._context = context
-        self._exchange: SaslExchange = auth.sasl(mechanism, tls=tls, channel=client)
+        self._exchange = context.auth.sasl(mechanism, tls=plain_text_allowed(context, tls=tls), channel=client)
         self._user = ""
 
     async def step(self, response: bytes | None) -> LoggedIn | Refused | Challenge:
@@ -78,7 +77,7 @@ class SaslLogin:
         if isinstance(outcome, SaslChallenge):
             return Challenge(outcome.data)
         if isinstance(outcome, SaslFailure):
-            return Refused("Login failed", outcome.temporary)
+            return Refused(outcome.reason.capitalize(), outcome.temporary)
         if outcome.final:
             self._user = outcome.user
             return Challenge(outcome.final)
