@@ -52,9 +52,11 @@ def _networks(value: Any) -> Any:
         raise ValueError("must be a list of networks such as 10.0.0.0/8 or ::1/128")
     for item in listed:
         try:
-            ipaddress.ip_network(item, strict=True)
+            network = ipaddress.ip_network(item, strict=True)
         except ValueError as error:
             raise ValueError(f"{item!r} is not a network: {error}") from None
+        if network.prefixlen == 0:
+            raise ValueError(f"{item!r} is everybody, which would make this server an open relay")
     return tuple(listed)
 
 

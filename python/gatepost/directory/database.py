@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, insert, select, update
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, insert, select, update
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from gatepost.directory.clock import now_us
@@ -38,7 +38,7 @@ class Database:
                 self._migrate()
             else:
                 self._check()
-        except (DatabaseError, OSError) as error:
+        except (SQLAlchemyError, OSError) as error:
             raise DirectoryError(f"{path}: {_plain(error)}") from error
 
     @contextlib.contextmanager
@@ -62,7 +62,7 @@ class Database:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except DatabaseError as error:
+        except SQLAlchemyError as error:
             raise DirectoryError(f"{self.path}: {_plain(error)}") from error
 
     def close(self) -> None:
@@ -156,7 +156,7 @@ def bump_revision(connection: Connection) -> int:
 
 def _engine(path: Path, *, writable: bool) -> Engine:
     engine = create_engine(
-        f"sqlite:///{path}",
+        URL.create("sqlite", database=str(path)),  # not a text: a path may hold any character
         poolclass=QueuePool,
         pool_size=POOL_SIZE,
         max_overflow=4,

@@ -161,13 +161,14 @@ def delete_rule(connection: Connection, domain: str, *, etag: str | None, force:
     row = _row(connection, validation.rule_domain(domain))
     _check_etag(row, etag)
     stored = _rule(row, tuple(_handlers(connection, row.id)))
-    orphans = _domains_decided_by(connection, row.domain)
+    decided = _domains_decided_by(connection, row.domain)
+    connection.execute(delete(domain_rules).where(domain_rules.c.id == row.id))
+    orphans = [domain for domain in decided if not _is_hosted(connection, domain)]
     count = _count_users(connection, orphans)
     if count and not force:
         raise ConflictInUse(f"{row.domain} has {count} user{'s' if count > 1 else ''}; remove them first, or force")
     for start in range(0, len(orphans), 500):
         connection.execute(delete(users).where(users.c.domain.in_(orphans[start : start + 500])))
-    connection.execute(delete(domain_rules).where(domain_rules.c.id == row.id))
     note = f" and {count} users" if count else ""
     versions.record(connection, author, f"remove rule {row.domain}{note}", "rule", row.domain, _content(stored), None)
 
@@ -244,6 +245,11 @@ def _domains_decided_by(connection: Connection, rule_domain: str) -> list[str]:
         if rule is not None and rule.domain == rule_domain:
             decided.append(domain)
     return decided
+
+
+def _is_hosted(connection: Connection, domain: str) -> bool:
+    rule = find_rule(connection, domain)
+    return rule is not None and rule.kind is RuleKind.HOSTED
 
 
 def _count_users(connection: Connection, domains: list[str]) -> int:
