@@ -158,11 +158,11 @@ def test_an_unending_line_is_not_kept() -> None:
     )
 )
 def test_any_octets_are_answered_the_same_whatever_their_chunking(words: list[bytes]) -> None:
-    class Any_(Driver):
+    class NoLogin(Driver):
         def sasl(self, response: bytes | None) -> None:
             self.sent += (self.machine.challenged(b"") if response is None else self.machine.refused("AUTH", "no")).data
 
-    whole, single = Any_(), Any_()
+    whole, single = NoLogin(), NoLogin()
     data = b"".join(words)
     whole.feed(data)
     for octet in data:
