@@ -37,10 +37,12 @@ _OPENINGS = {
 
 def build_report(report: Report) -> bytes:
     """The whole DSN message, with header, ready to be queued with a null reverse-path."""
-    boundary = f"=_{report.key}"
     parts = [_text_part(report), _status_part(report)]
     if report.original:
         parts.append(_original_part(report))
+    boundary = f"=_{report.key}"
+    while any(f"--{boundary}".encode() in part for part in parts):
+        boundary += "_"
     body = b"".join(b"--" + boundary.encode() + b"\r\n" + part + b"\r\n" for part in parts)
     return _header(report, boundary) + b"\r\n" + body + b"--" + boundary.encode() + b"--\r\n"
 
