@@ -1,0 +1,79 @@
+//! IMAP APPEND: one message fed in pieces, stored with flags and a given date.
+
+use std::sync::Arc;
+
+use rusqlite::TransactionBehavior;
+
+use crate::apply::Apply;
+use crate::error::{Result, StoreError};
+use crate::flights::Flight;
+use crate::id::{Id, new_id};
+use crate::info;
+use crate::records::{Flags, MessageHead, delivery_key};
+use crate::sink::Sink;
+use crate::volume::Volume;
+
+/// One append under way. Dropping it before `commit` aborts it.
+pub struct Appender {
+    volume: Arc<Volume>,
+    head: MessageHead,
+    sink: Option<Sink>,
+    flight: Flight,
+    /// The record may be in the log but is not in the index: the flight must stay open for replay.
+    uncertain: bool,
+}
+
+impl Appender {
+    /// Begin an append to `folder`.
+    pub fn new(volume: &Arc<Volume>, folder: &Id, flags: Flags, date: i64) -> Result<Self> {
+        let info = volume.folder_by_id(folder)?;
+        let msg = new_id();
+        let head = MessageHead {
+            key: delivery_key(&msg, -1),
+            msg,
+            mailbox: info.mailbox,
+            folder: *folder,
+            date,
+            octets: 0,
+            flags,
+            chunks: Vec::new(),
+        };
+        let flight = volume.flights.begin(&volume.log);
+        Ok(Self { sink: Some(Sink::new(volume)), volume: Arc::clone(volume), head, flight, uncertain: false })
+    }
+
+    /// The next octets. After an error only dropping is left.
+    pub fn feed(&mut self, data: &[u8]) -> Result<()> {
+        self.volume.check_open()?;
+        self.sink.as_mut().ok_or(StoreError::Closed)?.push(&self.volume, data)
+    }
+
+    /// Store it: (UIDVALIDITY, UID). Durable on return.
+    pub fn commit(&mut self) -> Result<(i64, i64)> {
+        let sink = self.sink.take().ok_or(StoreError::Closed)?;
+        if sink.octets() == 0 {
+            return Err(StoreError::Invalid("empty message".into()));
+        }
+        self.uncertain = true;
+        let at = sink.finish(&self.volume, &mut self.head)?;
+        self.volume.log.sync()?;
+        let mut db = self.volume.writer.lock();
+        let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let validity = info::folder_by_id(&transaction, &self.head.folder)?.uid_validity;
+        let mut apply = Apply::new(&transaction)?;
+        let placed = apply.deliver(&self.head, &self.volume.stream, at)?;
+        self.volume.settle(&mut apply, &self.flight, false)?;
+        apply.finish()?;
+        transaction.commit()?;
+        self.uncertain = false;
+        Ok((validity, placed.map_or(0, |(_, uid)| uid)))
+    }
+}
+
+impl Drop for Appender {
+    fn drop(&mut self) {
+        if !self.uncertain {
+            self.volume.flights.end(&self.flight);
+        }
+    }
+}

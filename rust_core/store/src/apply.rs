@@ -1,0 +1,432 @@
+//! The one place that changes the index: the effects of operations and deliveries, live and at replay alike.
+//!
+//! An [`Apply`] lives as long as one SQLite write transaction and gives everything in it one modseq. Effects are idempotent and lenient:
+//! what they speak of may be gone already when a log tail is replayed. Sums per folder and segment are written once, by `finish`.
+
+use std::collections::HashMap;
+
+use gatepost_log::Loc;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use crate::error::Result;
+use crate::id::{Id, hex, new_id, now_us};
+use crate::names;
+use crate::records::{Flags, MessageHead, Op, Row, SEEN};
+use crate::schema;
+
+/// Distance by which UIDs jump on folders where records had to be applied anew after the machine went down: the lost part of the
+/// index may have given out UIDs that clients have seen.
+pub const UID_JUMP: i64 = 10_000;
+/// Expunged UIDs remembered per folder.
+const TOMBSTONES: i64 = 10_000;
+
+#[derive(Default)]
+struct Delta {
+    uid_next: Option<i64>,
+    messages: i64,
+    unseen: i64,
+    octets: i64,
+    expunged: i64,
+}
+
+/// One transaction on the index.
+pub struct Apply<'a> {
+    db: &'a Connection,
+    /// The modseq of everything done here.
+    pub modseq: i64,
+    /// UIDs jump (replay after a reboot).
+    pub jump: bool,
+    folders: HashMap<i64, Delta>,
+    segments: HashMap<(i64, u32), i64>,
+    streams: HashMap<String, i64>,
+    folder_keys: HashMap<Id, Option<i64>>,
+}
+
+/// A row of `message` as effects need it.
+struct Found {
+    folder: i64,
+    uid: i64,
+    stream: i64,
+    first_segment: u32,
+    at: Loc,
+    octets: i64,
+    flags: Flags,
+}
+
+impl<'a> Apply<'a> {
+    /// Within a write transaction on `db`.
+    pub fn new(db: &'a Connection) -> Result<Self> {
+        let modseq = schema::meta(db, "modseq")?.unwrap_or(0) + 1;
+        Ok(Self {
+            db,
+            modseq,
+            jump: false,
+            folders: HashMap::new(),
+            segments: HashMap::new(),
+            streams: HashMap::new(),
+            folder_keys: HashMap::new(),
+        })
+    }
+
+    /// The connection, for reading what the transaction sees.
+    pub fn db(&self) -> &'a Connection {
+        self.db
+    }
+
+    /// Write the sums. The caller commits.
+    pub fn finish(self) -> Result<()> {
+        let mut update = self.db.prepare_cached(
+            "UPDATE folder SET uid_next = coalesce(?2, uid_next), messages = messages + ?3, unseen = unseen + ?4,
+             octets = octets + ?5, modseq = ?6 WHERE key = ?1",
+        )?;
+        for (key, d) in &self.folders {
+            update.execute(params![key, d.uid_next, d.messages, d.unseen, d.octets, self.modseq])?;
+            if d.expunged > 0 {
+                self.prune_tombstones(*key)?;
+            }
+        }
+        let mut live = self.db.prepare_cached(
+            "INSERT INTO segment (stream, segment, live) VALUES (?1, ?2, ?3)
+             ON CONFLICT (stream, segment) DO UPDATE SET live = live + ?3",
+        )?;
+        for ((stream, segment), change) in self.segments.iter().filter(|(_, change)| **change != 0) {
+            live.execute(params![stream, segment, change])?;
+        }
+        schema::set_meta(self.db, "modseq", self.modseq)
+    }
+
+    /// Numeric id of a stream.
+    pub fn stream(&mut self, name: &str) -> Result<i64> {
+        if let Some(&id) = self.streams.get(name) {
+            return Ok(id);
+        }
+        self.db.prepare_cached("INSERT OR IGNORE INTO stream (name) VALUES (?1)")?.execute([name])?;
+        let id = self.db.prepare_cached("SELECT id FROM stream WHERE name = ?1")?.query_row([name], |r| r.get(0))?;
+        self.streams.insert(name.to_owned(), id);
+        Ok(id)
+    }
+
+    /// Note how far a stream is applied.
+    pub fn applied(&mut self, stream: i64, upto: Loc, ops: bool) -> Result<()> {
+        let modseq = if ops { self.modseq } else { 0 };
+        self.db
+            .prepare_cached("UPDATE stream SET applied = max(applied, ?2), ops_modseq = max(ops_modseq, ?3) WHERE id = ?1")?
+            .execute(params![stream, upto.pack().cast_signed(), modseq])?;
+        Ok(())
+    }
+
+    /// A delivered or appended message. `None` when its key is known: it was stored before.
+    pub fn deliver(&mut self, head: &MessageHead, stream: &str, at: Loc) -> Result<Option<(i64, i64)>> {
+        if self.db.prepare_cached("INSERT OR IGNORE INTO delivery (key) VALUES (?1)")?.execute([&head.key[..]])? == 0 {
+            return Ok(None);
+        }
+        let folder = match self.folder_key(&head.folder)? {
+            Some(key) => key,
+            None => self.inbox(&head.mailbox)?,
+        };
+        let row = Row {
+            msg: head.msg,
+            email: head.msg,
+            stream: stream.to_owned(),
+            first_segment: head.first_segment(at),
+            at,
+            octets: head.octets,
+            date: head.date,
+            flags: head.flags.clone(),
+        };
+        let uid = self.insert(folder, &row)?;
+        Ok(Some((folder, uid)))
+    }
+
+    /// Do one effect.
+    pub fn op(&mut self, op: &Op) -> Result<()> {
+        match op {
+            Op::CreateFolder { mailbox, folder, name, special, subscribed } => {
+                self.create_folder(mailbox, folder, name, special, *subscribed)
+            }
+            Op::Rename { folder, name } => self.rename(folder, name),
+            Op::DeleteFolder { folder } => self.delete_folder(folder),
+            Op::Subscribe { folder, subscribed } => self.subscribe(folder, *subscribed),
+            Op::SetFlags { msg, flags } => self.set_flags(msg, flags),
+            Op::Expunge { msg } => self.expunge(msg),
+            Op::Insert { folder, row } => self.insert_op(folder, row),
+            Op::DeleteMailbox { mailbox } => self.delete_mailbox(mailbox),
+        }
+    }
+
+    /// Key of a folder by id.
+    pub fn folder_key(&mut self, id: &Id) -> Result<Option<i64>> {
+        if let Some(known) = self.folder_keys.get(id) {
+            return Ok(*known);
+        }
+        let found = self.db.prepare_cached("SELECT key FROM folder WHERE id = ?1")?.query_row([&id[..]], |r| r.get(0)).optional()?;
+        self.folder_keys.insert(*id, found);
+        Ok(found)
+    }
+
+    fn touch(&mut self, folder: i64) -> &mut Delta {
+        self.folders.entry(folder).or_default()
+    }
+
+    fn next_uid(&mut self, folder: i64) -> Result<i64> {
+        let next = match self.folders.get(&folder).and_then(|d| d.uid_next) {
+            Some(next) => next,
+            None => {
+                let stored: i64 =
+                    self.db.prepare_cached("SELECT uid_next FROM folder WHERE key = ?1")?.query_row([folder], |r| r.get(0))?;
+                stored + if self.jump { UID_JUMP } else { 0 }
+            }
+        };
+        self.touch(folder).uid_next = Some(next + 1);
+        Ok(next)
+    }
+
+    fn count_segments(&mut self, stream: i64, first: u32, last: u32, change: i64) {
+        for segment in first..=last {
+            *self.segments.entry((stream, segment)).or_default() += change;
+        }
+    }
+
+    fn insert(&mut self, folder: i64, row: &Row) -> Result<i64> {
+        let uid = self.next_uid(folder)?;
+        let stream = self.stream(&row.stream)?;
+        self.db
+            .prepare_cached(
+                "INSERT INTO message (folder, uid, msg, email, stream, first_segment, at, octets, date, modseq, flags, keywords)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+            )?
+            .execute(params![
+                folder,
+                uid,
+                &row.msg[..],
+                &row.email[..],
+                stream,
+                row.first_segment,
+                row.at.pack().cast_signed(),
+                row.octets.cast_signed(),
+                row.date,
+                self.modseq,
+                row.flags.bits,
+                row.flags.keywords
+            ])?;
+        self.count_segments(stream, row.first_segment, row.at.segment, 1);
+        let delta = self.touch(folder);
+        delta.messages += 1;
+        delta.octets += row.octets.cast_signed();
+        delta.unseen += i64::from(row.flags.bits & SEEN == 0);
+        Ok(uid)
+    }
+
+    fn insert_op(&mut self, folder: &Id, row: &Row) -> Result<()> {
+        if let Some(key) = self.folder_key(folder)?
+            && self.find(&row.msg)?.is_none()
+        {
+            self.insert(key, row)?;
+        }
+        Ok(())
+    }
+
+    fn find(&self, msg: &Id) -> Result<Option<Found>> {
+        let mut query = self
+            .db
+            .prepare_cached("SELECT folder, uid, stream, first_segment, at, octets, flags, keywords FROM message WHERE msg = ?1")?;
+        let row = query.query_row([&msg[..]], |r| {
+            Ok(Found {
+                folder: r.get(0)?,
+                uid: r.get(1)?,
+                stream: r.get(2)?,
+                first_segment: r.get(3)?,
+                at: Loc::unpack(r.get::<_, i64>(4)?.cast_unsigned()),
+                octets: r.get(5)?,
+                flags: Flags { bits: r.get(6)?, keywords: r.get(7)? },
+            })
+        });
+        Ok(row.optional()?)
+    }
+
+    fn set_flags(&mut self, msg: &Id, flags: &Flags) -> Result<()> {
+        let Some(found) = self.find(msg)? else { return Ok(()) };
+        if found.flags == *flags {
+            return Ok(());
+        }
+        self.db
+            .prepare_cached("UPDATE message SET flags = ?3, keywords = ?4, modseq = ?5 WHERE folder = ?1 AND uid = ?2")?
+            .execute(params![found.folder, found.uid, flags.bits, flags.keywords, self.modseq])?;
+        let change = i64::from(flags.bits & SEEN == 0) - i64::from(found.flags.bits & SEEN == 0);
+        self.touch(found.folder).unseen += change;
+        Ok(())
+    }
+
+    fn expunge(&mut self, msg: &Id) -> Result<()> {
+        let Some(found) = self.find(msg)? else { return Ok(()) };
+        self.db
+            .prepare_cached("DELETE FROM message WHERE folder = ?1 AND uid = ?2")?
+            .execute(params![found.folder, found.uid])?;
+        self.db
+            .prepare_cached("INSERT OR IGNORE INTO tombstone (folder, modseq, uid) VALUES (?1, ?2, ?3)")?
+            .execute(params![found.folder, self.modseq, found.uid])?;
+        self.count_segments(found.stream, found.first_segment, found.at.segment, -1);
+        let delta = self.touch(found.folder);
+        delta.messages -= 1;
+        delta.octets -= found.octets;
+        delta.unseen -= i64::from(found.flags.bits & SEEN == 0);
+        delta.expunged += 1;
+        Ok(())
+    }
+
+    /// Keep the newest tombstones; `changes` falls back to all known gaps for anything older than the floor.
+    fn prune_tombstones(&self, folder: i64) -> Result<()> {
+        let limit: Option<i64> = self
+            .db
+            .prepare_cached("SELECT modseq FROM tombstone WHERE folder = ?1 ORDER BY modseq DESC, uid DESC LIMIT 1 OFFSET ?2")?
+            .query_row(params![folder, TOMBSTONES], |r| r.get(0))
+            .optional()?;
+        if let Some(floor) = limit {
+            self.db.prepare_cached("DELETE FROM tombstone WHERE folder = ?1 AND modseq <= ?2")?.execute([folder, floor])?;
+            self.db.prepare_cached("UPDATE folder SET expunge_floor = max(expunge_floor, ?2) WHERE key = ?1")?.execute([folder, floor])?;
+        }
+        Ok(())
+    }
+
+    /// INBOX of a mailbox; the mailbox is made when it is gone, since what must be stored has been acknowledged.
+    fn inbox(&mut self, mailbox: &Id) -> Result<i64> {
+        if let Some(key) = self.key_of_name(mailbox, "INBOX")? {
+            return Ok(key);
+        }
+        self.create_folder(mailbox, &new_id(), "INBOX", "", true)?;
+        Ok(self.key_of_name(mailbox, "INBOX")?.unwrap_or(0))
+    }
+
+    fn key_of_name(&self, mailbox: &Id, name: &str) -> Result<Option<i64>> {
+        let mut query = self.db.prepare_cached("SELECT key FROM folder WHERE mailbox = ?1 AND name = ?2")?;
+        Ok(query.query_row(params![&mailbox[..], name], |r| r.get(0)).optional()?)
+    }
+
+    fn create_folder(&mut self, mailbox: &Id, folder: &Id, name: &str, special: &str, subscribed: bool) -> Result<()> {
+        // UIDVALIDITY must differ from that of any earlier folder of the name (RFC 3501 2.3.1.1): it only ever grows.
+        let validity = (now_us() / 1_000_000).max(schema::meta(self.db, "uid_validity")?.unwrap_or(0) + 1);
+        let made = self
+            .db
+            .prepare_cached(
+                "INSERT OR IGNORE INTO folder (id, mailbox, name, special, subscribed, uid_validity, modseq)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            )?
+            .execute(params![&folder[..], &mailbox[..], name, special, subscribed, validity, self.modseq])?;
+        if made > 0 {
+            schema::set_meta(self.db, "uid_validity", validity)?;
+            self.folder_keys.insert(*folder, Some(self.db.last_insert_rowid()));
+        } else {
+            // Foreseen by replay: now it gets its name.
+            self.db
+                .prepare_cached("UPDATE OR IGNORE folder SET name = ?2, special = ?3, subscribed = ?4 WHERE id = ?1 AND name = ?5")?
+                .execute(params![&folder[..], name, special, subscribed, nameless(folder)])?;
+        }
+        Ok(())
+    }
+
+    /// Replay: make a folder under a name that no folder can have, so that messages find it before its time comes in the order of operations.
+    pub fn foresee(&mut self, op: &Op) -> Result<()> {
+        if let Op::CreateFolder { mailbox, folder, special, subscribed, .. } = op
+            && self.folder_key(folder)?.is_none()
+        {
+            self.create_folder(mailbox, folder, &nameless(folder), special, *subscribed)?;
+        }
+        Ok(())
+    }
+
+    /// After replay: folders whose name was taken get a name to be found by.
+    pub fn name_the_nameless(&mut self) -> Result<()> {
+        self.db.execute("UPDATE OR IGNORE folder SET name = 'Recovered-' || substr(name, 2) WHERE substr(name, 1, 1) = char(1)", [])?;
+        Ok(())
+    }
+
+    fn rename(&mut self, folder: &Id, name: &str) -> Result<()> {
+        self.db
+            .prepare_cached("UPDATE OR IGNORE folder SET name = ?2, modseq = ?3 WHERE id = ?1")?
+            .execute(params![&folder[..], name, self.modseq])?;
+        Ok(())
+    }
+
+    fn subscribe(&mut self, folder: &Id, subscribed: bool) -> Result<()> {
+        self.db
+            .prepare_cached("UPDATE folder SET subscribed = ?2, modseq = ?3 WHERE id = ?1")?
+            .execute(params![&folder[..], subscribed, self.modseq])?;
+        Ok(())
+    }
+
+    fn delete_folder(&mut self, folder: &Id) -> Result<()> {
+        let Some(key) = self.folder_key(folder)? else { return Ok(()) };
+        let mailbox: Vec<u8> = self.db.prepare_cached("SELECT mailbox FROM folder WHERE key = ?1")?.query_row([key], |r| r.get(0))?;
+        self.rescue(key, &mailbox)?;
+        self.drop_folder(key, folder)
+    }
+
+    /// Messages that were not expunged with their folder are deliveries that raced with its deletion: they go to INBOX.
+    fn rescue(&mut self, key: i64, mailbox: &[u8]) -> Result<()> {
+        let mut query = self.db.prepare_cached("SELECT uid, octets, flags FROM message WHERE folder = ?1 ORDER BY uid")?;
+        let left: Vec<(i64, i64, u32)> =
+            query.query_map([key], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?.collect::<rusqlite::Result<_>>()?;
+        if left.is_empty() {
+            return Ok(());
+        }
+        let inbox = self.inbox(mailbox.try_into().unwrap_or(&[0; 16]))?;
+        for (uid, octets, flags) in left {
+            let new = self.next_uid(inbox)?;
+            self.db
+                .prepare_cached("UPDATE message SET folder = ?3, uid = ?4, modseq = ?5 WHERE folder = ?1 AND uid = ?2")?
+                .execute(params![key, uid, inbox, new, self.modseq])?;
+            let delta = self.touch(inbox);
+            delta.messages += 1;
+            delta.octets += octets;
+            delta.unseen += i64::from(flags & SEEN == 0);
+        }
+        Ok(())
+    }
+
+    fn drop_folder(&mut self, key: i64, id: &Id) -> Result<()> {
+        for table in ["tombstone", "folder"] {
+            let column = if table == "folder" { "key" } else { "folder" };
+            self.db.prepare_cached(&format!("DELETE FROM {table} WHERE {column} = ?1"))?.execute([key])?;
+        }
+        self.db
+            .prepare_cached("INSERT OR REPLACE INTO gone_folder (id, modseq) VALUES (?1, ?2)")?
+            .execute(params![&id[..], self.modseq])?;
+        self.folders.remove(&key);
+        self.folder_keys.insert(*id, None);
+        Ok(())
+    }
+
+    fn delete_mailbox(&mut self, mailbox: &Id) -> Result<()> {
+        let mut query = self.db.prepare_cached("SELECT key, id FROM folder WHERE mailbox = ?1")?;
+        let folders: Vec<(i64, Vec<u8>)> =
+            query.query_map([&mailbox[..]], |r| Ok((r.get(0)?, r.get(1)?)))?.collect::<rusqlite::Result<_>>()?;
+        for (key, id) in folders {
+            let mut rows = self.db.prepare_cached("SELECT stream, first_segment, at FROM message WHERE folder = ?1")?;
+            let rows: Vec<(i64, u32, i64)> =
+                rows.query_map([key], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?.collect::<rusqlite::Result<_>>()?;
+            for (stream, first, at) in rows {
+                self.count_segments(stream, first, Loc::unpack(at.cast_unsigned()).segment, -1);
+            }
+            self.db.prepare_cached("DELETE FROM message WHERE folder = ?1")?.execute([key])?;
+            self.drop_folder(key, id.as_slice().try_into().unwrap_or(&[0; 16]))?;
+        }
+        Ok(())
+    }
+}
+
+/// Stands for the name of a folder that replay foresees.
+fn nameless(folder: &Id) -> String {
+    format!("\u{1}{}", hex(folder))
+}
+
+/// The operations that make a new mailbox.
+pub fn new_mailbox(mailbox: &Id) -> Vec<Op> {
+    let folder = |name: &str, special: &str| Op::CreateFolder {
+        mailbox: *mailbox,
+        folder: new_id(),
+        name: name.to_owned(),
+        special: special.to_owned(),
+        subscribed: true,
+    };
+    std::iter::once(folder("INBOX", "")).chain(names::SPECIAL.iter().map(|(name, special)| folder(name, special))).collect()
+}

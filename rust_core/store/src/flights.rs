@@ -1,0 +1,50 @@
+//! What is in the log but not in the index yet. The index notes how far a stream is applied; that mark may pass no record that
+//! is still on its way, or a crash would lose it. A flight is announced before its first append and ends with its commit.
+
+use std::collections::BTreeMap;
+
+use gatepost_log::{Loc, Log};
+use parking_lot::Mutex;
+
+/// Open flights of the own stream, by the place their records are at or behind.
+#[derive(Default)]
+pub struct Flights(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    next: u64,
+    open: BTreeMap<(u64, u64), ()>,
+}
+
+/// One announced flight. It stays open until [`Flights::end`]: a failed one holds the mark back, so that the next open replays it.
+pub struct Flight {
+    key: (u64, u64),
+}
+
+impl Flights {
+    /// Announce appends to `log`.
+    pub fn begin(&self, log: &Log) -> Flight {
+        let mut state = self.0.lock();
+        state.next += 1;
+        let key = (log.tail().pack(), state.next);
+        state.open.insert(key, ());
+        Flight { key }
+    }
+
+    /// How far the stream is applied once `flight` is committed: everything before this place.
+    pub fn applied_without(&self, flight: &Flight, log: &Log) -> Loc {
+        let state = self.0.lock();
+        let first = state.open.keys().find(|k| **k != flight.key);
+        first.map_or_else(|| log.tail(), |(at, _)| Loc::unpack(*at))
+    }
+
+    /// The flight's records are in the index, or it appended none.
+    pub fn end(&self, flight: &Flight) {
+        self.0.lock().open.remove(&flight.key);
+    }
+
+    /// First segment that may hold records of an open flight.
+    pub fn first_segment(&self) -> Option<u32> {
+        self.0.lock().open.keys().next().map(|(at, _)| Loc::unpack(*at).segment)
+    }
+}

@@ -1,0 +1,180 @@
+//! Bringing the index up to date from log tails, and rebuilding it when it is gone.
+//!
+//! Streams are independent logs, so their records are ordered by what they carry: operations by their modseq (assigned under the index's
+//! write lock, so in the order of effects), messages by their ids (by time). Three passes make any interleaving come out right: folders come
+//! into being, messages arrive in them, then operations happen in their order.
+
+use std::path::Path;
+
+use gatepost_log::{Loc, Log, LogError, Options, Prepared};
+use rusqlite::Connection;
+
+use crate::apply::Apply;
+use crate::error::{Result, StoreError};
+use crate::records::{KIND_MESSAGE, KIND_OPS, MessageHead, Op, decode_ops};
+
+/// What opening found and did.
+#[derive(Debug, Default, Clone)]
+pub struct Recovery {
+    /// Messages that log tails brought into the index.
+    pub messages: u64,
+    /// Records read.
+    pub records: u64,
+    /// Octets of unacknowledged writes cut from ends of logs.
+    pub torn_bytes: u64,
+    /// Damaged places, 'stream/file:offset: reason'.
+    pub damaged: Vec<String>,
+    /// Seconds that recovery took.
+    pub seconds: f64,
+    /// The index was rebuilt.
+    pub rebuilt: bool,
+    /// A snapshot of the index was the base of the rebuild.
+    pub snapshot: bool,
+}
+
+/// A stream of which this process holds the lock.
+pub struct Held {
+    pub name: String,
+    pub prepared: Prepared,
+}
+
+struct Arrival {
+    head: MessageHead,
+    stream: usize,
+    at: Loc,
+}
+
+struct Operations {
+    modseq: i64,
+    ops: Vec<Op>,
+}
+
+#[derive(Default)]
+struct Tail {
+    arrivals: Vec<Arrival>,
+    operations: Vec<Operations>,
+    ends: Vec<Loc>,
+}
+
+/// Lock every stream under `root` that nobody holds, `own` among them. Returns the names of those that are held elsewhere too.
+pub fn hold_streams(root: &Path, own: &str, options: &Options) -> Result<(Vec<Held>, Vec<String>)> {
+    let mut names = vec![own.to_owned()];
+    for entry in std::fs::read_dir(root)? {
+        let entry = entry?;
+        if let Some(name) = entry.file_name().to_str().filter(|n| *n != own && entry.path().is_dir()) {
+            names.push(name.to_owned());
+        }
+    }
+    let (mut held, mut busy) = (Vec::new(), Vec::new());
+    for name in names {
+        match Log::prepare(&root.join(&name), options.clone()) {
+            Ok(prepared) => held.push(Held { name, prepared }),
+            Err(LogError::Locked { .. }) if name != own => busy.push(name),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok((held, busy))
+}
+
+/// Read what the index lacks of all held streams and apply it in one transaction.
+pub fn replay(db: &mut Connection, held: &mut [Held], jump: bool, recovery: &mut Recovery) -> Result<()> {
+    let tail = read_tails(db, held, recovery)?;
+    let transaction = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    let mut apply = Apply::new(&transaction)?;
+    apply.jump = jump;
+    let newest = tail.operations.iter().map(|o| o.modseq).max().unwrap_or(0);
+    apply.modseq = apply.modseq.max(newest + 1);
+    arrange(&mut apply, &tail, held, recovery)?;
+    for (stream, end) in held.iter().zip(&tail.ends) {
+        let id = apply.stream(&stream.name)?;
+        apply.applied(id, *end, true)?;
+    }
+    apply.finish()?;
+    transaction.commit()?;
+    Ok(())
+}
+
+fn read_tails(db: &Connection, held: &mut [Held], recovery: &mut Recovery) -> Result<Tail> {
+    let mut tail = Tail::default();
+    for (number, stream) in held.iter_mut().enumerate() {
+        let (applied, ops_modseq) = position(db, &stream.name)?;
+        let last = stream.prepared.segments().last().copied().unwrap_or(0);
+        let mut unknown = Vec::new();
+        let found = stream.prepared.replay(applied, &mut |at, kind, payload| {
+            match kind {
+                KIND_MESSAGE => match MessageHead::decode(payload) {
+                    Some((head, _)) => tail.arrivals.push(Arrival { head, stream: number, at }),
+                    None => unknown.push(format!("{at}: not a message record")),
+                },
+                KIND_OPS => match decode_ops(payload) {
+                    Some((modseq, ops)) if modseq > ops_modseq => tail.operations.push(Operations { modseq, ops }),
+                    Some(_) => {}
+                    None => unknown.push(format!("{at}: not an operation record")),
+                },
+                _ => {}
+            }
+            Ok(())
+        })?;
+        let damaged = found.damaged.iter().map(ToString::to_string).chain(unknown);
+        recovery.damaged.extend(damaged.map(|d| format!("{}/{d}", stream.name)));
+        recovery.records += found.records;
+        recovery.torn_bytes += found.torn_bytes;
+        // Every start of a log begins a segment with a higher number, so nothing will be written before this place.
+        tail.ends.push(Loc { segment: last + 1, offset: 0 });
+    }
+    tail.arrivals.sort_by_key(|a| a.head.msg);
+    tail.operations.sort_by_key(|o| o.modseq);
+    Ok(tail)
+}
+
+fn position(db: &Connection, stream: &str) -> Result<(Loc, i64)> {
+    use rusqlite::OptionalExtension;
+    let mut query = db.prepare_cached("SELECT applied, ops_modseq FROM stream WHERE name = ?1")?;
+    let row = query.query_row([stream], |r| Ok((Loc::unpack(r.get::<_, i64>(0)?.cast_unsigned()), r.get(1)?))).optional()?;
+    Ok(row.unwrap_or((Loc::NONE, 0)))
+}
+
+fn arrange(apply: &mut Apply<'_>, tail: &Tail, held: &[Held], recovery: &mut Recovery) -> Result<()> {
+    for op in tail.operations.iter().flat_map(|o| &o.ops) {
+        apply.foresee(op)?;
+    }
+    for arrival in &tail.arrivals {
+        let stream = &held[arrival.stream].name;
+        recovery.messages += u64::from(apply.deliver(&arrival.head, stream, arrival.at)?.is_some());
+    }
+    for op in tail.operations.iter().flat_map(|o| &o.ops) {
+        apply.op(op)?;
+    }
+    apply.name_the_nameless()
+}
+
+/// Start the index anew from the snapshot, if there is one. UIDs may come out differently, so every folder gets a new UIDVALIDITY.
+pub fn begin_rebuild(dir: &Path, recovery: &mut Recovery) -> Result<()> {
+    for suffix in ["", "-wal", "-shm"] {
+        let path = dir.join(format!("index.db{suffix}"));
+        if let Err(error) = std::fs::remove_file(&path)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            return Err(StoreError::Io(format!("remove {}: {error}", path.display())));
+        }
+    }
+    recovery.rebuilt = true;
+    let snapshot = dir.join("snapshot.db");
+    if snapshot.exists() {
+        // Copied under another name first: a crash in between must not leave half an index.
+        let copy = dir.join("index.db.new");
+        std::fs::copy(&snapshot, &copy)?;
+        std::fs::File::open(&copy)?.sync_all()?;
+        std::fs::rename(&copy, dir.join("index.db"))?;
+        recovery.snapshot = true;
+    }
+    Ok(())
+}
+
+/// After a rebuild: new UIDVALIDITY everywhere.
+pub fn end_rebuild(db: &Connection) -> Result<()> {
+    let now = crate::id::now_us() / 1_000_000;
+    db.execute("UPDATE folder SET uid_validity = max(uid_validity + 1, ?1)", [now])?;
+    let newest: i64 = db.query_row("SELECT coalesce(max(uid_validity), 0) FROM folder", [], |r| r.get(0))?;
+    crate::schema::set_meta(db, "uid_validity", newest)
+}

@@ -1,0 +1,104 @@
+//! A volume with its delivery threads: batches go in by ticket, completions come out behind an eventfd.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+
+use parking_lot::Mutex;
+
+use crate::deliver::{Delivery, Source};
+use crate::error::{Result, StoreError};
+use crate::event::Event;
+use crate::volume::{Volume, VolumeOptions};
+
+/// Threads that carry out deliveries: a large message must not hold up small ones.
+const THREADS: usize = 3;
+
+/// A finished ticket: its number and a result per delivery.
+pub type Completion = (u64, Vec<Result<()>>);
+
+struct Job {
+    ticket: u64,
+    source: Arc<dyn Source>,
+    deliveries: Vec<Delivery>,
+}
+
+struct Out {
+    finished: Mutex<Vec<Completion>>,
+    event: Event,
+}
+
+/// One volume, opened by one process.
+pub struct Store {
+    volume: Arc<Volume>,
+    out: Arc<Out>,
+    jobs: Mutex<Option<Sender<Job>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Store {
+    /// Open or create the volume in `dir`.
+    pub fn open(dir: &Path, options: &VolumeOptions) -> Result<Self> {
+        let volume = Arc::new(Volume::open(dir, options)?);
+        let out = Arc::new(Out { finished: Mutex::new(Vec::new()), event: Event::new()? });
+        let (sender, receiver) = channel();
+        let receiver = Arc::new(Mutex::new(receiver));
+        let mut threads = Vec::with_capacity(THREADS + 1);
+        for number in 0..THREADS {
+            let (volume, out, receiver) = (Arc::clone(&volume), Arc::clone(&out), Arc::clone(&receiver));
+            let thread = std::thread::Builder::new().name(format!("deliver-{number}"));
+            threads.push(thread.spawn(move || work(&volume, &out, &receiver))?);
+        }
+        Ok(Self { volume, out, jobs: Mutex::new(Some(sender)), threads: Mutex::new(threads) })
+    }
+
+    /// The volume, for everything that is not delivery.
+    pub fn volume(&self) -> &Arc<Volume> {
+        &self.volume
+    }
+
+    /// Descriptor that is readable when completions wait.
+    pub fn event_fd(&self) -> i32 {
+        self.out.event.fd()
+    }
+
+    /// Deliver in the background.
+    pub fn deliver(&self, ticket: u64, source: Arc<dyn Source>, deliveries: Vec<Delivery>) -> Result<()> {
+        let jobs = self.jobs.lock();
+        let sender = jobs.as_ref().ok_or(StoreError::Closed)?;
+        sender.send(Job { ticket, source, deliveries }).map_err(|_| StoreError::Closed)
+    }
+
+    /// Drain what is finished.
+    pub fn completions(&self) -> Vec<Completion> {
+        self.out.event.clear();
+        std::mem::take(&mut *self.out.finished.lock())
+    }
+
+    /// Finish what was handed in, then close the volume. Idempotent.
+    pub fn close(&self) -> Result<()> {
+        self.jobs.lock().take();
+        for thread in self.threads.lock().drain(..) {
+            let _ = thread.join();
+        }
+        self.volume.close()
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        let _ = self.close();
+    }
+}
+
+fn work(volume: &Volume, out: &Out, jobs: &Mutex<Receiver<Job>>) {
+    loop {
+        let job = jobs.lock().recv();
+        let Ok(job) = job else { return };
+        let results = volume.deliver(&*job.source, &job.deliveries);
+        drop(job.source);
+        out.finished.lock().push((job.ticket, results));
+        out.event.set();
+    }
+}
