@@ -93,41 +93,40 @@ class SmtpPeer:
     async def _session(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if not await self._say(writer, self._answer("greeting", "", "220 peer.test ESMTP\r\n")):
             return
-        heard: Heard | None = None
-        accepted = 0
+        heard = Heard("")
         encrypted = self.implicit_tls
         while line := await reader.readline():
             command = line.decode("utf-8", "replace").rstrip("\r\n")
             self.commands.append(command)
             verb = command.split(" ")[0].split(":")[0].upper()
-            answer = self._answer(verb, command, self._default(verb, encrypted, accepted))
-            if not await self._say(writer, answer):
+            answer = self._answer(verb, command, self._default(verb, encrypted, len(heard.rcpts)))
+            if not await self._say(writer, answer) or verb == "QUIT":
                 return
-            good = answer[:1] in "23"
-            if verb == "MAIL" and good:
-                heard, accepted = Heard(command), 0
-            elif verb == "RCPT" and good and heard is not None:
-                heard.rcpts.append(command)
-                accepted += 1
-            elif verb in ("RSET", "EHLO", "LHLO"):
-                heard, accepted = None, 0
-            elif verb == "STARTTLS" and good:
-                assert self.tls is not None
+            if verb == "STARTTLS" and answer.startswith("2"):
                 await self._start_tls(writer)
                 encrypted = True
-                self.tls_connections += 1
-            elif verb == "QUIT":
-                return
             elif verb == "DATA" and answer.startswith("354"):
-                data = await self._data(reader)
-                if heard is not None:
-                    heard.data = data
-                for _ in range(accepted if self.lmtp else 1):
-                    if not await self._say(writer, self._answer("end", "", "250 2.0.0 Ok: queued\r\n")):
-                        return
-                if heard is not None and accepted:
-                    self.transactions.append(heard)
-                heard, accepted = None, 0
+                if not await self._end_of_data(reader, writer, heard):
+                    return
+                heard = Heard("")
+            else:
+                heard = self._envelope(heard, verb, command, answer[:1] == "2")
+
+    def _envelope(self, heard: Heard, verb: str, command: str, good: bool) -> Heard:
+        if verb == "MAIL" and good:
+            return Heard(command)
+        if verb == "RCPT" and good and heard.mail:
+            heard.rcpts.append(command)
+        return Heard("") if verb in ("RSET", "EHLO", "LHLO") else heard
+
+    async def _end_of_data(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, heard: Heard) -> bool:
+        heard.data = await self._data(reader)
+        for _ in range(len(heard.rcpts) if self.lmtp else 1):
+            if not await self._say(writer, self._answer("end", "", "250 2.0.0 Ok: queued\r\n")):
+                return False
+        if heard.rcpts:
+            self.transactions.append(heard)
+        return True
 
     async def _start_tls(self, writer: asyncio.StreamWriter) -> None:
         plain = writer.transport
@@ -136,6 +135,7 @@ class SmtpPeer:
         finally:
             if writer.transport is None:  # a failed handshake leaves it so, and the destructor stumbles over that
                 writer._transport = plain  # type: ignore[attr-defined]
+        self.tls_connections += 1
 
     async def _data(self, reader: asyncio.StreamReader) -> bytes:
         lines = []

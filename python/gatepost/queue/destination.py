@@ -51,7 +51,7 @@ class DestinationState:
     def failed(self, started: int, now: int, reason: str, policy: RetryPolicy, rng: random.Random) -> bool:
         """A fault of the destination as a whole. True when that starts (or prolongs) a back-off."""
         self.last_error = reason
-        if self.last_success >= started:
+        if self.last_success and self.last_success >= started:
             # Others get through: we are probably too many. Fewer at once will do.
             self.limit = max(1, self.limit // 2)
             return False
