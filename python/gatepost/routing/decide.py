@@ -6,8 +6,6 @@ trusted leads to a remote destination only if a rule or a handler of the adminis
 The precedence of rules and handlers is the table in docs/rules.md, and tests/corpus/routing holds its cases.
 """
 
-import ipaddress
-
 from gatepost.message.address import Address, AddressError, parse_address
 from gatepost.message.reply import Reply
 from gatepost.routing.index import HandlerIndex, RoutingIndex, index_of
@@ -71,7 +69,7 @@ def _decide(index: RoutingIndex, recipient: str, trusted: bool, delimiter: str) 
 class _Run:
     """One decision being made: the routes and the trace so far. Its methods return the refusing Reply, or None when routes were added."""
 
-    __slots__ = ("delimiter", "done", "index", "routes", "trace")
+    __slots__ = ("delimiter", "done", "index", "routes", "trace", "visits")
 
     def __init__(self, index: RoutingIndex, delimiter: str) -> None:
         self.index = index
@@ -79,6 +77,7 @@ class _Run:
         self.trace: list[TraceStep] = []
         self.routes: list[Route] = []
         self.done: set[str] = set()
+        self.visits = 0
 
     def note(self, step: str, detail: str) -> None:
         if len(self.trace) < MAX_TRACE:
@@ -114,18 +113,20 @@ class _Run:
         if key in chain or len(chain) >= MAX_DEPTH:
             self.note("loop", " → ".join((*chain, key)))
             return LOOP
-        if chain and key in self.done:
+        if key in self.done:
             return None
-        self.done.add(key)
-        if len(self.done) > MAX_EXPANSION:
+        self.visits += 1
+        if self.visits > MAX_EXPANSION:
             return TOO_MANY
-        return self.by_rule(parsed, key, trusted, (*chain, key))
+        reply = self.by_rule(parsed, key, trusted, (*chain, key))
+        if reply is None:
+            self.done.add(key)  # a refusal may depend on the way here, success does not: only that is not worked out twice
+        return reply
 
     def bare_postmaster(self, trusted: bool, chain: tuple[str, ...]) -> Reply | None:
         """RFC 5321 4.5.1: 'postmaster' without a domain is accepted."""
-        mailbox = self.index.any_postmaster()
-        domain = mailbox.address.rpartition("@")[2] if mailbox else self.index.first_hosted_domain()
-        if not domain:
+        domain = self.index.postmaster_domain()
+        if domain is None:
             self.note("address", "postmaster without a domain, and no domain is hosted here")
             return UNKNOWN_USER
         self.note("address", f"postmaster without a domain is taken as postmaster@{domain}")
@@ -137,13 +138,9 @@ class _Run:
         if not trusted:
             return RELAY_DENIED
         default = self.index.default
-        if default is not None and default.kind is not RuleKind.HOSTED and default.kind is not RuleKind.MX:
+        if default is not None and default.kind is not RuleKind.HOSTED:
             return self.carry_out(default, str(address))
-        host = _literal_host(address.domain)
-        if host is None:
-            return BAD_ADDRESS
-        self.note("route", f"by SMTP to {host}")
-        self.routes.append(Route(RouteKind.SMTP, str(address), host=host))
+        self.to_mx(str(address), False)
         return None
 
     def by_rule(self, address: Address, key: str, trusted: bool, chain: tuple[str, ...]) -> Reply | None:
@@ -329,8 +326,11 @@ class _Run:
         )
 
     def to_mx(self, address: str, hold: bool) -> None:
-        self.note("route", f"by SMTP to the mail exchangers of {address.rpartition('@')[2]}{', held' if hold else ''}")
-        self.routes.append(Route(RouteKind.SMTP, address, hold=hold))
+        domain = address.rpartition("@")[2]
+        host = _literal_host(domain)
+        where = host or f"the mail exchangers of {domain}"
+        self.note("route", f"by SMTP to {where}{', held' if hold else ''}")
+        self.routes.append(Route(RouteKind.SMTP, address, host=host, hold=hold))
 
     def hold(self, rule: DomainRule, address: str) -> None:
         """Held, with the route it will take once released: the rule's own host, else the default rule's gateway, else MX."""
@@ -389,12 +389,6 @@ def _mailbox_key(address: str) -> str:
         return ""
 
 
-def _literal_host(domain: str) -> str | None:
-    """The IP address of '[192.0.2.1]' or '[IPv6:2001:db8::1]' (RFC 5321 4.1.3), else None."""
-    inner = domain[1:-1] if domain.endswith("]") else ""
-    try:
-        if inner[:5].lower() == "ipv6:":
-            return str(ipaddress.IPv6Address(inner[5:]))
-        return str(ipaddress.IPv4Address(inner))
-    except ValueError:
-        return None
+def _literal_host(domain: str) -> str:
+    """The IP address of '[192.0.2.1]' or '[IPv6:2001:db8::1]' (RFC 5321 4.1.3), which the parser has checked; '' for a name."""
+    return domain[1:-1].removeprefix("IPv6:") if domain[0] == "[" else ""

@@ -100,10 +100,13 @@ class RoutingIndex:
             self._survey_mailboxes()
         return self._postmasters[0] if self._postmasters else None
 
-    def first_hosted_domain(self) -> str | None:
-        """The first hosted domain by name: where a bare 'postmaster' belongs when no mailbox has that name."""
-        hosted = (d for d, rule in self.rules.items() if rule.kind is RuleKind.HOSTED and "*" not in d)
-        return min(hosted, default=None)
+    def postmaster_domain(self) -> str | None:
+        """Where a bare 'postmaster' belongs: the domain with that mailbox, else the first with users, else the first hosted one."""
+        mailbox = self.any_postmaster()
+        if mailbox is not None:
+            return mailbox.address.rpartition("@")[2]
+        hosted = (domain for domain, rule in self.rules.items() if rule.kind is RuleKind.HOSTED and "*" not in domain)
+        return min(self._first_user or hosted, default=None)
 
     def _survey_mailboxes(self) -> None:
         first: dict[str, Mailbox] = {}
