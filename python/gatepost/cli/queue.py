@@ -1,0 +1,375 @@
+"""`gatepost queue …`: list, look, hold, release, retry, remove, reroute, watch, statistics, destinations."""
+
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gatepost.cli.output import age, clean, human_size, local_time, print_fields, print_json, print_table, shown_ids, to_json, until
+from gatepost.cli.session import USAGE, CommandError, Options, Session, command, confirm, group
+from gatepost.cli.spans import parse_size, parse_span
+
+if TYPE_CHECKING:
+    from gatepost.client import GatepostClient, QueueFilter
+    from gatepost.client.values import BulkResult, MessageDetails, QueueEvent, QueueMessage
+
+app = group("Look at the queue and act on it.")
+
+Dest = Annotated[str, typer.Option("--destination", metavar="GLOB", help="Destination as `queue destinations` shows it")]
+Rcpt = Annotated[str, typer.Option("--recipient", metavar="GLOB", help="A recipient")]
+Domain = Annotated[str, typer.Option("--domain", help="Domain of a recipient")]
+Sender = Annotated[str, typer.Option("--sender", metavar="GLOB", help="Envelope sender; <> is the null sender")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show how many messages are meant")]
+
+FILTER: Options = {
+    "sender": (Sender, ""),
+    "recipient": (Rcpt, ""),
+    "domain": (Domain, ""),
+    "destination": (Dest, ""),
+    "state": (Annotated[str, typer.Option("--state", help="pending, delivered, failed, expired or removed")], ""),
+    "held": (Annotated[bool | None, typer.Option("--held/--not-held", help="Only held ones / only others")], None),
+    "older_than": (Annotated[str, typer.Option("--older-than", metavar="SPAN", help="Received longer ago: 90s, 10m, 2h, 3d")], ""),
+    "newer_than": (Annotated[str, typer.Option("--newer-than", metavar="SPAN", help="Received since")], ""),
+    "min_size": (Annotated[str, typer.Option("--min-size", metavar="SIZE", help="At least: 500, 10K, 5M")], ""),
+    "max_size": (Annotated[str, typer.Option("--max-size", metavar="SIZE", help="At most")], ""),
+    "reply": (Annotated[str, typer.Option("--reply", metavar="TEXT", help="Text in the last reply or reason")], ""),
+}
+SELECTION: Options = {
+    "ids": (Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Ids, or beginnings that fit one message")], None),
+    **FILTER,
+    "all_": (Annotated[bool, typer.Option("--all", help="Every message")], False),
+    "dry_run": (DryRun, False),
+}
+
+
+def _filter(values: dict[str, Any]) -> "QueueFilter | None":
+    """The filter options as a filter, None when there are none. Raises ValueError."""
+    from gatepost.client import QueueFilter
+
+    made = QueueFilter(
+        sender=values["sender"],
+        recipient=values["recipient"],
+        domain=values["domain"],
+        destination=values["destination"],
+        state=values["state"],
+        held=values["held"],
+        older_than=_span(values["older_than"]),
+        newer_than=_span(values["newer_than"]),
+        min_size=parse_size(values["min_size"]) if values["min_size"] else None,
+        max_size=parse_size(values["max_size"]) if values["max_size"] else None,
+        reply_contains=values["reply"],
+    )
+    return None if made == QueueFilter() else made
+
+
+def _span(text: str) -> timedelta | None:
+    return parse_span(text) if text else None
+
+
+@command(app, "list", options=FILTER)
+async def list_(
+    session: Session,
+    options: dict[str, Any],
+    limit: Annotated[int, typer.Option("--limit", min=0, help="At most this many, 0 = all")] = 0,
+) -> None:
+    """List messages, oldest first."""
+    wanted = _filter(options)
+    async with session.client() as client:
+        messages = [message async for message in client.queue.list(wanted, limit=limit or None, page_size=1000)]
+    if session.json:
+        print_json(messages)
+        return
+    _message_table(messages)
+
+
+def _message_table(messages: "list[QueueMessage]") -> None:
+    ids = shown_ids([message.id for message in messages])
+    wide = not sys.stdout.isatty()
+    columns = ["!ID", ">AGE", ">SIZE", "STATE", "SENDER", "RECIPIENT", *(["NEXT", "LAST"] if wide else [])]
+    rows = []
+    for shown, message in zip(ids, messages, strict=True):
+        first = next((one for one in message.recipients if one.state == "PENDING"), message.recipients[0] if message.recipients else None)
+        more = f" +{message.recipient_count - 1}" if message.recipient_count > 1 else ""
+        row = [shown, age(message.received), human_size(message.size), _state(message), message.sender or "<>"]
+        row.append(f"{first.address}{more}" if first else "")
+        if wide:
+            row += [until(first.next_attempt), first.last_reason] if first else ["", ""]
+        rows.append(row)
+    print_table(columns, rows, empty="no messages")
+
+
+def _state(message: "QueueMessage") -> str:
+    if message.held:
+        return "held"
+    if message.in_flight:
+        return "sending"
+    states = {one.state for one in message.recipients}
+    if "PENDING" not in states:
+        return "done"
+    return "deferred" if any(one.attempts and one.state == "PENDING" for one in message.recipients) else "pending"
+
+
+@command(app, "show")
+async def show(session: Session, id_: Annotated[str, typer.Argument(metavar="ID")]) -> None:
+    """Show a message: envelope, recipients, history, header."""
+    async with session.client() as client:
+        details = await client.queue.get(id_)
+    if session.json:
+        print_json({**to_json(details.message), "history": details.history, "headers": details.headers})
+        return
+    _details(details)
+
+
+def _details(details: "MessageDetails") -> None:
+    message, origin = details.message, details.message.origin
+    came = [
+        origin.protocol,
+        origin.client_address,
+        f"HELO {origin.helo}" if origin.helo else "",
+        f"user {origin.user}" if origin.user else "",
+        origin.tls,
+    ]
+    print_fields(
+        [
+            ("id", message.id),
+            ("sender", message.sender or "<>"),
+            ("size", f"{human_size(message.size)} ({message.size} octets)"),
+            ("received", f"{local_time(message.received)} ({age(message.received)} ago)"),
+            ("by", ", ".join(part for part in came if part)),
+            ("envelope id", message.envelope_id),
+            ("held", "yes" if message.held else ""),
+            ("worker", str(message.worker)),
+        ]
+    )
+    print("\nRECIPIENTS")
+    for one in message.recipients:
+        held = ", held" if one.held and one.state == "PENDING" else ""
+        print(f"  {clean(one.address)}  {one.state.lower()}{held}, {one.attempts} attempts{_next(until(one.next_attempt))}")
+        print_fields([("    to", one.destination), ("    last", one.last_reason), ("    reply", _reply(one.last_reply))])
+    print("\nHISTORY")
+    for entry in details.history:
+        who = "" if entry.recipient < 0 else f" #{entry.recipient}"
+        text = " ".join(part for part in (entry.text, _reply(entry.reply)) if part)
+        print(f"  {local_time(entry.time)}  {entry.kind}{who}  {clean(text)}".rstrip())
+    print("\nHEADER")
+    for name, value in details.headers:
+        print(f"  {clean(name)}: {clean(value)}")
+
+
+def _next(text: str) -> str:
+    return f", next {text}" if text else ""
+
+
+def _reply(reply: Any) -> str:
+    if reply is None:
+        return ""
+    host = f" from {reply.host}" if reply.host else ""
+    return " ".join(part for part in (str(reply.code), reply.enhanced, reply.text) if part) + host
+
+
+@command(app, "cat")
+async def cat(session: Session, id_: Annotated[str, typer.Argument(metavar="ID")]) -> None:
+    """Write the message as it is stored to standard output."""
+    async with session.client() as client:
+        async for chunk in client.queue.download(id_):
+            sys.stdout.buffer.write(chunk)
+    sys.stdout.buffer.flush()
+
+
+Call = Callable[["GatepostClient", Any, bool], "Awaitable[BulkResult]"]
+
+
+async def _act(session: Session, word: str, values: dict[str, Any], call: Call, *, ask: bool = False) -> None:
+    """Do something to the messages that ids, filter options or --all mean. Filters and --all are counted first."""
+    from dataclasses import replace
+
+    from gatepost.client import ALL, QueueFilter
+
+    ids, wanted = values["ids"] or [], _filter(values)
+    if sum((bool(ids), wanted is not None, values["all_"])) != 1:
+        raise CommandError(f"give ids, or filter options, or --all: which messages are to be {word}?", USAGE)
+    async with session.client() as client:
+        if ids:
+            result = await call(client, ids, values["dry_run"])
+        else:
+            preview = await call(client, wanted or ALL, True)
+            if not session.json:
+                print(f"{_messages(preview.matched)} selected")
+            if values["dry_run"] or not preview.matched:
+                result = preview
+            else:
+                if ask:
+                    confirm(f"{_messages(preview.matched)} will be {word}.", yes=False)
+                frozen = replace(wanted or QueueFilter(min_size=0), received_before=preview.selected_at)
+                result = await call(client, frozen, False)
+    _report(session, word, result, dry_run=values["dry_run"])
+
+
+def _report(session: Session, word: str, result: "BulkResult", *, dry_run: bool) -> None:
+    for warning in result.warnings:
+        print(f"gatepost: {warning}", file=sys.stderr)
+    if session.json:
+        print_json(result)
+    elif dry_run:
+        print(f"nothing was changed: {_messages(result.matched)} would be {word}")
+    elif result.matched:
+        print(
+            f"{_messages(result.changed)} {word}"
+            + (f", {result.matched - result.changed} unchanged" if result.changed < result.matched else "")
+        )
+
+
+def _messages(count: int) -> str:
+    return "1 message" if count == 1 else f"{count} messages"
+
+
+@command(app, "hold", options=SELECTION)
+async def hold(session: Session, options: dict[str, Any]) -> None:
+    """Stop deliveries of messages until they are released."""
+    await _act(session, "held", options, lambda client, selection, dry: client.queue.hold(selection, dry_run=dry))
+
+
+@command(app, "release", options=SELECTION)
+async def release(session: Session, options: dict[str, Any]) -> None:
+    """Let held messages go on, now."""
+    await _act(session, "released", options, lambda client, selection, dry: client.queue.release(selection, dry_run=dry))
+
+
+@command(app, "retry", options=SELECTION)
+async def retry(session: Session, options: dict[str, Any]) -> None:
+    """Try messages now, whatever their back-off."""
+    await _act(session, "made due now", options, lambda client, selection, dry: client.queue.retry(selection, dry_run=dry))
+
+
+@command(app, "remove", options=SELECTION)
+async def remove(
+    session: Session,
+    options: dict[str, Any],
+    dsn: Annotated[bool, typer.Option("--dsn", help="Tell the senders")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask")] = False,
+) -> None:
+    """Take messages out of the queue for good."""
+
+    async def call(client: "GatepostClient", selection: Any, dry: bool) -> "BulkResult":
+        return await client.queue.remove(selection, send_dsn=dsn, dry_run=dry)
+
+    await _act(session, "removed", options, call, ask=not yes)
+
+
+@command(app, "reroute")
+async def reroute(
+    session: Session,
+    id_: Annotated[str, typer.Argument(metavar="ID")],
+    recipient: Annotated[
+        list[str] | None, typer.Option("--recipient", metavar="ADDRESS", help="Only this recipient; may be repeated")
+    ] = None,
+    to: Annotated[str, typer.Option("--to", metavar="ADDRESS", help="Deliver to this address instead")] = "",
+    host: Annotated[str, typer.Option("--host", help="Send to this host instead")] = "",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port of --host")] = 0,
+    tls: Annotated[str, typer.Option("--tls", help="none, opportunistic, required or verified")] = "",
+    lmtp: Annotated[bool, typer.Option("--lmtp", help="Speak LMTP to --host")] = False,
+    by_rules: Annotated[bool, typer.Option("--by-rules", help="Decide again by the rules as they are now")] = False,
+) -> None:
+    """Give the pending recipients of a message another way."""
+    from gatepost.client import Route
+
+    if sum((bool(to), bool(host), by_rules)) != 1:
+        raise CommandError("give exactly one of --to, --host and --by-rules", USAGE)
+    route = Route("lmtp" if lmtp else "smtp", host=host, port=port, tls=tls) if host else None
+    async with session.client() as client:
+        routes = await client.queue.reroute(id_, recipients=recipient or (), route=route, new_address=to)
+    session.done(routes, "\n".join(f"{clean(route.address)} now goes to {route.destination or route.kind}" for route in routes))
+
+
+@command(app, "watch")
+async def watch(
+    session: Session,
+    sender: Sender = "",
+    recipient: Rcpt = "",
+    domain: Domain = "",
+    destination: Dest = "",
+    count: Annotated[int, typer.Option("--count", min=0, help="End after this many events, 0 = never")] = 0,
+) -> None:
+    """Show what happens, as it happens. With --json a line of JSON for each event."""
+    from gatepost.client import QueueFilter
+
+    wanted = QueueFilter(sender=sender, recipient=recipient, domain=domain, destination=destination)
+
+    def started() -> None:
+        print("watching; end with Ctrl-C", file=sys.stderr, flush=True)
+
+    seen = 0
+    async with session.client() as client:
+        async for event in client.queue.watch(wanted, started=started):
+            print_json(event, line=True) if session.json else print(_event_line(event), flush=True)
+            seen += 1
+            if seen == count:
+                break
+
+
+def _event_line(event: "QueueEvent") -> str:
+    where = event.recipient or event.destination
+    text = " ".join(part for part in (event.text, _reply(event.reply)) if part)
+    return clean(f"{local_time(event.time)}  {event.kind:<9}  {event.id}  {where}  {text}").rstrip()
+
+
+@command(app, "stats")
+async def stats(session: Session) -> None:
+    """Totals of the queue, and of each worker."""
+    async with session.client() as client:
+        totals = await client.queue.stats()
+    if session.json:
+        print_json(totals)
+        return
+    rows = [(str(index), one) for index, one in totals.workers.items()] + [("all", totals.total)]
+    columns = ["WORKER", ">MESSAGES", ">RECIPIENTS", ">HELD", ">SENDING", ">SIZE", ">DISK", ">DELIVERED", ">DEFERRED", ">FAILED"]
+    numbers = (
+        (
+            name,
+            *map(str, (s.messages, s.recipients, s.held, s.in_flight)),
+            human_size(s.message_octets),
+            human_size(s.disk_octets),
+            *map(str, (s.delivered, s.deferred, s.failed)),
+        )
+        for name, s in rows
+    )
+    print_table(columns, numbers)
+    for warning in totals.warnings:
+        print(f"gatepost: {warning}", file=sys.stderr)
+
+
+@command(app, "destinations")
+async def destinations(session: Session) -> None:
+    """Where mail waits to go: load, pauses, back-off."""
+    async with session.client() as client:
+        found = [one async for one in client.queue.destinations()]
+    if session.json:
+        print_json(found)
+        return
+    rows = (
+        (d.name, str(d.pending), str(d.ready), str(d.in_flight), "paused" if d.paused else _backoff(d.backoff_until), d.last_error)
+        for d in found
+    )
+    print_table(["DESTINATION", ">PENDING", ">DUE", ">SENDING", "STATE", "LAST ERROR"], rows, empty="no destinations")
+
+
+def _backoff(moment: Any) -> str:
+    return f"retry {until(moment)}" if moment else "active"
+
+
+@command(app, "pause")
+async def pause(session: Session, destination: str) -> None:
+    """Start no deliveries to a destination until it is resumed."""
+    async with session.client() as client:
+        state = await client.queue.pause(destination)
+    session.done(state, f"{state.name} paused, {state.pending} recipients wait")
+
+
+@command(app, "resume")
+async def resume(session: Session, destination: str) -> None:
+    """End the pause of a destination."""
+    async with session.client() as client:
+        state = await client.queue.resume(destination)
+    session.done(state, f"{state.name} resumed")
