@@ -1,5 +1,6 @@
 """Counts of open connections, in all and per client address. Called at connect and disconnect by every SMTP and LMTP listener
-of a worker, which share one counter. `admit` that returned None must be paired with one `release`."""
+of a worker, which share one counter. `admit` that returned None must be paired with one `release`.
+"""
 
 from gatepost.message.reply import Reply
 

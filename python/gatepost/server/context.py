@@ -1,5 +1,6 @@
 """What every protocol server is built with. Made once per worker by app/; servers keep it and ask `settings()` and `rule_set()` anew
-for each connection or message, so that a reload takes effect without a restart."""
+for each connection or message, so that a reload takes effect without a restart.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

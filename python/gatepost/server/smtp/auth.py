@@ -88,7 +88,6 @@ class SmtpSession(Messages):
             raise error(BAD_CREDENTIALS)
         self.session.user = success.user
         self.session.authenticated = True
-        self.session.auth_data = success.user
         self.session.trusted = True
         self.server.log.info("authenticated", user=success.user, client=self.client, listener=self.server.listener)
         self.send(OK_AUTH)

@@ -133,7 +133,8 @@ class Connection(SMTP):
 
     def connection_lost(self, error: Exception | None) -> None:
         """Forget the connection. A commit under way goes on: its message was wholly received, and a client that sends it again makes the
-        duplicate that RFC 5321 4.5.3.2.6 warns of rather than losing it."""
+        duplicate that RFC 5321 4.5.3.2.6 warns of rather than losing it.
+        """
         if self._lost:
             return
         self._lost = self._dropping = True
@@ -316,7 +317,8 @@ class Connection(SMTP):
 
     def close_soon(self) -> None:
         """Send what is queued and end the connection. Over plain TCP our side closes first and input is read and dropped for a moment:
-        to close over unread input would reset the connection and could destroy the last reply on its way."""
+        to close over unread input would reset the connection and could destroy the last reply on its way.
+        """
         transport = self.transport
         if transport is None or self._abort_at:
             return

@@ -217,9 +217,7 @@ class Messages(Commands):
         envelope = self.envelope
         assert envelope is not None
         given = envelope.parameters
-        return Envelope(
-            envelope.mail_from, tuple(envelope.recipients), self.origin(), given.envid, given.ret, given.body, given.smtputf8
-        )
+        return Envelope(envelope.mail_from, tuple(envelope.recipients), self.origin(), given.envid, given.ret, given.body, given.smtputf8)
 
     def _planned(self) -> Sequence[PlannedRecipient]:
         assert self.envelope is not None

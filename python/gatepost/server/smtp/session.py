@@ -44,6 +44,8 @@ TOO_MANY_RECIPIENTS = Reply(452, "4.5.3", "too many recipients")
 TOO_MANY_MESSAGES = Reply(421, "4.7.0", "too many messages in one session")
 NO_EXPN = Reply(502, "5.5.1", "EXPN is not offered")
 NO_TLS_TWICE = Reply(503, "5.5.1", "TLS is active already")
+MAX_PLANNED = 20_000
+"""Final recipients of one message, whatever its recipients expand to."""
 HARVEST_FACTOR = 10
 """Refused recipients a session may have, as a multiple of max_bad_commands: stale lists pass, address guessing does not."""
 
@@ -63,7 +65,6 @@ class ClientState(CommandSession):
         self.host_name = None
         self.extended_smtp = False
         self.authenticated = None
-        self.auth_data = None
         self.user = ""
         self.trusted = False
 
@@ -77,6 +78,8 @@ class Transaction(CommandEnvelope):
         self.smtp_utf8 = parameters.smtputf8
         self.recipients: list[Recipient] = []
         self.plans: list[tuple[PlannedRecipient, ...]] = []
+        self.planned = 0
+        """Final recipients so far: forwards make several of one."""
 
 
 class Commands(Connection):
@@ -256,6 +259,10 @@ class Commands(Connection):
         if isinstance(plan, Refused):
             self._refuse_recipient(plan)
             return None
+        envelope.planned += len(plan)
+        if envelope.planned > MAX_PLANNED:
+            self.reply(TOO_MANY_RECIPIENTS)
+            return None
         envelope.recipients.append(recipient)
         envelope.plans.append(plan)
         self.send(OK_RCPT)
@@ -276,7 +283,10 @@ class Commands(Connection):
         self.reply(refused.reply)
         self.refused_recipients += 1
         self.server.log.info(
-            "recipient refused", client=self.client, recipient=refused.recipient.address, reply=f"{refused.reply.code} {refused.reply.enhanced}"
+            "recipient refused",
+            client=self.client,
+            recipient=refused.recipient.address,
+            reply=f"{refused.reply.code} {refused.reply.enhanced}",
         )
         if self.refused_recipients >= HARVEST_FACTOR * self.server.settings.smtp.max_bad_commands:
             self.close_with(Reply(421, "4.7.0", "too many refused recipients"))
