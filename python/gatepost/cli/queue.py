@@ -85,7 +85,7 @@ async def list_(
 
 
 def _message_table(messages: "list[QueueMessage]") -> None:
-    ids = shown_ids([message.id for message in messages])
+    ids = shown_ids([message.message_id for message in messages])
     wide = not sys.stdout.isatty()
     columns = ["!ID", ">AGE", ">SIZE", "STATE", "SENDER", "RECIPIENT", *(["NEXT", "LAST"] if wide else [])]
     rows = []
@@ -133,7 +133,7 @@ def _details(details: "MessageDetails") -> None:
     ]
     print_fields(
         [
-            ("id", message.id),
+            ("id", message.message_id),
             ("sender", message.sender or "<>"),
             ("size", f"{human_size(message.size)} ({message.size} octets)"),
             ("received", f"{local_time(message.received)} ({age(message.received)} ago)"),
@@ -312,7 +312,7 @@ async def watch(
 def _event_line(event: "QueueEvent") -> str:
     where = event.recipient or event.destination
     text = " ".join(part for part in (event.text, _reply(event.reply)) if part)
-    return clean(f"{local_time(event.time)}  {event.kind:<9}  {event.id}  {where}  {text}").rstrip()
+    return clean(f"{local_time(event.time)}  {event.kind:<9}  {event.message_id}  {where}  {text}").rstrip()
 
 
 @command(app, "stats")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gatepost.cli.output import clean, local_time, print_fields, print_json, print_table
-from gatepost.cli.session import USAGE, CommandError, Options, Session, command, group
+from gatepost.cli.session import USAGE, CommandError, Options, Session, command, confirm, group
 
 if TYPE_CHECKING:
     from gatepost.client.values import DomainRule, Explanation, Handler
@@ -17,6 +17,7 @@ handler_app = group("Address handlers: mailbox, forward, copy, reject, discard. 
 
 Name = Annotated[str, typer.Argument(metavar="DOMAIN", help="example.org, *.example.org or *")]
 Etag = Annotated[str, typer.Option("--etag", help="Only if it is still this version, as `show --json` gave it")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask")]
 Force = Annotated[bool, typer.Option("--force", help="Also when it has users, which are removed (their mail is kept)")]
 
 
@@ -63,9 +64,9 @@ async def domain_show(session: Session, name: Name) -> None:
 
 
 @command(domain_app, "remove")
-async def domain_remove(session: Session, name: Name, etag: Etag = "", force: Force = False) -> None:
+async def domain_remove(session: Session, name: Name, etag: Etag = "", force: Force = False, yes: Yes = False) -> None:
     """Stop hosting a domain."""
-    await _remove_rule(session, name, etag, force)
+    await _remove_rule(session, name, etag, force=force, yes=yes)
 
 
 RULE: Options = {
@@ -154,12 +155,14 @@ async def rule_show(session: Session, name: Name) -> None:
 
 
 @command(rule_app, "remove")
-async def rule_remove(session: Session, name: Name, etag: Etag = "", force: Force = False) -> None:
+async def rule_remove(session: Session, name: Name, etag: Etag = "", force: Force = False, yes: Yes = False) -> None:
     """Remove a rule and its handlers."""
-    await _remove_rule(session, name, etag, force)
+    await _remove_rule(session, name, etag, force=force, yes=yes)
 
 
-async def _remove_rule(session: Session, name: str, etag: str, force: bool) -> None:
+async def _remove_rule(session: Session, name: str, etag: str, *, force: bool, yes: bool) -> None:
+    if force:
+        confirm(f"{name} will be removed together with its users.", yes=yes)
     async with session.client() as client:
         await client.rules.delete(name, etag=etag, force=force)
     session.done({"domain": name, "removed": True}, f"{name} removed")

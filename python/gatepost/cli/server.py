@@ -109,7 +109,7 @@ async def send(
         done = await client.queue.submit(envelope_sender, to, message, hold=hold)
     for one in done.refused:
         print(f"gatepost: {one.address} refused: {one.reply.code} {one.reply.enhanced} {clean(one.reply.text)}", file=sys.stderr)
-    session.done(done, f"queued as {done.id}")
+    session.done(done, f"queued as {done.message_id}")
     if done.refused:
         raise typer.Exit(REFUSED)
 

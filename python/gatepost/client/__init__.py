@@ -2,7 +2,7 @@
 
     async with GatepostClient("/var/lib/gatepost") as client:
         async for message in client.queue.list(QueueFilter(held=True)):
-            await client.queue.release(message.id)
+            await client.queue.release(message.message_id)
 
 Imports nothing of the server. The command line is its first user; docs/api.md describes the API itself.
 """

@@ -236,7 +236,7 @@ def message_value(message: api.QueueMessage) -> QueueMessage:
     """Proto → QueueMessage."""
     origin = message.origin
     return QueueMessage(
-        id=message.message_id,
+        message_id=message.message_id,
         sender=message.sender,
         size=message.size,
         received=time_value(message.received_time),

@@ -114,7 +114,7 @@ class QueueRecipient:
 class QueueMessage:
     """A queued message. In lists `recipients` has at most 20; `recipient_count` counts all."""
 
-    id: str
+    message_id: str
     sender: str
     size: int
     received: datetime
@@ -153,11 +153,11 @@ class MessageDetails:
 
 @dataclass(frozen=True, slots=True)
 class BulkResult:
-    """What a bulk call did. `ids` has the first 1,000; `partial`: a worker was away, `warnings` say which."""
+    """What a bulk call did. `message_ids` has the first 1,000; `partial`: a worker was away, `warnings` say which."""
 
     matched: int
     changed: int
-    ids: tuple[str, ...]
+    message_ids: tuple[str, ...]
     selected_at: datetime
     partial: bool
     warnings: tuple[str, ...]
@@ -169,7 +169,7 @@ class QueueEvent:
 
     time: datetime
     kind: str
-    id: str
+    message_id: str
     recipient_index: int
     sender: str
     recipient: str
@@ -223,7 +223,7 @@ class Destination:
 class Submitted:
     """A message that is in the queue, on disk."""
 
-    id: str
+    message_id: str
     size: int
     refused: tuple[Refused, ...]
 
