@@ -38,7 +38,7 @@ UNKNOWN_USER = Reply(550, "5.1.1", "No such user here")
 DISABLED_USER = Reply(550, "5.2.1", "Mailbox disabled, not accepting messages")
 RELAY_DENIED = Reply(554, "5.7.1", "Relay access denied")
 BAD_ADDRESS = Reply(550, "5.1.3", "Bad recipient address syntax")
-LOOP = Reply(554, "5.4.6", "Routing loop: the address forwards to itself")
+LOOP = Reply(554, "5.4.6", "Routing loop, or too many forwards in a row")
 TOO_MANY = Reply(554, "5.4.6", "The address expands to too many addresses")
 BROKEN_HANDLER = Reply(451, "4.3.5", "The handler of this address points to no mailbox")
 
