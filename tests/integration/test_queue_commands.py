@@ -114,7 +114,7 @@ def test_explain_says_the_same_as_live_mail_does(gatepost_factory):
 
 def test_send_puts_a_message_into_the_queue_and_it_arrives(gatepost_factory):
     server = gatepost_factory()
-    server.cli("send", "--from", ALICE, "--to", BOB, text=message("by the command", sender=ALICE, to=BOB).as_string())
+    server.cli("send", "-", "--from", ALICE, "--to", BOB, text=message("by the command", sender=ALICE, to=BOB).as_string())
     wait_until(lambda: count(server, BOB) == 1, 15, "the message is in bob's mailbox")
 
 
