@@ -220,6 +220,13 @@ class Connection(asyncio.Protocol):
             async with asyncio.timeout(UNREAD_SECONDS):
                 await asyncio.shield(self._drained)
 
+    def restart_clock(self) -> None:
+        """The state has changed: another deadline holds from now on."""
+        self.touch()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = self.loop.call_later(self.patience()[0], self._look_at_clock)
+
     def close(self) -> None:
         """Flush what was written, for a bounded time, and close."""
         if self._transport is not None and not self.closed:

@@ -134,7 +134,7 @@ def _settle(session: "ImapConnection", tag: str, outcome: LoggedIn | Refused | C
         session.user = outcome.user
         session.store_or_none = outcome.store
         session.receiver.limit = max(context.settings().mail.max_command_bytes, session.receiver.limit)
-        session.touch()
+        session.restart_clock()
         session.server.log.info("login", protocol="imap", user=outcome.user, client=session.client, tls=session.tls)
         return f"[CAPABILITY {capabilities(session)}] Logged in"
     assert isinstance(outcome, Refused)

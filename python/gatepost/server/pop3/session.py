@@ -111,6 +111,7 @@ class Pop3Connection(Connection):
         self._sasl = None
         if isinstance(outcome, LoggedIn):
             self.write((await self._open(outcome)).data)
+            self.restart_clock()
             return
         self._failures += 1
         self.write(self._machine.refused("SYS/TEMP" if outcome.temporary else "AUTH", outcome.reason).data)

@@ -23,10 +23,10 @@ def fetch(items: str, *, name: str = "FETCH") -> c.Fetch:
         ("BODY[]", ("BODY[]",)),
         ("body.peek[header]", ("BODY.PEEK[HEADER]",)),
         ("(BODY[1.2.MIME] BODY[1.HEADER] BODY[TEXT]<10.20>)", ("BODY[1.2.MIME]", "BODY[1.HEADER]", "BODY[TEXT]<10.20>")),
-        ("BODY.PEEK[HEADER.FIELDS (Date \"From\")]", ("BODY.PEEK[HEADER.FIELDS (DATE FROM)]",)),
+        ('BODY.PEEK[HEADER.FIELDS (Date "From")]', ("BODY.PEEK[HEADER.FIELDS (DATE FROM)]",)),
         ("BODY.PEEK[3.header.fields.not (Date)]", ("BODY.PEEK[3.HEADER.FIELDS.NOT (DATE)]",)),
     ],
-)  # fmt: skip
+)
 def test_fetch_items_are_normalised(items: str, normal: tuple[str, ...]) -> None:
     assert fetch(items).items == normal
 
@@ -81,10 +81,11 @@ def test_search_return_options_and_charset() -> None:
 
 
 def test_list_with_extended_options() -> None:
+    selection = frozenset({"SUBSCRIBED", "RECURSIVEMATCH"})
     command = parse_command(b'a LIST (SUBSCRIBED RECURSIVEMATCH) "" (INBOX "Work/%") RETURN (CHILDREN STATUS (UNSEEN SIZE))')
     assert command == c.ListFolders(
-        "a", "LIST", "", ("INBOX", "Work/%"), frozenset({"SUBSCRIBED", "RECURSIVEMATCH"}), frozenset({"CHILDREN", "STATUS"}), ("UNSEEN", "SIZE"), extended=True
-    )  # fmt: skip
+        "a", "LIST", "", ("INBOX", "Work/%"), selection, frozenset({"CHILDREN", "STATUS"}), ("UNSEEN", "SIZE"), extended=True
+    )
 
 
 def test_authenticate_with_an_initial_response() -> None:
@@ -98,5 +99,14 @@ def test_create_with_a_special_use() -> None:
 
 
 def test_every_parsed_command_has_its_states() -> None:
-    for line in (b"a NOOP", b"a UID SEARCH ALL", b"a LSUB \"\" *", b"a ID NIL", b"a ENABLE CONDSTORE", b"a UID EXPUNGE 1:*", b"a MOVE 1 x"):  # fmt: skip
+    lines = (
+        b"a NOOP",
+        b"a UID SEARCH ALL",
+        b'a LSUB "" *',
+        b"a ID NIL",
+        b"a ENABLE CONDSTORE",
+        b"a UID EXPUNGE 1:*",
+        b"a MOVE 1 x",
+    )
+    for line in lines:
         assert parse_command(line).name in c.ALLOWED
