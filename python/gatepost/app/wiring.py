@@ -97,7 +97,12 @@ class WorkerParts:
         spool = await AsyncSpool.open(
             data / "spool" / f"p{index}", segment_bytes=settings.spool.segment_bytes, min_free_bytes=settings.spool.min_free_bytes
         )
-        volumes = await Volumes.open(directory.list_volumes(), stream=f"w{index}", min_free_bytes=settings.spool.min_free_bytes)
+        volumes = await Volumes.open(
+            directory.list_volumes(),
+            stream=f"w{index}",
+            mailboxes=lambda: rules().mailboxes,
+            min_free_bytes=settings.spool.min_free_bytes,
+        )
         parts = cls(
             settings=settings,
             load=load,
