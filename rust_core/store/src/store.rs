@@ -4,8 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use crate::deliver::{Delivery, Source};
 use crate::error::{Result, StoreError};
@@ -14,6 +15,8 @@ use crate::volume::{Volume, VolumeOptions};
 
 /// Threads that carry out deliveries: a large message must not hold up small ones.
 const THREADS: usize = 3;
+/// How often space is looked after.
+const UPKEEP: Duration = Duration::from_secs(30);
 
 /// A finished ticket: its number and a result per delivery.
 pub type Completion = (u64, Vec<Result<()>>);
@@ -35,6 +38,7 @@ pub struct Store {
     out: Arc<Out>,
     jobs: Mutex<Option<Sender<Job>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    ending: Arc<(Mutex<bool>, Condvar)>,
 }
 
 impl Store {
@@ -50,7 +54,10 @@ impl Store {
             let thread = std::thread::Builder::new().name(format!("deliver-{number}"));
             threads.push(thread.spawn(move || work(&volume, &out, &receiver))?);
         }
-        Ok(Self { volume, out, jobs: Mutex::new(Some(sender)), threads: Mutex::new(threads) })
+        let ending = Arc::new((Mutex::new(false), Condvar::new()));
+        let (kept, end) = (Arc::clone(&volume), Arc::clone(&ending));
+        threads.push(std::thread::Builder::new().name("store-keep".into()).spawn(move || keep(&kept, &end))?);
+        Ok(Self { volume, out, jobs: Mutex::new(Some(sender)), threads: Mutex::new(threads), ending })
     }
 
     /// The volume, for everything that is not delivery.
@@ -79,6 +86,8 @@ impl Store {
     /// Finish what was handed in, then close the volume. Idempotent.
     pub fn close(&self) -> Result<()> {
         self.jobs.lock().take();
+        *self.ending.0.lock() = true;
+        self.ending.1.notify_all();
         for thread in self.threads.lock().drain(..) {
             let _ = thread.join();
         }
@@ -100,5 +109,15 @@ fn work(volume: &Volume, out: &Out, jobs: &Mutex<Receiver<Job>>) {
         drop(job.source);
         out.finished.lock().push((job.ticket, results));
         out.event.set();
+    }
+}
+
+/// Frees space now and then. A failure is no reason to stop: the next round tries again, and whoever writes meets the same trouble.
+fn keep(volume: &Volume, ending: &(Mutex<bool>, Condvar)) {
+    let mut over = ending.0.lock();
+    while !*over {
+        if ending.1.wait_for(&mut over, UPKEEP).timed_out() {
+            parking_lot::MutexGuard::unlocked(&mut over, || drop(volume.maintain(false)));
+        }
     }
 }
