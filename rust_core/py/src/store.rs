@@ -1,13 +1,14 @@
 //! `Store` and its companions: converts and registers only. Everything that may wait for the disk lets go of the interpreter lock.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use gatepost_queue::{QueueError, Spool as QueueSpool};
 use gatepost_store::{
-    Appender as CoreAppender, FetchOptions, FetchStream as CoreFetch, FileLock, FolderInfo, Id, MessageInfo, Mode, Result, Store as CoreStore,
+    Appender as CoreAppender, Delivery, FetchOptions, FetchStream as CoreFetch, FileLock, FolderInfo, Id, MessageInfo, Mode, Result, Source, Store as CoreStore,
     StoreError, StoredMessage as CoreStored, VolumeOptions, parse_flags,
 };
 use parking_lot::Mutex;
-use pyo3::buffer::PyBuffer;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
@@ -15,6 +16,7 @@ use crate::errors::{
     ClosedError, CoreError, DamagedError, DiskFullError, ExistsError, FormatVersionError, InvalidError, LockedError, NotFoundError, SyncFailedError,
 };
 use crate::query;
+use crate::spool::{PyId, Spool, with_octets};
 
 type FolderTuple<'py> =
     (Bound<'py, PyBytes>, String, String, bool, i64, i64, i64, i64, i64, i64, i64);
@@ -78,6 +80,36 @@ fn message_tuples<'py>(py: Python<'py>, list: &[MessageInfo]) -> Vec<MessageTupl
     list.iter().map(|m| message_tuple(py, m)).collect()
 }
 
+type DeliveryArg = (PyId, i32, PyId, String, Vec<u8>);
+
+/// The spool as the place messages are delivered from.
+struct FromSpool(Arc<QueueSpool>);
+
+impl Source for FromSpool {
+    fn read(&self, message_id: &Id, limit: usize, each: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let mut reader = self.0.read(message_id).map_err(|e| from_spool(&e))?;
+        let mut buffer = vec![0u8; limit.min(usize::try_from(reader.size()).unwrap_or(limit)).max(1)];
+        loop {
+            let n = reader.read(&mut buffer).map_err(|e| from_spool(&e))?;
+            if n == 0 {
+                return Ok(());
+            }
+            each(&buffer[..n])?;
+        }
+    }
+}
+
+/// An error of the spool as one of the store, for that delivery.
+fn from_spool(error: &QueueError) -> StoreError {
+    let text = error.to_string();
+    match error {
+        QueueError::Log(error) => StoreError::from(error.clone()),
+        QueueError::NotFound(_) => StoreError::NotFound(text),
+        QueueError::Damaged(_) => StoreError::Damaged(text),
+        _ => StoreError::Io(text),
+    }
+}
+
 /// One volume, opened by this process.
 #[pyclass(frozen, module = "gatepost._core")]
 pub struct Store {
@@ -117,6 +149,20 @@ impl Store {
         dict.set_item("rebuilt", i64::from(found.rebuilt))?;
         dict.set_item("snapshot", i64::from(found.snapshot))?;
         Ok(dict)
+    }
+
+    fn deliver(&self, ticket: u64, spool: &Spool, deliveries: Vec<DeliveryArg>) -> PyResult<()> {
+        let deliveries = deliveries
+            .into_iter()
+            .map(|(message_id, recipient, mailbox, folder, prefix)| Delivery {
+                message_id: message_id.0,
+                recipient,
+                mailbox: mailbox.0,
+                folder,
+                prefix,
+            })
+            .collect();
+        raise(self.core.deliver(ticket, Arc::new(FromSpool(spool.core())), deliveries))
     }
 
     #[allow(clippy::type_complexity)]
@@ -352,12 +398,7 @@ pub struct Appender {
 #[pymethods]
 impl Appender {
     fn feed(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<()> {
-        if let Ok(bytes) = data.cast::<PyBytes>() {
-            let octets = bytes.as_bytes();
-            return raise(py.detach(|| self.core.lock().feed(octets)));
-        }
-        let octets = PyBuffer::<u8>::get(data)?.to_vec(py)?;
-        raise(py.detach(|| self.core.lock().feed(&octets)))
+        raise(with_octets(py, data, |octets| self.core.lock().feed(octets))?)
     }
 
     fn commit(&self, py: Python<'_>) -> PyResult<(i64, i64)> {
