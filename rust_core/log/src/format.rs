@@ -22,7 +22,7 @@ const HEADER_COPY: usize = 64;
 const ALIGN: u32 = 8;
 
 /// Where a record is: segment number and byte offset in it. Orders as the log does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Loc {
     /// Segment number, from 1.
     pub segment: u32,

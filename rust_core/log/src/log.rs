@@ -251,6 +251,16 @@ impl Log {
         self.shared.state.lock().segments.clone()
     }
 
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        &self.shared.dir
+    }
+
+    /// The storage it is on.
+    pub fn storage(&self) -> &dyn Storage {
+        &*self.shared.storage
+    }
+
     /// Figures.
     pub fn stats(&self) -> LogStats {
         let free_bytes = self.free_bytes();
@@ -312,7 +322,8 @@ impl Prepared {
             }
             let start = if number == from.segment { from.offset } else { 0 };
             let known = recovery.damaged.len();
-            let found = scan(&segment, start, Some(number) == last, each, &mut recovery)?;
+            let mut wanted = |loc: Loc, kind: u8, payload: &[u8]| if loc < from { Ok(()) } else { each(loc, kind, payload) };
+            let found = scan(&segment, start, Some(number) == last, &mut wanted, &mut recovery)?;
             for damage in &mut recovery.damaged[known..] {
                 if let Err(error) = set_aside(&*self.options.storage, &self.dir, &segment, damage) {
                     damage.reason = format!("{}; no copy could be made: {error}", damage.reason);

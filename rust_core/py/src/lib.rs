@@ -1,7 +1,14 @@
 //! `gatepost._core`: registers the spool, store and MIME classes for Python. Converts and registers only.
 use pyo3::prelude::*;
 
+mod errors;
+mod query;
+mod spool;
+mod store;
+
 #[pymodule]
-fn _core(_m: &Bound<'_, PyModule>) -> PyResult<()> {
-    Ok(())
+fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    errors::register(m)?;
+    spool::register(m)?;
+    store::register(m)
 }

@@ -1,1 +1,35 @@
-//! queue
+//! The spool of one partition: message bytes and the delivery queue, kept in a log (`gatepost-log`) with an index in memory.
+//!
+//! Callers: the Python binding, and mailbox delivery, which reads messages straight from here. [`Spool::receive`] takes octets in, [`Spool::commit`] is the one commit point,
+//! [`Spool::take`] hands out due recipients, [`Spool::change`] journals what became of them.
+//!
+//! Invariants: a ticket comes back without an error only after the sync that covers it; the index is what replaying the log gives; a recipient in
+//! flight is never handed out twice; a finished message never comes back, whatever segments are gone and whether or not there is
+//! a checkpoint. Failures: see [`QueueError`]; a failed sync closes the partition for good.
+
+mod checkpoint;
+mod codec;
+mod dots;
+mod error;
+mod id;
+mod incoming;
+mod index;
+mod intake;
+mod keeper;
+mod query;
+mod reader;
+mod segments;
+mod signal;
+mod spool;
+mod transition;
+
+pub use codec::{Envelope, RecipientSpec};
+pub use error::QueueError;
+pub use gatepost_log::{LogError, Options};
+pub use id::{MessageId, format_id, new_message_id, now_us};
+pub use incoming::Incoming;
+pub use intake::{Defect, Facts};
+pub use query::{HistoryEntry, Job, JobRecipient, RecipientState, Summary};
+pub use reader::Reader;
+pub use spool::{Change, Opening, Spool, Stats};
+pub use transition::{State, kind};

@@ -1,0 +1,572 @@
+//! The queue in memory: every live message with the state of its recipients, what is ready per destination, what is due when.
+//!
+//! Derived from the log and rebuilt from it. Meant to stay small with a million messages: addresses, routes and replies are not here but in the
+//! records; a message with one recipient takes 64 octets plus its places in the id map and in one queue.
+//! Entries of ready queues and of the timer heap are not removed when they become void but recognised when they come up.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+
+use gatepost_log::{Loc, LogError};
+
+use crate::codec::ALL;
+use crate::id::MessageId;
+use crate::segments::{Extra, Segments};
+use crate::transition::{State, Transition};
+
+pub(crate) const HELD: u8 = 1;
+pub(crate) const IN_FLIGHT: u8 = 2;
+/// An entry of the destination's ready queue is valid for this recipient.
+pub(crate) const READY: u8 = 4;
+/// An entry of the timer heap is valid for this recipient.
+pub(crate) const TIMED: u8 = 8;
+/// A journal record holds its address and route.
+pub(crate) const REROUTED: u8 = 16;
+/// Flags that survive a restart.
+pub(crate) const LASTING: u8 = HELD | REROUTED;
+
+/// Destination number of recipients that have none.
+pub(crate) const NOWHERE: u32 = u32::MAX;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Recipient {
+    pub next_us: u64,
+    pub destination: u32,
+    pub attempts: u16,
+    pub state: State,
+    pub flags: u8,
+}
+
+impl Recipient {
+    pub fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+
+    pub fn pending(&self) -> bool {
+        self.state == State::Pending
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Recipients {
+    One(Recipient),
+    Many(Box<[Recipient]>),
+}
+
+impl Recipients {
+    pub fn new(list: Vec<Recipient>) -> Self {
+        match list.as_slice() {
+            [one] => Self::One(*one),
+            _ => Self::Many(list.into()),
+        }
+    }
+
+    pub fn as_slice(&self) -> &[Recipient] {
+        match self {
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Many(many) => many,
+        }
+    }
+
+    pub fn as_mut_slice(&mut self) -> &mut [Recipient] {
+        match self {
+            Self::One(one) => std::slice::from_mut(one),
+            Self::Many(many) => many,
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Message {
+    pub id: MessageId,
+    /// Its accepted record; NONE marks a free slot.
+    pub accepted: Loc,
+    /// Its newest record.
+    pub head: Loc,
+    pub size: u32,
+    /// Appended but not yet durable: not visible to anyone.
+    pub committing: bool,
+    pub recipients: Recipients,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Destination {
+    pub name: Box<str>,
+    pub pending: u32,
+    pub in_flight: u32,
+    /// Recipients whose READY flag is set.
+    pub ready: u32,
+    pub queue: VecDeque<(u32, u16)>,
+    /// Its name waits in the outbox.
+    pub announced: bool,
+}
+
+/// What an asynchronous call waits for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Operation {
+    Commit { slot: u32, ticket: u64 },
+    Ticket(u64),
+}
+
+/// What `completions` hands out next.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    pub tickets: Vec<(u64, Option<LogError>)>,
+    pub ready: Vec<u32>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    messages: Vec<Message>,
+    free_slots: Vec<u32>,
+    by_id: BTreeMap<MessageId, u32>,
+    pub destinations: Vec<Destination>,
+    free_destinations: Vec<u32>,
+    by_name: HashMap<Box<str>, u32>,
+    timers: BinaryHeap<Reverse<(u64, u32, u16)>>,
+    /// Timer entries that became void.
+    void_timers: usize,
+    pub segments: Segments,
+    extra: HashMap<u32, Extra>,
+    operations: Vec<Option<Operation>>,
+    free_operations: Vec<u32>,
+    pub outbox: Outbox,
+    /// Segment of the newest record.
+    pub newest_segment: u32,
+    pub octets: u64,
+    pub recipients: u64,
+    pub held: u64,
+    pub in_flight: u64,
+}
+
+impl Index {
+    // ---- messages
+
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    pub fn contains(&self, id: &MessageId) -> bool {
+        self.by_id.contains_key(id)
+    }
+
+    /// Slot of a visible message.
+    pub fn find(&self, id: &MessageId) -> Option<u32> {
+        self.by_id.get(id).copied().filter(|slot| !self.message(*slot).committing)
+    }
+
+    pub fn message(&self, slot: u32) -> &Message {
+        &self.messages[slot as usize]
+    }
+
+    fn recipient_mut(&mut self, slot: u32, recipient: u16) -> &mut Recipient {
+        &mut self.messages[slot as usize].recipients.as_mut_slice()[usize::from(recipient)]
+    }
+
+    /// Ids of visible messages after `after`.
+    pub fn ids(&self, after: Option<&MessageId>, limit: usize) -> Vec<MessageId> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = after.map_or(Unbounded, |id| Excluded(*id));
+        let visible = self.by_id.range((from, Unbounded)).filter(|(_, slot)| !self.message(**slot).committing);
+        visible.map(|(id, _)| *id).take(limit).collect()
+    }
+
+    /// Messages in id order with the segments they have records in besides those of `accepted` and `head`.
+    pub fn all(&self) -> impl Iterator<Item = (&Message, &[u32])> {
+        self.by_id.values().map(|slot| (self.message(*slot), self.extra.get(slot).map_or(&[][..], Vec::as_slice)))
+    }
+
+    /// Takes a message in. `extra` are segments with chunks of it; their counts are the caller's to hand over, unless `count_extra`.
+    pub fn insert(&mut self, message: Message, mut extra: Extra, count_extra: bool) -> u32 {
+        let (accepted, head) = (message.accepted.segment, message.head.segment);
+        extra.retain(|s| *s != accepted && *s != head);
+        self.segments.add(accepted);
+        if head != accepted {
+            self.segments.add(head);
+        }
+        if count_extra {
+            extra.iter().for_each(|s| self.segments.add(*s));
+        }
+        self.octets += u64::from(message.size);
+        for r in message.recipients.as_slice() {
+            self.recipients += 1;
+            self.held += u64::from(r.pending() && r.has(HELD));
+            if r.pending() && r.destination != NOWHERE {
+                self.destinations[r.destination as usize].pending += 1;
+            }
+        }
+        let id = message.id;
+        let slot = match self.free_slots.pop() {
+            Some(slot) => {
+                self.messages[slot as usize] = message;
+                slot
+            }
+            None => {
+                self.messages.push(message);
+                (self.messages.len() - 1) as u32
+            }
+        };
+        if !extra.is_empty() {
+            self.extra.insert(slot, extra);
+        }
+        self.by_id.insert(id, slot);
+        slot
+    }
+
+    /// A message left the queue, or its commit failed. Its recipients are void from now on.
+    pub fn remove(&mut self, slot: u32) {
+        for n in 0..self.message(slot).recipients.as_slice().len() {
+            let r = self.message(slot).recipients.as_slice()[n];
+            self.recipients -= 1;
+            if r.pending() {
+                self.leave_pending(slot, n as u16);
+            }
+        }
+        let message = &mut self.messages[slot as usize];
+        let (id, accepted, head, size) = (message.id, message.accepted.segment, message.head.segment, message.size);
+        message.accepted = Loc::NONE;
+        message.recipients = Recipients::Many(Box::default());
+        self.octets -= u64::from(size);
+        self.by_id.remove(&id);
+        self.free_slots.push(slot);
+        self.segments.drop(accepted);
+        if head != accepted {
+            self.segments.drop(head);
+        }
+        for segment in self.extra.remove(&slot).unwrap_or_default() {
+            self.segments.drop(segment);
+        }
+    }
+
+    /// The commit is durable: the message can be seen and its due recipients are ready.
+    pub fn publish(&mut self, slot: u32, now_us: u64) {
+        self.messages[slot as usize].committing = false;
+        for n in 0..self.message(slot).recipients.as_slice().len() {
+            self.schedule(slot, n as u16, now_us);
+        }
+    }
+
+    /// A record of this message was appended at `loc`.
+    pub fn advance_head(&mut self, slot: u32, loc: Loc) {
+        let message = &mut self.messages[slot as usize];
+        let old = std::mem::replace(&mut message.head, loc).segment;
+        if loc.segment == old || loc.segment == message.accepted.segment {
+            return;
+        }
+        if old != message.accepted.segment {
+            self.extra.entry(slot).or_default().push(old);
+        }
+        self.segments.add(loc.segment);
+    }
+
+    // ---- transitions
+
+    /// Would this change anything? (legal, is any recipient left pending after it)
+    pub fn judge(&self, slot: u32, recipient: u16, transition: &Transition) -> (bool, bool) {
+        let list = self.message(slot).recipients.as_slice();
+        let named = |n: usize| recipient == ALL || usize::from(recipient) == n;
+        if recipient != ALL && usize::from(recipient) >= list.len() {
+            return (false, true);
+        }
+        let legal = transition.is_note() || list.iter().enumerate().any(|(n, r)| named(n) && transition.applies(r));
+        let ends = |n: usize, r: &Recipient| named(n) && transition.ends() && transition.applies(r);
+        let pending = list.iter().enumerate().any(|(n, r)| r.pending() && !ends(n, r));
+        (legal, pending)
+    }
+
+    /// Carries a transition out. With `now_us` None (replay) nothing is queued.
+    pub fn apply(&mut self, slot: u32, recipient: u16, transition: &Transition, now_us: Option<u64>) {
+        let count = self.message(slot).recipients.as_slice().len();
+        let range = if recipient == ALL { 0..count } else { usize::from(recipient)..count.min(usize::from(recipient) + 1) };
+        for n in range {
+            let n = n as u16;
+            if transition.applies(&self.message(slot).recipients.as_slice()[usize::from(n)]) {
+                self.apply_one(slot, n, transition, now_us);
+            }
+        }
+    }
+
+    fn apply_one(&mut self, slot: u32, n: u16, transition: &Transition, now_us: Option<u64>) {
+        match transition {
+            t if t.ends() => self.leave_pending(slot, n),
+            Transition::Released => self.held -= 1,
+            Transition::Held => {
+                self.held += 1;
+                self.unqueue(slot, n);
+            }
+            Transition::Deferred { .. } => {
+                self.unqueue(slot, n);
+                self.land(slot, n);
+            }
+            Transition::Retry { .. } => self.unqueue(slot, n),
+            Transition::Reroute { destination, .. } => {
+                self.unqueue(slot, n);
+                self.land(slot, n);
+                let old = std::mem::replace(&mut self.recipient_mut(slot, n).destination, *destination);
+                self.count_pending(*destination, 1);
+                self.count_pending(old, -1);
+                self.release_destination(old);
+            }
+            _ => {}
+        }
+        transition.write(self.recipient_mut(slot, n));
+        if let Some(now) = now_us {
+            self.schedule(slot, n, now);
+        }
+    }
+
+    fn count_pending(&mut self, destination: u32, by: i32) {
+        if destination != NOWHERE {
+            let d = &mut self.destinations[destination as usize];
+            d.pending = d.pending.saturating_add_signed(by);
+        }
+    }
+
+    /// The recipient's state is about to become final.
+    fn leave_pending(&mut self, slot: u32, n: u16) {
+        self.unqueue(slot, n);
+        self.land(slot, n);
+        let r = *self.recipient_mut(slot, n);
+        self.held -= u64::from(r.has(HELD));
+        self.recipient_mut(slot, n).flags &= !HELD;
+        self.count_pending(r.destination, -1);
+        self.release_destination(r.destination);
+    }
+
+    /// Not in flight any more.
+    fn land(&mut self, slot: u32, n: u16) {
+        let r = self.recipient_mut(slot, n);
+        if r.has(IN_FLIGHT) {
+            r.flags &= !IN_FLIGHT;
+            let destination = r.destination;
+            self.in_flight -= 1;
+            if destination != NOWHERE {
+                self.destinations[destination as usize].in_flight -= 1;
+            }
+        }
+    }
+
+    /// Voids its entries in the ready queue and in the timer heap.
+    fn unqueue(&mut self, slot: u32, n: u16) {
+        let r = self.recipient_mut(slot, n);
+        let (ready, timed, destination) = (r.has(READY), r.has(TIMED), r.destination);
+        r.flags &= !READY;
+        if timed {
+            self.void_timer(slot, n);
+        }
+        if ready && destination != NOWHERE {
+            let d = &mut self.destinations[destination as usize];
+            d.ready -= 1;
+            if d.queue.len() > 64 && d.queue.len() / 2 > d.ready as usize {
+                self.sweep_queue(destination);
+            }
+        }
+    }
+
+    /// Drops void entries of a ready queue that has become mostly void.
+    fn sweep_queue(&mut self, destination: u32) {
+        let mut queue = std::mem::take(&mut self.destinations[destination as usize].queue);
+        queue.retain(|(slot, n)| self.is_ready(*slot, *n, destination));
+        queue.shrink_to_fit();
+        self.destinations[destination as usize].queue = queue;
+    }
+
+    fn is_ready(&self, slot: u32, n: u16, destination: u32) -> bool {
+        let r = self.messages[slot as usize].recipients.as_slice().get(usize::from(n));
+        r.is_some_and(|r| r.has(READY) && r.destination == destination)
+    }
+
+    fn void_timer(&mut self, slot: u32, n: u16) {
+        self.recipient_mut(slot, n).flags &= !TIMED;
+        self.void_timers += 1;
+        if self.void_timers > 64 && self.void_timers > self.timers.len() / 2 {
+            let timers = std::mem::take(&mut self.timers);
+            let valid = timers.into_vec().into_iter().filter(|Reverse((at, slot, n))| self.is_due(*at, *slot, *n)).collect::<Vec<_>>();
+            self.timers = valid.into();
+            self.void_timers = 0;
+        }
+    }
+
+    fn is_due(&self, at: u64, slot: u32, n: u16) -> bool {
+        let r = self.messages[slot as usize].recipients.as_slice().get(usize::from(n));
+        r.is_some_and(|r| r.has(TIMED) && r.next_us == at)
+    }
+
+    // ---- ready queues and timers
+
+    /// Puts a recipient where it belongs: its destination's ready queue when due, the timer heap when not.
+    pub fn schedule(&mut self, slot: u32, n: u16, now_us: u64) {
+        let r = *self.recipient_mut(slot, n);
+        if !r.pending() || r.flags & (HELD | IN_FLIGHT | READY) != 0 || self.message(slot).committing {
+            return;
+        }
+        if r.next_us > now_us {
+            if !r.has(TIMED) {
+                self.recipient_mut(slot, n).flags |= TIMED;
+                self.timers.push(Reverse((r.next_us, slot, n)));
+            }
+            return;
+        }
+        if r.has(TIMED) {
+            self.void_timer(slot, n);
+        }
+        self.recipient_mut(slot, n).flags |= READY;
+        let d = &mut self.destinations[r.destination as usize];
+        d.ready += 1;
+        d.queue.push_back((slot, n));
+        if !d.announced {
+            d.announced = true;
+            self.outbox.ready.push(r.destination);
+        }
+    }
+
+    /// Moves what is due to the ready queues. Returns the next due time, 0 for none.
+    pub fn advance(&mut self, now_us: u64) -> u64 {
+        while let Some(Reverse((at, slot, n))) = self.timers.peek().copied() {
+            let valid = self.is_due(at, slot, n);
+            if valid && at > now_us {
+                return at;
+            }
+            self.timers.pop();
+            if valid {
+                self.recipient_mut(slot, n).flags &= !TIMED;
+                self.schedule(slot, n, now_us);
+            } else {
+                self.void_timers = self.void_timers.saturating_sub(1);
+            }
+        }
+        0
+    }
+
+    /// Takes the longest waiting message of a destination with all its ready recipients for it, now in flight.
+    pub fn take(&mut self, destination: u32) -> Option<(u32, Vec<u16>)> {
+        loop {
+            let (slot, n) = self.destinations[destination as usize].queue.pop_front()?;
+            if !self.is_ready(slot, n, destination) {
+                continue;
+            }
+            let list = self.message(slot).recipients.as_slice();
+            let mine = |r: &Recipient| r.destination == destination && r.has(READY);
+            let taken: Vec<u16> = list.iter().enumerate().filter(|(_, r)| mine(r)).map(|(n, _)| n as u16).collect();
+            for n in &taken {
+                self.clear_ready(slot, *n);
+                self.recipient_mut(slot, *n).flags |= IN_FLIGHT;
+            }
+            self.in_flight += taken.len() as u64;
+            self.destinations[destination as usize].in_flight += taken.len() as u32;
+            return Some((slot, taken));
+        }
+    }
+
+    fn clear_ready(&mut self, slot: u32, n: u16) {
+        let r = self.recipient_mut(slot, n);
+        r.flags &= !READY;
+        let destination = r.destination as usize;
+        self.destinations[destination].ready -= 1;
+    }
+
+    /// Size of the message that `take` would give next, if it is not void.
+    pub fn next_size(&self, destination: u32) -> u64 {
+        let next = self.destinations[destination as usize].queue.front();
+        next.filter(|(slot, n)| self.is_ready(*slot, *n, destination)).map_or(0, |(slot, _)| u64::from(self.message(*slot).size))
+    }
+
+    /// Undoes a take.
+    pub fn give_back(&mut self, slot: u32, n: u16, now_us: u64) {
+        if self.message(slot).recipients.as_slice().get(usize::from(n)).is_some_and(|r| r.has(IN_FLIGHT)) {
+            self.land(slot, n);
+            self.schedule(slot, n, now_us);
+        }
+    }
+
+    /// Queues every recipient after a recovery.
+    pub fn schedule_all(&mut self, now_us: u64) {
+        for slot in self.by_id.values().copied().collect::<Vec<_>>() {
+            for n in 0..self.message(slot).recipients.as_slice().len() {
+                self.schedule(slot, n as u16, now_us);
+            }
+        }
+    }
+
+    // ---- destinations
+
+    /// Number of a destination, made if need be.
+    pub fn intern(&mut self, name: &str) -> u32 {
+        if name.is_empty() {
+            return NOWHERE;
+        }
+        if let Some(found) = self.by_name.get(name) {
+            return *found;
+        }
+        let destination = Destination { name: name.into(), ..Destination::default() };
+        let number = match self.free_destinations.pop() {
+            Some(number) => {
+                self.destinations[number as usize] = destination;
+                number
+            }
+            None => {
+                self.destinations.push(destination);
+                (self.destinations.len() - 1) as u32
+            }
+        };
+        self.by_name.insert(name.into(), number);
+        number
+    }
+
+    pub fn destination(&self, name: &str) -> Option<u32> {
+        self.by_name.get(name).copied()
+    }
+
+    pub fn destination_name(&self, number: u32) -> &str {
+        self.destinations.get(number as usize).map_or("", |d| &d.name)
+    }
+
+    /// Forgets a destination that nobody uses.
+    pub fn release_destination(&mut self, number: u32) {
+        let Some(d) = self.destinations.get_mut(number as usize) else { return };
+        if d.pending == 0 && !d.announced && !d.name.is_empty() {
+            let name = std::mem::take(&mut d.name);
+            d.queue = VecDeque::new();
+            self.by_name.remove(&name);
+            self.free_destinations.push(number);
+        }
+    }
+
+    /// Names of the destinations that became ready since the last call.
+    pub fn drain_ready(&mut self) -> Vec<String> {
+        let numbers = std::mem::take(&mut self.outbox.ready);
+        let mut names = Vec::with_capacity(numbers.len());
+        for number in numbers {
+            let d = &mut self.destinations[number as usize];
+            d.announced = false;
+            if d.ready > 0 {
+                names.push(d.name.to_string());
+            }
+            self.release_destination(number);
+        }
+        names
+    }
+
+    // ---- operations
+
+    pub fn begin(&mut self, operation: Operation) -> u64 {
+        if let Some(slot) = self.free_operations.pop() {
+            self.operations[slot as usize] = Some(operation);
+            return u64::from(slot);
+        }
+        self.operations.push(Some(operation));
+        (self.operations.len() - 1) as u64
+    }
+
+    pub fn replace(&mut self, token: u64, operation: Operation) {
+        self.operations[token as usize] = Some(operation);
+    }
+
+    pub fn end(&mut self, token: u64) -> Option<Operation> {
+        let operation = self.operations.get_mut(token as usize)?.take();
+        if operation.is_some() {
+            self.free_operations.push(token as u32);
+        }
+        operation
+    }
+}

@@ -1,0 +1,75 @@
+//! The partition's chores thread: frees segments nobody needs, and writes a checkpoint when the log has grown enough. It sleeps until someone says that
+//! there may be something to do; nothing depends on it but disk space and the time the next opening takes.
+
+use std::time::Duration;
+
+use crate::index::Index;
+use crate::spool::Core;
+
+/// Log written since the last checkpoint that makes a new one worthwhile, at least.
+const CHECKPOINT_EVERY: u64 = 64 << 20;
+/// Octets of checkpoint per message, roughly.
+const CHECKPOINT_COST: u64 = 72;
+/// How soon to look again at a segment that was still being written.
+const AGAIN: Duration = Duration::from_millis(100);
+
+impl Core {
+    /// Runs until the partition closes.
+    pub fn keep(&self) {
+        let mut again = true;
+        loop {
+            {
+                let mut chores = self.shared.chores_wanted.lock();
+                if !chores.sweep && !chores.stop {
+                    if again {
+                        self.shared.chores.wait_for(&mut chores, AGAIN);
+                    } else {
+                        self.shared.chores.wait(&mut chores);
+                    }
+                }
+                if chores.stop {
+                    return;
+                }
+                chores.sweep = false;
+            }
+            again = self.sweep();
+            if self.checkpoint_due() {
+                // A failure costs nothing but time at the next opening, and the log reports what is wrong with the disk.
+                let _ = self.checkpoint();
+            }
+        }
+    }
+
+    /// Frees what can be freed. True when something was busy.
+    fn sweep(&self) -> bool {
+        let mut index = self.shared.index.lock();
+        index.segments.dirty = false;
+        let mut busy = false;
+        let segments = self.log.segments();
+        for (number, _) in &segments[..segments.len().saturating_sub(1)] {
+            if index.segments.is_free(*number) {
+                if self.log.free(*number) {
+                    index.segments.gone(*number);
+                } else {
+                    busy = true;
+                }
+            }
+        }
+        busy
+    }
+
+    fn checkpoint_due(&self) -> bool {
+        let last = *self.checkpointed.lock();
+        let grown: u64 = self.log.segments().iter().filter(|(n, _)| *n > last.segment).map(|(_, bytes)| bytes).sum();
+        let cost = self.shared.index.lock().len() as u64 * CHECKPOINT_COST;
+        grown > CHECKPOINT_EVERY.max(4 * cost)
+    }
+
+    /// Records go to a new segment: the one before may be free, and a checkpoint may be due.
+    pub fn note_segment(&self, index: &mut Index, segment: u32) {
+        if index.newest_segment != segment {
+            index.newest_segment = segment;
+            self.want_sweep();
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! Calls that read records: jobs for the scheduler, state and history for operators, the message itself. The index is locked only to copy
+//! places out of it; the reading happens afterwards.
+
+use gatepost_log::Loc;
+
+use crate::codec::{
+    ALL, Envelope, Journal, KIND_ACCEPTED, KIND_JOURNAL, Layout, accepted_length, decode_accepted, decode_journal, decode_reroute,
+};
+use crate::error::QueueError;
+use crate::id::{MessageId, format_id, now_us};
+use crate::index::{HELD, Index, REROUTED, Recipient};
+use crate::reader::Reader;
+use crate::spool::{Core, Spool};
+use crate::transition::{State, Transition, kind};
+
+/// Octets read of an accepted record to get its envelope; more only for long ones.
+const ENVELOPE_GUESS: usize = 2048;
+
+/// A due recipient of a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobRecipient {
+    /// Place in the message's list.
+    pub index: u16,
+    /// Final address.
+    pub address: String,
+    /// RFC 3461 ORCPT, or empty.
+    pub original: String,
+    /// RFC 3461 NOTIFY bits.
+    pub notify: u8,
+    /// Opaque.
+    pub route: Vec<u8>,
+    /// Finished attempts.
+    pub attempts: u16,
+}
+
+/// A message with its due recipients for one destination.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Job {
+    /// The message.
+    pub id: MessageId,
+    /// Octets with prefix.
+    pub size: u64,
+    /// Unix microseconds.
+    pub received_us: u64,
+    /// MAIL FROM.
+    pub reverse_path: String,
+    /// Opaque.
+    pub meta: Vec<u8>,
+    /// Who is due.
+    pub recipients: Vec<JobRecipient>,
+}
+
+/// State of one recipient.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecipientState {
+    /// Final address.
+    pub address: String,
+    /// RFC 3461 ORCPT, or empty.
+    pub original: String,
+    /// Scheduling key.
+    pub destination: String,
+    /// RFC 3461 NOTIFY bits.
+    pub notify: u8,
+    /// Opaque.
+    pub route: Vec<u8>,
+    /// State.
+    pub state: State,
+    /// Held by an operator or by routing.
+    pub held: bool,
+    /// When it is due, Unix microseconds.
+    pub next_us: u64,
+    /// Finished attempts.
+    pub attempts: u16,
+    /// Detail of the last attempt or of what ended it.
+    pub last_detail: Vec<u8>,
+}
+
+/// State of one message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    /// What was accepted.
+    pub envelope: Envelope,
+    /// A recipient is in flight.
+    pub in_flight: bool,
+    /// State now, in the order of the envelope.
+    pub recipients: Vec<RecipientState>,
+}
+
+/// One line of a message's history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryEntry {
+    /// Unix microseconds.
+    pub time_us: u64,
+    /// One of [`kind`].
+    pub kind: u8,
+    /// None for all recipients, or the message as a whole.
+    pub recipient: Option<u16>,
+    /// Opaque; for a reroute JSON with `address` and `destination`.
+    pub detail: Vec<u8>,
+}
+
+/// What is copied out of the index about a message.
+struct Place {
+    id: MessageId,
+    accepted: Loc,
+    head: Loc,
+    recipients: Vec<(u16, Recipient, String)>,
+}
+
+impl Place {
+    fn new(index: &Index, slot: u32, only: Option<&[u16]>) -> Self {
+        let m = index.message(slot);
+        let list = m.recipients.as_slice().iter().enumerate().map(|(n, r)| (n as u16, *r));
+        let wanted = list.filter(|(n, _)| only.is_none_or(|only| only.contains(n)));
+        let recipients =
+            wanted.map(|(n, r)| (n, r, if only.is_none() { index.destination_name(r.destination).to_owned() } else { String::new() }));
+        Self { id: m.id, accepted: m.accepted, head: m.head, recipients: recipients.collect() }
+    }
+}
+
+impl Spool {
+    /// Takes up to `max_jobs` due messages of a destination, oldest first, and marks their due recipients in flight. `max_bytes` (0: none)
+    /// bounds the sum of sizes, but one job is always given. A message whose record cannot be read is held with a note that says so.
+    pub fn take(&self, destination: &str, max_jobs: usize, max_bytes: u64) -> Vec<Job> {
+        let places = self.core.pick(destination, max_jobs, max_bytes);
+        let mut jobs = Vec::with_capacity(places.len());
+        let mut buffer = Vec::new();
+        for place in places {
+            match self.core.job(&place, &mut buffer) {
+                Ok(job) => jobs.push(job),
+                Err(error) => self.core.quarantine(&place, &error),
+            }
+        }
+        jobs
+    }
+
+    /// State of one live message.
+    pub fn get(&self, id: &MessageId) -> Result<Summary, QueueError> {
+        let place = self.core.place(id)?;
+        let (mut envelope, _) = self.core.envelope(&place.id, place.accepted, &mut Vec::new())?;
+        let untouched = |r: &Recipient| r.attempts == 0 && r.pending() && r.flags & REROUTED == 0;
+        let journal = if place.recipients.iter().all(|(_, r, _)| untouched(r)) { Vec::new() } else { self.core.walk(place.head)? };
+        for j in journal.iter().rev() {
+            reroute(&mut envelope, j);
+        }
+        let detail = |n: u16| {
+            let tells = |j: &&Journal| (kind::DELIVERED..=kind::REMOVED).contains(&j.kind) && (j.recipient == n || j.recipient == ALL);
+            journal.iter().find(tells).map(|j| j.detail.clone()).unwrap_or_default()
+        };
+        let recipients = place.recipients.iter().zip(&envelope.recipients).map(|((n, r, destination), spec)| RecipientState {
+            address: spec.address.clone(),
+            original: spec.original.clone(),
+            destination: if destination.is_empty() { spec.destination.clone() } else { destination.clone() },
+            notify: spec.notify,
+            route: spec.route.clone(),
+            state: r.state,
+            held: r.has(HELD),
+            next_us: r.next_us,
+            attempts: r.attempts,
+            last_detail: detail(*n),
+        });
+        let in_flight = place.recipients.iter().any(|(_, r, _)| r.has(crate::index::IN_FLIGHT));
+        Ok(Summary { in_flight, recipients: recipients.collect(), envelope })
+    }
+
+    /// Journal of one live message, oldest first.
+    pub fn history(&self, id: &MessageId) -> Result<Vec<HistoryEntry>, QueueError> {
+        let place = self.core.place(id)?;
+        let (envelope, _) = self.core.envelope(&place.id, place.accepted, &mut Vec::new())?;
+        let mut entries = vec![HistoryEntry { time_us: envelope.received_us, kind: kind::ACCEPTED, recipient: None, detail: Vec::new() }];
+        entries.extend(self.core.walk(place.head)?.into_iter().rev().map(|j| HistoryEntry {
+            time_us: j.time_us,
+            kind: j.kind,
+            recipient: (j.recipient != ALL).then_some(j.recipient),
+            detail: if j.kind == kind::REROUTED { reroute_json(&j.detail) } else { j.detail },
+        }));
+        Ok(entries)
+    }
+
+    /// Reader over prefix and message.
+    pub fn read(&self, id: &MessageId) -> Result<Reader, QueueError> {
+        let place = self.core.place(id)?;
+        let (envelope, layout) = self.core.envelope(&place.id, place.accepted, &mut Vec::new())?;
+        Reader::new(&self.core, place.id, place.accepted, &layout, envelope.size)
+    }
+}
+
+impl Core {
+    fn place(&self, id: &MessageId) -> Result<Place, QueueError> {
+        let index = self.shared.index.lock();
+        let slot = index.find(id).ok_or_else(|| QueueError::NotFound(format_id(id)))?;
+        Ok(Place::new(&index, slot, None))
+    }
+
+    fn pick(&self, destination: &str, max_jobs: usize, max_bytes: u64) -> Vec<Place> {
+        let mut index = self.shared.index.lock();
+        let Some(number) = index.destination(destination) else { return Vec::new() };
+        let mut places = Vec::new();
+        let mut octets = 0;
+        while places.len() < max_jobs {
+            if max_bytes > 0 && !places.is_empty() && octets + index.next_size(number) > max_bytes {
+                break;
+            }
+            let Some((slot, taken)) = index.take(number) else { break };
+            octets += u64::from(index.message(slot).size);
+            places.push(Place::new(&index, slot, Some(&taken)));
+        }
+        places
+    }
+
+    fn job(&self, place: &Place, buffer: &mut Vec<u8>) -> Result<Job, QueueError> {
+        let (mut envelope, _) = self.envelope(&place.id, place.accepted, buffer)?;
+        if place.recipients.iter().any(|(_, r, _)| r.has(REROUTED)) {
+            for j in self.walk(place.head)?.iter().rev() {
+                reroute(&mut envelope, j);
+            }
+        }
+        let missing = || QueueError::Damaged(format!("{}: fewer recipients than the index has", place.accepted));
+        let mut recipients = Vec::with_capacity(place.recipients.len());
+        for (n, r, _) in &place.recipients {
+            let spec = envelope.recipients.get_mut(usize::from(*n)).ok_or_else(missing)?;
+            recipients.push(JobRecipient {
+                index: *n,
+                address: std::mem::take(&mut spec.address),
+                original: std::mem::take(&mut spec.original),
+                notify: spec.notify,
+                route: std::mem::take(&mut spec.route),
+                attempts: r.attempts,
+            });
+        }
+        let Envelope { id, received_us, size, reverse_path, meta, .. } = envelope;
+        Ok(Job { id, size, received_us, reverse_path, meta, recipients })
+    }
+
+    /// Holds the recipients of a message that cannot be read, with the reason.
+    fn quarantine(&self, place: &Place, error: &QueueError) {
+        let detail = format!("{{\"error\":\"{}\"}}", json_text(&error.to_string()));
+        let mut index = self.shared.index.lock();
+        for (n, ..) in &place.recipients {
+            // Held first, so that giving it back does not make it ready at once.
+            let _ = self.transition(&mut index, &place.id, *n, &Transition::Held, detail.as_bytes(), kind::HELD, now_us());
+            if let Some(slot) = index.find(&place.id) {
+                index.give_back(slot, *n, now_us());
+            }
+        }
+    }
+
+    /// Envelope and layout of an accepted record.
+    fn envelope(&self, id: &MessageId, loc: Loc, buffer: &mut Vec<u8>) -> Result<(Envelope, Layout), QueueError> {
+        let damaged = || QueueError::Damaged(format!("{loc}: not the accepted record of message {}", format_id(id)));
+        let (kind, _) = self.log.read_prefix(loc, ENVELOPE_GUESS, buffer)?;
+        let length = accepted_length(buffer).ok_or_else(damaged)?;
+        if length > buffer.len() && length > ENVELOPE_GUESS {
+            self.log.read_prefix(loc, length, buffer)?;
+        }
+        let (envelope, layout) = decode_accepted(buffer).ok_or_else(damaged)?;
+        if kind != KIND_ACCEPTED || envelope.id != *id {
+            return Err(damaged());
+        }
+        Ok((envelope, layout))
+    }
+
+    /// Journal records of a message, newest first. A record that was lost (disk full) or damaged ends the walk.
+    fn walk(&self, head: Loc) -> Result<Vec<Journal>, QueueError> {
+        let mut found = Vec::new();
+        let mut at = head;
+        let mut buffer = Vec::new();
+        while !at.is_none() {
+            if self.log.read(at, &mut buffer)? != KIND_JOURNAL {
+                break;
+            }
+            let journal = decode_journal(&buffer).ok_or_else(|| QueueError::Damaged(format!("{at}: not a journal record")))?;
+            if journal.previous >= at {
+                return Err(QueueError::Damaged(format!("{at}: journal chain does not go back")));
+            }
+            at = journal.previous;
+            found.push(journal);
+        }
+        Ok(found)
+    }
+}
+
+/// Puts a journaled new route into the envelope.
+fn reroute(envelope: &mut Envelope, journal: &Journal) {
+    if journal.kind != kind::REROUTED {
+        return;
+    }
+    let spec = envelope.recipients.get_mut(usize::from(journal.recipient));
+    if let (Some(spec), Some((address, destination, route))) = (spec, decode_reroute(&journal.detail)) {
+        (spec.address, spec.destination, spec.route) = (address, destination, route);
+    }
+}
+
+fn reroute_json(detail: &[u8]) -> Vec<u8> {
+    let Some((address, destination, _)) = decode_reroute(detail) else { return Vec::new() };
+    format!("{{\"address\":\"{}\",\"destination\":\"{}\"}}", json_text(&address), json_text(&destination)).into_bytes()
+}
+
+fn json_text(text: &str) -> String {
+    let escape = |c: char| match c {
+        '"' | '\\' => format!("\\{c}"),
+        c if c < ' ' => format!("\\u{:04x}", c as u32),
+        c => c.to_string(),
+    };
+    text.chars().map(escape).collect()
+}

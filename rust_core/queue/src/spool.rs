@@ -1,0 +1,552 @@
+//! The partition: the log below, the index above, and the calls that keep both in step.
+//!
+//! One mutex guards the index; whoever appends a record that the index reflects holds it across the append, so that the log's order is the
+//! order of the index's changes. The committer thread takes it in its callback, hence nothing that holds it waits for the
+//! disk. A commit enters the index hidden, and is published when its record is durable.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use gatepost_log::{Class, Damage, Loc, Log, LogError, Options, Recovery, Segment};
+use parking_lot::{Condvar, Mutex};
+
+use crate::checkpoint;
+use crate::codec::{
+    ALL, Envelope, Journal, KIND_ACCEPTED, KIND_CHUNK, KIND_JOURNAL, RecipientSpec, decode_accepted, decode_journal, decode_reroute,
+    encode_accepted, encode_chunk, encode_journal, encode_reroute,
+};
+use crate::error::QueueError;
+use crate::id::{MessageId, format_id, now_us};
+use crate::incoming::Incoming;
+use crate::index::{HELD, Index, Message, NOWHERE, Operation, Recipient, Recipients};
+use crate::signal::Signal;
+use crate::transition::{State, Transition, kind};
+
+/// Octets that may wait for the disk before a producer is made to wait.
+const HARD_PENDING: u64 = 64 << 20;
+/// Octets of waiting data per streaming message above which `congested` asks for a pause, with bounds.
+const CONGESTION: std::ops::RangeInclusive<u64> = (1 << 20)..=(8 << 20);
+
+/// What opening a partition found.
+#[derive(Debug, Clone, Default)]
+pub struct Opening {
+    /// Live messages.
+    pub messages: u64,
+    /// Records replayed.
+    pub records: u64,
+    /// Octets of an unacknowledged write cut from the end.
+    pub torn_bytes: u64,
+    /// Damaged places.
+    pub damaged: Vec<Damage>,
+    /// Time taken.
+    pub seconds: f64,
+    /// A checkpoint was used.
+    pub checkpoint: bool,
+}
+
+/// Figures of a running partition.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Stats {
+    /// Live messages.
+    pub messages: u64,
+    /// Recipients of live messages.
+    pub recipients: u64,
+    /// Pending recipients that are held.
+    pub held: u64,
+    /// Recipients taken and not answered.
+    pub in_flight: u64,
+    /// Octets of live messages.
+    pub octets: u64,
+    /// The log's own figures.
+    pub log: gatepost_log::LogStats,
+}
+
+/// One change asked for by the scheduler or an operator.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// Which message.
+    pub id: MessageId,
+    /// Which recipient; None for every pending one.
+    pub recipient: Option<u16>,
+    /// One of [`kind`].
+    pub kind: u8,
+    /// For deferred and retry.
+    pub next_us: u64,
+    /// Opaque.
+    pub detail: Vec<u8>,
+}
+
+/// State that the committer's callback, the keeper thread and all callers share.
+pub(crate) struct Core {
+    pub log: Log,
+    pub shared: Arc<Shared>,
+    /// Messages being received that have data in the log.
+    pub streaming: AtomicU64,
+    /// Where the last checkpoint stands.
+    pub checkpointed: Mutex<Loc>,
+}
+
+/// The part of it that exists before the log is open.
+pub(crate) struct Shared {
+    pub index: Mutex<Index>,
+    pub signal: Signal,
+    /// Wakes the keeper.
+    pub chores: Condvar,
+    pub chores_wanted: Mutex<Chores>,
+}
+
+/// What the keeper is asked to do.
+#[derive(Default)]
+pub(crate) struct Chores {
+    pub sweep: bool,
+    pub stop: bool,
+}
+
+/// A partition of the spool. Cheap to share through [`Arc`]; closed on drop.
+pub struct Spool {
+    pub(crate) core: Arc<Core>,
+    opening: Opening,
+    keeper: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Shared {
+    /// Tells the owner that `completions` has something. Call with what was pushed already visible.
+    fn wake(&self, index: &Index) {
+        if !index.outbox.tickets.is_empty() || !index.outbox.ready.is_empty() {
+            self.signal.raise();
+        }
+    }
+
+    /// The log's callback: tokens are durable, or failed.
+    fn settled(&self, tokens: &[u64], result: Result<(), &LogError>) {
+        let now = now_us();
+        let mut index = self.index.lock();
+        for token in tokens {
+            match index.end(*token) {
+                Some(Operation::Commit { slot, ticket }) => {
+                    match result {
+                        Ok(()) => index.publish(slot, now),
+                        Err(_) => index.remove(slot),
+                    }
+                    index.outbox.tickets.push((ticket, result.err().cloned()));
+                }
+                Some(Operation::Ticket(ticket)) => index.outbox.tickets.push((ticket, result.err().cloned())),
+                None => {}
+            }
+        }
+        self.wake(&index);
+    }
+}
+
+impl Spool {
+    /// Opens or creates the partition in `dir` and recovers it. Waits for the disk.
+    pub fn open(dir: &Path, options: Options) -> Result<Self, QueueError> {
+        let started = Instant::now();
+        let mut prepared = Log::prepare(dir, options)?;
+        let (mut index, from) = checkpoint::load(&prepared)?.unwrap_or_default();
+        let checkpoint = !from.is_none();
+        let recovery = prepared.replay(from, &mut |loc, kind, payload| {
+            replay(&mut index, loc, kind, payload);
+            Ok(())
+        })?;
+        index.segments.dirty = true;
+        let shared = Arc::new(Shared {
+            index: Mutex::new(index),
+            signal: Signal::new().map_err(|e| LogError::Io(format!("eventfd: {e}")))?,
+            chores: Condvar::new(),
+            chores_wanted: Mutex::new(Chores::default()),
+        });
+        let callback = Arc::clone(&shared);
+        let log = prepared.start(Box::new(move |tokens, result| callback.settled(tokens, result)))?;
+        let core = Arc::new(Core { log, shared, streaming: AtomicU64::new(0), checkpointed: Mutex::new(from) });
+        let opening = core.begin(recovery, checkpoint, started);
+        let keeper = Arc::clone(&core);
+        let thread = std::thread::Builder::new().name("spool-keep".into()).spawn(move || keeper.keep());
+        let thread = thread.map_err(|e| LogError::Io(format!("start thread: {e}")))?;
+        Ok(Self { core, opening, keeper: Mutex::new(Some(thread)) })
+    }
+
+    /// What opening found.
+    pub fn opening(&self) -> &Opening {
+        &self.opening
+    }
+
+    /// Becomes readable when [`Spool::completions`] has something.
+    pub fn event_fd(&self) -> i32 {
+        self.core.shared.signal.fd()
+    }
+
+    /// Begins a message. `prefix` is stored in front of it; `max` bounds it (0: no bound).
+    pub fn receive(&self, id: MessageId, prefix: &[u8], max: u64, allow_bare: bool) -> Incoming {
+        Incoming::new(Arc::clone(&self.core), id, prefix, max, allow_bare)
+    }
+
+    /// Octets appended and not yet durable.
+    pub fn pending_bytes(&self) -> u64 {
+        self.core.log.pending_bytes()
+    }
+
+    /// So much waits for the disk that receivers should pause until a sync.
+    pub fn congested(&self) -> bool {
+        let streaming = self.core.streaming.load(Ordering::Relaxed).max(1);
+        self.pending_bytes() > (streaming << 20).clamp(*CONGESTION.start(), *CONGESTION.end())
+    }
+
+    /// New mail would be refused for want of space.
+    pub fn low_space(&self) -> bool {
+        self.core.log.low_space()
+    }
+
+    /// The error that closed the log for good, if one did.
+    pub fn fatal(&self) -> Option<LogError> {
+        self.core.log.fatal()
+    }
+
+    /// The commit point: the message is in the queue once `ticket` comes back without an error. Consumes what `incoming` holds.
+    pub fn commit(
+        &self,
+        ticket: u64,
+        incoming: &mut Incoming,
+        reverse_path: String,
+        recipients: Vec<RecipientSpec>,
+        meta: Vec<u8>,
+    ) -> Result<(), QueueError> {
+        incoming.check_complete()?;
+        self.core.log.wait_for_room(HARD_PENDING);
+        let size = incoming.total();
+        if size > u64::from(u32::MAX) {
+            return Err(QueueError::Invalid("a message of 4 GiB or more".into()));
+        }
+        let envelope = Envelope { id: incoming.id(), received_us: now_us(), size, reverse_path, meta, recipients };
+        let head = encode_accepted(&envelope, incoming.chunks(), incoming.rest().len())?;
+        let mut index = self.core.shared.index.lock();
+        if index.contains(&envelope.id) {
+            return Err(QueueError::Invalid(format!("message {} exists already", format_id(&envelope.id))));
+        }
+        let operation = index.begin(Operation::Ticket(ticket));
+        let parts = [&head[..], incoming.rest()];
+        let loc = match self.core.log.append(KIND_ACCEPTED, &parts, Class::Message, Some(operation)) {
+            Ok(loc) => loc,
+            Err(error) => {
+                index.end(operation);
+                return Err(error.into());
+            }
+        };
+        self.core.note_segment(&mut index, loc.segment);
+        enter(&mut index, &envelope, loc, operation, ticket, incoming);
+        Ok(())
+    }
+
+    /// Appends transitions, in order. Illegal ones are skipped; returns how many were carried out. `ticket` (0: none) comes back when they are durable.
+    /// A transition that finds no space takes effect in memory all the same, and the ticket says so.
+    pub fn change(&self, ticket: u64, changes: &[Change]) -> usize {
+        let now = now_us();
+        let mut index = self.core.shared.index.lock();
+        let mut failure = None;
+        let mut done = 0;
+        for change in changes {
+            let Some(transition) = Transition::from_kind(change.kind, if change.next_us == 0 { now } else { change.next_us }) else {
+                continue;
+            };
+            let recipient = change.recipient.unwrap_or(ALL);
+            if let Some(result) = self.core.transition(&mut index, &change.id, recipient, &transition, &change.detail, change.kind, now) {
+                done += 1;
+                failure = result.err().or(failure);
+            }
+        }
+        self.answer(&mut index, ticket, failure);
+        self.core.shared.wake(&index);
+        done
+    }
+
+    /// Gives a pending recipient a new route; it is due now.
+    pub fn reroute(
+        &self,
+        ticket: u64,
+        id: &MessageId,
+        recipient: u16,
+        address: &str,
+        destination: &str,
+        route: &[u8],
+    ) -> Result<(), QueueError> {
+        if destination.is_empty() {
+            return Err(QueueError::Invalid("a route needs a destination".into()));
+        }
+        let detail = encode_reroute(address, destination, route)?;
+        let now = now_us();
+        let mut index = self.core.shared.index.lock();
+        index.find(id).ok_or_else(|| QueueError::NotFound(format_id(id)))?;
+        let number = index.intern(destination);
+        let transition = Transition::Reroute { destination: number, next_us: now };
+        let result = self.core.transition(&mut index, id, recipient, &transition, &detail, kind::REROUTED, now);
+        index.release_destination(number);
+        let Some(result) = result else { return Err(QueueError::Invalid(format!("recipient {recipient} is not pending"))) };
+        self.answer(&mut index, ticket, result.err());
+        self.core.shared.wake(&index);
+        Ok(())
+    }
+
+    /// `ticket` comes back once everything appended so far is durable.
+    pub fn sync(&self, ticket: u64) {
+        let mut index = self.core.shared.index.lock();
+        self.answer(&mut index, ticket, None);
+        self.core.shared.wake(&index);
+    }
+
+    fn answer(&self, index: &mut Index, ticket: u64, failure: Option<LogError>) {
+        if ticket == 0 {
+            return;
+        }
+        if let Some(error) = failure {
+            index.outbox.tickets.push((ticket, Some(error)));
+            return;
+        }
+        let token = index.begin(Operation::Ticket(ticket));
+        if let Err(error) = self.core.log.sync_token(token) {
+            index.end(token);
+            index.outbox.tickets.push((ticket, Some(error)));
+        }
+    }
+
+    /// What happened since the last call: finished tickets, and destinations that have new ready recipients.
+    pub fn completions(&self) -> (Vec<(u64, Option<LogError>)>, Vec<String>) {
+        let mut index = self.core.shared.index.lock();
+        self.core.shared.signal.clear();
+        (std::mem::take(&mut index.outbox.tickets), index.drain_ready())
+    }
+
+    /// Moves what is due to the ready queues. Returns the next due time in Unix microseconds, 0 for none.
+    pub fn advance(&self, now_us: u64) -> u64 {
+        let mut index = self.core.shared.index.lock();
+        let next = index.advance(now_us);
+        self.core.shared.wake(&index);
+        next
+    }
+
+    /// Undoes `take` for these recipients.
+    pub fn give_back(&self, id: &MessageId, recipients: &[u16]) {
+        let now = now_us();
+        let mut index = self.core.shared.index.lock();
+        if let Some(slot) = index.find(id) {
+            recipients.iter().for_each(|n| index.give_back(slot, *n, now));
+        }
+        self.core.shared.wake(&index);
+    }
+
+    /// Ids of live messages in order, after `after`.
+    pub fn ids(&self, after: Option<&MessageId>, limit: usize) -> Vec<MessageId> {
+        self.core.shared.index.lock().ids(after, limit)
+    }
+
+    /// Figures.
+    pub fn stats(&self) -> Stats {
+        let log = self.core.log.stats();
+        let index = self.core.shared.index.lock();
+        Stats {
+            messages: index.len() as u64,
+            recipients: index.recipients,
+            held: index.held,
+            in_flight: index.in_flight,
+            octets: index.octets,
+            log,
+        }
+    }
+
+    /// (name, pending, ready, in flight) of every destination in use.
+    pub fn destinations(&self) -> Vec<(String, u32, u32, u32)> {
+        let index = self.core.shared.index.lock();
+        let used = index.destinations.iter().filter(|d| d.pending > 0);
+        used.map(|d| (d.name.to_string(), d.pending, d.ready, d.in_flight)).collect()
+    }
+
+    /// Writes a checkpoint now. Waits for the disk.
+    pub fn checkpoint(&self) -> Result<(), QueueError> {
+        self.core.checkpoint()
+    }
+
+    /// Checkpoints, ends the threads, unlocks. Idempotent.
+    pub fn close(&self) -> Result<(), QueueError> {
+        let Some(thread) = self.keeper.lock().take() else { return Ok(()) };
+        self.core.shared.chores_wanted.lock().stop = true;
+        self.core.shared.chores.notify_all();
+        let _ = thread.join();
+        let checkpointed = self.core.checkpoint();
+        self.core.log.close()?;
+        checkpointed
+    }
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        let _ = self.close();
+    }
+}
+
+impl Core {
+    /// Queues what recovery found and says what that was.
+    fn begin(&self, recovery: Recovery, checkpoint: bool, started: Instant) -> Opening {
+        let now = now_us();
+        let mut index = self.shared.index.lock();
+        let exists = self.log.segments().iter().map(|(n, _)| *n).collect();
+        index.segments.retain(&exists);
+        index.schedule_all(now);
+        self.shared.wake(&index);
+        Opening {
+            messages: index.len() as u64,
+            records: recovery.records,
+            torn_bytes: recovery.torn_bytes,
+            damaged: recovery.damaged,
+            seconds: started.elapsed().as_secs_f64(),
+            checkpoint,
+        }
+    }
+
+    /// Judges, journals and applies one transition. None when it is illegal; an error when it could not be journaled.
+    #[allow(clippy::too_many_arguments)]
+    pub fn transition(
+        &self,
+        index: &mut Index,
+        id: &MessageId,
+        recipient: u16,
+        transition: &Transition,
+        detail: &[u8],
+        kind: u8,
+        now: u64,
+    ) -> Option<Result<(), LogError>> {
+        let slot = index.find(id)?;
+        let (legal, pending) = index.judge(slot, recipient, transition);
+        if !legal {
+            return None;
+        }
+        let next_us = match transition {
+            Transition::Deferred { next_us } | Transition::Retry { next_us } | Transition::Reroute { next_us, .. } => *next_us,
+            _ => 0,
+        };
+        let previous = index.message(slot).head;
+        let journal = Journal { id: *id, previous, time_us: now, next_us, recipient, kind, finished: !pending, detail: Vec::new() };
+        let appended = self.log.append(KIND_JOURNAL, &[&encode_journal(&journal), detail], Class::Journal, None);
+        if let Ok(loc) = appended {
+            index.advance_head(slot, loc);
+            self.note_segment(index, loc.segment);
+        }
+        index.apply(slot, recipient, transition, Some(now));
+        if !pending {
+            if let Ok(loc) = appended {
+                let accepted = index.message(slot).accepted.segment;
+                index.segments.vouch(loc.segment, accepted);
+            }
+            index.remove(slot);
+        }
+        if index.segments.dirty {
+            self.want_sweep();
+        }
+        Some(appended.map(|_| ()))
+    }
+
+    /// Stores a piece of a message being received. `pins` are the segments it has pieces in already.
+    pub fn append_chunk(&self, id: &MessageId, number: u32, data: &[u8], pins: &mut Vec<u32>) -> Result<Loc, QueueError> {
+        self.log.wait_for_room(HARD_PENDING);
+        let mut index = self.shared.index.lock();
+        let loc = self.log.append(KIND_CHUNK, &[&encode_chunk(id, number), data], Class::Message, None)?;
+        self.note_segment(&mut index, loc.segment);
+        if !pins.contains(&loc.segment) {
+            pins.push(loc.segment);
+            index.segments.add(loc.segment);
+        }
+        Ok(loc)
+    }
+
+    /// Lets go of the segments of a message that was not committed.
+    pub fn unpin(&self, pins: &[u32]) {
+        let mut index = self.shared.index.lock();
+        pins.iter().for_each(|segment| index.segments.drop(*segment));
+        if index.segments.dirty {
+            self.want_sweep();
+        }
+    }
+
+    /// Wakes the keeper to free segments.
+    pub fn want_sweep(&self) {
+        let mut chores = self.shared.chores_wanted.lock();
+        if !chores.sweep {
+            chores.sweep = true;
+            self.shared.chores.notify_one();
+        }
+    }
+
+    /// The open segment of a written record.
+    pub fn segment(&self, loc: Loc) -> Result<Arc<Segment>, LogError> {
+        self.log.segment(loc.segment)
+    }
+}
+
+/// Index entry for a message that was just appended; hands the chunk counts of `incoming` over.
+fn enter(index: &mut Index, envelope: &Envelope, loc: Loc, operation: u64, ticket: u64, incoming: &mut Incoming) {
+    let pins = incoming.committed();
+    if envelope.recipients.iter().all(|r| r.destination.is_empty()) {
+        // Routing ended all of it (discard): nothing to do once it is durable, and nothing to remember.
+        pins.iter().for_each(|segment| index.segments.drop(*segment));
+        return;
+    }
+    if pins.contains(&loc.segment) {
+        index.segments.drop(loc.segment);
+    }
+    let message = message(index, envelope, loc, true);
+    let slot = index.insert(message, pins, false);
+    index.replace(operation, Operation::Commit { slot, ticket });
+}
+
+fn message(index: &mut Index, envelope: &Envelope, loc: Loc, committing: bool) -> Message {
+    let recipients = envelope.recipients.iter().map(|r| recipient(index, r)).collect();
+    let size = u32::try_from(envelope.size).unwrap_or(u32::MAX);
+    Message { id: envelope.id, accepted: loc, head: loc, size, committing, recipients: Recipients::new(recipients) }
+}
+
+fn recipient(index: &mut Index, spec: &RecipientSpec) -> Recipient {
+    let destination = index.intern(&spec.destination);
+    let state = if destination == NOWHERE { State::Delivered } else { State::Pending };
+    let flags = if spec.held && state == State::Pending { HELD } else { 0 };
+    Recipient { next_us: spec.next_us, destination, attempts: 0, state, flags }
+}
+
+/// Applies one record to the index while the log is replayed. Records of messages that are gone, or that make no sense, change nothing.
+fn replay(index: &mut Index, loc: Loc, kind: u8, payload: &[u8]) {
+    match kind {
+        KIND_ACCEPTED => {
+            let Some((envelope, layout)) = decode_accepted(payload) else { return };
+            if index.contains(&envelope.id) || envelope.recipients.iter().all(|r| r.destination.is_empty()) {
+                return;
+            }
+            let mut extra: Vec<u32> = layout.chunks.iter().map(|(loc, _)| loc.segment).collect();
+            extra.dedup();
+            let message = message(index, &envelope, loc, false);
+            index.insert(message, extra, true);
+        }
+        KIND_JOURNAL => {
+            let Some(journal) = decode_journal(payload) else { return };
+            replay_journal(index, loc, &journal);
+        }
+        _ => {}
+    }
+}
+
+fn replay_journal(index: &mut Index, loc: Loc, journal: &Journal) {
+    let Some(slot) = index.find(&journal.id) else { return };
+    let transition = match journal.kind {
+        kind::REROUTED => decode_reroute(&journal.detail)
+            .map(|(_, destination, _)| Transition::Reroute { destination: index.intern(&destination), next_us: journal.next_us }),
+        other => Transition::from_kind(other, journal.next_us),
+    };
+    index.advance_head(slot, loc);
+    if let Some(transition) = transition {
+        index.apply(slot, journal.recipient, &transition, None);
+    }
+    if journal.finished {
+        let accepted = index.message(slot).accepted.segment;
+        index.segments.vouch(loc.segment, accepted);
+        index.remove(slot);
+    }
+}

@@ -1,0 +1,147 @@
+//! The table of recipient states and what moves them.
+//!
+//! | transition | from | to | in flight after | counts as attempt |
+//! |---|---|---|---|---|
+//! | Delivered | Pending | Delivered | no | yes |
+//! | Deferred | Pending | Pending, due later | no | yes |
+//! | Failed | Pending | Failed | no | yes |
+//! | Expired | Pending | Expired | no | no |
+//! | Removed | Pending | Removed | no | no |
+//! | Held | Pending, not held | held | as before | no |
+//! | Released | Pending, held | not held | as before | no |
+//! | Retry | Pending | due then | as before | no |
+//! | Reroute | Pending | new destination, due now | no | no |
+//! | Note | any | as before | as before | no |
+//!
+//! Everything else is illegal and skipped. Legality depends on journaled state only, so that replay repeats every decision.
+
+use crate::index::{HELD, REROUTED, Recipient};
+
+/// State of one recipient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum State {
+    /// To be delivered.
+    Pending,
+    /// Handed over, or discarded by routing.
+    Delivered,
+    /// Refused for good.
+    Failed,
+    /// Given up after the queue's lifetime.
+    Expired,
+    /// Taken out by an operator.
+    Removed,
+}
+
+impl State {
+    /// Name as Python sees it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "PENDING",
+            Self::Delivered => "DELIVERED",
+            Self::Failed => "FAILED",
+            Self::Expired => "EXPIRED",
+            Self::Removed => "REMOVED",
+        }
+    }
+
+    /// From the checkpoint's octet.
+    pub(crate) fn from_u8(value: u8) -> Option<Self> {
+        [Self::Pending, Self::Delivered, Self::Failed, Self::Expired, Self::Removed].into_iter().find(|s| *s as u8 == value)
+    }
+}
+
+/// Kinds as the journal and Python number them.
+pub mod kind {
+    /// First entry of every history; not a transition.
+    pub const ACCEPTED: u8 = 0;
+    /// Handed over.
+    pub const DELIVERED: u8 = 1;
+    /// Try again at the given time.
+    pub const DEFERRED: u8 = 2;
+    /// Refused for good.
+    pub const FAILED: u8 = 3;
+    /// Too old.
+    pub const EXPIRED: u8 = 4;
+    /// Taken out by an operator.
+    pub const REMOVED: u8 = 5;
+    /// Held.
+    pub const HELD: u8 = 6;
+    /// Released.
+    pub const RELEASED: u8 = 7;
+    /// Due at the given time, 0 for now.
+    pub const RETRY: u8 = 8;
+    /// A remark.
+    pub const NOTE: u8 = 9;
+    /// A new route.
+    pub const REROUTED: u8 = 10;
+}
+
+/// One change of one or all recipients of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Transition {
+    Delivered,
+    Deferred { next_us: u64 },
+    Failed,
+    Expired,
+    Removed,
+    Held,
+    Released,
+    Retry { next_us: u64 },
+    Note,
+    Reroute { destination: u32, next_us: u64 },
+}
+
+impl Transition {
+    /// From a journal kind; reroutes are made by their own call.
+    pub fn from_kind(kind: u8, next_us: u64) -> Option<Self> {
+        Some(match kind {
+            kind::DELIVERED => Self::Delivered,
+            kind::DEFERRED => Self::Deferred { next_us },
+            kind::FAILED => Self::Failed,
+            kind::EXPIRED => Self::Expired,
+            kind::REMOVED => Self::Removed,
+            kind::HELD => Self::Held,
+            kind::RELEASED => Self::Released,
+            kind::RETRY => Self::Retry { next_us },
+            kind::NOTE => Self::Note,
+            _ => return None,
+        })
+    }
+
+    /// Legal for this recipient?
+    pub fn applies(&self, r: &Recipient) -> bool {
+        r.pending()
+            && match self {
+                Self::Note => false,
+                Self::Held => !r.has(HELD),
+                Self::Released => r.has(HELD),
+                _ => true,
+            }
+    }
+
+    pub fn is_note(&self) -> bool {
+        *self == Self::Note
+    }
+
+    /// Does it make the recipient's state final?
+    pub fn ends(&self) -> bool {
+        matches!(self, Self::Delivered | Self::Failed | Self::Expired | Self::Removed)
+    }
+
+    /// Writes the journaled part of the outcome.
+    pub fn write(&self, r: &mut Recipient) {
+        match self {
+            Self::Delivered => (r.state, r.attempts) = (State::Delivered, r.attempts.saturating_add(1)),
+            Self::Failed => (r.state, r.attempts) = (State::Failed, r.attempts.saturating_add(1)),
+            Self::Deferred { next_us } => (r.next_us, r.attempts) = (*next_us, r.attempts.saturating_add(1)),
+            Self::Expired => r.state = State::Expired,
+            Self::Removed => r.state = State::Removed,
+            Self::Held => r.flags |= HELD,
+            Self::Released => r.flags &= !HELD,
+            Self::Retry { next_us } => r.next_us = *next_us,
+            Self::Reroute { next_us, .. } => (r.next_us, r.flags) = (*next_us, r.flags | REROUTED),
+            Self::Note => {}
+        }
+    }
+}
