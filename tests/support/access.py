@@ -104,9 +104,7 @@ class AccessHost:
         directory = Directory(self.data / "directory.db")
         rule_set = directory.snapshot()
         auth = Authenticator(directory, lambda: self.settings)
-        volumes = Volumes(self.stream, lambda: rule_set)
-        volumes.open(directory.list_volumes())
-        volumes.start()
+        volumes = await Volumes.open(directory.list_volumes(), stream=self.stream, mailboxes=lambda: rule_set.mailboxes)
         self.context = ServerContext(
             settings=lambda: self.settings,
             rule_set=lambda: rule_set,

@@ -88,7 +88,7 @@ async def _open(context: ServerContext, user: str) -> LoggedIn | Refused:
     try:
         store = MailStore(*context.volumes.mailbox(user))
         await store.ensure()
-    except (CoreError, KeyError) as error:
+    except CoreError as error:
         context.log.error("mailbox cannot be opened", user=user, error=str(error))
         return Refused("Mailbox is not available", temporary=True)
     return LoggedIn(user, store)

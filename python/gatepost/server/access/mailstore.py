@@ -7,29 +7,15 @@ and for streams one hop for several reads (`read_some`), because a hop costs mor
 from array import array
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
-from gatepost.mailbox import AsyncStore
+from gatepost.mailbox import AsyncStore, FolderInfo, MessageInfo
 from gatepost.native import Appender, FetchStream, MailboxLock, StoredMessage
 
 READ_SIZE = 65_536
 READS_PER_HOP = 4
 
 T = TypeVar("T")
-
-FolderInfo = tuple[bytes, str, str, bool, int, int, int, int, int, int, int]
-"""(folder_id, name, special_use, subscribed, uid_validity, uid_next, messages, unseen, octets, highest_modseq, recent_from_uid)."""
-
-MessageInfo = tuple[int, int, int, int, list[str], bytes]
-"""(uid, octets, internal_date_us, modseq, flags, email_id)."""
-
-
-class Readable(Protocol):
-    """A stream of the native store."""
-
-    def read(self, n: int = 65536) -> bytes:
-        """Next octets, b'' at the end."""
-        ...
 
 
 class MailStore:
@@ -49,15 +35,18 @@ class MailStore:
 
     async def folders(self) -> list[FolderInfo]:
         """All folders."""
-        return await self._store.run("folders", self.mailbox_id)
+        result: list[FolderInfo] = await self._store.run("folders", self.mailbox_id)
+        return result
 
     async def folder(self, name: str) -> FolderInfo:
         """One folder. Raises NotFoundError."""
-        return await self._store.run("folder", self.mailbox_id, name)
+        result: FolderInfo = await self._store.run("folder", self.mailbox_id, name)
+        return result
 
     async def create(self, name: str, special_use: str) -> bytes:
         """Create a folder, and its parents."""
-        return await self._store.run("create_folder", self.mailbox_id, name, special_use)
+        result: bytes = await self._store.run("create_folder", self.mailbox_id, name, special_use)
+        return result
 
     async def rename(self, name: str, new_name: str) -> None:
         """Rename a folder with its children."""
@@ -75,7 +64,8 @@ class MailStore:
 
     async def messages(self, folder_id: bytes) -> list[MessageInfo]:
         """All messages of a folder."""
-        return await self._store.run("messages", folder_id)
+        result: list[MessageInfo] = await self._store.run("messages", folder_id)
+        return result
 
     async def uids(self, folder_id: bytes) -> "array[int]":
         """All uids of a folder, ascending."""
@@ -84,11 +74,13 @@ class MailStore:
 
     async def claim_recent(self, folder_id: bytes) -> int:
         r"""First uid that is \Recent to the caller."""
-        return await self._store.run("claim_recent", folder_id)
+        result: int = await self._store.run("claim_recent", folder_id)
+        return result
 
     async def changes(self, folder_id: bytes, since: int) -> tuple[int, list[MessageInfo], list[int]]:
         """What changed since a modseq."""
-        return await self._store.run("changes", folder_id, since)
+        result: tuple[int, list[MessageInfo], list[int]] = await self._store.run("changes", folder_id, since)
+        return result
 
     async def store_flags(self, folder_id: bytes, uids: Sequence[int], mode: str, flags: Sequence[str]) -> list[MessageInfo]:
         """Change flags; returns the messages after it."""
@@ -97,39 +89,47 @@ class MailStore:
 
     async def expunge(self, folder_id: bytes, uids: Sequence[int] | None) -> list[int]:
         r"""Remove what is \Deleted."""
-        return await self._store.run("expunge", folder_id, uids)
+        result: list[int] = await self._store.run("expunge", folder_id, uids)
+        return result
 
     async def remove(self, folder_id: bytes, uids: Sequence[int]) -> list[int]:
         """Remove whatever the flags."""
-        return await self._store.run("remove", folder_id, uids)
+        result: list[int] = await self._store.run("remove", folder_id, uids)
+        return result
 
     async def copy(self, folder_id: bytes, uids: Sequence[int], target: bytes, *, move: bool) -> tuple[int, list[tuple[int, int]]]:
         """Copy or move: (uid validity of the target, [(old uid, new uid)])."""
-        return await self._store.run("copy", folder_id, uids, target, move)
+        result: tuple[int, list[tuple[int, int]]] = await self._store.run("copy", folder_id, uids, target, move)
+        return result
 
     async def search(self, folder_id: bytes, uids: Sequence[int], query: Sequence[object]) -> list[int]:
         """Uids that match."""
-        return await self._store.run("search", folder_id, uids, query)
+        result: list[int] = await self._store.run("search", folder_id, uids, query)
+        return result
 
     async def fetch(
         self, folder_id: bytes, targets: Sequence[tuple[int, int]], items: Sequence[str], *, set_seen: bool, recent_from: int
     ) -> FetchStream:
         """FETCH responses as a stream."""
-        return await self._store.run("fetch", folder_id, targets, items, set_seen=set_seen, recent_from_uid=recent_from)
+        result: FetchStream = await self._store.run("fetch", folder_id, targets, items, set_seen=set_seen, recent_from_uid=recent_from)
+        return result
 
     async def append(self, folder_id: bytes, flags: Sequence[str], internal_date: int) -> Appender:
         """Begin an APPEND."""
-        return await self._store.run("append", folder_id, flags, internal_date)
+        result: Appender = await self._store.run("append", folder_id, flags, internal_date)
+        return result
 
     async def message(self, folder_id: bytes, uid: int) -> StoredMessage:
         """A message as a stream."""
-        return await self._store.run("message", folder_id, uid)
+        result: StoredMessage = await self._store.run("message", folder_id, uid)
+        return result
 
     # ---- the rest
 
     async def lock(self) -> MailboxLock | None:
         """POP3's exclusive lock, or None."""
-        return await self._store.run("lock_mailbox", self.mailbox_id)
+        result: MailboxLock | None = await self._store.run("lock_mailbox", self.mailbox_id)
+        return result
 
     async def call(self, function: Callable[..., T], *args: object) -> T:
         """Any blocking call on an object of the store."""

@@ -2,13 +2,13 @@
 
 from typing import TYPE_CHECKING
 
+from gatepost.mailbox import FolderInfo
 from gatepost.native import NotFoundError
 from gatepost.protocol.imap import commands as c
 from gatepost.protocol.imap.listing import Entry, listed
 from gatepost.protocol.imap.names import SEPARATOR, name_problem
 from gatepost.protocol.imap.parse_list import SPECIAL_USES
 from gatepost.protocol.imap.responses import folder, untagged
-from gatepost.server.access.mailstore import FolderInfo
 from gatepost.server.imap.auth import append_limit
 from gatepost.server.imap.outcome import Refused
 

@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING
 
+from gatepost.mailbox import MessageInfo
 from gatepost.native import CoreError
 from gatepost.protocol.imap import commands as c
 from gatepost.protocol.imap import responses
 from gatepost.protocol.imap.search import CHARSETS
-from gatepost.server.access.mailstore import MessageInfo
 from gatepost.server.imap.outcome import Refused, refusal
 from gatepost.server.imap.selected import writable
 

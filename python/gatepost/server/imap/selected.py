@@ -3,10 +3,10 @@
 from array import array
 from typing import TYPE_CHECKING
 
+from gatepost.mailbox import FolderInfo
 from gatepost.protocol.imap import commands as c
 from gatepost.protocol.imap.responses import SYSTEM_FLAGS, flag_list
 from gatepost.protocol.imap.view import FolderView
-from gatepost.server.access.mailstore import FolderInfo
 from gatepost.server.imap.outcome import Refused
 
 if TYPE_CHECKING:
