@@ -120,7 +120,8 @@ class Spool:
         """The commit point. Completion with no error = message on disk. Ready recipients then appear as ready destinations."""
     def change(self, ticket: int, changes: Sequence[Change]) -> None:
         """Append transitions as one batch. Illegal ones (unknown message, terminal state) are skipped. ticket 0 = no completion wanted.
-        The in-memory state changes at once (so a job is not taken twice); the completion says it is on disk."""
+        The in-memory state changes at once (so a job is not taken twice); the completion says it is on disk.
+        """
     def reroute(self, ticket: int, message_id: bytes, recipient_index: int, address: str, destination: str, route: bytes) -> None:
         """Give one pending recipient a new route; due now."""
     def sync(self, ticket: int) -> None:
@@ -131,7 +132,8 @@ class Spool:
         """Move what is due to the ready queues (new ready destinations show in `completions`). Returns the next due time, 0 = none."""
     def take(self, destination: str, max_jobs: int, max_bytes: int = 0) -> list[Job]:
         """Pop ready messages of one destination, marking the recipients in flight until a change names them. One job groups all due recipients of a
-        message for that destination. max_bytes > 0 bounds the sum of sizes (at least one job is returned)."""
+        message for that destination. max_bytes > 0 bounds the sum of sizes (at least one job is returned).
+        """
     def give_back(self, message_id: bytes, recipient_indexes: Sequence[int]) -> None:
         """Undo `take` without an attempt (shutdown, destination paused)."""
     def get(self, message_id: bytes) -> Summary:
@@ -164,31 +166,35 @@ class Reader:
 
 # ---- store: one volume, opened by one process (several processes may open the same volume) --------------------------
 
-Delivery = tuple[bytes, int, bytes, str, bytes]
+_Delivery = tuple[bytes, int, bytes, str, bytes]
 """(message_id, recipient_index, mailbox_id, folder_name, prefix): prefix = Return-Path and Delivered-To lines, CRLF-terminated.
 (message_id, recipient_index) is the delivery key: the same key twice is stored once."""
 
-FolderInfo = tuple[bytes, str, str, bool, int, int, int, int, int, int, int]
+_FolderInfo = tuple[bytes, str, str, bool, int, int, int, int, int, int, int]
 """(folder_id, name, special_use, subscribed, uid_validity, uid_next, messages, unseen, octets, highest_modseq, recent_from_uid).
 name uses '/' as separator, UTF-8; INBOX is always 'INBOX'. special_use: '' or '\\Drafts' '\\Sent' '\\Junk' '\\Trash' '\\Archive'."""
 
-MessageInfo = tuple[int, int, int, int, list[str], bytes]
+_MessageInfo = tuple[int, int, int, int, list[str], bytes]
 """(uid, octets, internal_date_us, modseq, flags, email_id). flags: system flags with backslash, keywords as they are."""
 
 @final
 class Store:
     def __new__(cls, directory: str, *, stream: str, segment_bytes: int = 67108864, min_free_bytes: int = 0) -> Store:
         """*blocking* Open or create a volume. `stream` names this process's own log inside it (one process per stream: LockedError);
-        e.g. 'w0'. Recovers by replaying log tails into the SQLite index; streams of dead processes are replayed too."""
+        e.g. 'w0'. Recovers by replaying log tails into the SQLite index; streams of dead processes are replayed too.
+        """
     @property
     def event_fd(self) -> int: ...
     @property
     def recovery(self) -> dict[str, int | float | list[str]]: ...
     def completions(self) -> list[tuple[int, CoreError | None, list[CoreError | None] | None]]:
         """Drain finished tickets: (ticket, error for all, error per delivery or None)."""
-    def deliver(self, ticket: int, spool: Spool, deliveries: Sequence[Delivery]) -> None:
-        """Copy messages from the spool into mailboxes in a Rust thread: append, fdatasync, index in one SQLite transaction. Streams; memory per
-        call is bounded. The mailbox is created (INBOX and special-use folders) when it does not exist; a missing folder falls back to INBOX."""
+    def deliver(self, ticket: int, spool: Spool, deliveries: Sequence[_Delivery]) -> None:
+        """Copy messages from the spool into mailboxes in a Rust thread: append, fdatasync, index in one SQLite transaction.
+
+        Streams; memory per call is bounded. The mailbox is created (INBOX and special-use folders) when it does not exist; a missing
+        folder falls back to INBOX.
+        """
 
     # Everything below is *blocking*.
     def ensure_mailbox(self, mailbox_id: bytes) -> None: ...
@@ -197,26 +203,31 @@ class Store:
         """(octets, messages)."""
     def lock_mailbox(self, mailbox_id: bytes) -> MailboxLock | None:
         """POP3's exclusive lock, across processes, freed by the kernel when the process dies. None when another holds it."""
-    def folders(self, mailbox_id: bytes) -> list[FolderInfo]: ...
-    def folder(self, mailbox_id: bytes, name: str) -> FolderInfo:
+    def folders(self, mailbox_id: bytes) -> list[_FolderInfo]: ...
+    def folder(self, mailbox_id: bytes, name: str) -> _FolderInfo:
         """Raises NotFoundError."""
+    def folder_by_id(self, folder_id: bytes) -> _FolderInfo:
+        """Present state of a folder. Raises NotFoundError when it is gone."""
     def create_folder(self, mailbox_id: bytes, name: str, special_use: str = "") -> bytes:
         """Creates missing parents too. Raises ExistsError, InvalidError."""
     def rename_folder(self, mailbox_id: bytes, name: str, new_name: str) -> None:
         """Renames children too; renaming INBOX moves its messages (RFC 3501 6.3.5)."""
-    def delete_folder(self, mailbox_id: bytes, name: str) -> None: ...
+    def delete_folder(self, mailbox_id: bytes, name: str) -> None:
+        """Deletes a folder with its messages. Raises NotFoundError; InvalidError for INBOX and for a folder that has others below it."""
     def subscribe(self, mailbox_id: bytes, name: str, subscribed: bool) -> None: ...
-    def messages(self, folder_id: bytes, since_modseq: int = 0) -> list[MessageInfo]:
+    def messages(self, folder_id: bytes, since_modseq: int = 0) -> list[_MessageInfo]:
         """Messages in uid order changed after since_modseq (0 = all)."""
     def uids(self, folder_id: bytes) -> bytes:
         """All uids ascending, as little-endian u32 (array('I'))."""
     def claim_recent(self, folder_id: bytes) -> int:
         """First uid that is \\Recent to the caller (messages from there on were never claimed); claims them."""
-    def changes(self, folder_id: bytes, since_modseq: int) -> tuple[int, list[MessageInfo], list[int]]:
+    def changes(self, folder_id: bytes, since_modseq: int) -> tuple[int, list[_MessageInfo], list[int]]:
         """(highest_modseq, changed or new messages, expunged uids) since then."""
     def poll(self, since_modseq: int) -> tuple[int, list[bytes]]:
         """Volume-wide: (current modseq, ids of folders changed since) by any process. Microseconds when nothing changed."""
-    def store_flags(self, folder_id: bytes, uids: Sequence[int], mode: str, flags: Sequence[str], unchanged_since: int = -1) -> tuple[list[MessageInfo], list[int]]:
+    def store_flags(
+        self, folder_id: bytes, uids: Sequence[int], mode: str, flags: Sequence[str], unchanged_since: int = -1
+    ) -> tuple[list[_MessageInfo], list[int]]:
         """mode 'add' | 'remove' | 'set'. Returns (messages after the change, uids refused by unchanged_since). Durable on return."""
     def expunge(self, folder_id: bytes, uids: Sequence[int] | None) -> list[int]:
         """Remove messages that carry \\Deleted (None = all of them, else only among uids). Returns the uids removed. Durable on return."""
@@ -225,14 +236,30 @@ class Store:
     def copy(self, folder_id: bytes, uids: Sequence[int], target_folder_id: bytes, move: bool) -> tuple[int, list[tuple[int, int]]]:
         """(target uid_validity, [(source uid, target uid)]); all or nothing. No message bytes are copied within one mailbox."""
     def append(self, folder_id: bytes, flags: Sequence[str], internal_date_us: int) -> Appender: ...
-    def fetch(self, folder_id: bytes, targets: Sequence[tuple[int, int]], items: Sequence[str], *, set_seen: bool = False, recent_from_uid: int = 0, utf8: bool = False) -> FetchStream:
-        """IMAP FETCH responses for targets [(sequence number, uid)]. items are upper-case RFC 3501/9051 items: 'UID' 'FLAGS' 'INTERNALDATE'
-        'RFC822.SIZE' 'ENVELOPE' 'BODY' 'BODYSTRUCTURE' 'MODSEQ' 'EMAILID' 'RFC822' 'RFC822.HEADER' 'RFC822.TEXT'
-        'BODY[...]<n.m>' 'BODY.PEEK[...]<n.m>' 'BINARY[...]' 'BINARY.PEEK[...]' 'BINARY.SIZE[...]'. set_seen: \\Seen is added where items without PEEK ask for it."""
+    def fetch(
+        self,
+        folder_id: bytes,
+        targets: Sequence[tuple[int, int]],
+        items: Sequence[str],
+        *,
+        set_seen: bool = False,
+        recent_from_uid: int = 0,
+        utf8: bool = False,
+    ) -> FetchStream:
+        """IMAP FETCH responses for targets [(sequence number, uid)]; messages that are gone are passed over.
+
+        items are upper-case RFC 3501/9051 items: 'UID' 'FLAGS' 'INTERNALDATE' 'RFC822.SIZE' 'ENVELOPE' 'BODY' 'BODYSTRUCTURE' 'MODSEQ'
+        'EMAILID' 'RFC822' 'RFC822.HEADER' 'RFC822.TEXT' 'BODY[...]<n.m>' 'BODY.PEEK[...]<n.m>' 'BINARY[...]<n.m>' 'BINARY.PEEK[...]<n.m>'
+        'BINARY.SIZE[...]'; another one is an InvalidError. set_seen: \\Seen is added where items without PEEK ask for it.
+        """
     def search(self, folder_id: bytes, uids: Sequence[int], query: Sequence[object]) -> list[int]:
-        """Uids (of those given, in order) that match. query is a prefix tree: ['AND', q, ...] ['OR', q, q] ['NOT', q] ['ALL'] ['UID', lo, hi, lo, hi ...]
-        ['FLAG', name] ['HEADER', field, text] ['BODY', text] ['TEXT', text] ['LARGER', n] ['SMALLER', n] ['SINCE'|'BEFORE'|'ON', 'YYYY-MM-DD'] (internal date)
-        ['SENTSINCE'|'SENTBEFORE'|'SENTON', 'YYYY-MM-DD'] ['MODSEQ', n]. Texts match case-insensitively, after decoding of RFC 2047, transfer encoding and charset."""
+        """Uids (of those given, in order) that match. query is a prefix tree; a malformed one is an InvalidError.
+
+        ['AND', q, ...] ['OR', q, ...] ['NOT', q] ['ALL'] ['UID', lo, hi, lo, hi ...] ['FLAG', name] ['HEADER', field, text] ['BODY', text]
+        ['TEXT', text] ['LARGER', n] ['SMALLER', n] ['SINCE'|'BEFORE'|'ON', 'YYYY-MM-DD'] (internal date, UTC)
+        ['SENTSINCE'|'SENTBEFORE'|'SENTON', 'YYYY-MM-DD'] ['MODSEQ', n]. Texts match case-insensitively, after decoding of RFC 2047,
+        transfer encoding and charset; ['HEADER', field, ''] asks whether the field exists.
+        """
     def message(self, folder_id: bytes, uid: int) -> StoredMessage: ...
     def checkpoint(self) -> None: ...
     def stats(self) -> dict[str, int]:
@@ -254,8 +281,11 @@ class Appender:
 @final
 class FetchStream:
     def read(self, n: int = 65536) -> bytes:
-        """*blocking* Next octets of the responses ('* 1 FETCH (...)\\r\\n'...), about n at a time; b'' at the end."""
-    def seen(self) -> list[MessageInfo]:
+        """*blocking* Next octets of the responses ('* 1 FETCH (...)\\r\\n'...), about n at a time; b'' at the end.
+
+        A damaged message gets only the items that need no octets of it; DamagedError is raised once, after all responses.
+        """
+    def seen(self) -> list[_MessageInfo]:
         """After the end: messages whose \\Seen this fetch set (their FLAGS were included in the responses)."""
 
 @final

@@ -274,7 +274,11 @@ impl Store {
         Ok((now, ids.iter().map(|i| PyBytes::new(py, i)).collect()))
     }
 
-    #[pyo3(signature = (folder_id, uids, mode, flags, unchanged_since = -1))]
+    // pyo3 writes a negative default as `...`, so the text for Python is given by hand.
+    #[pyo3(
+        signature = (folder_id, uids, mode, flags, unchanged_since = -1),
+        text_signature = "($self, folder_id, uids, mode, flags, unchanged_since=-1)"
+    )]
     fn store_flags<'py>(
         &self,
         py: Python<'py>,
@@ -444,7 +448,7 @@ impl StoredMessage {
         Ok(PyBytes::new(py, &octets))
     }
 
-    #[pyo3(signature = (n = 65_536, body_lines = -1))]
+    #[pyo3(signature = (n = 65_536, body_lines = -1), text_signature = "($self, n=65536, body_lines=-1)")]
     fn read_dotted<'py>(&self, py: Python<'py>, n: usize, body_lines: i64) -> PyResult<Bound<'py, PyBytes>> {
         let octets = raise(py.detach(|| self.core.lock().read_dotted(n, body_lines)))?;
         Ok(PyBytes::new(py, &octets))
