@@ -1,8 +1,6 @@
 """Real IMAP clients: imaplib, curl, mbsync, neomutt."""
 
 import imaplib
-import shutil
-import subprocess
 import time
 from pathlib import Path
 
@@ -162,25 +160,18 @@ def test_mbsync_keeps_both_sides_the_same(host: AccessHost, tmp_path: Path) -> N
 # ---- neomutt
 
 
-def test_neomutt_reads_and_saves_in_batch_mode(host: AccessHost, tmp_path: Path) -> None:
+def test_neomutt_flags_and_deletes(host: AccessHost, tmp_path: Path) -> None:
     need("neomutt", "script")
     fill(host, "one", "two")
+    url = f"imaps://localhost:{host.ports['imaps']}"
     config = tmp_path / "muttrc"
     config.write_text(
-        f'set imap_user="{ALICE}"\nset imap_pass="{PASSWORD}"\nset ssl_verify_host=no\nset ssl_verify_dates=no\n'
-        f'set certificate_file="{host.data}/tls/cert.pem"\nset ssl_ca_certificates_file="{host.data}/tls/cert.pem"\n'
-        "set quit=yes\nset delete=yes\nset confirmappend=no\nset header_cache=\nset wait_key=no\nset mark_old=no\n"
+        f'set imap_user="{ALICE}"\nset imap_pass="{PASSWORD}"\nset certificate_file="{host.data}/tls/cert.pem"\n'
+        f'set folder="{url}/"\nset spoolfile="{url}/INBOX"\nset quit=yes\nset delete=yes\nset wait_key=no\nset mark_old=no\n'
+        'push "<limit>~s one<enter><flag-message><limit>~s two<enter><delete-message><limit>all<enter><sync-mailbox><exit>"\n'
     )
-    url = f"imaps://localhost:{host.ports['imaps']}/INBOX"
-    command = [
-        shutil.which("neomutt") or "neomutt", "-n", "-F", str(config), "-f", url,
-        "-e", 'push "<tag-pattern>~s one<enter><tag-prefix><set-flag>!<delete-pattern>~s two<enter><sync-mailbox><quit>"',
-    ]  # fmt: skip
-    subprocess.run(
-        ["script", "-qec", " ".join(f"'{part}'" for part in command), "/dev/null"],
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=60, check=False,
-        env={"TERM": "xterm", "HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
-    )  # fmt: skip
+    # It has no batch mode for this: `script` gives it the terminal it wants, the keys are in its configuration.
+    run(["script", "-qec", f"neomutt -n -F {config}", "/dev/null"], seconds=30, TERM="xterm", HOME=str(tmp_path))
     client = host.imap(folder="INBOX")
     assert client.search(None, "ALL") == ("OK", [b"1"])
     assert client.search(None, "SUBJECT", "one", "FLAGGED") == ("OK", [b"1"])
