@@ -133,15 +133,15 @@ class Authenticator:
             return ""
         return found.address if passwords.verify_password(found.password_hash, password) else ""
 
-    def scram_credentials(self, login: str) -> Credentials:
+    def scram_credentials(self, login: str) -> tuple[Credentials, ScramKeys]:
         """In a thread: what a SCRAM exchange runs against. For nobody: keys that fit no password, with a salt that stays the same."""
         account = normalise_login(login)
         found = self._directory.credentials(account)
         if found is not None and found.scram is not None:
-            return found
+            return found, found.scram
         salt = hmac.digest(self._directory.pepper(), account.encode("utf-8", "surrogatepass"), "sha256")[:16]
         keys = ScramKeys(salt, passwords.SCRAM_ITERATIONS, secrets.token_bytes(32), secrets.token_bytes(32))
-        return Credentials(account, False, "", keys)
+        return Credentials(account, False, "", keys), keys
 
     async def run(self, function: Callable[..., Result], *arguments: object) -> Result:
         """Run `function` in one of the few threads. Raises Unavailable: too much to do, too slow, or no directory."""
@@ -213,10 +213,11 @@ class Unavailable(Exception):
 
 def normalise_login(login: str) -> str:
     """A login as the directory spells it. What is no address stays a key nobody has: it is counted and checked like any other."""
+    text = login[:MAX_LOGIN].encode("utf-8", "replace").decode()  # no surrogates: SQLite takes UTF-8 only
     try:
-        return validation.user_address(login[:MAX_LOGIN])
+        return validation.user_address(text)
     except InvalidValue:
-        return login[:MAX_LOGIN].lower()
+        return text.lower()
 
 
 def network_of(client: str) -> str:

@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from gatepost.directory.clock import now_us
-from gatepost.directory.errors import DirectoryError, SchemaTooNew
+from gatepost.directory.errors import DirectoryError, InvalidValue, SchemaTooNew
 from gatepost.directory.schema import REVISION, metadata, state, volumes
 
 BUSY_SECONDS = 5.0
@@ -64,6 +64,8 @@ class Database:
             yield
         except SQLAlchemyError as error:
             raise DirectoryError(f"{self.path}: {_plain(error)}") from error
+        except UnicodeEncodeError:
+            raise InvalidValue("text", "holds a lone surrogate, which is no character") from None
 
     def close(self) -> None:
         """Close every pooled connection."""

@@ -118,6 +118,8 @@ class ScramExchange(SaslExchange):
 
     _server: Any = None
     _found: Credentials | None = None
+    _fault: DirectoryError | None = None
+    """What the directory said: scramp hides what its call-back raises."""
 
     async def _step(self, response: bytes | None) -> Step:
         if response is None:
@@ -145,15 +147,18 @@ class ScramExchange(SaslExchange):
             server.set_client_first(text)
             first = server.get_server_first()
         except ScramException as error:
+            if self._fault is not None:
+                raise self._fault from None
             return Failure(f"{MALFORMED}: {error}")
         self._server = server
         return Challenge(first.encode())
 
     def _keys(self, login: str) -> tuple[bytes, bytes, bytes, int]:
-        self._found = self._authenticator.scram_credentials(login)
-        keys = self._found.scram
-        if keys is None:
-            raise DirectoryError("credentials without SCRAM keys")
+        try:
+            self._found, keys = self._authenticator.scram_credentials(login)
+        except DirectoryError as error:
+            self._fault = error
+            raise
         return keys.salt, keys.stored_key, keys.server_key, keys.iterations
 
     async def _client_final(self, text: str) -> Step:
