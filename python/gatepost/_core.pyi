@@ -8,7 +8,40 @@ Methods with a `ticket` return at once; the result arrives through `completions(
 from collections.abc import Sequence
 from typing import final
 
-__all__: list[str]
+from gatepost.native.shapes import Change, Job, RecipientSpec, Summary
+
+__all__ = [
+    "K_ACCEPTED",
+    "K_DEFERRED",
+    "K_DELIVERED",
+    "K_EXPIRED",
+    "K_FAILED",
+    "K_HELD",
+    "K_NOTE",
+    "K_RELEASED",
+    "K_REMOVED",
+    "K_REROUTED",
+    "K_RETRY",
+    "Appender",
+    "ClosedError",
+    "CoreError",
+    "DamagedError",
+    "DiskFullError",
+    "ExistsError",
+    "FetchStream",
+    "FormatVersionError",
+    "Incoming",
+    "InvalidError",
+    "LockedError",
+    "MailboxLock",
+    "NotFoundError",
+    "Reader",
+    "Spool",
+    "Store",
+    "StoredMessage",
+    "SyncFailedError",
+    "new_message_id",
+]
 
 # ---- errors: one tree; each leaf is something the caller must treat differently ------------------------------------
 
@@ -58,7 +91,9 @@ class Incoming:
         """True once CRLF.CRLF was seen (dot mode) or `finish` was called."""
     @property
     def defect(self) -> str | None:
-        """First reason to refuse: 'bare-cr' | 'bare-lf' | 'too-big' | 'disk-full' | 'closed' | None. After a defect the rest is swallowed."""
+        """First reason to refuse: 'bare-cr' | 'bare-lf' | 'too-big' | 'disk-full' | 'closed' | None. After a defect the rest is swallowed:
+        in dot mode until CRLF.CRLF. With allow_bare a bare CR or LF is stored as CRLF, and the end of data is never found behind it.
+        """
     def feed(self, data: bytes | bytearray | memoryview, start: int = 0) -> int:
         """Dot mode: take octets of DATA from `data[start:]`, unstuff, stop after CRLF.CRLF. Returns the number consumed."""
     def feed_raw(self, data: bytes | bytearray | memoryview) -> None:
@@ -66,20 +101,15 @@ class Incoming:
     def finish(self) -> None:
         """Raw mode: no more octets follow. A last line without CRLF gets one."""
     def facts(self) -> tuple[int, int, bool, int, bool, list[bytes], bool]:
-        """(received_count, header_octets, has_8bit_body, longest_line, has_8bit_header, delivered_to_values, has_bare_cr_or_lf)."""
+        """(received_count, header_octets, has_8bit_body, longest_line, has_8bit_header, delivered_to_values, has_bare_cr_or_lf); the prefix
+        is not counted, header_octets includes the empty line, longest_line excludes CRLF, at most 100 Delivered-To values.
+        """
     def header(self) -> bytes:
         """The message's own header section (first 64 KiB at most), without the prefix."""
     def abort(self) -> None: ...
 
-RecipientSpec = tuple[str, str, str, int, bytes, int, bool]
-"""(address, original_recipient, destination, notify_flags, route, next_attempt_us, held): destination is the scheduling key,
-'' = none (already terminal by routing, e.g. discard); route is opaque bytes made by routing; original_recipient is the
-RFC 3461 ORCPT form 'rfc822;a@b' or ''."""
-
-Change = tuple[bytes, int, int, int, bytes]
-"""(message_id, recipient_index, kind, next_attempt_us, detail). kind is one of the K_* constants; detail is opaque bytes (JSON of the attempt).
-next_attempt_us is used by K_DEFERRED and K_RETRY; recipient_index -1 means every pending recipient (K_HELD, K_RELEASED, K_REMOVED, K_RETRY)."""
-
+K_ACCEPTED: int
+"""Only in history: its first entry."""
 K_DELIVERED: int
 K_DEFERRED: int
 K_FAILED: int
@@ -88,19 +118,10 @@ K_REMOVED: int
 K_HELD: int
 K_RELEASED: int
 K_RETRY: int
+K_REROUTED: int
+"""Only in history; its detail is JSON with 'address' and 'destination'."""
 K_NOTE: int
 """K_NOTE: a note in the history without a change of state (delay notice sent, operator remark)."""
-
-JobRecipient = tuple[int, str, str, int, bytes, int]
-"""(index, address, original_recipient, notify_flags, route, attempts)."""
-Job = tuple[bytes, int, int, str, bytes, list[JobRecipient]]
-"""(message_id, size_with_prefix, received_at_us, reverse_path, meta, recipients)."""
-
-RecipientState = tuple[str, str, str, int, bytes, str, bool, int, int, bytes]
-"""(address, original_recipient, destination, notify_flags, route, state, held, next_attempt_us, attempts, last_detail);
-state in 'PENDING','DELIVERED','FAILED','EXPIRED','REMOVED'."""
-Summary = tuple[bytes, int, int, str, bytes, bool, list[RecipientState]]
-"""(message_id, size_with_prefix, received_at_us, reverse_path, meta, in_flight, recipients)."""
 
 @final
 class Spool:
@@ -112,18 +133,32 @@ class Spool:
     @property
     def recovery(self) -> dict[str, int | float | list[str]]:
         """What opening found: messages, records, torn_bytes, damaged (list of 'file:offset: reason'), seconds, checkpoint (0/1)."""
-    def receive(self, *, prefix: bytes, max_bytes: int, allow_bare: bool = False) -> Incoming:
-        """Begin a message. `prefix` (trace header, CRLF-terminated lines) is stored in front of it."""
+    @property
+    def fatal(self) -> CoreError | None:
+        """The error that closed the partition for good (a failed sync or write)."""
+    def receive(self, *, prefix: bytes, max_bytes: int, allow_bare: bool = False, message_id: bytes | None = None) -> Incoming:
+        """Begin a message. `prefix` (trace header, CRLF-terminated lines, at most 128 KiB) is stored in front of it; max_bytes 0 = no bound.
+        message_id: its id in the queue, made if None.
+        """
     def pending_bytes(self) -> int:
         """Octets appended but not yet synced: back-pressure when this grows past a few MiB (await a `sync` ticket)."""
+    def congested(self) -> bool:
+        """So much waits for the disk (1 MiB per streaming message, 8 MiB in all) that receivers should pause until a `sync` ticket."""
+    def low_space(self) -> bool:
+        """Free space is below min_free_bytes: commits would fail with DiskFullError. At most a quarter of a second old."""
     def commit(self, ticket: int, incoming: Incoming, reverse_path: str, recipients: Sequence[RecipientSpec], meta: bytes) -> None:
-        """The commit point. Completion with no error = message on disk. Ready recipients then appear as ready destinations."""
-    def change(self, ticket: int, changes: Sequence[Change]) -> None:
-        """Append transitions as one batch. Illegal ones (unknown message, terminal state) are skipped. ticket 0 = no completion wanted.
-        The in-memory state changes at once (so a job is not taken twice); the completion says it is on disk.
+        """The commit point. Completion with no error = message on disk. Ready recipients then appear as ready destinations.
+        Raises (and then the ticket never completes) DiskFullError, SyncFailedError, ClosedError, and InvalidError when `incoming` is not whole,
+        has a defect or was used already.
+        """
+    def change(self, ticket: int, changes: Sequence[Change]) -> int:
+        """Append transitions in order. Illegal ones (unknown message, terminal state) are skipped; returns how many were not.
+
+        ticket 0 = no completion wanted (on disk within about 10 ms). The in-memory state changes at once (so a job is not taken twice); the
+        completion says it is on disk.
         """
     def reroute(self, ticket: int, message_id: bytes, recipient_index: int, address: str, destination: str, route: bytes) -> None:
-        """Give one pending recipient a new route; due now."""
+        """Give one pending recipient a new route; due now, no longer in flight. Raises NotFoundError, InvalidError."""
     def sync(self, ticket: int) -> None:
         """Completion once everything appended so far is on disk."""
     def completions(self) -> tuple[list[tuple[int, CoreError | None]], list[str]]:
@@ -228,7 +263,7 @@ class Store:
     def store_flags(
         self, folder_id: bytes, uids: Sequence[int], mode: str, flags: Sequence[str], unchanged_since: int = -1
     ) -> tuple[list[_MessageInfo], list[int]]:
-        """mode 'add' | 'remove' | 'set'. Returns (messages after the change, uids refused by unchanged_since). Durable on return."""
+        """Mode 'add' | 'remove' | 'set'. Returns (messages after the change, uids refused by unchanged_since). Durable on return."""
     def expunge(self, folder_id: bytes, uids: Sequence[int] | None) -> list[int]:
         """Remove messages that carry \\Deleted (None = all of them, else only among uids). Returns the uids removed. Durable on return."""
     def remove(self, folder_id: bytes, uids: Sequence[int]) -> list[int]:

@@ -1,6 +1,7 @@
 """The sole importer of the Rust extension; every other layer imports these names from here."""
 
 from gatepost._core import (
+    K_ACCEPTED,
     K_DEFERRED,
     K_DELIVERED,
     K_EXPIRED,
@@ -9,6 +10,7 @@ from gatepost._core import (
     K_NOTE,
     K_RELEASED,
     K_REMOVED,
+    K_REROUTED,
     K_RETRY,
     Appender,
     ClosedError,
@@ -30,8 +32,10 @@ from gatepost._core import (
     SyncFailedError,
     new_message_id,
 )
+from gatepost.native.shapes import Change, Job, JobRecipient, RecipientSpec, RecipientState, Summary
 
 __all__ = [
+    "K_ACCEPTED",
     "K_DEFERRED",
     "K_DELIVERED",
     "K_EXPIRED",
@@ -40,8 +44,10 @@ __all__ = [
     "K_NOTE",
     "K_RELEASED",
     "K_REMOVED",
+    "K_REROUTED",
     "K_RETRY",
     "Appender",
+    "Change",
     "ClosedError",
     "CoreError",
     "DamagedError",
@@ -51,13 +57,18 @@ __all__ = [
     "FormatVersionError",
     "Incoming",
     "InvalidError",
+    "Job",
+    "JobRecipient",
     "LockedError",
     "MailboxLock",
     "NotFoundError",
     "Reader",
+    "RecipientSpec",
+    "RecipientState",
     "Spool",
     "Store",
     "StoredMessage",
+    "Summary",
     "SyncFailedError",
     "new_message_id",
 ]

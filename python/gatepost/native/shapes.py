@@ -1,0 +1,23 @@
+"""Tuples that cross the line to Rust in both directions. Times are Unix microseconds; ids 16 octets."""
+
+RecipientSpec = tuple[str, str, str, int, bytes, int, bool]
+"""(address, original_recipient, destination, notify_flags, route, next_attempt_us, held): destination is the scheduling key,
+'' = none (already terminal by routing, e.g. discard); route is opaque bytes made by routing; original_recipient is the
+RFC 3461 ORCPT form 'rfc822;a@b' or ''."""
+
+Change = tuple[bytes, int, int, int, bytes]
+"""(message_id, recipient_index, kind, next_attempt_us, detail). kind is one of the K_* constants; detail is opaque bytes (JSON of
+the attempt). next_attempt_us is used by K_DEFERRED and K_RETRY, 0 = now; recipient_index -1 means every pending recipient."""
+
+JobRecipient = tuple[int, str, str, int, bytes, int]
+"""(index, address, original_recipient, notify_flags, route, attempts)."""
+
+Job = tuple[bytes, int, int, str, bytes, list[JobRecipient]]
+"""(message_id, size_with_prefix, received_at_us, reverse_path, meta, recipients)."""
+
+RecipientState = tuple[str, str, str, int, bytes, str, bool, int, int, bytes]
+"""(address, original_recipient, destination, notify_flags, route, state, held, next_attempt_us, attempts, last_detail);
+state in 'PENDING','DELIVERED','FAILED','EXPIRED','REMOVED'."""
+
+Summary = tuple[bytes, int, int, str, bytes, bool, list[RecipientState]]
+"""(message_id, size_with_prefix, received_at_us, reverse_path, meta, in_flight, recipients)."""

@@ -1,0 +1,259 @@
+"""AsyncSpool: the native partition with futures in place of tickets.
+
+Invariants: a commit's future has a result only after the message is on disk; every future ends, at the latest when the
+spool closes; callbacks run in the loop that opened the spool, and one that raises is logged and does not stop the others.
+The native side signals through an eventfd, once per batch. Fails with CoreError and its kinds; a failed sync sets `fatal`
+and every later commit fails with it.
+"""
+
+import asyncio
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVarTuple
+
+import structlog
+
+from gatepost.message.envelope import Envelope, Meta
+from gatepost.native import Change, ClosedError, CoreError, Incoming, Job, Reader, Spool, Summary, SyncFailedError
+
+ReadyCallback = Callable[[Sequence[str]], None]
+CommittedCallback = Callable[[bytes, Envelope], None]
+
+Args = TypeVarTuple("Args")
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRecipient:
+    """A final recipient with its encoded route. `destination` is the scheduling key, '' when routing ended it (discard)."""
+
+    address: str
+    orcpt: str
+    notify: int
+    destination: str
+    route: bytes
+    held: bool = False
+
+
+class AsyncSpool:
+    """One open partition. Made by `open`; not to be shared between event loops."""
+
+    def __init__(self, native: Spool) -> None:
+        self._native = native
+        self._loop = asyncio.get_running_loop()
+        self._tickets = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[None]] = {}
+        self._ready: list[ReadyCallback] = []
+        self._committed: list[CommittedCallback] = []
+        self._fatal: CoreError | None = None
+        self._closed = False
+        self._loop.add_reader(native.event_fd, self._pick_up)
+
+    @classmethod
+    async def open(cls, path: Path, *, segment_bytes: int = 67_108_864, min_free_bytes: int = 0) -> "AsyncSpool":
+        """Open or create the partition in `path`. Raises LockedError, FormatVersionError, DiskFullError, CoreError."""
+
+        def start() -> Spool:
+            return Spool(str(path), segment_bytes=segment_bytes, min_free_bytes=min_free_bytes)
+
+        return cls(await asyncio.to_thread(start))
+
+    async def close(self) -> None:
+        """Make everything durable, write a checkpoint, unlock. Idempotent. Futures that are still open end."""
+        if self._closed:
+            return
+        self._closed = True
+        self._loop.remove_reader(self._native.event_fd)
+        try:
+            await asyncio.to_thread(self._native.close)
+        finally:
+            self._pick_up()
+            for future in self._waiting.values():
+                _end(future, ClosedError("the spool was closed"))
+            self._waiting.clear()
+
+    # ---- what is known without asking the disk
+
+    @property
+    def native(self) -> Spool:
+        """The native partition, for mailbox delivery."""
+        return self._native
+
+    @property
+    def fatal(self) -> CoreError | None:
+        """The error that closed the partition for good."""
+        return self._fatal
+
+    @property
+    def recovery(self) -> dict[str, int | float | list[str]]:
+        """What opening found (see _core.pyi)."""
+        return self._native.recovery
+
+    @property
+    def low_space(self) -> bool:
+        """Less free space than configured: new mail is refused. At most a quarter of a second old."""
+        return self._native.low_space()
+
+    @property
+    def free_bytes(self) -> int:
+        """Free octets on the file system."""
+        return self._native.stats()["free_bytes"]
+
+    def pending_bytes(self) -> int:
+        """Octets taken in and not yet on disk."""
+        return self._native.pending_bytes()
+
+    def congested(self) -> bool:
+        """Receivers should `await drain()` before they take more: so many octets wait for the disk."""
+        return self._native.congested()
+
+    def stats(self) -> dict[str, int]:
+        """Figures (see _core.pyi)."""
+        return self._native.stats()
+
+    def destinations(self) -> list[tuple[str, int, int, int]]:
+        """(destination, pending, ready, in flight) of each that has pending recipients."""
+        return self._native.destinations()
+
+    def list_ids(self, after: bytes | None, limit: int) -> list[bytes]:
+        """Ids of live messages in order, after `after`."""
+        return self._native.list_ids(after, limit)
+
+    # ---- receiving
+
+    def receive(self, prefix: bytes, max_bytes: int, allow_bare: bool = False, message_id: bytes | None = None) -> Incoming:
+        """Begin a message; `prefix` is stored in front of it, `max_bytes` (0: none) bounds it without the prefix."""
+        return self._native.receive(prefix=prefix, max_bytes=max_bytes, allow_bare=allow_bare, message_id=message_id)
+
+    async def drain(self) -> None:
+        """Back-pressure: return when so little waits for the disk that memory stays bounded (1 MiB per streaming message, 8 MiB in all)."""
+        while not self._closed and self._native.congested():
+            ticket, future = self._ticket()
+            self._native.sync(ticket)
+            await future
+
+    def commit(
+        self, incoming: Incoming, envelope: Envelope, recipients: Sequence[PlannedRecipient], rule_version: int
+    ) -> asyncio.Future[None]:
+        """The commit point. The future ends without error once the message is on disk; it fails with CoreError. Nothing is raised here."""
+        ticket, future = self._ticket()
+        meta = Meta(envelope.origin, envelope.envid, envelope.ret, envelope.body, envelope.smtputf8, rule_version).encode()
+        specs = [(r.address, r.orcpt, r.destination, int(r.notify), r.route, 0, r.held) for r in recipients]
+        try:
+            self._native.commit(ticket, incoming, envelope.reverse_path, specs, meta)
+        except CoreError as error:
+            self._settle(ticket, error)
+        else:
+            if self._committed:
+                self._announce(incoming.message_id, envelope, future)
+        return future
+
+    def on_committed(self, callback: CommittedCallback | None) -> None:
+        """Call `callback(message_id, envelope)` after each commit that succeeded; None forgets all callbacks."""
+        if callback is None:
+            self._committed.clear()
+        else:
+            self._committed.append(callback)
+
+    def _announce(self, message_id: bytes, envelope: Envelope, future: asyncio.Future[None]) -> None:
+        def done(ended: asyncio.Future[None]) -> None:
+            if ended.cancelled() or ended.exception() is not None:
+                return
+            for callback in tuple(self._committed):
+                _guarded(callback, message_id, envelope)
+
+        future.add_done_callback(done)
+
+    # ---- the queue
+
+    def on_ready(self, callback: ReadyCallback) -> None:
+        """Call `callback(names)` when destinations have new ready recipients, once per batch."""
+        self._ready.append(callback)
+
+    def take(self, destination: str, max_jobs: int, max_bytes: int = 0) -> list[Job]:
+        """Take ready messages of a destination; their due recipients are in flight until a change names them."""
+        return self._native.take(destination, max_jobs, max_bytes)
+
+    def give_back(self, message_id: bytes, recipient_indexes: Sequence[int]) -> None:
+        """Undo `take` without an attempt."""
+        self._native.give_back(message_id, recipient_indexes)
+
+    def advance(self, now_us: int) -> int:
+        """Make ready what is due. Returns the next due time, 0 = none."""
+        return self._native.advance(now_us)
+
+    def change(self, changes: Sequence[Change]) -> asyncio.Future[None]:
+        """Journal transitions; they take effect at once, the future says when they are on disk."""
+        ticket, future = self._ticket()
+        self._native.change(ticket, changes)
+        return future
+
+    def change_nowait(self, changes: Sequence[Change]) -> None:
+        """Like `change`, but nobody waits: on disk within about 10 ms. A failure is found by the next call that waits."""
+        self._native.change(0, changes)
+
+    def reroute(self, message_id: bytes, recipient_index: int, address: str, destination: str, route: bytes) -> asyncio.Future[None]:
+        """Give a pending recipient a new route, due now. Raises NotFoundError, InvalidError at once."""
+        ticket, future = self._ticket()
+        try:
+            self._native.reroute(ticket, message_id, recipient_index, address, destination, route)
+        except CoreError:
+            del self._waiting[ticket]
+            raise
+        return future
+
+    def get(self, message_id: bytes) -> Summary:
+        """State of a live message. Raises NotFoundError."""
+        return self._native.get(message_id)
+
+    async def history(self, message_id: bytes) -> list[tuple[int, int, int, bytes]]:
+        """Journal of a live message, oldest first: (time_us, kind, recipient_index, detail). Raises NotFoundError."""
+        return await asyncio.to_thread(self._native.history, message_id)
+
+    def open_message(self, message_id: bytes) -> Reader:
+        """Reader over prefix and message. Raises NotFoundError."""
+        return self._native.open(message_id)
+
+    # ---- tickets
+
+    def _ticket(self) -> tuple[int, asyncio.Future[None]]:
+        ticket = next(self._tickets)
+        future = self._loop.create_future()
+        self._waiting[ticket] = future
+        return ticket, future
+
+    def _settle(self, ticket: int, error: CoreError | None) -> None:
+        if isinstance(error, SyncFailedError) and self._fatal is None:
+            self._fatal = error
+            log.critical("spool partition failed and is closed; check the disk, then restart", error=str(error))
+        future = self._waiting.pop(ticket, None)
+        if future is not None:
+            _end(future, error)
+
+    def _pick_up(self) -> None:
+        """The eventfd is readable: end futures, then tell who schedules."""
+        tickets, ready = self._native.completions()
+        for ticket, error in tickets:
+            self._settle(ticket, error)
+        if ready and not self._closed:
+            for callback in tuple(self._ready):
+                _guarded(callback, ready)
+
+
+def _end(future: asyncio.Future[None], error: CoreError | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(None)
+    else:
+        future.set_exception(error)
+
+
+def _guarded(callback: Callable[[*Args], None], *args: *Args) -> None:
+    try:
+        callback(*args)
+    except Exception:
+        log.exception("a spool callback raised")
