@@ -61,6 +61,11 @@ class MailServer(Protocol):
         """Stop accepting, let sessions finish for `grace` seconds, close."""
         ...
 
+    @property
+    def session_count(self) -> int:
+        """Open sessions."""
+        ...
+
 
 @dataclass
 class WorkerParts:
@@ -233,7 +238,7 @@ class WorkerParts:
             detail="" if fatal is None else str(fatal),
             partition=f"p{self.index}",
             started_at=self.started_at,
-            sessions=sum(getattr(server, "sessions", 0) for server in self.servers.values()),
+            sessions=sum(_open_sessions(server) for server in self.servers.values()),
             rule_version=self.rules.current.version,
         )
 
@@ -257,3 +262,9 @@ class WorkerParts:
 
     def _volumes_changed(self) -> None:
         self.volumes.update(self.directory.list_volumes())
+
+
+def _open_sessions(server: object) -> int:
+    """SMTP and LMTP servers keep the set of their sessions, POP3 and IMAP servers their number."""
+    sessions = getattr(server, "sessions", 0)
+    return sessions if isinstance(sessions, int) else len(sessions)
