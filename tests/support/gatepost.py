@@ -73,14 +73,14 @@ class Gatepost:
             )
         try:
             wait_until(lambda: self._running() and self.cli_ready(), seconds, "gatepost is ready")
-        except AssertionError as problem:
+        except (AssertionError, RuntimeError) as problem:
             self.kill()
             raise AssertionError(f"{problem}\n{self.log()}") from problem
         return self
 
     def _running(self) -> bool:
         if self.process is None or self.process.poll() is not None:
-            raise AssertionError(f"gatepost has ended:\n{self.log()}")
+            raise RuntimeError("gatepost has ended")
         return True
 
     def cli_ready(self) -> bool:
@@ -120,8 +120,8 @@ class Gatepost:
         self.start()
         try:
             self.add_users()
-        except BaseException:
-            self.kill()
+        except BaseException as problem:
+            self.__exit__(type(problem))
             raise
         return self
 

@@ -112,7 +112,7 @@ class Postfix:
 
     def _alive(self) -> bool:
         if self._process is None or self._process.poll() is not None:
-            raise AssertionError(f"Postfix has ended: {(self.root / 'output').read_text()}\n{self.log()}")
+            raise RuntimeError(f"Postfix has ended: {(self.root / 'output').read_text()}\n{self.log()}")
         return True
 
     def __exit__(self, *_: object) -> None:
