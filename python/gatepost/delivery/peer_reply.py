@@ -5,7 +5,8 @@ control characters. Anything that is not a reply raises ProtocolViolation: the c
 """
 
 import re
-from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 MAX_LINE = 2048
 """RFC 5321 4.5.3.1.5 allows 512; peers are known to send more."""
@@ -19,8 +20,7 @@ class ProtocolViolation(Exception):
     """The peer does not speak SMTP; the text says how."""
 
 
-@dataclass(frozen=True, slots=True)
-class PeerReply:
+class PeerReply(NamedTuple):
     """One reply: code, enhanced status code of its first line ('' if none), lines without the codes."""
 
     code: int
@@ -55,35 +55,47 @@ class ReplyParser:
             raise ProtocolViolation("a reply line is too long")
         replies = []
         for line in lines:
-            reply = self._line(line)
+            reply = self._line(line) if self._lines or line[3:4] != b" " else _single_line(line)
             if reply is not None:
                 replies.append(reply)
         return replies
 
     def _line(self, line: bytes) -> PeerReply | None:
-        if line.endswith(b"\r"):
-            line = line[:-1]
-        code, mark = line[:3], line[3:4]
-        if len(line) > MAX_LINE or not code.isdigit() or len(code) != 3 or mark not in (b" ", b"-", b""):
-            raise ProtocolViolation(f"not an SMTP reply: {line[:80]!r}")
-        number = int(code)
+        number, mark, text = _cut(line)
         if self._lines and number != self._code:
             raise ProtocolViolation(f"a reply mixes the codes {self._code} and {number}")
         self._code = number
-        self._lines.append(line[4:])
+        self._lines.append(text)
         self._octets += len(line)
         if self._octets > MAX_REPLY:
             raise ProtocolViolation("a reply is too long")
         if mark == b"-":
             return None
-        return self._whole()
+        lines, self._lines, self._octets = self._lines, [], 0
+        return _whole(number, lines)
 
-    def _whole(self) -> PeerReply:
-        texts = [line.decode("utf-8", "replace") for line in self._lines]
-        self._lines.clear()
-        self._octets = 0
-        found = _ENHANCED.match(texts[0])
-        enhanced = found[1] if found else ""
-        if enhanced:
-            texts = [text[len(enhanced) :].lstrip() if text.startswith(enhanced) else text for text in texts]
-        return PeerReply(self._code, enhanced, tuple(_CONTROL.sub(" ", text) for text in texts))
+
+@lru_cache(maxsize=512)
+def _single_line(line: bytes) -> PeerReply:
+    """Peers say the same few things all day."""
+    number, _, text = _cut(line)
+    return _whole(number, [text])
+
+
+def _cut(line: bytes) -> tuple[int, bytes, bytes]:
+    """Code, the mark behind it, and the text of one line."""
+    if line.endswith(b"\r"):
+        line = line[:-1]
+    code, mark = line[:3], line[3:4]
+    if len(line) > MAX_LINE or not code.isdigit() or len(code) != 3 or mark not in (b" ", b"-", b""):
+        raise ProtocolViolation(f"not an SMTP reply: {line[:80]!r}")
+    return int(code), mark, line[4:]
+
+
+def _whole(code: int, lines: list[bytes]) -> PeerReply:
+    texts = [line.decode("utf-8", "replace") for line in lines]
+    found = _ENHANCED.match(texts[0])
+    enhanced = found[1] if found else ""
+    if enhanced:
+        texts = [text[len(enhanced) :].lstrip() if text.startswith(enhanced) else text for text in texts]
+    return PeerReply(code, enhanced, tuple(text if text.isprintable() else _CONTROL.sub(" ", text) for text in texts))

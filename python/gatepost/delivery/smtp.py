@@ -188,8 +188,13 @@ def _letter(session: Session, job: Job, recipients: Sequence[JobRecipient], read
         return Failed(f"{session.name} takes messages of at most {limit} octets, this one has {job.size}", "5.3.4")
     addresses = [recipient.address for recipient in recipients]
     sender = job.reverse_path
+    if not all(map(str.isprintable, (sender, *addresses))):
+        return Failed("an address of the envelope contains control characters", "5.1.3")
+    ascii_only = all(map(str.isascii, (sender, *addresses)))
+    if ascii_only and not job.meta.smtputf8:
+        return Letter(sender, job.meta, job.size, False, recipients, addresses)
     utf8 = "SMTPUTF8" in session.capabilities
-    if not all(one.isascii() for one in (sender, *addresses)):
+    if not ascii_only:
         if not utf8:
             downgraded = [_ascii_domain(one) for one in (sender, *addresses)]
             if not all(one.isascii() for one in downgraded) or _eight_bit_header(reader):
@@ -197,10 +202,7 @@ def _letter(session: Session, job: Job, recipients: Sequence[JobRecipient], read
             sender, *addresses = downgraded
     elif job.meta.smtputf8 and not utf8 and _eight_bit_header(reader):
         return _needs_utf8(session)
-    wanted = utf8 and (job.meta.smtputf8 or not all(one.isascii() for one in (sender, *addresses)))
-    if any(ord(char) < 32 or ord(char) == 127 for one in (sender, *addresses) for char in one):
-        return Failed("an address of the envelope contains control characters", "5.1.3")
-    return Letter(sender, job.meta, job.size, wanted, recipients, addresses)
+    return Letter(sender, job.meta, job.size, utf8, recipients, addresses)
 
 
 def _needs_utf8(session: Session) -> Failed:

@@ -68,7 +68,7 @@ async def transact(session: Session, letter: Letter, reader: Reader, limits: Del
 # ---- envelope
 
 
-def _commands(session: Session, letter: Letter) -> list[bytes]:
+def _commands(session: Session, letter: Letter) -> list[str]:
     capabilities = session.capabilities
     dsn = "DSN" in capabilities
     lines = ["RSET"] if session.needs_reset else []
@@ -76,7 +76,7 @@ def _commands(session: Session, letter: Letter) -> list[bytes]:
     for recipient, address in zip(letter.recipients, letter.addresses, strict=True):
         lines.append(_rcpt(recipient, address, letter.utf8) if dsn else f"RCPT TO:<{address}>")
     lines.append("DATA")
-    return [f"{line}\r\n".encode() for line in lines]
+    return lines
 
 
 def _mail(letter: Letter, capabilities: dict[str, str], dsn: bool) -> str:
@@ -97,9 +97,11 @@ def _mail(letter: Letter, capabilities: dict[str, str], dsn: bool) -> str:
 
 def _rcpt(recipient: JobRecipient, address: str, utf8: bool) -> str:
     line = f"RCPT TO:<{address}>"
-    if recipient.notify & Notify.NEVER:
+    if not recipient.notify:
+        pass
+    elif recipient.notify & Notify.NEVER:
         line += " NOTIFY=NEVER"
-    elif recipient.notify:
+    else:
         names = [flag.name for flag in (Notify.SUCCESS, Notify.FAILURE, Notify.DELAY) if flag in recipient.notify]
         line += f" NOTIFY={','.join(name for name in names if name)}"
     if recipient.orcpt:
@@ -107,13 +109,13 @@ def _rcpt(recipient: JobRecipient, address: str, utf8: bool) -> str:
     return line
 
 
-async def _pipelined(session: Session, commands: list[bytes], limits: Delivery) -> list[PeerReply]:
-    session.connection.write(b"".join(commands))
+async def _pipelined(session: Session, commands: list[str], limits: Delivery) -> list[PeerReply]:
+    session.connection.write(("\r\n".join(commands) + "\r\n").encode())
     replies = await session.connection.replies(len(commands), limits.command_seconds, "MAIL, RCPT, DATA")
     return replies
 
 
-async def _one_by_one(session: Session, commands: list[bytes], limits: Delivery) -> list[PeerReply]:
+async def _one_by_one(session: Session, commands: list[str], limits: Delivery) -> list[PeerReply]:
     """Without PIPELINING: stop behind a refused MAIL, and do not say DATA when no recipient was taken."""
     first = 1 if session.needs_reset else 0
     replies: list[PeerReply] = []
@@ -121,8 +123,8 @@ async def _one_by_one(session: Session, commands: list[bytes], limits: Delivery)
         last = place == len(commands) - 1
         if last and not any(200 <= reply.code < 300 for reply in replies[first + 1 :]):
             break
-        session.connection.write(command)
-        what = command[:4].decode()
+        session.connection.write(f"{command}\r\n".encode())
+        what = command[:4]
         replies += await session.connection.replies(1, limits.data_seconds if last else limits.command_seconds, what)
         if place == first and not 200 <= replies[-1].code < 300:
             break

@@ -8,7 +8,12 @@ from gatepost.queue.events import EventHub, QueueEvent
 from gatepost.queue.settle import Change
 from gatepost.queue.transport import Job
 
+ACCEPTED, REROUTED = 0, 10
+"""Journal kinds that the spool writes itself; they are never asked for by `change`."""
+
 KIND_NAMES = {
+    ACCEPTED: "accepted",
+    REROUTED: "rerouted",
     K_DELIVERED: "delivered",
     K_DEFERRED: "deferred",
     K_FAILED: "failed",

@@ -16,10 +16,11 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 import structlog
 
 from gatepost.config import Settings
+from gatepost.message.envelope import Envelope
 from gatepost.native import K_DEFERRED, K_RETRY, CoreError
 from gatepost.queue.changes import COUNTED, publish_changes
 from gatepost.queue.destination import DestinationState
-from gatepost.queue.events import EventHub
+from gatepost.queue.events import EventHub, QueueEvent
 from gatepost.queue.jobs import decode_job
 from gatepost.queue.paused import PausedDestinations
 from gatepost.queue.report import Reporter
@@ -76,6 +77,7 @@ class Scheduler:
         """Begin: everything that is due is ready at once."""
         self._stopping = False
         self._spool.on_ready(self._on_ready)
+        self._spool.on_committed(self._on_committed)
         self.advance()
         self._on_ready([name for name, _, ready, _ in self._spool.destinations() if ready])
 
@@ -144,6 +146,11 @@ class Scheduler:
                 state.forget()
 
     # ---- ready destinations and lanes
+
+    def _on_committed(self, message_id: bytes, envelope: Envelope) -> None:
+        self.counters["accepted"] += 1
+        if self.events.watched:
+            self.events.publish(QueueEvent(self.now(), "accepted", message_id, sender=envelope.reverse_path))
 
     def _on_ready(self, names: Sequence[str]) -> None:
         for name in names:

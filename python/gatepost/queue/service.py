@@ -86,12 +86,12 @@ class QueueService:
 
     def open(self, message_id: bytes) -> Reader:
         """Reader over the message, trace header included; its methods block: use a thread. Raises NotFoundError."""
-        return self._spool.open(message_id)
+        return self._spool.open_message(message_id)
 
     def stats(self) -> Mapping[str, int]:
-        """Totals of the spool, and delivered, deferred, failed since start."""
+        """Totals of the spool, and accepted, delivered, deferred, failed since start."""
         counters = self._scheduler.counters
-        return {**self._spool.stats(), **{name: counters[name] for name in ("delivered", "deferred", "failed")}}
+        return {**self._spool.stats(), **{name: counters[name] for name in ("accepted", "delivered", "deferred", "failed")}}
 
     def destinations(self) -> tuple[Destination, ...]:
         """Destinations with something pending, and paused ones, by name."""
@@ -128,11 +128,11 @@ class QueueService:
 
     async def reroute(self, message_id: bytes, recipient_index: int, address: str, route: Route, author: str) -> None:
         """Give one pending recipient another way; due now. Raises NotFoundError, InvalidError."""
+        self._scheduler.forget_backoff([route.destination])
         await self._spool.reroute(message_id, recipient_index, address, route.destination, route.encode())
         now = self._scheduler.now()
         fields = {"t": now, "by": author, "action": "rerouted", "destination": route.destination, "address": address}
         self._scheduler.apply([(message_id, recipient_index, K_NOTE, 0, encode_detail(fields))])
-        self._scheduler.forget_backoff([route.destination])
         self._scheduler.advance()
         self._publish("rerouted", message_id, recipient_index, fields, address, route.destination)
 
@@ -179,19 +179,16 @@ class QueueService:
         for start in range(0, len(ids), IDS):
             rows = [(one, raw) for one in ids[start : start + IDS] if (raw := self._summary(one)) is not None and changes_it(raw)]
             batch: Changes = [(message_id, -1, kind, now, detail) for message_id, _ in rows]
+            if kind == K_RETRY:  # before the change: it makes messages ready, and a back-off would put them off at once
+                self._scheduler.forget_backoff([one[2] for _, raw in rows for one in raw[6] if one[5] == "PENDING"])
             if batch:
                 await self._spool.change(batch)
             for message_id, raw in rows:
-                self._after(kind, message_id, raw, author)
+                self._publish(KIND_NAMES[kind], message_id, -1, {"by": author}, sender=raw[3])
             changed += len(rows)
             await asyncio.sleep(0)
         self._scheduler.advance()
         return changed
-
-    def _after(self, kind: int, message_id: bytes, raw: SummaryTuple, author: str) -> None:
-        if kind == K_RETRY:
-            self._scheduler.forget_backoff([one[2] for one in raw[6] if one[5] == "PENDING"])
-        self._publish(KIND_NAMES[kind], message_id, -1, {"by": author}, sender=raw[3])
 
     async def _tell_removed(self, message_id: bytes) -> None:
         """RFC 3464 'failed' for what an operator removes. Raises CoreError: then nothing is removed."""

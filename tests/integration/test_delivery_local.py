@@ -1,0 +1,107 @@
+"""Local delivery: the real spool into a real volume, exactly once."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from gatepost.delivery.local import LocalTransport, outcome
+from gatepost.mailbox import Volumes
+from gatepost.native import CoreError, DamagedError, DiskFullError, InvalidError
+from gatepost.queue.transport import Deferred, Delivered
+from support.queue_lab import MESSAGE, RULES, QueueLab
+
+ALICE = RULES.mailboxes["alice@here.test"].mailbox_id
+
+
+@dataclass
+class Place:
+    """A volume."""
+
+    name: str
+    path: str
+
+
+class LocalLab(QueueLab):
+    """A lab with a real volume."""
+
+    async def __aenter__(self) -> "LocalLab":
+        start, self.start = self.start, False
+        await super().__aenter__()
+        self.volumes = await Volumes.open([Place("main", str(self.path / "volume"))], stream="w0")
+        self.transport = LocalTransport(self.volumes, self.spool)
+        self.scheduler._transports["local"] = self.transport  # type: ignore[index]
+        if start:
+            await self.scheduler.start()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await super().__aexit__(None, None, None)
+        await self.volumes.close()
+
+    async def inbox(self, mailbox_id: bytes = ALICE) -> list[bytes]:
+        """All messages of the INBOX."""
+        store = self.volumes.by_name("main")
+        folder = (await store.run("folder", mailbox_id, "INBOX"))[0]
+        messages = []
+        for uid, *_ in await store.run("messages", folder):
+            stored = await store.run("message", folder, uid)
+            messages.append(b"".join(iter(lambda stored=stored: stored.read(65536), b"")))
+        return messages
+
+
+async def test_a_message_is_stored_with_return_path_and_delivered_to_in_front(tmp_path: Path) -> None:
+    async with LocalLab(tmp_path) as lab:
+        await lab.submit("alice+lists@here.test", sender="bob@here.test")
+        await lab.empty()
+        (stored,) = await lab.inbox()
+        lines = stored.split(b"\r\n")
+        assert lines[0] == b"Return-Path: <bob@here.test>"
+        assert lines[1] == b"Delivered-To: alice+lists@here.test"
+        assert lines[2].startswith(b"Received: ")
+        assert stored.endswith(MESSAGE)
+
+
+async def test_a_report_has_an_empty_return_path(tmp_path: Path) -> None:
+    async with LocalLab(tmp_path) as lab:
+        await lab.submit("alice@here.test", sender="")
+        await lab.empty()
+        assert (await lab.inbox())[0].startswith(b"Return-Path: <>\r\n")
+
+
+async def test_a_batch_that_is_repeated_after_a_crash_stores_nothing_twice(tmp_path: Path) -> None:
+    async with LocalLab(tmp_path, start=False) as lab:
+        for _ in range(10):
+            await lab.submit("alice@here.test")
+        jobs = lab.scheduler._decode("local:main", 100)
+        assert all(isinstance(result.outcomes[0], Delivered) for result in await lab.transport.deliver("local:main", jobs))
+        assert len(await lab.inbox()) == 10
+    async with LocalLab(tmp_path) as lab:  # the spool knows nothing of it: everything is delivered again
+        await lab.empty()
+        assert lab.scheduler.counters["delivered"] == 10
+        assert len(await lab.inbox()) == 10
+
+
+async def test_an_unknown_volume_keeps_the_mail(tmp_path: Path) -> None:
+    async with LocalLab(tmp_path, start=False) as lab:
+        await lab.submit("alice@here.test")
+        jobs = lab.scheduler._decode("local:main", 1)
+        (result,) = await lab.transport.deliver("local:elsewhere", jobs)
+        assert isinstance(result.outcomes[0], Deferred)
+
+
+async def test_a_thousand_messages_go_through_in_batches(tmp_path: Path) -> None:
+    async with LocalLab(tmp_path, start=False) as lab:
+        for _ in range(1000):
+            await lab.submit("alice@here.test", "bob@here.test")
+        await lab.scheduler.start()
+        await lab.empty(20)
+        assert len(await lab.inbox()) == 1000
+
+
+def test_faults_of_the_volume_are_temporary_and_back_off_as_a_whole() -> None:
+    full = outcome(DiskFullError("x"))
+    assert isinstance(full, Deferred)
+    assert (full.enhanced, full.destination_down) == ("4.3.1", True)
+    for error in (DamagedError("x"), InvalidError("x"), CoreError("x")):
+        one = outcome(error)
+        assert isinstance(one, Deferred)
+        assert not one.destination_down
