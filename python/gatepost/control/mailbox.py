@@ -50,7 +50,7 @@ class MailboxServicer(mailbox_pb2_grpc.MailboxServiceServicer):
     async def ListFolders(self, request: api.ListFoldersRequest, context: object) -> api.ListFoldersResponse:
         """See the proto."""
         mailbox = self._known(request.address)
-        store = self._volumes.store(mailbox.volume)
+        store = self._volumes.by_name(mailbox.volume)
         await store.run("ensure_mailbox", mailbox.mailbox_id)
         folders = [_folder(info) for info in await store.run("folders", mailbox.mailbox_id)]
         chosen, token = page(folders, _folder_key, request.page_size, request.page_token)
@@ -62,7 +62,7 @@ class MailboxServicer(mailbox_pb2_grpc.MailboxServiceServicer):
         for one in self._rule_set().mailboxes.values():
             if one.mailbox_id == mailbox_id and one.enabled:
                 raise precondition(common.ERROR_REASON_IN_USE, f"{one.address} is enabled; disable or remove the user first", one.address)
-        await self._volumes.store(volume).run("delete_mailbox", mailbox_id)
+        await self._volumes.by_name(volume).run("delete_mailbox", mailbox_id)
         return api.PurgeMailboxResponse()
 
     def _target(self, request: api.PurgeMailboxRequest) -> tuple[str, bytes]:
@@ -84,7 +84,7 @@ class MailboxServicer(mailbox_pb2_grpc.MailboxServiceServicer):
         return mailbox
 
     async def _proto(self, mailbox: Mailbox) -> api.Mailbox:
-        octets, messages = await self._volumes.store(mailbox.volume).run("mailbox_usage", mailbox.mailbox_id)
+        octets, messages = await self._volumes.by_name(mailbox.volume).run("mailbox_usage", mailbox.mailbox_id)
         return api.Mailbox(
             address=mailbox.address,
             volume=mailbox.volume,

@@ -143,7 +143,7 @@ class RulesServicer(rules_pb2_grpc.RulesServiceServicer):
             trusted, why = is_trusted(settings, rules, request.client_address, request.user)
         question = Question(request.sender, request.recipient, trusted, request.size)
         decision = decide(rules, question, delimiter=settings.smtp.recipient_delimiter)
-        trace = trace_proto((TraceStep("trust", why), *decision.trace))
+        trace = trace_proto((TraceStep("sender", why), *decision.trace))
         return api.ExplainResponse(
             trusted=trusted,
             reply=reply_proto(decision.reply),

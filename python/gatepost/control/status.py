@@ -12,7 +12,6 @@ from gatepost.api.common.v1 import common_pb2 as common
 from gatepost.api.server.v1 import server_pb2 as api
 from gatepost.api.server.v1 import server_pb2_grpc
 from gatepost.api.worker.v1 import worker_pb2 as worker_api
-from gatepost.config import SettingsError
 from gatepost.control.access import Role
 from gatepost.control.audit import AuditLog
 from gatepost.control.convert import duration
@@ -79,7 +78,9 @@ class ServerServicer(server_pb2_grpc.ServerServiceServicer):
         """See the proto."""
         try:
             return api.ReloadResponse(restart_needed=await self._source.reload())
-        except (SettingsError, OSError, ValueError) as error:
+        except ControlError:
+            raise
+        except Exception as error:  # settings, certificates, files: whatever it is, the caller has to mend it
             raise precondition(common.ERROR_REASON_INVALID_FIELD, f"not reloaded, the settings in force stay: {error}") from error
 
     async def Drain(self, request: api.DrainRequest, context: object) -> api.DrainResponse:

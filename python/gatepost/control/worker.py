@@ -7,9 +7,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from gatepost.api.common.v1 import common_pb2 as common
 from gatepost.api.worker.v1 import worker_pb2 as api
 from gatepost.api.worker.v1 import worker_pb2_grpc
-from gatepost.config import SettingsError
 from gatepost.control.convert import duration, seconds
-from gatepost.control.errors import invalid, precondition
+from gatepost.control.errors import ControlError, invalid, precondition
 from gatepost.control.ports import WorkerSource
 from gatepost.control.queue_convert import MAX_IDS, stats_proto
 from gatepost.control.server import Service
@@ -53,7 +52,9 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         """See the proto."""
         try:
             restart_needed = await self._source.reload(settings=request.settings)
-        except (SettingsError, OSError, ValueError) as error:
+        except ControlError:
+            raise
+        except Exception as error:  # settings, certificates, files: whatever it is, the caller has to mend it
             raise precondition(common.ERROR_REASON_INVALID_FIELD, str(error)) from error
         return api.ReloadResponse(rule_version=self._source.facts().rule_version, restart_needed=restart_needed)
 
