@@ -80,9 +80,7 @@ pub fn parse(value: &[u8]) -> Vec<Entry> {
                 scanner.bump();
                 pending.words.push((vec![byte], was_spaced));
             }
-            b'[' => pending
-                .words
-                .push((domain_literal(&mut scanner), was_spaced)),
+            b'[' => pending.words.push((domain_literal(&mut scanner), was_spaced)),
             _ => pending.words.push((atom(&mut scanner), was_spaced)),
         }
     }
@@ -98,42 +96,18 @@ impl Pending {
         let pending = std::mem::take(self);
         let comment = pending.comment.filter(|c| !c.is_empty());
         if let Some(mut address) = pending.angle {
-            address.name = Some(phrase(&pending.words))
-                .filter(|n| !n.is_empty())
-                .or(comment);
+            address.name = Some(phrase(&pending.words)).filter(|n| !n.is_empty()).or(comment);
             entries.push(Entry::Address(address));
         } else if !pending.words.is_empty() {
             let (local, domain) = split_at_sign(&pending.words);
-            entries.push(Entry::Address(Address {
-                name: comment,
-                route: None,
-                local,
-                domain,
-            }));
+            entries.push(Entry::Address(Address { name: comment, route: None, local, domain }));
         }
     }
 }
 
 fn atom(scanner: &mut Scanner<'_>) -> Vec<u8> {
     scanner
-        .until(|b| {
-            matches!(
-                b,
-                b' ' | b'\t'
-                    | b'\r'
-                    | b'\n'
-                    | b'('
-                    | b')'
-                    | b'"'
-                    | b'<'
-                    | b'>'
-                    | b','
-                    | b';'
-                    | b':'
-                    | b'@'
-                    | b'['
-            )
-        })
+        .until(|b| matches!(b, b' ' | b'\t' | b'\r' | b'\n' | b'(' | b')' | b'"' | b'<' | b'>' | b',' | b';' | b':' | b'@' | b'['))
         .to_vec()
 }
 
@@ -151,12 +125,7 @@ fn angle(scanner: &mut Scanner<'_>) -> Address {
     scanner.skip_space();
     let mut route = None;
     if scanner.peek() == Some(b'@') {
-        route = Some(
-            scanner
-                .until(|b| matches!(b, b':' | b'>'))
-                .trim_ascii()
-                .to_vec(),
-        );
+        route = Some(scanner.until(|b| matches!(b, b':' | b'>')).trim_ascii().to_vec());
         scanner.take(b':');
     }
     let mut words = Vec::new();
@@ -178,12 +147,7 @@ fn angle(scanner: &mut Scanner<'_>) -> Address {
         }
     }
     let (local, domain) = split_at_sign(&words);
-    Address {
-        name: None,
-        route,
-        local,
-        domain,
-    }
+    Address { name: None, route, local, domain }
 }
 
 /// Words joined as a display name: one space where there was white space.
@@ -199,12 +163,7 @@ fn phrase(words: &[(Vec<u8>, bool)]) -> Vec<u8> {
 }
 
 fn split_at_sign(words: &[(Vec<u8>, bool)]) -> (Vec<u8>, Vec<u8>) {
-    let join = |words: &[(Vec<u8>, bool)]| {
-        words
-            .iter()
-            .flat_map(|(w, _)| w.iter().copied())
-            .collect::<Vec<u8>>()
-    };
+    let join = |words: &[(Vec<u8>, bool)]| words.iter().flat_map(|(w, _)| w.iter().copied()).collect::<Vec<u8>>();
     match words.iter().rposition(|(w, _)| w == b"@") {
         Some(at) => (join(&words[..at]), join(&words[at + 1..])),
         None => (join(words), Vec::new()),
@@ -226,14 +185,8 @@ mod tests {
     fn display_names_keep_their_words_and_lose_their_quotes() {
         let a = one("\"Joe Q. \\\"X\\\" Public\" <john.q.public@example.com>");
         assert_eq!(a.name.as_deref(), Some(&b"Joe Q. \"X\" Public"[..]));
-        assert_eq!(
-            (a.local.as_slice(), a.domain.as_slice()),
-            (&b"john.q.public"[..], &b"example.com"[..])
-        );
-        assert_eq!(
-            one("Mary Smith <mary@x.test>").name.as_deref(),
-            Some(&b"Mary Smith"[..])
-        );
+        assert_eq!((a.local.as_slice(), a.domain.as_slice()), (&b"john.q.public"[..], &b"example.com"[..]));
+        assert_eq!(one("Mary Smith <mary@x.test>").name.as_deref(), Some(&b"Mary Smith"[..]));
     }
 
     #[test]
@@ -256,9 +209,6 @@ mod tests {
     fn routes_quoted_local_parts_and_literals() {
         let a = one("<@a.test,@b.test:\"odd name\"@[192.0.2.1]>");
         assert_eq!(a.route.as_deref(), Some(&b"@a.test,@b.test"[..]));
-        assert_eq!(
-            (a.local.as_slice(), a.domain.as_slice()),
-            (&b"odd name"[..], &b"[192.0.2.1]"[..])
-        );
+        assert_eq!((a.local.as_slice(), a.domain.as_slice()), (&b"odd name"[..], &b"[192.0.2.1]"[..]));
     }
 }

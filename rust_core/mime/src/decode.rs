@@ -50,13 +50,7 @@ const PENDING_MAX: usize = 1_000;
 impl Decoder {
     /// A decoder at the start of a body.
     pub fn new(encoding: Encoding) -> Self {
-        Self {
-            encoding,
-            bits: 0,
-            count: 0,
-            ended: false,
-            pending: Vec::new(),
-        }
+        Self { encoding, bits: 0, count: 0, ended: false, pending: Vec::new() }
     }
 
     /// Decode the next octets onto `out`.
@@ -80,10 +74,7 @@ impl Decoder {
         if self.encoding == Encoding::QuotedPrintable {
             let pending = std::mem::take(&mut self.pending);
             // White space at the very end of a line is transport padding (RFC 2045 6.7 rule 3), so is a lone soft break.
-            if pending.first() == Some(&b'=')
-                && pending.len() > 1
-                && !pending[1..].iter().all(u8::is_ascii_whitespace)
-            {
+            if pending.first() == Some(&b'=') && pending.len() > 1 && !pending[1..].iter().all(u8::is_ascii_whitespace) {
                 out.extend_from_slice(&pending);
             }
         }
@@ -154,10 +145,7 @@ impl Decoder {
             self.pending.clear();
             return;
         }
-        if byte.is_ascii_whitespace()
-            && self.pending.len() < PENDING_MAX
-            && self.pending[1..].iter().all(u8::is_ascii_whitespace)
-        {
+        if byte.is_ascii_whitespace() && self.pending.len() < PENDING_MAX && self.pending[1..].iter().all(u8::is_ascii_whitespace) {
             self.pending.push(byte);
             return;
         }
@@ -165,10 +153,7 @@ impl Decoder {
             self.pending.push(byte);
             return;
         }
-        if self.pending.len() == 2
-            && byte.is_ascii_hexdigit()
-            && self.pending[1].is_ascii_hexdigit()
-        {
+        if self.pending.len() == 2 && byte.is_ascii_hexdigit() && self.pending[1].is_ascii_hexdigit() {
             out.push(hex(self.pending[1]) << 4 | hex(byte));
             self.pending.clear();
             return;
@@ -209,9 +194,7 @@ pub fn decode(encoding: &str, body: &[u8]) -> Option<Vec<u8>> {
 pub fn charset(name: Option<&[u8]>, octets: &[u8]) -> String {
     let utf8 = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
     match name.filter(|n| !n.is_empty() && n.len() <= 45 && !n.eq_ignore_ascii_case(b"us-ascii")) {
-        Some(name) => guarded(|| charset_decoder(name).map(|decoder| decoder(octets)))
-            .flatten()
-            .unwrap_or_else(|| utf8(octets)),
+        Some(name) => guarded(|| charset_decoder(name).map(|decoder| decoder(octets))).flatten().unwrap_or_else(|| utf8(octets)),
         None => utf8(octets),
     }
 }
@@ -228,9 +211,7 @@ pub fn header_text(value: &[u8]) -> String {
         HeaderValue::Text(text) => Some(text.into_owned()),
         _ => None,
     });
-    decoded
-        .flatten()
-        .unwrap_or_else(|| String::from_utf8_lossy(value).into_owned())
+    decoded.flatten().unwrap_or_else(|| String::from_utf8_lossy(value).into_owned())
 }
 
 /// Run foreign decoding code; a panic in it counts as "cannot decode". Mail is hostile input and overflow checks are on.
@@ -256,11 +237,7 @@ mod tests {
     fn quoted_printable_follows_rfc_2045_6_7() {
         let body = b"caf=C3=A9 =\r\nsoft  \r\nend=  \r\n=ZZ=3D=";
         for size in [1, 2, 3, 100] {
-            assert_eq!(
-                in_pieces(Encoding::QuotedPrintable, body, size),
-                "café soft\r\nend=ZZ=".as_bytes(),
-                "{size}"
-            );
+            assert_eq!(in_pieces(Encoding::QuotedPrintable, body, size), "café soft\r\nend=ZZ=".as_bytes(), "{size}");
         }
     }
 
@@ -269,19 +246,13 @@ mod tests {
         assert_eq!(decode("base64", b"SGVs\r\nbG8h").unwrap(), b"Hello!");
         assert_eq!(decode("base64", b"SGVsbG8=\r\n").unwrap(), b"Hello");
         assert_eq!(decode("base64", b"SGVsbG8").unwrap(), b"Hello");
-        assert_eq!(
-            in_pieces(Encoding::Base64, b"S*G V\r\ns b G8=", 1),
-            b"Hello"
-        );
+        assert_eq!(in_pieces(Encoding::Base64, b"S*G V\r\ns b G8=", 1), b"Hello");
         assert_eq!(decode("x-uue", b""), None);
     }
 
     #[test]
     fn header_words_and_charsets_become_text() {
-        assert_eq!(
-            header_text(b"=?ISO-8859-1?Q?Patrik_F=E4ltstr=F6m?= <p@x>"),
-            "Patrik Fältström <p@x>"
-        );
+        assert_eq!(header_text(b"=?ISO-8859-1?Q?Patrik_F=E4ltstr=F6m?= <p@x>"), "Patrik Fältström <p@x>");
         assert_eq!(header_text("Grüße".as_bytes()), "Grüße");
         assert_eq!(charset(Some(b"iso-8859-1"), b"caf\xe9"), "café");
         assert_eq!(charset(Some(b"shift_jis"), b"\x83n\x83\x8D"), "ハロ");

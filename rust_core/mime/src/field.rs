@@ -31,20 +31,12 @@ pub struct Disposition {
 impl ContentType {
     /// A default type without parameters.
     pub fn new(kind: &str, subtype: &str) -> Self {
-        Self {
-            kind: kind.into(),
-            subtype: subtype.into(),
-            parameters: Vec::new(),
-            given: false,
-        }
+        Self { kind: kind.into(), subtype: subtype.into(), parameters: Vec::new(), given: false }
     }
 
     /// First parameter of that name.
     pub fn parameter(&self, name: &str) -> Option<&[u8]> {
-        let found = self
-            .parameters
-            .iter()
-            .find(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes()))?;
+        let found = self.parameters.iter().find(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes()))?;
         Some(&found.1)
     }
 
@@ -61,17 +53,13 @@ impl ContentType {
     /// `message/rfc822` or `message/global` (RFC 6532)
     pub fn is_message(&self) -> bool {
         self.kind.eq_ignore_ascii_case("message")
-            && (self.subtype.eq_ignore_ascii_case("rfc822")
-                || self.subtype.eq_ignore_ascii_case("global"))
+            && (self.subtype.eq_ignore_ascii_case("rfc822") || self.subtype.eq_ignore_ascii_case("global"))
     }
 }
 
 /// A raw field value without line ends and outer white space (RFC 5322 2.2.3). NUL is dropped: no IMAP string may carry it.
 pub fn unfold(raw: &[u8]) -> Vec<u8> {
-    let kept = raw
-        .iter()
-        .copied()
-        .filter(|b| !matches!(b, b'\r' | b'\n' | 0));
+    let kept = raw.iter().copied().filter(|b| !matches!(b, b'\r' | b'\n' | 0));
     kept.collect::<Vec<u8>>().trim_ascii().to_vec()
 }
 
@@ -109,19 +97,13 @@ pub fn disposition(value: &[u8]) -> Option<Disposition> {
     let mut scanner = Scanner::new(value);
     scanner.skip_space();
     let kind = scanner.token().to_vec();
-    (!kind.is_empty()).then(|| Disposition {
-        kind,
-        parameters: scanner.parameters(),
-    })
+    (!kind.is_empty()).then(|| Disposition { kind, parameters: scanner.parameters() })
 }
 
 /// Comma-separated tokens (Content-Language, RFC 3282).
 pub fn tokens(value: &[u8]) -> Vec<Vec<u8>> {
     let parts = value.split(|&b| b == b',').take(PARAMETERS_MAX);
-    parts
-        .map(|p| token(p).into_bytes())
-        .filter(|t| !t.is_empty())
-        .collect()
+    parts.map(|p| token(p).into_bytes()).filter(|t| !t.is_empty()).collect()
 }
 
 /// Walks a structured value once.
@@ -264,12 +246,8 @@ mod tests {
 
     #[test]
     fn comments_and_quotes_are_removed_from_parameters() {
-        let parsed =
-            content_type(b"Text/(c)Plain (x;y=z); charset=\"a\\\"b\" ; name = q.txt").unwrap();
-        assert_eq!(
-            (parsed.kind.as_str(), parsed.subtype.as_str()),
-            ("Text", "Plain")
-        );
+        let parsed = content_type(b"Text/(c)Plain (x;y=z); charset=\"a\\\"b\" ; name = q.txt").unwrap();
+        assert_eq!((parsed.kind.as_str(), parsed.subtype.as_str()), ("Text", "Plain"));
         assert_eq!(parsed.parameter("charset"), Some(&b"a\"b"[..]));
         assert_eq!(parsed.parameter("NAME"), Some(&b"q.txt"[..]));
     }

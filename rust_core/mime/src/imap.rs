@@ -10,10 +10,7 @@ const QUOTED_MAX: usize = 1_000;
 /// Append an IMAP string: quoted when it may be, else a literal. `utf8` allows UTF-8 in quoted strings (RFC 9051 4.3).
 pub fn string(out: &mut Vec<u8>, text: &[u8], utf8: bool) {
     let plain = |b: &u8| !matches!(b, 0 | b'\r' | b'\n') && (*b < 0x80 || utf8);
-    if text.len() <= QUOTED_MAX
-        && text.iter().all(plain)
-        && (!utf8 || std::str::from_utf8(text).is_ok())
-    {
+    if text.len() <= QUOTED_MAX && text.iter().all(plain) && (!utf8 || std::str::from_utf8(text).is_ok()) {
         out.push(b'"');
         for &byte in text {
             if matches!(byte, b'"' | b'\\') {
@@ -61,10 +58,7 @@ pub fn envelope(out: &mut Vec<u8>, index: &Index, part: u32, utf8: bool) {
 }
 
 fn address_list(index: &Index, part: u32, name: &str) -> Vec<Entry> {
-    index
-        .all(part, name)
-        .flat_map(|value| address::parse(&value))
-        .collect()
+    index.all(part, name).flat_map(|value| address::parse(&value)).collect()
 }
 
 fn addresses(out: &mut Vec<u8>, list: &[Entry], utf8: bool) {
@@ -136,11 +130,7 @@ fn single(out: &mut Vec<u8>, index: &Index, part: u32, extended: bool, utf8: boo
     let shown = &this.content_type;
     // A multipart without a usable boundary is opaque; as "multipart" it would break the grammar.
     let opaque = shown.is_multipart();
-    let (kind, subtype) = if opaque {
-        ("text", "plain")
-    } else {
-        (shown.kind.as_str(), shown.subtype.as_str())
-    };
+    let (kind, subtype) = if opaque { ("text", "plain") } else { (shown.kind.as_str(), shown.subtype.as_str()) };
     string(out, kind.as_bytes(), utf8);
     out.push(b' ');
     string(out, subtype.as_bytes(), utf8);
@@ -196,14 +186,7 @@ fn extension(out: &mut Vec<u8>, index: &Index, part: u32, utf8: bool) {
         None => out.extend_from_slice(b"NIL"),
     }
     out.push(b' ');
-    languages(
-        out,
-        &index
-            .first(part, "content-language")
-            .map(|v| field::tokens(&v))
-            .unwrap_or_default(),
-        utf8,
-    );
+    languages(out, &index.first(part, "content-language").map(|v| field::tokens(&v)).unwrap_or_default(), utf8);
     out.push(b' ');
     nstring(out, index.first(part, "content-location").as_deref(), utf8);
 }

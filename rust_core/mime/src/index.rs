@@ -97,17 +97,14 @@ impl Index {
 
     /// Parsed Content-Disposition, if there is one.
     pub fn disposition(&self, part: u32) -> Option<Disposition> {
-        self.first(part, "content-disposition")
-            .and_then(|v| field::disposition(&v))
+        self.first(part, "content-disposition").and_then(|v| field::disposition(&v))
     }
 
     /// The header block of a part as raw bytes, as far as the cap on header bytes kept it.
     pub fn header_bytes(&self, part: u32) -> &[u8] {
         match self.fields(part) {
             [] => &[],
-            [first, .., last] | [first @ last] => {
-                &self.headers[first.whole.start as usize..last.whole.end as usize]
-            }
+            [first, .., last] | [first @ last] => &self.headers[first.whole.start as usize..last.whole.end as usize],
         }
     }
 }

@@ -26,12 +26,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            parts: 4_000,
-            depth: 60,
-            header_bytes: 1 << 20,
-            fields: 20_000,
-        }
+        Self { parts: 4_000, depth: 60, header_bytes: 1 << 20, fields: 20_000 }
     }
 }
 
@@ -116,11 +111,7 @@ impl Indexer {
     }
 
     fn line_from_carry(&mut self, line: &[u8]) {
-        let before = if line.len() > 1 {
-            line[line.len() - 2]
-        } else {
-            self.carry_last
-        };
+        let before = if line.len() > 1 { line[line.len() - 2] } else { self.carry_last };
         let eol = if before == b'\r' { 2 } else { 1 };
         self.keep(line);
         let carry = std::mem::take(&mut self.carry);
@@ -133,25 +124,16 @@ impl Indexer {
     /// Remember a piece of a line whose end has not come yet: as much as its use needs, no more.
     fn keep(&mut self, piece: &[u8]) {
         let Some(&last) = piece.last() else { return };
-        let cap = if self.in_header {
-            self.limits.header_bytes.max(LINE_HEAD)
-        } else {
-            LINE_HEAD
-        };
+        let cap = if self.in_header { self.limits.header_bytes.max(LINE_HEAD) } else { LINE_HEAD };
         let room = cap.saturating_sub(self.carry.len());
-        self.carry
-            .extend_from_slice(&piece[..piece.len().min(room)]);
+        self.carry.extend_from_slice(&piece[..piece.len().min(room)]);
         self.carry_len += piece.len();
         self.carry_last = last;
     }
 
     /// One line without its line end; `len` counts all of it. `text` may be cut at the caps above.
     fn line(&mut self, text: &[u8], len: usize, eol: usize) {
-        let boundary = if text.starts_with(b"--") && len <= LINE_HEAD {
-            self.boundary(text)
-        } else {
-            None
-        };
+        let boundary = if text.starts_with(b"--") && len <= LINE_HEAD { self.boundary(text) } else { None };
         if let Some((level, last)) = boundary {
             self.at_boundary(level, last, len);
         } else if self.in_header {
@@ -167,20 +149,14 @@ impl Indexer {
     /// Which open multipart this line delimits, and whether it is the close-delimiter (RFC 2046 5.1.1). Innermost first.
     fn boundary(&self, text: &[u8]) -> Option<(usize, bool)> {
         let text = &text[2..];
-        self.open
-            .iter()
-            .enumerate()
-            .rev()
-            .find_map(|(level, open)| {
-                let tail = text
-                    .strip_prefix(open.boundary.as_deref()?)?
-                    .trim_ascii_end();
-                match tail {
-                    b"" => Some((level, false)),
-                    b"--" => Some((level, true)),
-                    _ => None,
-                }
-            })
+        self.open.iter().enumerate().rev().find_map(|(level, open)| {
+            let tail = text.strip_prefix(open.boundary.as_deref()?)?.trim_ascii_end();
+            match tail {
+                b"" => Some((level, false)),
+                b"--" => Some((level, true)),
+                _ => None,
+            }
+        })
     }
 
     fn at_boundary(&mut self, level: usize, last: bool, len: usize) {
@@ -191,15 +167,8 @@ impl Indexer {
             self.open[level].boundary = None;
             self.in_header = false;
         } else if self.index.parts.len() < self.limits.parts {
-            let digest = self.index.parts[parent as usize]
-                .content_type
-                .subtype
-                .eq_ignore_ascii_case("digest");
-            let (kind, subtype) = if digest {
-                ("message", "rfc822")
-            } else {
-                ("text", "plain")
-            };
+            let digest = self.index.parts[parent as usize].content_type.subtype.eq_ignore_ascii_case("digest");
+            let (kind, subtype) = if digest { ("message", "rfc822") } else { ("text", "plain") };
             self.begin(Some(parent), self.pos + len, kind, subtype);
         } else {
             self.index.truncated = true;
@@ -226,11 +195,7 @@ impl Indexer {
         if let Some(parent) = parent {
             self.index.parts[parent as usize].children.push(number);
         }
-        self.open.push(Open {
-            part: number,
-            boundary: None,
-            newlines: 0,
-        });
+        self.open.push(Open { part: number, boundary: None, newlines: 0 });
         self.in_header = true;
         self.header_lines = 0;
     }
@@ -241,9 +206,7 @@ impl Indexer {
             self.end_header(self.pos + len, self.newlines + u32::from(eol > 0));
             return;
         }
-        if self.index.headers.len() + text.len() + 2 > self.limits.header_bytes
-            || text.len() < len - eol
-        {
+        if self.index.headers.len() + text.len() + 2 > self.limits.header_bytes || text.len() < len - eol {
             self.index.truncated = true;
             return;
         }
@@ -251,9 +214,7 @@ impl Indexer {
         let at = self.index.headers.len() as u32;
         self.index.headers.extend_from_slice(text);
         let value_end = self.index.headers.len() as u32;
-        self.index
-            .headers
-            .extend_from_slice(&b"\r\n"[2 - eol.min(2)..]);
+        self.index.headers.extend_from_slice(&b"\r\n"[2 - eol.min(2)..]);
         let whole = at..self.index.headers.len() as u32;
         if matches!(text[0], b' ' | b'\t') {
             self.fold(part, value_end, whole.end);
@@ -267,12 +228,7 @@ impl Indexer {
             return;
         }
         // Once a cap was reached lines are missing in between, and this one may belong to one of them.
-        if let Some(last) = self
-            .index
-            .fields
-            .last_mut()
-            .filter(|_| !self.index.truncated)
-        {
+        if let Some(last) = self.index.fields.last_mut().filter(|_| !self.index.truncated) {
             last.value.end = value_end;
             last.whole.end = end;
         }
@@ -287,12 +243,7 @@ impl Indexer {
         let colon = memchr(b':', text).map(|c| c as u32);
         let name_len = colon.map_or(0, |c| text[..c as usize].trim_ascii_end().len() as u32);
         let value_start = colon.map_or(at, |c| at + c + 1);
-        self.index.fields.push(Field {
-            name: at..at + name_len,
-            value: value_start..value_end,
-            whole,
-            offset: self.pos,
-        });
+        self.index.fields.push(Field { name: at..at + name_len, value: value_start..value_end, whole, offset: self.pos });
         self.index.parts[part].fields.end = self.index.fields.len() as u32;
     }
 
@@ -323,14 +274,8 @@ impl Indexer {
     }
 
     fn read_content_fields(&mut self, number: u32) {
-        let content_type = self
-            .index
-            .first(number, "content-type")
-            .and_then(|v| field::content_type(&v));
-        let encoding = self
-            .index
-            .first(number, "content-transfer-encoding")
-            .map(|v| field::token(&v));
+        let content_type = self.index.first(number, "content-type").and_then(|v| field::content_type(&v));
+        let encoding = self.index.first(number, "content-transfer-encoding").map(|v| field::token(&v));
         let part = &mut self.index.parts[number as usize];
         if let Some(content_type) = content_type {
             part.content_type = content_type;

@@ -20,15 +20,12 @@ impl Needle {
 
     /// True when `text` contains the needle.
     pub fn is_in(&self, text: &str) -> bool {
-        self.folded.is_empty()
-            || memchr::memmem::find(fold(text).as_bytes(), self.folded.as_bytes()).is_some()
+        self.folded.is_empty() || memchr::memmem::find(fold(text).as_bytes(), self.folded.as_bytes()).is_some()
     }
 
     /// True when a field of that name in `part` contains the needle after decoding (RFC 3501 6.4.4 HEADER; "" = field exists).
     pub fn is_in_field(&self, index: &Index, part: u32, name: &str) -> bool {
-        index
-            .all(part, name)
-            .any(|value| self.is_in(&header_text(&value)))
+        index.all(part, name).any(|value| self.is_in(&header_text(&value)))
     }
 
     /// True when any field of `part`, name included, contains the needle.
@@ -42,11 +39,7 @@ impl Needle {
 }
 
 fn fold(text: &str) -> String {
-    if text.is_ascii() {
-        text.to_ascii_lowercase()
-    } else {
-        text.to_lowercase()
-    }
+    if text.is_ascii() { text.to_ascii_lowercase() } else { text.to_lowercase() }
 }
 
 /// Looks for a needle in one text part.
@@ -94,9 +87,6 @@ impl<'a> BodySearch<'a> {
     }
 
     fn look(&mut self) {
-        self.found = self.found
-            || self
-                .needle
-                .is_in(&charset(self.charset.as_deref(), &self.window));
+        self.found = self.found || self.needle.is_in(&charset(self.charset.as_deref(), &self.window));
     }
 }

@@ -71,11 +71,7 @@ impl Section {
             _ => {}
         }
         // HEADER and TEXT are of a message: this one, or the one inside a message/rfc822 part.
-        let message = if self.path.is_empty() {
-            0
-        } else {
-            nested(index, part)?
-        };
+        let message = if self.path.is_empty() { 0 } else { nested(index, part)? };
         let inner = &index.parts[message as usize];
         Some(match &self.what {
             What::Text => Located::Range(inner.body.clone()),
@@ -113,30 +109,19 @@ fn numbered(index: &Index, message: u32, number: u32) -> Option<u32> {
 }
 
 fn child(index: &Index, part: u32, number: u32) -> Option<u32> {
-    index.parts[part as usize]
-        .children
-        .get(number as usize - 1)
-        .copied()
+    index.parts[part as usize].children.get(number as usize - 1).copied()
 }
 
 fn nested(index: &Index, part: u32) -> Option<u32> {
     let this = &index.parts[part as usize];
-    if this.kind == Kind::Message {
-        this.children.first().copied()
-    } else {
-        None
-    }
+    if this.kind == Kind::Message { this.children.first().copied() } else { None }
 }
 
 fn fields(index: &Index, part: u32, names: &[String], wanted: bool) -> Vec<u8> {
     let mut out = Vec::new();
     for field in index.fields(part) {
         let name = index.bytes(&field.name);
-        if names
-            .iter()
-            .any(|n| name.eq_ignore_ascii_case(n.as_bytes()))
-            == wanted
-        {
+        if names.iter().any(|n| name.eq_ignore_ascii_case(n.as_bytes())) == wanted {
             let raw = index.bytes(&field.whole);
             out.extend_from_slice(raw);
             if !raw.ends_with(b"\n") {
@@ -159,10 +144,7 @@ fn what(text: &str) -> Option<What> {
     }
     let (keyword, list) = text.split_once('(')?;
     let names = list.strip_suffix(')')?;
-    let names: Vec<String> = names
-        .split_ascii_whitespace()
-        .map(|n| n.trim_matches('"').to_owned())
-        .collect();
+    let names: Vec<String> = names.split_ascii_whitespace().map(|n| n.trim_matches('"').to_owned()).collect();
     match keyword.trim_end().to_ascii_uppercase().as_str() {
         "HEADER.FIELDS" if !names.is_empty() => Some(What::HeaderFields(names)),
         "HEADER.FIELDS.NOT" if !names.is_empty() => Some(What::HeaderFieldsNot(names)),

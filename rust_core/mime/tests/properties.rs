@@ -68,10 +68,7 @@ fn ranges_are_sound(index: &Index) {
         assert!(part.body.start <= part.body.end && part.body.end <= index.size);
         for &child in &part.children {
             let child = &index.parts[child as usize];
-            assert!(
-                part.body.start <= child.header.start
-                    && child.body.end <= part.body.end.max(child.body.start)
-            );
+            assert!(part.body.start <= child.header.start && child.body.end <= part.body.end.max(child.body.start));
         }
         assert!(part.kind != Kind::Message || part.children.len() == 1);
     }
@@ -82,18 +79,7 @@ fn views_do_not_panic(index: &Index, message: &[u8]) {
     imap::envelope(&mut out, index, 0, false);
     imap::body_structure(&mut out, index, 0, true, true);
     imap::body_structure(&mut out, index, 0, false, false);
-    for text in [
-        "",
-        "1",
-        "2.1",
-        "1.MIME",
-        "HEADER",
-        "2.HEADER",
-        "2.TEXT",
-        "2.1.1",
-        "HEADER.FIELDS (From To)",
-        "1.1.1.1",
-    ] {
+    for text in ["", "1", "2.1", "1.MIME", "HEADER", "2.HEADER", "2.TEXT", "2.1.1", "HEADER.FIELDS (From To)", "1.1.1.1"] {
         let section = Section::parse(text).unwrap();
         if let Some(Located::Range(range)) = section.locate(index) {
             assert!(message.get(range).is_some());
@@ -140,18 +126,9 @@ proptest! {
 fn hostile_megabytes_take_linear_time() {
     let started = std::time::Instant::now();
     let comments = [b"To: ".as_slice(), &vec![b'('; 4 << 20], b"\r\n\r\n"].concat();
-    let boundaries = [
-        b"Content-Type: multipart/mixed; ".as_slice(),
-        &b"boundary=".repeat(400_000),
-        b"\r\n\r\n",
-    ]
-    .concat();
+    let boundaries = [b"Content-Type: multipart/mixed; ".as_slice(), &b"boundary=".repeat(400_000), b"\r\n\r\n"].concat();
     let nested = b"Content-Type: multipart/mixed; boundary=a\r\n\r\n--a\r\n".repeat(80_000);
-    let dashes = [
-        b"Content-Type: multipart/mixed; boundary=a\r\n\r\n".as_slice(),
-        &b"--\n".repeat(1_000_000),
-    ]
-    .concat();
+    let dashes = [b"Content-Type: multipart/mixed; boundary=a\r\n\r\n".as_slice(), &b"--\n".repeat(1_000_000)].concat();
     for message in [comments, boundaries, nested, dashes] {
         views_do_not_panic(&index(&message), &message);
     }

@@ -5,21 +5,21 @@ use std::sync::Arc;
 
 use gatepost_queue::{QueueError, Spool as QueueSpool};
 use gatepost_store::{
-    Appender as CoreAppender, Delivery, FetchOptions, FetchStream as CoreFetch, FileLock, FolderInfo, Id, MessageInfo, Mode, Result, Source, Store as CoreStore,
-    StoreError, StoredMessage as CoreStored, VolumeOptions, parse_flags,
+    Appender as CoreAppender, Delivery, FetchOptions, FetchStream as CoreFetch, FileLock, FolderInfo, Id, MessageInfo, Mode, Result,
+    Source, Store as CoreStore, StoreError, StoredMessage as CoreStored, VolumeOptions, parse_flags,
 };
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
 use crate::errors::{
-    ClosedError, CoreError, DamagedError, DiskFullError, ExistsError, FormatVersionError, InvalidError, LockedError, NotFoundError, SyncFailedError,
+    ClosedError, CoreError, DamagedError, DiskFullError, ExistsError, FormatVersionError, InvalidError, LockedError, NotFoundError,
+    SyncFailedError,
 };
 use crate::query;
 use crate::spool::{PyId, Spool, with_octets};
 
-type FolderTuple<'py> =
-    (Bound<'py, PyBytes>, String, String, bool, i64, i64, i64, i64, i64, i64, i64);
+type FolderTuple<'py> = (Bound<'py, PyBytes>, String, String, bool, i64, i64, i64, i64, i64, i64, i64);
 type MessageTuple<'py> = (i64, i64, i64, i64, Vec<String>, Bound<'py, PyBytes>);
 
 /// Adds the classes to the module.

@@ -1,6 +1,6 @@
 //! The one place that changes the index: the effects of operations and deliveries, live and at replay alike.
 //!
-//! An [`Apply`] lives as long as one SQLite write transaction and gives everything in it one modseq. Effects are idempotent and lenient:
+//! An [`Apply`] lives as long as one `SQLite` write transaction and gives everything in it one modseq. Effects are idempotent and lenient:
 //! what they speak of may be gone already when a log tail is replayed. Sums per folder and segment are written once, by `finish`.
 
 use std::collections::HashMap;
@@ -120,10 +120,8 @@ impl<'a> Apply<'a> {
         if self.db.prepare_cached("INSERT OR IGNORE INTO delivery (key) VALUES (?1)")?.execute([&head.key[..]])? == 0 {
             return Ok(None);
         }
-        let folder = match self.folder_key(&head.folder)? {
-            Some(key) => key,
-            None => self.inbox(&head.mailbox)?,
-        };
+        let known = self.folder_key(&head.folder)?;
+        let folder = if let Some(key) = known { key } else { self.inbox(&head.mailbox)? };
         let row = Row {
             msg: head.msg,
             email: head.msg,
@@ -169,13 +167,11 @@ impl<'a> Apply<'a> {
     }
 
     fn next_uid(&mut self, folder: i64) -> Result<i64> {
-        let next = match self.folders.get(&folder).and_then(|d| d.uid_next) {
-            Some(next) => next,
-            None => {
-                let stored: i64 =
-                    self.db.prepare_cached("SELECT uid_next FROM folder WHERE key = ?1")?.query_row([folder], |r| r.get(0))?;
-                stored + if self.jump { UID_JUMP } else { 0 }
-            }
+        let next = if let Some(next) = self.folders.get(&folder).and_then(|d| d.uid_next) {
+            next
+        } else {
+            let mut query = self.db.prepare_cached("SELECT uid_next FROM folder WHERE key = ?1")?;
+            query.query_row([folder], |r| r.get::<_, i64>(0))? + if self.jump { UID_JUMP } else { 0 }
         };
         self.touch(folder).uid_next = Some(next + 1);
         Ok(next)
@@ -227,9 +223,8 @@ impl<'a> Apply<'a> {
     }
 
     fn find(&self, msg: &Id) -> Result<Option<Found>> {
-        let mut query = self
-            .db
-            .prepare_cached("SELECT folder, uid, stream, first_segment, at, octets, flags, keywords FROM message WHERE msg = ?1")?;
+        let mut query =
+            self.db.prepare_cached("SELECT folder, uid, stream, first_segment, at, octets, flags, keywords FROM message WHERE msg = ?1")?;
         let row = query.query_row([&msg[..]], |r| {
             Ok(Found {
                 folder: r.get(0)?,
@@ -259,12 +254,12 @@ impl<'a> Apply<'a> {
 
     fn expunge(&mut self, msg: &Id) -> Result<()> {
         let Some(found) = self.find(msg)? else { return Ok(()) };
-        self.db
-            .prepare_cached("DELETE FROM message WHERE folder = ?1 AND uid = ?2")?
-            .execute(params![found.folder, found.uid])?;
-        self.db
-            .prepare_cached("INSERT OR IGNORE INTO tombstone (folder, modseq, uid) VALUES (?1, ?2, ?3)")?
-            .execute(params![found.folder, self.modseq, found.uid])?;
+        self.db.prepare_cached("DELETE FROM message WHERE folder = ?1 AND uid = ?2")?.execute(params![found.folder, found.uid])?;
+        self.db.prepare_cached("INSERT OR IGNORE INTO tombstone (folder, modseq, uid) VALUES (?1, ?2, ?3)")?.execute(params![
+            found.folder,
+            self.modseq,
+            found.uid
+        ])?;
         self.count_segments(found.stream, found.first_segment, found.at.segment, -1);
         let delta = self.touch(found.folder);
         delta.messages -= 1;
@@ -341,16 +336,20 @@ impl<'a> Apply<'a> {
     }
 
     fn rename(&mut self, folder: &Id, name: &str) -> Result<()> {
-        self.db
-            .prepare_cached("UPDATE OR IGNORE folder SET name = ?2, modseq = ?3 WHERE id = ?1")?
-            .execute(params![&folder[..], name, self.modseq])?;
+        self.db.prepare_cached("UPDATE OR IGNORE folder SET name = ?2, modseq = ?3 WHERE id = ?1")?.execute(params![
+            &folder[..],
+            name,
+            self.modseq
+        ])?;
         Ok(())
     }
 
     fn subscribe(&mut self, folder: &Id, subscribed: bool) -> Result<()> {
-        self.db
-            .prepare_cached("UPDATE folder SET subscribed = ?2, modseq = ?3 WHERE id = ?1")?
-            .execute(params![&folder[..], subscribed, self.modseq])?;
+        self.db.prepare_cached("UPDATE folder SET subscribed = ?2, modseq = ?3 WHERE id = ?1")?.execute(params![
+            &folder[..],
+            subscribed,
+            self.modseq
+        ])?;
         Ok(())
     }
 

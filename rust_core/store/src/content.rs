@@ -49,8 +49,8 @@ impl Content {
             chunks.push((at, loc, len));
             at += u64::from(len);
         }
-        let held = if chunks.is_empty() { (buffer.len() - skip) as u64 } else { at };
-        if held != head.octets {
+        let total = if chunks.is_empty() { (buffer.len() - skip) as u64 } else { at };
+        if total != head.octets {
             return Err(broken("length differs from the record's"));
         }
         if !chunks.is_empty() {

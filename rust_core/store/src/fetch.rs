@@ -145,15 +145,15 @@ impl FetchStream {
 
     fn emit_decoded(&mut self, range: Range<u64>, mut decoder: Decoder, mut skip: u64, mut left: u64, out: &mut Vec<u8>) {
         let limit = usize::try_from(range.end - range.start).unwrap_or(usize::MAX).min(64 << 10);
-        let mut decoded = Vec::new();
-        let taken = if limit == 0 { 0 } else { self.copy(range.start, limit, |octets| decoder.feed(octets, &mut decoded)) };
+        let mut octets = Vec::new();
+        let taken = if limit == 0 { 0 } else { self.copy(range.start, limit, |raw| decoder.feed(raw, &mut octets)) };
         let rest = range.start + taken..range.end;
         if rest.is_empty() {
-            decoder.finish(&mut decoded);
+            decoder.finish(&mut octets);
         }
-        let from = skip.min(decoded.len() as u64);
+        let from = skip.min(octets.len() as u64);
         skip -= from;
-        let shown = &decoded[from as usize..];
+        let shown = &octets[from as usize..];
         let shown = &shown[..shown.len().min(usize::try_from(left).unwrap_or(usize::MAX))];
         left -= shown.len() as u64;
         out.extend_from_slice(shown);

@@ -152,7 +152,9 @@ mod tests {
 
     #[test]
     fn bad_items_are_refused() {
-        for word in ["BODY[", "BODY[0]", "BODY[MIME]", "BODY[]<1>", "BODY[]<1.0>", "BINARY[HEADER]", "X", "BODY[1..2]", "BODY[HEADER.FIELDS ()]"] {
+        for word in
+            ["BODY[", "BODY[0]", "BODY[MIME]", "BODY[]<1>", "BODY[]<1.0>", "BINARY[HEADER]", "X", "BODY[1..2]", "BODY[HEADER.FIELDS ()]"]
+        {
             assert!(Item::parse(word).is_err(), "{word}");
         }
     }

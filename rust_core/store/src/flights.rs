@@ -1,7 +1,7 @@
 //! What is in the log but not in the index yet. The index notes how far a stream is applied; that mark may pass no record that
 //! is still on its way, or a crash would lose it. A flight is announced before its first append and ends with its commit.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use gatepost_log::{Loc, Log};
 use parking_lot::Mutex;
@@ -13,7 +13,7 @@ pub struct Flights(Mutex<State>);
 #[derive(Default)]
 struct State {
     next: u64,
-    open: BTreeMap<(u64, u64), ()>,
+    open: BTreeSet<(u64, u64)>,
 }
 
 /// One announced flight. It stays open until [`Flights::end`]: a failed one holds the mark back, so that the next open replays it.
@@ -27,14 +27,14 @@ impl Flights {
         let mut state = self.0.lock();
         state.next += 1;
         let key = (log.tail().pack(), state.next);
-        state.open.insert(key, ());
+        state.open.insert(key);
         Flight { key }
     }
 
     /// How far the stream is applied once `flight` is committed: everything before this place.
     pub fn applied_without(&self, flight: &Flight, log: &Log) -> Loc {
         let state = self.0.lock();
-        let first = state.open.keys().find(|k| **k != flight.key);
+        let first = state.open.iter().find(|k| **k != flight.key);
         first.map_or_else(|| log.tail(), |(at, _)| Loc::unpack(*at))
     }
 
@@ -45,6 +45,6 @@ impl Flights {
 
     /// First segment that may hold records of an open flight.
     pub fn first_segment(&self) -> Option<u32> {
-        self.0.lock().open.keys().next().map(|(at, _)| Loc::unpack(*at).segment)
+        self.0.lock().open.first().map(|(at, _)| Loc::unpack(*at).segment)
     }
 }

@@ -85,7 +85,8 @@ impl Volume {
         let active = segments.last().map_or(0, |(n, _)| *n);
         let dead = self.read(|db| {
             let applied = self.mark(db, "applied")?;
-            let mut query = db.prepare_cached("SELECT live FROM segment WHERE stream = (SELECT id FROM stream WHERE name = ?1) AND segment = ?2")?;
+            let mut query =
+                db.prepare_cached("SELECT live FROM segment WHERE stream = (SELECT id FROM stream WHERE name = ?1) AND segment = ?2")?;
             let mut dead = Vec::new();
             for &(number, bytes) in segments.iter().filter(|(n, _)| *n < limit.min(active).min(applied)) {
                 let live: Option<i64> = query.query_row(params![self.stream, number], |r| r.get(0)).optional()?;

@@ -1,4 +1,4 @@
-//! 16-byte ids: UUIDv7 (RFC 9562 5.7), monotonic within the process, so that they sort by time.
+//! 16-byte ids: `UUIDv7` (RFC 9562 5.7), monotonic within the process, so that they sort by time.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -46,5 +46,9 @@ fn random() -> [u8; 8] {
 
 /// Hexadecimal, for messages to people.
 pub fn hex(id: &[u8]) -> String {
-    id.iter().map(|b| format!("{b:02x}")).collect()
+    use std::fmt::Write as _;
+    id.iter().fold(String::with_capacity(id.len() * 2), |mut text, b| {
+        let _ = write!(text, "{b:02x}");
+        text
+    })
 }

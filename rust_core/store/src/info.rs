@@ -62,7 +62,8 @@ pub struct MessageInfo {
     pub(crate) first_segment: u32,
 }
 
-const FOLDER: &str = "SELECT key, id, mailbox, name, special, subscribed, uid_validity, uid_next, messages, unseen, octets, modseq, recent_from FROM folder";
+const FOLDER: &str =
+    "SELECT key, id, mailbox, name, special, subscribed, uid_validity, uid_next, messages, unseen, octets, modseq, recent_from FROM folder";
 const MESSAGE: &str = "SELECT uid, octets, date, modseq, flags, keywords, email, msg, stream, at, first_segment FROM message";
 
 fn folder_row(r: &Row<'_>) -> rusqlite::Result<FolderInfo> {

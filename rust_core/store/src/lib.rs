@@ -1,4 +1,4 @@
-//! The mail store: one volume holds the mailboxes of many users on append-only logs, with a SQLite index derived from them.
+//! The mail store: one volume holds the mailboxes of many users on append-only logs, with a `SQLite` index derived from them.
 //!
 //! Called by the binding only. Several processes open one volume at once, each appending to its own log stream; the index is shared.
 //! [`Store`] delivers in background threads, [`Volume`] does everything else and may block. The logs are the truth: the index can be
@@ -33,8 +33,8 @@ mod volume;
 pub use append::Appender;
 pub use deliver::{Delivery, Source};
 pub use error::{Result, StoreError};
-pub use gatepost_mime::search::Needle;
 pub use fetch::{FetchOptions, FetchStream};
+pub use gatepost_mime::search::Needle;
 pub use id::{Id, new_id};
 pub use info::{FolderInfo, MessageInfo};
 pub use lock::FileLock;

@@ -49,7 +49,8 @@ pub fn parse_flags(words: &[String]) -> Result<Flags> {
             if !word.eq_ignore_ascii_case("\\Recent") {
                 return Err(StoreError::Invalid(format!("flag {word}")));
             }
-        } else if word.is_empty() || word.len() > KEYWORD_MAX || !word.bytes().all(|b| b.is_ascii_graphic() && !b"(){%*\"\\]".contains(&b)) {
+        } else if word.is_empty() || word.len() > KEYWORD_MAX || !word.bytes().all(|b| b.is_ascii_graphic() && !b"(){%*\"\\]".contains(&b))
+        {
             return Err(StoreError::Invalid(format!("keyword {word:?}")));
         } else if !keywords.iter().any(|k| k.eq_ignore_ascii_case(word)) {
             keywords.push(word);
@@ -149,7 +150,14 @@ impl Volume {
     }
 
     /// Change flags. Returns the messages after the change (unchanged ones too) and the UIDs that `unchanged_since` refused (RFC 7162 3.1.3).
-    pub fn store_flags(&self, folder: &Id, uids: &[i64], mode: Mode, flags: &Flags, unchanged_since: Option<i64>) -> Result<(Vec<MessageInfo>, Vec<i64>)> {
+    pub fn store_flags(
+        &self,
+        folder: &Id,
+        uids: &[i64],
+        mode: Mode,
+        flags: &Flags,
+        unchanged_since: Option<i64>,
+    ) -> Result<(Vec<MessageInfo>, Vec<i64>)> {
         self.change(|change| {
             let key = info::folder_by_id(change.db(), folder)?.key;
             let (mut after, mut refused) = (Vec::with_capacity(uids.len()), Vec::new());

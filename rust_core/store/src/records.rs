@@ -278,13 +278,7 @@ impl Op {
 
     fn decode(p: &mut Parser<'_>) -> Option<Self> {
         Some(match p.u8()? {
-            1 => Self::CreateFolder {
-                mailbox: p.id()?,
-                folder: p.id()?,
-                name: p.text()?,
-                special: p.text()?,
-                subscribed: p.u8()? != 0,
-            },
+            1 => Self::CreateFolder { mailbox: p.id()?, folder: p.id()?, name: p.text()?, special: p.text()?, subscribed: p.u8()? != 0 },
             2 => Self::Rename { folder: p.id()?, name: p.text()? },
             3 => Self::DeleteFolder { folder: p.id()? },
             4 => Self::Subscribe { folder: p.id()?, subscribed: p.u8()? != 0 },
@@ -331,7 +325,8 @@ mod tests {
     fn records_decode_to_what_was_encoded_and_refuse_a_cut_payload() {
         let flags = Flags { bits: 5, keywords: "$Forwarded x".into() };
         let at = Loc { segment: 3, offset: 128 };
-        let row = Row { msg: [1; 16], email: [2; 16], stream: "w0".into(), first_segment: 2, at, octets: 9, date: -4, flags: flags.clone() };
+        let row =
+            Row { msg: [1; 16], email: [2; 16], stream: "w0".into(), first_segment: 2, at, octets: 9, date: -4, flags: flags.clone() };
         let ops = vec![
             Op::CreateFolder { mailbox: [1; 16], folder: [2; 16], name: "é/x".into(), special: "\\Sent".into(), subscribed: true },
             Op::Rename { folder: [2; 16], name: "y".into() },

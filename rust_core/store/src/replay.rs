@@ -56,6 +56,26 @@ struct Tail {
     ends: Vec<Loc>,
 }
 
+impl Tail {
+    /// Take a record; false when its payload makes no sense. Operations up to `known` are in the index already.
+    fn take(&mut self, stream: usize, at: Loc, kind: u8, payload: &[u8], known: i64) -> bool {
+        match kind {
+            KIND_MESSAGE => {
+                let Some((head, _)) = MessageHead::decode(payload) else { return false };
+                self.arrivals.push(Arrival { head, stream, at });
+            }
+            KIND_OPS => {
+                let Some((modseq, ops)) = decode_ops(payload) else { return false };
+                if modseq > known {
+                    self.operations.push(Operations { modseq, ops });
+                }
+            }
+            _ => {}
+        }
+        true
+    }
+}
+
 /// Lock every stream under `root` that nobody holds, `own` among them. Returns the names of those that are held elsewhere too.
 pub fn hold_streams(root: &Path, own: &str, options: &Options) -> Result<(Vec<Held>, Vec<String>)> {
     let mut names = vec![own.to_owned()];
@@ -101,17 +121,8 @@ fn read_tails(db: &Connection, held: &mut [Held], recovery: &mut Recovery) -> Re
         let last = stream.prepared.segments().last().copied().unwrap_or(0);
         let mut unknown = Vec::new();
         let found = stream.prepared.replay(applied, &mut |at, kind, payload| {
-            match kind {
-                KIND_MESSAGE => match MessageHead::decode(payload) {
-                    Some((head, _)) => tail.arrivals.push(Arrival { head, stream: number, at }),
-                    None => unknown.push(format!("{at}: not a message record")),
-                },
-                KIND_OPS => match decode_ops(payload) {
-                    Some((modseq, ops)) if modseq > ops_modseq => tail.operations.push(Operations { modseq, ops }),
-                    Some(_) => {}
-                    None => unknown.push(format!("{at}: not an operation record")),
-                },
-                _ => {}
+            if !tail.take(number, at, kind, payload, ops_modseq) {
+                unknown.push(format!("{at}: not a record of kind {kind}"));
             }
             Ok(())
         })?;

@@ -1,4 +1,4 @@
-//! The SQLite index of a volume: tables, connections, settings. Derived from the logs; only this crate opens the file.
+//! The `SQLite` index of a volume: tables, connections, settings. Derived from the logs; only this crate opens the file.
 //!
 //! WAL with `synchronous=NORMAL`: a commit costs no fsync, since the log it is derived from has been synced by then, and a crash of the
 //! operating system leaves a consistent, possibly older, index that the log's tail brings up to date (`replay`). OFF would save the fsyncs of

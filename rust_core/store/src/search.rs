@@ -101,8 +101,7 @@ impl Volume {
         let mut found = Vec::new();
         for batch in uids.chunks(500) {
             for (message, place) in self.rows(key, batch)? {
-                let mut candidate =
-                    Candidate { volume: self, message: &message, place: &place, content: None, header: None, full: None };
+                let mut candidate = Candidate { volume: self, message: &message, place: &place, content: None, header: None, full: None };
                 match candidate.matches(&query) {
                     Ok(true) => found.push(message.uid),
                     Ok(false) | Err(StoreError::Damaged(_) | StoreError::NotFound(_)) => {}

@@ -1,6 +1,6 @@
 //! One volume directory opened by one process: its own log stream, the shared index, readers of the other streams.
 //!
-//! Layout: `log/<stream>/` (own stream locked), `index.db` (SQLite, shared by all processes), `snapshot.db` (see `gc`), `locks/`, `format`.
+//! Layout: `log/<stream>/` (own stream locked), `index.db` (`SQLite`, shared by all processes), `snapshot.db` (see `gc`), `locks/`, `format`.
 //! Invariants: nothing is in the index before it is durable in a log; an operation is logged under the index's write lock, so the order of
 //! effects is the order of modseqs; the mark "applied up to" of a stream never passes a record that is not in the index (`flights`).
 
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use gatepost_log::{Class, Log, LogReader, OsStorage, Options};
+use gatepost_log::{Class, Log, LogReader, Options, OsStorage};
 use parking_lot::Mutex;
 use rusqlite::{Connection, TransactionBehavior};
 
@@ -157,9 +157,9 @@ impl Volume {
     /// Reader of a stream's records, of this process or another.
     pub(crate) fn reader(&self, stream: &str) -> Arc<LogReader> {
         let mut readers = self.readers.lock();
-        let reader = readers.entry(stream.to_owned()).or_insert_with(|| {
-            Arc::new(LogReader::new(&self.dir.join("log").join(stream), Arc::new(OsStorage)))
-        });
+        let reader = readers
+            .entry(stream.to_owned())
+            .or_insert_with(|| Arc::new(LogReader::new(&self.dir.join("log").join(stream), Arc::new(OsStorage))));
         Arc::clone(reader)
     }
 
@@ -245,7 +245,7 @@ fn open_index(dir: &Path, held: &mut [Held], busy: &[String], recovery: &mut Rec
     Ok(db)
 }
 
-/// False when the file is no usable SQLite database: it is derived, so it is made anew.
+/// False when the file is no usable `SQLite` database: it is derived, so it is made anew.
 fn usable(path: &Path) -> Result<bool> {
     let checked = schema::writer(path).and_then(|db| Ok(db.query_row("SELECT count(*) FROM sqlite_schema", [], |r| r.get::<_, i64>(0))?));
     match checked {
