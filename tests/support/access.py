@@ -6,10 +6,14 @@ workers on one volume. alice and bob of example.test have PASSWORD and empty mai
 
 import asyncio
 import imaplib
+import json
+import os
 import poplib
 import shutil
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -34,6 +38,9 @@ ALICE, BOB = "alice@example.test", "bob@example.test"
 PASSWORD = "correct horse battery staple"
 CHANGE_SECONDS = 1.0
 """How soon a session must hear of another's change."""
+
+PLAIN = {"mail": {"require_tls_for_plaintext_auth": False}}
+"""Settings that take passwords without TLS, for clients that show every line."""
 
 T = TypeVar("T")
 
@@ -151,19 +158,61 @@ class AccessHost:
 
     def pop3(self, user: str = ALICE) -> poplib.POP3:
         """A logged-in POP3 client over TLS."""
-        client = poplib.POP3_SSL("127.0.0.1", self.ports["pop3s"], context=unverified(), timeout=30)
-        client.user(user)
-        client.pass_(PASSWORD)
-        return client
+        return pop3(self.ports, user)
 
     def raw(self, name: str, *, user: str = "", folder: str = "") -> "RawImap":
         """A line-wise IMAP client without TLS (needs a host that allows plain-text logins to log in)."""
-        client = RawImap(self.ports[name])
-        if user:
-            client.ok(f'LOGIN {user} "{PASSWORD}"')
-        if folder:
-            client.ok(f"SELECT {folder}")
-        return client
+        return raw_imap(self.ports[name], user, folder)
+
+
+def pop3(ports: dict[str, int], user: str = ALICE) -> poplib.POP3:
+    """A logged-in POP3 client over TLS."""
+    client = poplib.POP3_SSL("127.0.0.1", ports["pop3s"], context=unverified(), timeout=30)
+    client.user(user)
+    client.pass_(PASSWORD)
+    return client
+
+
+def raw_imap(port: int, user: str = "", folder: str = "") -> "RawImap":
+    """A line-wise client, logged in and with a folder selected as asked for."""
+    client = RawImap(port)
+    if user:
+        client.ok(f'LOGIN {user} "{PASSWORD}"')
+    if folder:
+        client.ok(f"SELECT {folder}")
+    return client
+
+
+class HostProcess:
+    """An AccessHost in a process of its own, as a worker has it: `ports` by name."""
+
+    def __init__(self, data: Path, stream: str) -> None:
+        self._command = [sys.executable, "-m", "support.access", str(data), stream]
+        self.ports: dict[str, int] = {}
+
+    def __enter__(self) -> "HostProcess":
+        paths = [path for path in sys.path if path]
+        self._process = subprocess.Popen(
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+        )
+        assert self._process.stdout is not None
+        self.ports = json.loads(next(line for line in self._process.stdout if line.startswith(b"{")))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait(10)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+    def raw(self, name: str, *, user: str = "", folder: str = "") -> "RawImap":
+        """As AccessHost.raw."""
+        return raw_imap(self.ports[name], user, folder)
 
 
 class RawImap:
@@ -239,3 +288,15 @@ class RawImap:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+def main() -> None:
+    """The process of HostProcess: serve until stdin ends."""
+    with AccessHost(Path(sys.argv[1]), stream=sys.argv[2], **PLAIN) as host:
+        sys.stdout.write(json.dumps(host.ports) + "\n")
+        sys.stdout.flush()
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()

@@ -5,9 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from support.access import AccessHost
-
-PLAIN = {"mail": {"require_tls_for_plaintext_auth": False}}
+from support.access import PLAIN, AccessHost, HostProcess
 
 
 @pytest.fixture
@@ -18,7 +16,7 @@ def host(tmp_path: Path) -> Iterator[AccessHost]:
 
 
 @pytest.fixture
-def other(host: AccessHost) -> Iterator[AccessHost]:
-    """A second store on the same volume, as another worker has it."""
-    with AccessHost(host.data, stream="w1", **PLAIN) as other:
+def other(host: AccessHost) -> Iterator[HostProcess]:
+    """A second process on the same volume, as another worker is."""
+    with HostProcess(host.data, "w1") as other:
         yield other

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from support.access import ALICE, BOB, PASSWORD, AccessHost, unverified
+from support.access import ALICE, BOB, PASSWORD, AccessHost, HostProcess, pop3, unverified
 from support.dialogs import Player, load
 from support.processes import need, run, wait_until
 
@@ -38,14 +38,14 @@ async def test_the_server_keeps_to_the_dialog(path: Path, tmp_path: Path) -> Non
         writer.close()
 
 
-def test_a_second_session_finds_the_mailbox_in_use_also_in_another_worker(host: AccessHost, other: AccessHost) -> None:
+def test_a_second_session_finds_the_mailbox_in_use_also_in_another_worker(host: AccessHost, other: HostProcess) -> None:
     first = host.pop3()
-    for place in (host, other):
+    for ports in (host.ports, other.ports):
         with pytest.raises(poplib.error_proto, match=r"\[IN-USE\]"):
-            place.pop3()
-    assert other.pop3(BOB).quit().startswith(b"+OK")
+            pop3(ports)
+    assert pop3(other.ports, BOB).quit().startswith(b"+OK")
     first.quit()
-    assert other.pop3().quit().startswith(b"+OK")
+    assert pop3(other.ports).quit().startswith(b"+OK")
 
 
 def test_the_lock_is_free_again_when_a_connection_drops(host: AccessHost) -> None:

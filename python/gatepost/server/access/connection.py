@@ -20,6 +20,7 @@ HIGH_WATER = 131_072
 WRITE_HIGH = 262_144
 WRITE_LOW = 65_536
 UNREAD_SECONDS = 300.0
+EVENTS_PER_TURN = 32
 FLUSH_SECONDS = 10.0
 
 
@@ -48,6 +49,7 @@ class Connection(asyncio.Protocol):
         "_since",
         "_timer",
         "_transport",
+        "_turn",
         "client",
         "closed",
         "loop",
@@ -69,6 +71,7 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._since = self.loop.time()
         self._eof = False
+        self._turn = 0
         self._reading_paused = False
 
     # ---- what a subclass says
@@ -219,6 +222,14 @@ class Connection(asyncio.Protocol):
         if self._drained is not None:
             async with asyncio.timeout(UNREAD_SECONDS):
                 await asyncio.shield(self._drained)
+
+    async def taken(self) -> None:
+        """An event was carried out: note the activity, wait for the peer to read, and now and then let other sessions have the loop."""
+        self.touch()
+        self._turn = (self._turn + 1) % EVENTS_PER_TURN
+        if not self._turn:
+            await asyncio.sleep(0)
+        await self.drain()
 
     def restart_clock(self) -> None:
         """The state has changed: another deadline holds from now on."""

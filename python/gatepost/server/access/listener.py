@@ -90,11 +90,7 @@ class AccessServer:
 
 
 def _reloading(contexts: TlsContexts) -> ssl.SSLContext:
-    """A context that hands every handshake to the one then in force.
-
-    A listener keeps its context for life, and STARTTLS's way (upgrade a plain connection) loses the ClientHello under uvloop,
-    which reads the socket before a task begun in `connection_made` has its first step.
-    """
+    """A context that hands every handshake to the one then in force: a listener keeps its context for life, a reload makes a new one."""
     context = contexts.server_context()
 
     def swap(handshake: ssl.SSLSocket | ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:

@@ -139,9 +139,8 @@ class ImapConnection(Connection):
         while not self.closed and not self.stopping:
             event = self._receiver.next_event()
             if event is not None:
-                self.touch()
                 await self._take(event)
-                await self.drain()
+                await self.taken()
             elif self.idle_tag and self.dirty:
                 await self._synchronise(may_expunge=True)
                 await self.drain()

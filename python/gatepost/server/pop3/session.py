@@ -77,9 +77,8 @@ class Pop3Connection(Connection):
             event = self._machine.next_event()
             if event is None:
                 return
-            self.touch()
             await _ACTIONS[type(event)](self, event)
-            await self.drain()
+            await self.taken()
 
     # ---- events
 
