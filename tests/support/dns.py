@@ -39,9 +39,16 @@ class DnsStub:
                 reply = stub.answer(self.rfile.read(length))
                 self.wfile.write(struct.pack("!H", len(reply)) + reply)
 
-        self._udp = socketserver.ThreadingUDPServer(("127.0.0.1", 0), Datagram)
-        self.port: int = self._udp.server_address[1]
-        self._tcp = socketserver.ThreadingTCPServer(("127.0.0.1", self.port), Stream)
+        for tries in range(20, 0, -1):
+            self._udp = socketserver.ThreadingUDPServer(("127.0.0.1", 0), Datagram)
+            self.port: int = self._udp.server_address[1]
+            try:
+                self._tcp = socketserver.ThreadingTCPServer(("127.0.0.1", self.port), Stream)
+                break
+            except OSError:  # that number is taken for TCP
+                self._udp.server_close()
+                if tries == 1:
+                    raise
 
     def answer(self, data: bytes) -> bytes:
         """The reply to one query, in wire format."""

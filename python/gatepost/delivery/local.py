@@ -34,10 +34,9 @@ class LocalTransport:
         deliveries = [delivery(job, recipient) for job in jobs for recipient in job.recipients]
         try:
             store = self._volumes.by_name(destination.partition(":")[2])
-            errors = await store.deliver(deliveries, self._spool)
-        except (CoreError, LookupError) as error:
-            errors = [error] * len(deliveries)
-        outcomes = iter([outcome(error) for error in errors])
+            outcomes = iter([outcome(error) for error in await store.deliver(deliveries, self._spool)])
+        except (CoreError, LookupError, OSError) as error:
+            outcomes = iter([outcome(error)] * len(deliveries))
         return [JobResult(tuple(next(outcomes) for _ in job.recipients)) for job in jobs]
 
     async def close(self) -> None:

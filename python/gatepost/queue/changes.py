@@ -2,18 +2,27 @@
 
 from collections.abc import Sequence
 
-from gatepost.native import K_DEFERRED, K_DELIVERED, K_EXPIRED, K_FAILED, K_HELD, K_NOTE, K_RELEASED, K_REMOVED, K_RETRY
+from gatepost.native import (
+    K_ACCEPTED,
+    K_DEFERRED,
+    K_DELIVERED,
+    K_EXPIRED,
+    K_FAILED,
+    K_HELD,
+    K_NOTE,
+    K_RELEASED,
+    K_REMOVED,
+    K_REROUTED,
+    K_RETRY,
+    Change,
+)
 from gatepost.queue.attempt import decode_detail
 from gatepost.queue.events import EventHub, QueueEvent
-from gatepost.queue.settle import Change
 from gatepost.queue.transport import Job
 
-ACCEPTED, REROUTED = 0, 10
-"""Journal kinds that the spool writes itself; they are never asked for by `change`."""
-
 KIND_NAMES = {
-    ACCEPTED: "accepted",
-    REROUTED: "rerouted",
+    K_ACCEPTED: "accepted",
+    K_REROUTED: "rerouted",
     K_DELIVERED: "delivered",
     K_DEFERRED: "deferred",
     K_FAILED: "failed",

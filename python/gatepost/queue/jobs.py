@@ -2,13 +2,10 @@
 
 from functools import lru_cache
 
+from gatepost import native
 from gatepost.message.envelope import Meta, Notify
 from gatepost.queue.transport import Job, JobRecipient
 from gatepost.routing.model import Route
-
-JobRecipientTuple = tuple[int, str, str, int, bytes, int]
-JobTuple = tuple[bytes, int, int, str, bytes, list[JobRecipientTuple]]
-"""As in _core.pyi."""
 
 decode_route = lru_cache(maxsize=4096)(Route.decode)
 """Routes are immutable and few compared with messages."""
@@ -23,7 +20,7 @@ def decode_notify(flags: int) -> Notify:
     return _NOTIFY[flags & 15]
 
 
-def decode_job(raw: JobTuple) -> Job:
+def decode_job(raw: native.Job) -> Job:
     """A job as the native spool's `take` gives it."""
     message_id, size, received_at, reverse_path, meta, recipients = raw
     decoded = [

@@ -17,7 +17,7 @@ import structlog
 
 from gatepost.config import Settings
 from gatepost.message.envelope import Envelope
-from gatepost.native import K_DEFERRED, K_RETRY, CoreError
+from gatepost.native import K_DEFERRED, K_RETRY, Change, CoreError
 from gatepost.queue.changes import COUNTED, publish_changes
 from gatepost.queue.destination import DestinationState
 from gatepost.queue.events import EventHub, QueueEvent
@@ -25,7 +25,7 @@ from gatepost.queue.jobs import decode_job
 from gatepost.queue.paused import PausedDestinations
 from gatepost.queue.report import Reporter
 from gatepost.queue.retry import MICROSECONDS, RetryPolicy
-from gatepost.queue.settle import Change, Moment, Settler
+from gatepost.queue.settle import Moment, Settler
 from gatepost.queue.transport import Deferred, Job, JobResult, Transport
 from gatepost.spool import AsyncSpool
 

@@ -10,20 +10,18 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from gatepost.message.ids import format_message_id, parse_message_id
-from gatepost.native import K_HELD, K_NOTE, K_RELEASED, K_REMOVED, K_RETRY, NotFoundError, Reader
+from gatepost.native import K_HELD, K_NOTE, K_RELEASED, K_REMOVED, K_RETRY, Change, NotFoundError, Reader, Summary
 from gatepost.queue.attempt import encode_detail
 from gatepost.queue.changes import KIND_NAMES
 from gatepost.queue.events import QueueEvent
 from gatepost.queue.report import Action, RecipientReport, Reporter, Subject, is_due
 from gatepost.queue.scheduler import Scheduler
-from gatepost.queue.settle import Change
 from gatepost.queue.views import (
     Destination,
     Filter,
     HistoryEntry,
     Page,
     QueuedMessage,
-    SummaryTuple,
     decode_history,
     decode_summary,
 )
@@ -154,7 +152,7 @@ class QueueService:
 
     # ---- inside
 
-    async def _scan(self, after: bytes | None) -> AsyncIterator[tuple[SummaryTuple | None, bytes]]:
+    async def _scan(self, after: bytes | None) -> AsyncIterator[tuple[Summary | None, bytes]]:
         """Every live message after an id; None for one that finished meanwhile. Gives the loop a turn every SLICE_SECONDS."""
         pause_at = time.perf_counter() + SLICE_SECONDS
         while ids := self._spool.list_ids(after, IDS):
@@ -165,13 +163,13 @@ class QueueService:
                     pause_at = time.perf_counter() + SLICE_SECONDS
             after = ids[-1]
 
-    def _summary(self, message_id: bytes) -> SummaryTuple | None:
+    def _summary(self, message_id: bytes) -> Summary | None:
         try:
             return self._spool.get(message_id)
         except NotFoundError:
             return None
 
-    async def _bulk(self, ids: Sequence[bytes], kind: int, author: str, changes_it: Callable[[SummaryTuple], bool]) -> int:
+    async def _bulk(self, ids: Sequence[bytes], kind: int, author: str, changes_it: Callable[[Summary], bool]) -> int:
         """One change per message, journaled in batches, on disk on return."""
         now = self._scheduler.now()
         detail = encode_detail({"t": now, "by": author, "action": KIND_NAMES[kind]})
@@ -232,5 +230,5 @@ class QueueService:
             hub.publish(QueueEvent(self._scheduler.now(), kind, message_id, index, address, destination, sender, detail))
 
 
-def _any_pending(raw: SummaryTuple) -> bool:
+def _any_pending(raw: Summary) -> bool:
     return any(one[5] == "PENDING" for one in raw[6])

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from gatepost.native import K_DEFERRED, K_DELIVERED, K_EXPIRED, K_FAILED, K_NOTE, CoreError, NotFoundError
+from gatepost.native import K_DEFERRED, K_DELIVERED, K_EXPIRED, K_FAILED, K_NOTE, Change, CoreError, NotFoundError
 from gatepost.queue.attempt import DELAY_NOTICE, attempt_fields, decode_detail, encode_detail
 from gatepost.queue.report import Action, RecipientReport, Reporter, Subject, is_due
 from gatepost.queue.retry import MICROSECONDS, RetryPolicy
@@ -19,9 +19,6 @@ from gatepost.queue.transport import Deferred, Delivered, Failed, Job, JobRecipi
 from gatepost.spool import AsyncSpool
 
 MAX_NOTICED = 50_000
-
-Change = tuple[bytes, int, int, int, bytes]
-"""(message_id, recipient_index, kind, next_attempt_us, detail), as the native spool takes it."""
 
 log = structlog.get_logger()
 

@@ -6,15 +6,12 @@ from dataclasses import dataclass, field
 from fnmatch import translate
 
 from gatepost.message.envelope import Meta, Notify
+from gatepost.native import RecipientState, Summary
 from gatepost.queue.attempt import decode_detail
 from gatepost.queue.changes import KIND_NAMES
 from gatepost.queue.jobs import decode_meta, decode_notify, decode_route
 from gatepost.queue.retry import MICROSECONDS
 from gatepost.routing.model import Route
-
-RecipientTuple = tuple[str, str, str, int, bytes, str, bool, int, int, bytes]
-SummaryTuple = tuple[bytes, int, int, str, bytes, bool, list[RecipientTuple]]
-"""As in _core.pyi."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +102,7 @@ class Filter:
     received_before: int | None = None
     _globs: dict[str, "re.Pattern[str]"] = field(default_factory=dict, repr=False, compare=False)
 
-    def matches(self, raw: SummaryTuple, now: int) -> bool:
+    def matches(self, raw: Summary, now: int) -> bool:
         """Whether a message as the spool shows it passes; nothing is decoded that is not asked for."""
         message_id, size, received_at, reverse_path, _, _, recipients = raw
         if self.id_prefix and not message_id.hex().startswith(self.id_prefix.replace("-", "").lower()):
@@ -131,7 +128,7 @@ class Filter:
     def _asks_recipient(self) -> bool:
         return bool(self.recipient or self.domain or self.destination or self.state or self.held is not None or self.reply)
 
-    def _recipient(self, raw: RecipientTuple) -> bool:
+    def _recipient(self, raw: RecipientState) -> bool:
         address, _, destination, _, _, state, held, _, _, last = raw
         return (
             (not self.recipient or bool(self._glob(self.recipient).match(address.lower())))
@@ -154,14 +151,14 @@ class Filter:
         return known
 
 
-def decode_summary(raw: SummaryTuple) -> QueuedMessage:
+def decode_summary(raw: Summary) -> QueuedMessage:
     """A message as the native spool's `get` gives it."""
     message_id, size, received_at, reverse_path, meta, in_flight, recipients = raw
     statuses = tuple(_recipient_status(one) for one in recipients)
     return QueuedMessage(message_id, size, received_at, reverse_path, decode_meta(meta), in_flight, statuses)
 
 
-def _recipient_status(raw: RecipientTuple) -> RecipientStatus:
+def _recipient_status(raw: RecipientState) -> RecipientStatus:
     address, orcpt, destination, notify, route, state, held, next_attempt, attempts, last = raw
     return RecipientStatus(
         address,

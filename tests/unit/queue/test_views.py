@@ -5,14 +5,15 @@ from typing import Any
 import pytest
 
 from gatepost.message.envelope import Meta, Origin
-from gatepost.queue.views import Filter, SummaryTuple, decode_summary
+from gatepost.native import Summary
+from gatepost.queue.views import Filter, decode_summary
 from gatepost.routing.model import Route, RouteKind
 
 ROUTE = Route(RouteKind.SMTP, "bob@Peer.test").encode()
 NOW = 1_000_000_000
 
 
-def summary(**changes: Any) -> SummaryTuple:
+def summary(**changes: Any) -> Summary:
     recipients = changes.pop(
         "recipients",
         [
