@@ -6,7 +6,7 @@ nothing new is accepted, then deliveries, then the stores. Raises CoreError, Tls
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from socket import socket
 from typing import Protocol
@@ -62,7 +62,7 @@ class MailServer(Protocol):
         ...
 
     @property
-    def session_count(self) -> int:
+    def sessions(self) -> Set[object]:
         """Open sessions."""
         ...
 
