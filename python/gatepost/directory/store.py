@@ -7,7 +7,7 @@ Fails with the errors of errors.py.
 
 from pathlib import Path
 
-from gatepost.directory import rules, tokens, users, versions
+from gatepost.directory import rules, tokens, users, validation, versions
 from gatepost.directory.database import Database, revision
 from gatepost.directory.errors import DirectoryError
 from gatepost.directory.schema import state
@@ -72,6 +72,7 @@ class Directory:
 
     def put_rule(self, rule: DomainRule, *, etag: str | None = None, create: bool, author: str) -> StoredRule:
         """Add or replace a rule with all its handlers. Raises AlreadyExists, NotFound, EtagMismatch, InvalidValue."""
+        rule = validation.domain_rule(rule)
         with self._database.write() as connection:
             return rules.put_rule(connection, rule, etag=etag, create=create, author=author)
 

@@ -1,5 +1,6 @@
 """What may be stored: each check returns the value in stored form or raises InvalidValue naming the field. Pure; needs no database."""
 
+import collections
 import dataclasses
 import ipaddress
 import re
@@ -101,11 +102,12 @@ def domain_rule(rule: DomainRule) -> DomainRule:
     handlers = tuple(handler(each, f"handlers[{n}].") for n, each in enumerate(rule.handlers))
     patterns = [each.pattern for each in handlers]
     if len(set(patterns)) != len(patterns):
-        twice = next(pattern for pattern in patterns if patterns.count(pattern) > 1)
+        twice = collections.Counter(patterns).most_common(1)[0][0]
         raise InvalidValue("handlers", f"two handlers for {twice!r}")
     host = domain_key(rule.host.strip()).removesuffix(".")
     text = reply_text(rule.text, "text")
-    return dataclasses.replace(rule, domain=domain, kind=kind, tls=tls, host=host, text=text, handlers=handlers)
+    ordered = tuple(sorted(handlers, key=lambda each: each.pattern))
+    return dataclasses.replace(rule, domain=domain, kind=kind, tls=tls, host=host, text=text, handlers=ordered)
 
 
 def _check_next_hop(rule: DomainRule, kind: RuleKind, tls: TlsPolicy) -> None:
