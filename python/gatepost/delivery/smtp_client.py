@@ -144,7 +144,9 @@ def _envelope_outcomes(session: Session, mail: PeerReply, rcpts: Sequence[PeerRe
             outcomes.append(Deferred(_words(session, reply, "RCPT"), "4.5.3", session.remote(reply, "RCPT")))
         else:
             outcomes.append(judge(session, reply, "RCPT"))
-    return outcomes + [_lost(session)] * (count - len(outcomes))
+    if len(outcomes) < count:
+        outcomes += [_lost(session)] * (count - len(outcomes))
+    return outcomes
 
 
 # ---- data

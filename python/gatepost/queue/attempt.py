@@ -60,8 +60,11 @@ def decode_detail(data: bytes) -> dict[str, object]:
     return fields if isinstance(fields, dict) else {"text": str(fields)}
 
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, check_circular=False)
+
+
 def _dump(fields: Mapping[str, object]) -> bytes:
-    return json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
+    return _ENCODER.encode(fields).encode("utf-8", "replace")
 
 
 def _cut(value: object, limit: int) -> object:

@@ -46,13 +46,14 @@ class Settler:
         """Changes that can be journaled at once, and the jobs that go through `reported`."""
         changes: list[Change] = []
         slow: list[tuple[Job, JobResult]] = []
-        bare = encode_detail({"t": at.now, "outcome": "delivered", "ms": at.ms})
+        bare = b""
         for job, result in zip(jobs, results, strict=True):
             if job.reverse_path and self._any_report(job, result, at.now):
                 slow.append((job, result))
                 continue
             for recipient, outcome in zip(job.recipients, result.outcomes, strict=True):
-                if type(outcome) is Delivered and outcome.reply is None:
+                if type(outcome) is Delivered and outcome.reply is None:  # local mail: the same detail for the whole batch
+                    bare = bare or encode_detail({"t": at.now, "outcome": "delivered", "ms": at.ms})
                     changes.append((job.message_id, recipient.index, K_DELIVERED, 0, bare))
                 else:
                     changes.append(self._change(job, recipient, outcome, result.tls, at))
