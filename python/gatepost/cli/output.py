@@ -11,7 +11,7 @@ from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -52,7 +52,7 @@ def print_json(value: Any, *, line: bool = False) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str = "nothing") -> None:
-    """A table. A column name with '>' in front is right-aligned, one with '!' is never cut."""
+    """A table. A column name with '>' in front is right-aligned; one with '!' or '>' is never cut."""
     out = console()
     listed = list(rows)
     if not listed:
@@ -60,10 +60,12 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty:
         return
     cut = out.is_terminal
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold" if cut else "")
-    for name in columns:
-        keep = name.startswith("!") or not cut
-        justify = "right" if name.startswith(">") else "left"
-        table.add_column(name.lstrip("!>"), justify=justify, no_wrap=True, overflow="ignore" if keep else "ellipsis")  # type: ignore[arg-type]
+    for number, name in enumerate(columns):
+        title = name.lstrip("!>")
+        keep = name != title or not cut
+        width = max(len(title), *(len(row[number]) for row in listed)) if keep else None
+        justify: JustifyMethod = "right" if name.startswith(">") else "left"
+        table.add_column(title, justify=justify, no_wrap=True, min_width=width, overflow="ignore" if keep else "ellipsis")
     for row in listed:
         table.add_row(*(Text(clean(cell)) for cell in row))
     for text in _rendered(out, table):
