@@ -101,7 +101,7 @@ def named_in_words(rule_set: RuleSet, route: Route) -> bool:
     return rule.kind is RuleKind.MX and rule.accept_untrusted
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(rule_sets, recipients)
 def test_an_untrusted_sender_reaches_a_remote_destination_only_where_a_rule_or_handler_says_so(rule_set: RuleSet, recipient: str) -> None:
     decision = decide(rule_set, Question("spoofed@example.test", recipient, False))
@@ -109,7 +109,7 @@ def test_an_untrusted_sender_reaches_a_remote_destination_only_where_a_rule_or_h
         assert not leaves(route) or named_in_words(rule_set, route), (route, decision.trace)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(rule_sets, recipients, st.booleans(), st.sampled_from(["+", "-", ""]))
 def test_every_question_has_either_routes_or_a_reply_and_a_trace_that_says_so(
     rule_set: RuleSet, recipient: str, trusted: bool, delimiter: str
@@ -125,7 +125,7 @@ def test_every_question_has_either_routes_or_a_reply_and_a_trace_that_says_so(
         parse_address(route.address)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(rule_sets, recipients, st.booleans())
 def test_routes_of_one_decision_are_all_different(rule_set: RuleSet, recipient: str, trusted: bool) -> None:
     routes = decide(rule_set, Question("", recipient, trusted)).routes
@@ -133,7 +133,7 @@ def test_routes_of_one_decision_are_all_different(rule_set: RuleSet, recipient: 
     assert len(set(keys)) == len(keys)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(rule_sets, recipients, st.booleans())
 def test_the_answer_does_not_depend_on_who_asked_before(rule_set: RuleSet, recipient: str, trusted: bool) -> None:
     fresh = RuleSet(rule_set.version, rule_set.rules, rule_set.mailboxes)
@@ -143,7 +143,7 @@ def test_the_answer_does_not_depend_on_who_asked_before(rule_set: RuleSet, recip
     assert decide(fresh, Question("", recipient, trusted)) == first
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(rule_sets, recipients)
 def test_mail_that_an_untrusted_sender_may_send_a_trusted_one_may_send_too(rule_set: RuleSet, recipient: str) -> None:
     if decide(rule_set, Question("", recipient, False)).routes:
