@@ -295,6 +295,7 @@ def main() -> None:
     with AccessHost(Path(sys.argv[1]), stream=sys.argv[2], **PLAIN) as host:
         sys.stdout.write(json.dumps(host.ports) + "\n")
         sys.stdout.flush()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody reads what it logs, and a full pipe would stop it
         sys.stdin.read()
 
 

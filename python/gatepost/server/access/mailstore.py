@@ -109,10 +109,11 @@ class MailStore:
 
     async def fetch(
         self, folder_id: bytes, targets: Sequence[tuple[int, int]], items: Sequence[str], *, set_seen: bool, recent_from: int
-    ) -> FetchStream:
-        """FETCH responses as a stream."""
-        result: FetchStream = await self._store.run("fetch", folder_id, targets, items, set_seen=set_seen, recent_from_uid=recent_from)
-        return result
+    ) -> tuple[FetchStream, list[bytes]]:
+        """FETCH responses as a stream, with its first blocks: most answers are whole after one hop."""
+        store = await self._store.open()
+        start = partial(store.fetch, folder_id, targets, items, set_seen=set_seen, recent_from_uid=recent_from)
+        return await self._store.call(_start_stream, start)
 
     async def append(self, folder_id: bytes, flags: Sequence[str], internal_date: int) -> Appender:
         """Begin an APPEND."""
@@ -146,6 +147,11 @@ class MailStore:
     def unwatch(self, folder_id: bytes, callback: Callable[[], None]) -> None:
         """Inverse of `watch`."""
         self._store.unwatch(folder_id, callback)
+
+
+def _start_stream(start: Callable[[], FetchStream]) -> tuple[FetchStream, list[bytes]]:
+    stream = start()
+    return stream, _read_some(stream.read)
 
 
 def _read_some(read: Callable[[int], bytes]) -> list[bytes]:
