@@ -19,7 +19,7 @@ use crate::volume::Volume;
 /// Octets read from the spool at a time.
 const READ: usize = 64 << 10;
 /// Octets in flight at which a batch waits for the disk.
-const BATCH_PENDING: u64 = 4 << 20;
+const BATCH_PENDING: u64 = 2 << 20;
 
 /// One message for one mailbox.
 #[derive(Debug, Clone)]

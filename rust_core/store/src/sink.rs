@@ -7,7 +7,7 @@ use crate::records::{CHUNK, KIND_CHUNK, KIND_MESSAGE, MessageHead};
 use crate::volume::Volume;
 
 /// Octets appended and not yet synced at which a writer waits for the disk.
-const PENDING_MAX: u64 = 1 << 20;
+const PENDING_MAX: u64 = 384 << 10;
 /// Longest message.
 const MESSAGE_MAX: u64 = 4 << 30;
 /// Room that a message record needs besides octets and chunk list.
