@@ -6,7 +6,7 @@ nothing new is accepted, then deliveries, then the stores. Raises CoreError, Tls
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from socket import socket
 from typing import Protocol
@@ -62,8 +62,8 @@ class MailServer(Protocol):
         ...
 
     @property
-    def sessions(self) -> Set[object]:
-        """Open sessions."""
+    def stats(self) -> Mapping[str, int]:
+        """Counts; 'sessions' are the open ones."""
         ...
 
 

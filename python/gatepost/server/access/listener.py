@@ -59,6 +59,11 @@ class AccessServer:
             session.abort()
 
     @property
+    def stats(self) -> dict[str, int]:
+        """Counts for status."""
+        return {"sessions": len(self._sessions)}
+
+    @property
     def sessions(self) -> int:
         """How many are open."""
         return len(self._sessions)
