@@ -23,6 +23,8 @@ from gatepost.control.errors import denied, precondition, to_control_error, trai
 
 MAX_SUMMARY = 2000
 MAX_SUMMARISED_BYTES = 500_000
+SWALLOW_SECONDS = 3.0
+SWALLOW_BYTES = 64 << 20
 REFUSED_TEXT = "the change was not made: its audit record could not be written"
 SECRET_FIELDS = frozenset({"password", "secret", "chunk"})
 
@@ -64,6 +66,8 @@ class Guard(grpc.aio.ServerInterceptor):
                 raise
             except Exception as error:
                 failure = to_control_error(error, method)
+                if streaming_request:
+                    await _swallow(request)
                 await context.abort(failure.status, str(failure), trailer(failure))
 
         return guarded
@@ -161,6 +165,22 @@ async def _peek(requests: AsyncIterator[Any]) -> tuple[AsyncIterator[Any], Any]:
             yield request
 
     return again(), first
+
+
+async def _swallow(requests: AsyncIterator[Any]) -> None:
+    """Take what the caller still sends before a refusal, within limits.
+
+    grpc.aio clients lose the status when a call ends while they write: they report INTERNAL instead (grpc issue 36066).
+    """
+    octets = 0
+    try:
+        async with asyncio.timeout(SWALLOW_SECONDS):
+            async for request in requests:
+                octets += request.ByteSize()
+                if octets > SWALLOW_BYTES:
+                    return
+    except Exception as error:  # the caller is gone, or too slow: the refusal is all that is left to do
+        log.debug("rest of a refused stream not read", error=str(error))
 
 
 def _name(method: str) -> str:

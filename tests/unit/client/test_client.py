@@ -111,6 +111,12 @@ async def test_submit_streams_a_message_and_tells_who_was_refused(plane: Plane, 
     assert failure.value.refused[0].reply.enhanced == "5.1.1"
 
 
+async def test_a_refusal_in_the_middle_of_a_long_body_is_told_as_it_is(plane: Plane, client: GatepostClient):
+    for _ in range(5):
+        with pytest.raises(RefusedError):
+            await client.queue.submit("a@b.test", ["y@refused.test"], b"x" * (4 << 20))
+
+
 async def test_a_body_that_fails_half_way_queues_nothing(plane: Plane, client: GatepostClient):
     async def broken() -> AsyncIterator[bytes]:
         yield b"Subject: x\r\n\r\n"
