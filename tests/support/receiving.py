@@ -84,7 +84,7 @@ class Receiver:
 
     def _read(self, message_id: bytes) -> Queued:
         _, _, _, reverse_path, meta, _, recipients = self.spool.get(message_id)
-        reader, octets = self.spool.open(message_id), b""
+        reader, octets = self.spool.open_message(message_id), b""
         while piece := reader.read(65536):
             octets += piece
         return Queued(
@@ -227,4 +227,4 @@ async def receiver(base: Path, listener: str = "smtp", **sections: Any) -> Async
 
 async def open_spool(place: Path, settings: Settings) -> AsyncSpool:
     """A partition of its own."""
-    return await AsyncSpool.open(place, settings.spool)
+    return await AsyncSpool.open(place, segment_bytes=settings.spool.segment_bytes, min_free_bytes=settings.spool.min_free_bytes)

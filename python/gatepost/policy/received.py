@@ -51,9 +51,11 @@ def address_literal(client: str) -> str:
 
 
 def received_field(origin: Origin, *, by: str, message_id: str, recipient: str) -> bytes:
-    """The Received field with its CRLF. `recipient` is '' unless the message has exactly one: more would betray blind copies."""
+    """The Received field with its CRLF. `recipient` is '' unless the message has exactly one: more would betray blind copies.
+    The cipher suite goes into the `tls` clause of RFC 8314 7.4.
+    """
     for_clause = f"\r\n\tfor <{recipient}>" if recipient else ""
-    tls_clause = f"\r\n\ttls {origin.tls}" if origin.tls else ""
+    tls_clause = f"\r\n\ttls {origin.tls.split()[-1]}" if origin.tls else ""
     return (
         f"Received: from {origin.helo} ({address_literal(origin.client_address)})\r\n"
         f"\tby {by} with {origin.protocol} id {message_id}{for_clause}{tls_clause};\r\n"

@@ -1,8 +1,8 @@
 """TLS contexts of the protocol servers: the configured certificate, or a self-signed one made on first start.
 
-app/ makes one TlsContexts per process; every server asks `server_context()` at each handshake, so `reload()` (SIGHUP) takes effect
-for the next one. Invariant: a context in force is never changed, only replaced by one that loaded completely; a reload that fails
-raises and leaves the old one. Fails with TlsError, whose text names the files.
+app/ makes one TlsContexts per process. It hands out one SSLContext object for as long as it lives, so that listeners may keep it;
+`reload()` (SIGHUP) loads a new certificate into it, for the handshakes that follow. Invariant: files are loaded into a context of
+trial first, so a reload that fails raises and changes nothing. Fails with TlsError, whose text names the files.
 """
 
 import asyncio
@@ -32,31 +32,28 @@ class TlsError(Exception):
 
 
 class TlsContexts:
-    """Holds the server context in force."""
+    """Holds the server context."""
 
     def __init__(self, settings: Callable[[], Settings]) -> None:
         self._settings = settings
-        self._context = self._load()
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.reload()
 
     def server_context(self) -> ssl.SSLContext:
-        """The context for a new handshake."""
+        """The context for handshakes with clients; the same object every time."""
         return self._context
 
     def reload(self) -> None:
-        """Read certificate and key again. Raises TlsError and keeps the old context."""
-        self._context = self._load()
-
-    def _load(self) -> ssl.SSLContext:
+        """Read certificate and key again. Raises TlsError and keeps what is in force."""
         settings = self._settings()
         cert, key = certificate_files(settings)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3 if settings.tls.min_version == "1.3" else ssl.TLSVersion.TLSv1_2
-        context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
         try:
-            context.load_cert_chain(cert, key)
+            for context in (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), self._context):
+                context.load_cert_chain(cert, key)
+                context.minimum_version = ssl.TLSVersion.TLSv1_3 if settings.tls.min_version == "1.3" else ssl.TLSVersion.TLSv1_2
+                context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
         except (OSError, ssl.SSLError) as error:
             raise TlsError(f"certificate {cert} with key {key}: {error}") from error
-        return context
 
 
 def certificate_files(settings: Settings) -> tuple[Path, Path]:
@@ -118,7 +115,8 @@ def make_self_signed(hostname: str) -> tuple[bytes, bytes]:
 
 
 async def start_server_tls(transport: asyncio.Transport, protocol: asyncio.Protocol, context: ssl.SSLContext) -> asyncio.Transport:
-    """Turn a plain connection into a TLS one (STARTTLS, or TLS from the first octet). The caller paused reading before it wrote its
+    """Turn a plain connection into a TLS one (STARTTLS). Not for TLS from the first octet: uvloop reads right after `connection_made`,
+    whatever was paused there, so an early ClientHello would be lost. The caller paused reading before it wrote its
     go-ahead, so no plaintext that was sent behind it reaches the protocol: it fails the handshake instead (RFC 3207 section 6).
 
     Raises OSError (ssl.SSLError, ConnectionError, TimeoutError) when the handshake fails; the transport is aborted then.

@@ -40,15 +40,22 @@ def test_a_reload_that_fails_names_the_file_and_keeps_the_old_context(tmp_path: 
     assert contexts.server_context() is before
 
 
-def test_a_reload_swaps_the_context(tmp_path: Path) -> None:
-    settings = load_settings(None, tmp_path, {})
-    contexts = TlsContexts(lambda: settings)
-    before = contexts.server_context()
+@pytest.mark.parametrize("listener", ["smtp", "submissions"])
+async def test_a_reload_serves_the_new_certificate_without_a_restart(receive: Receive, listener: str) -> None:
+    running = await receive(listener)
     cert, key = make_self_signed("new.example.test")
-    (tmp_path / "tls" / "cert.pem").write_bytes(cert)
-    (tmp_path / "tls" / "key.pem").write_bytes(key)
-    contexts.reload()
-    assert contexts.server_context() is not before
+    place = running.current[0].data / "tls"
+    (place / "cert.pem").write_bytes(cert)
+    (place / "key.pem").write_bytes(key)
+    running.server.context.tls.reload()
+    client = await running.connect(tls=listener == "submissions")
+    await client.reply()
+    if listener == "smtp":
+        await client.command("STARTTLS")
+        await client.start_tls()
+    seen = client.writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    assert x509.load_der_x509_certificate(seen) == x509.load_pem_x509_certificate(cert)
+    await client.close()
 
 
 @pytest.mark.parametrize("listener", ["smtp", "submissions"])

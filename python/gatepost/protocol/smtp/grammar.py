@@ -251,7 +251,7 @@ def decode_xtext(keyword: str, value: str) -> str:
 def parse_helo(argument: str) -> str:
     """Name given in HELO, EHLO, LHLO. Lenient, since real names break the rules, but fit to stand in a header field."""
     name = argument.strip(" ")
-    if not _HELO.match(name) or not name.isprintable():
+    if not _HELO.match(name) or not name.isascii():
         raise SmtpError(501, "5.5.4", "a host name or address literal is needed")
     return name
 

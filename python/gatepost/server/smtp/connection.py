@@ -93,26 +93,30 @@ class Connection(SMTP):
     # ---- transport callbacks -----------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Count the client in, then greet it or begin TLS."""
+        """Count the client in and greet it. Under implicit TLS the handshake is done, and the server counted it before that."""
         self.transport = cast(asyncio.Transport, transport)
-        peer = transport.get_extra_info("peername")
+        if self.server.listener.implicit_tls:
+            self._note_cipher()
+        else:
+            self.set_peer(transport.get_extra_info("peername"))
+            refusal = self.server.admit(self)
+            if refusal is not None:
+                self._dropping = True
+                self.transport.write(refusal.encode())
+                self.transport.close()
+                return
+        self.greet()
+        self.flush()
+
+    def set_peer(self, peer: object) -> None:
+        """Note who is there; a Unix socket's peer has no address."""
         if isinstance(peer, tuple):
             self.client, self.client_port = peer[0], peer[1]
-        refusal = self.server.admit(self)
-        if refusal is not None:
-            self._turn_away(refusal)
-        elif self.server.listener.implicit_tls:
-            self.begin_tls()
-        else:
-            self.greet()
-            self.flush()
 
-    def _turn_away(self, refusal: Reply) -> None:
+    def _note_cipher(self) -> None:
         assert self.transport is not None
-        if not self.server.listener.implicit_tls:
-            self.transport.write(refusal.encode())
-        self._dropping = True
-        self.transport.close()
+        cipher = self.transport.get_extra_info("cipher")
+        self.tls = f"{cipher[1]} {cipher[0]}" if cipher else "TLS"
 
     def data_received(self, data: bytes) -> None:
         """Run what came, or keep it while an operation holds the connection."""
@@ -384,8 +388,7 @@ class Connection(SMTP):
             self.connection_lost(None)
             return
         self._handshake = False
-        cipher = self.transport.get_extra_info("cipher")
-        self.tls = f"{cipher[1]} {cipher[0]}" if cipher else "TLS"
+        self._note_cipher()
         self.on_tls()
 
     # ---- deadlines and shutdown --------------------------------------------------------------------------------------

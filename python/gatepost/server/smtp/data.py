@@ -130,7 +130,7 @@ class Messages(Commands):
         """Back-pressure: a client that is faster than the disk waits."""
         self._next_drain = intake.taken + DRAIN_EVERY
         spool = self.server.context.spool
-        if spool.pending_bytes() > self.server.drain_above:
+        if spool.congested():
             self.hold(spool.drain())
 
     # ---- BDAT (RFC 3030) ---------------------------------------------------------------------------------------------

@@ -98,16 +98,13 @@ class Commands(Connection):
         self.refused_recipients = 0
 
     def greet(self) -> None:
-        """220, or with implicit TLS the same under TLS."""
+        """220."""
         self.start_state()
         self.send(self.server.greeting)
 
     def on_tls(self) -> None:
-        """RFC 3207 4.2: begin anew. Under implicit TLS this is where the session begins."""
-        if self.server.listener.implicit_tls:
-            self.greet()
-        else:
-            self.start_state()
+        """RFC 3207 4.2: begin anew, without a second greeting."""
+        self.start_state()
 
     def end_transaction(self) -> None:
         """Forget sender and recipients."""
