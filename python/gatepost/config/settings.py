@@ -78,7 +78,9 @@ class Smtp(Section):
     data_seconds: Seconds = Field(600, description="Silence within message data before the session is closed. In seconds.")
     session_seconds: Seconds = Field(3600, description="Longest life of a session. In seconds.")
     max_connections: Count = Field(1000, description="Open sessions per worker; more get 421.")
-    max_connections_per_client: Count = Field(50, description="Open sessions per client address and worker; trusted networks are exempt.")
+    max_connections_per_client: Count = Field(
+        50, description="Open sessions per client address and worker; this machine and trusted networks are exempt."
+    )
     max_messages_per_session: CountOrNone = Field(0, description="Messages in one session; 0 is no limit.")
     allow_bare_newlines: bool = Field(False, description="Take messages with a bare CR or LF. Leave it off: it opens SMTP smuggling.")
     require_tls_for_plaintext_auth: bool = Field(True, description="Offer AUTH PLAIN and LOGIN under TLS only.")
@@ -153,7 +155,7 @@ class Mail(Section):
     login_seconds: Seconds = Field(60, description="Time a client has to log in. In seconds.")
     max_failed_logins: Count = Field(5, description="Failed logins before a POP3 or IMAP session is closed.")
     max_connections: Count = Field(2000, description="Open POP3 and IMAP sessions per worker.")
-    max_connections_per_client: Count = Field(100, description="Open sessions per client address and worker; trusted networks are exempt.")
+    max_connections_per_client: Count = Field(100, description="Open sessions per client address and worker; this machine is exempt.")
     max_literal_bytes: Octets = Field(67_108_864, ge=1024, le=4 << 30, description="Largest message that APPEND takes. In octets.")
     max_command_bytes: Octets = Field(65_536, ge=1024, le=16 << 20, description="Largest IMAP command, APPEND literal apart. In octets.")
     require_tls_for_plaintext_auth: bool = Field(True, description="Take USER/PASS, LOGIN and SASL PLAIN under TLS only.")
@@ -162,7 +164,7 @@ class Mail(Section):
 class Auth(Section):
     """Checking passwords."""
 
-    max_failures: Count = Field(5, description="Failures of one login from one client before further tries are put off.")
+    max_failures: Count = Field(5, description="Failures of one login from one client before further tries are put off, per worker.")
     failure_window_seconds: Seconds = Field(600, description="How long failures are remembered. In seconds.")
     cache_seconds: float = Field(300, ge=0, le=86_400, allow_inf_nan=False, description="Life of a success; 0 is off. In seconds.")
     hash_threads: int = Field(2, ge=1, le=64, description="Threads that check password hashes, per worker; 19 MiB each.")

@@ -160,7 +160,7 @@ class _Run:
         if handler is not None:
             return self.by_handler(handler, here, trusted, chain)
         if rule.handlers:
-            self.note("handler", f"none of the {len(rule.handlers)} handlers of {rule.domain!r} is for {local!r}")
+            self.note("handler", f"no handler of {rule.domain!r} is for {local!r}")
         return self.by_default(here, trusted)
 
     def no_rule(self, address: Address, domain: str, trusted: bool) -> Reply | None:
