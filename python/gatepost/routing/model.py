@@ -40,7 +40,9 @@ class TlsPolicy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AddressHandler:
-    """pattern: local part ('alice'), 'prefix*', '*suffix' or '*'. targets: addresses (forward, copy) or one mailbox address (mailbox)."""
+    """pattern: local part ('alice'), 'prefix*', '*suffix' or '*', lower-case. targets: addresses (forward, copy), or at most one user's
+    address (mailbox; none is the address's own mailbox). text: for reject.
+    """
 
     pattern: str
     kind: HandlerKind
@@ -50,7 +52,9 @@ class AddressHandler:
 
 @dataclass(frozen=True, slots=True)
 class DomainRule:
-    """domain: 'example.org', '*.example.org' or '*' (default). host/port/tls/username/password are for gateway."""
+    """domain: 'example.org', '*.example.org' or '*' (default), in A-labels. host, port, tls, username, password_ref are for gateway and
+    hold; accept_untrusted is for mx, gateway and hold; text for reject.
+    """
 
     domain: str
     kind: RuleKind
@@ -78,7 +82,10 @@ class Mailbox:
 
 @dataclass(frozen=True)
 class RuleSet:
-    """Immutable snapshot. rules by domain key; mailboxes by lower-case address."""
+    """Immutable snapshot. rules by their `domain`; mailboxes by address, both lower-case with A-label domains (Address.key).
+
+    routing.index keeps its look-up tables in the instance's __dict__, which is why this one has no slots.
+    """
 
     version: int
     rules: Mapping[str, DomainRule]
@@ -152,7 +159,10 @@ class Route:
     def decode(cls, data: bytes) -> "Route":
         """Inverse of `encode`. Raises ValueError."""
         kind, address, mailbox, volume, folder, host, port, tls, *rest = json.loads(data)
-        return cls(RouteKind(kind), address, bytes.fromhex(mailbox), volume, folder, host, port, TlsPolicy(tls), *rest)
+        try:
+            return cls(RouteKind(kind), address, bytes.fromhex(mailbox), volume, folder, host, port, TlsPolicy(tls), *rest)
+        except TypeError as error:
+            raise ValueError(f"not a route: {error}") from None
 
 
 @dataclass(frozen=True, slots=True)

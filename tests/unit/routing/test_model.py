@@ -25,7 +25,7 @@ def test_the_destination_tells_apart_what_retries_apart(route: Route, destinatio
     assert Route.decode(route.encode()) == route
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b"[1]", b'["local"]', b"\xff"])
+@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b"[1]", b'["local"]', b'["local",1,2,3,4,5,6,7]', b"\xff"])
 def test_a_damaged_route_is_a_value_error(data: bytes) -> None:
     with pytest.raises(ValueError):
         Route.decode(data)
