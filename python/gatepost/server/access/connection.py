@@ -108,7 +108,7 @@ class Connection(asyncio.Protocol):
         self._transport = transport
         transport.set_write_buffer_limits(WRITE_HIGH, WRITE_LOW)
         peer = transport.get_extra_info("peername")
-        self.client = str(peer[0]) if isinstance(peer, tuple) and peer else "local"
+        self.client = str(peer[0]) if isinstance(peer, tuple) and peer else ""
         refusal = self.server.admit(self)
         if refusal:
             self.farewell(refusal)

@@ -4,17 +4,19 @@ Base of Pop3Server and ImapServer; app/ builds those, one for each listener kind
 """
 
 import asyncio
-import ipaddress
 import socket
 import ssl
 from collections import Counter
 from collections.abc import Callable
 
+from gatepost.policy.trust import TrustedNetworks, is_loopback
 from gatepost.server.access.connection import Connection
 from gatepost.server.context import ServerContext
 from gatepost.server.tls import HANDSHAKE_SECONDS, TlsContexts
 
 BACKLOG = 512
+SEARCHES = 3
+"""Searches at once of one listener: with fewer than the store has threads, one that reads whole messages keeps nobody else waiting."""
 
 
 class AccessServer:
@@ -30,6 +32,7 @@ class AccessServer:
         self._sessions: dict[Connection, float] = {}
         self._by_client: Counter[str] = Counter()
         self._stopping = False
+        self.searches = asyncio.Semaphore(SEARCHES)
 
     def factory(self) -> Callable[[], Connection]:
         """What makes a connection object."""
@@ -70,16 +73,17 @@ class AccessServer:
 
     def admit(self, session: Connection) -> str:
         """Count a new session in. Returns why it is refused, '' if it is not."""
-        mail = self.context.settings().mail
+        settings = self.context.settings()
+        mail = settings.mail
         self._sessions[session] = asyncio.get_running_loop().time()
         self._by_client[session.client] += 1
         if self._stopping:
             return "Server is shutting down"
         if len(self._sessions) > mail.max_connections:
             return "Too many connections"
-        if self._by_client[session.client] > mail.max_connections_per_client and not _is_loopback(session.client):
-            return "Too many connections from your address"
-        return ""
+        if self._by_client[session.client] <= mail.max_connections_per_client or is_loopback(session.client):
+            return ""
+        return "" if session.client in TrustedNetworks(settings.trust.networks) else "Too many connections from your address"
 
     def forget(self, session: Connection) -> None:
         """Count a session out."""
@@ -103,10 +107,3 @@ def _reloading(contexts: TlsContexts) -> ssl.SSLContext:
 
     context.sni_callback = swap  # OpenSSL calls it for clients that name no server, too
     return context
-
-
-def _is_loopback(client: str) -> bool:
-    try:
-        return ipaddress.ip_address(client).is_loopback
-    except ValueError:
-        return client == "local"

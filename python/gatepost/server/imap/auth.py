@@ -139,6 +139,7 @@ def _settle(session: "ImapConnection", tag: str, outcome: LoggedIn | Refused | C
         return f"[CAPABILITY {capabilities(session)}] Logged in"
     assert isinstance(outcome, Refused)
     session.failures += 1
+    session.server.log.info("login refused", protocol="imap", client=session.client, reason=outcome.reason)
     text = f"[{'UNAVAILABLE' if outcome.temporary else 'AUTHENTICATIONFAILED'}] {outcome.reason}"
     if session.failures < context.settings().mail.max_failed_logins:
         raise No(text)

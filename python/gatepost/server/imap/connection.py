@@ -20,7 +20,7 @@ from gatepost.server.access.mailstore import MailStore
 from gatepost.server.imap.append import Appending, append_end, append_start
 from gatepost.server.imap.auth import capabilities, sasl_line
 from gatepost.server.imap.handlers import HANDLERS
-from gatepost.server.imap.outcome import Refused, Rejected, refusal
+from gatepost.server.imap.outcome import USER_FAULTS, Refused, Rejected, refusal
 
 PUSH_GAP_SECONDS = 0.05
 """While idling, changes are told at most this often: a burst of deliveries becomes a few EXISTS."""
@@ -188,7 +188,8 @@ class ImapConnection(Connection):
             self._reject(command.tag, str(bad))
             return
         except CoreError as error:
-            self.server.log.warning("imap command failed", command=command.name, user=self.user, error=str(error))
+            if not isinstance(error, USER_FAULTS):
+                self.server.log.error("imap command failed", command=command.name, user=self.user, error=str(error))
             status, text = "NO", refusal(error)
         else:
             if text is None:

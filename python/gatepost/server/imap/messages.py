@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from gatepost.server.imap.connection import ImapConnection
 
 FLAGS_PER_WRITE = 1000
+UIDS_PER_SEARCH = 2000
 
 
 def _completed(session: "ImapConnection", command: c.Command) -> str:
@@ -27,13 +28,26 @@ async def search(session: "ImapConnection", command: c.Search) -> str:
     if not command.charset_known:
         raise Refused(f"[BADCHARSET ({' '.join(CHARSETS)})] Charset not supported")
     view = session.view
-    uids = await session.store.search(view.folder_id, view.uids.tolist(), view.bind_search(command.key))
+    uids = await _search(session, view.bind_search(command.key))
     numbers = uids if command.uid else [view.number_of(uid) for uid in uids]
     if command.returns is None:
         session.write(responses.search(numbers))
     else:
         session.write(responses.esearch(command.tag, numbers, command.returns, uid=command.uid))
     return _completed(session, command)
+
+
+async def _search(session: "ImapConnection", query: list[object]) -> list[int]:
+    """In parts: a search through the text of a large folder takes its turn with others', and ends when its client is gone."""
+    view = session.view
+    found: list[int] = []
+    for first in range(0, len(view.uids), UIDS_PER_SEARCH):
+        if session.closed:
+            raise ConnectionResetError
+        part = view.uids[first : first + UIDS_PER_SEARCH].tolist()
+        async with session.server.searches:
+            found += await session.store.search(view.folder_id, part, query)
+    return found
 
 
 async def fetch(session: "ImapConnection", command: c.Fetch) -> str:

@@ -14,10 +14,14 @@ class Rejected(Exception):
 _TEXTS: tuple[tuple[type[CoreError], str], ...] = (
     (NotFoundError, "[NONEXISTENT] No such folder"),
     (ExistsError, "[ALREADYEXISTS] A folder of that name exists"),
-    (InvalidError, "[CANNOT] Not possible"),
+    (InvalidError, "[CANNOT] "),
     (DiskFullError, "[UNAVAILABLE] The server has no space left"),
     (DamagedError, "[SERVERBUG] A message is damaged on disk"),
 )
+
+
+USER_FAULTS = (NotFoundError, ExistsError, InvalidError)
+"""Faults that are the client's: answered, not logged."""
 
 
 def refusal(error: CoreError, *, try_create: bool = False) -> str:
@@ -26,5 +30,5 @@ def refusal(error: CoreError, *, try_create: bool = False) -> str:
         return "[TRYCREATE] No such folder"
     for kind, text in _TEXTS:
         if isinstance(error, kind):
-            return f"{text}: {error}" if kind is InvalidError else text
+            return f"{text}{error}" if kind is InvalidError else text
     return "[UNAVAILABLE] The mail store is not available"

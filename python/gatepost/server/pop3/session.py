@@ -113,6 +113,7 @@ class Pop3Connection(Connection):
             self.restart_clock()
             return
         self._failures += 1
+        self.server.log.info("login refused", protocol="pop3", client=self.client, reason=outcome.reason)
         self.write(self._machine.refused("SYS/TEMP" if outcome.temporary else "AUTH", outcome.reason).data)
         if self._failures >= self.server.context.settings().mail.max_failed_logins:
             self.close()
