@@ -129,6 +129,9 @@ async def test_submission_by_bdat_and_without_any_header_works_too(receive: Rece
     assert [(await client.reply())[:3] for _ in range(4)] == ["250"] * 4
     assert running.queued()[0].body.endswith(b"\r\nSubject: x\r\n")
     assert b"\r\nMessage-ID: <" in running.queued()[0].body
+    client.send(f"MAIL FROM:<{ALICE}>\r\nRCPT TO:<{BOB}>\r\nBDAT 24\r\nSubject: y\r\n\r\n0123456789BDAT 4 LAST\r\nab\r\n".encode())
+    assert [(await client.reply())[:3] for _ in range(4)] == ["250"] * 4
+    assert running.queued()[1].body.endswith(b"\r\nSubject: y\r\n\r\n0123456789ab\r\n")
     await client.close()
 
 

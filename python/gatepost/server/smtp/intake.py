@@ -42,9 +42,8 @@ class Intake:
         if not _header_complete(head, dotted=True):
             self._head = head
             return len(data)
-        self._start(head)
-        assert self.incoming is not None
-        used = self.incoming.feed(head)
+        self._head = b""
+        used = self._start(head).feed(head)
         self.taken += used
         return len(data) - (len(head) - used)
 
@@ -56,29 +55,27 @@ class Intake:
             return
         self._head += data
         if _header_complete(self._head, dotted=False):
-            self._start(self._head)
-            assert self.incoming is not None
-            self.incoming.feed_raw(self._head)
+            self._start(self._head).feed_raw(self._head)
             self._head = b""
 
     def finish(self) -> Incoming:
         """Raw mode: the last chunk is in."""
-        if self.incoming is None:
-            self._start(self._head)
-            assert self.incoming is not None
-            self.incoming.feed_raw(self._head)
+        incoming = self.incoming
+        if incoming is None:
+            incoming = self._start(self._head)
+            incoming.feed_raw(self._head)
             self._head = b""
-        self.incoming.finish()
-        return self.incoming
+        incoming.finish()
+        return incoming
 
     def abort(self) -> None:
         """Forget the message."""
         if self.incoming is not None:
             self.incoming.abort()
 
-    def _start(self, head: bytes) -> None:
-        self.incoming = self._begin(_header_section(head))
-        self._head = b""
+    def _start(self, head: bytes) -> Incoming:
+        incoming = self.incoming = self._begin(_header_section(head))
+        return incoming
 
 
 def _header_complete(head: bytes, *, dotted: bool) -> bool:
