@@ -5,14 +5,13 @@ Base of Pop3Server and ImapServer; app/ builds those, one for each listener kind
 
 import asyncio
 import socket
-import ssl
 from collections import Counter
 from collections.abc import Callable
 
 from gatepost.policy.trust import TrustedNetworks, is_loopback
 from gatepost.server.access.connection import Connection
 from gatepost.server.context import ServerContext
-from gatepost.server.tls import HANDSHAKE_SECONDS, TlsContexts
+from gatepost.server.tls import HANDSHAKE_SECONDS
 
 BACKLOG = 512
 SEARCHES = 3
@@ -42,7 +41,9 @@ class AccessServer:
         """Listen on bound sockets."""
         loop = asyncio.get_running_loop()
         make = self.factory()
-        tls = _reloading(self.context.tls) if self.implicit_tls else None
+        # One context for the listener's life: a reload changes what is in it. Upgrading a plain connection from `connection_made`
+        # would lose the ClientHello under uvloop, which reads before a task has its first step.
+        tls = self.context.tls.server_context() if self.implicit_tls else None
         timeout = HANDSHAKE_SECONDS if tls else None
         for sock in sockets:
             self._servers.append(await loop.create_server(make, sock=sock, backlog=BACKLOG, ssl=tls, ssl_handshake_timeout=timeout))
@@ -96,14 +97,3 @@ class AccessServer:
     def started_at(self, session: Connection) -> float:
         """Loop time at which the session began."""
         return self._sessions.get(session, 0.0)
-
-
-def _reloading(contexts: TlsContexts) -> ssl.SSLContext:
-    """A context that hands every handshake to the one then in force: a listener keeps its context for life, a reload makes a new one."""
-    context = contexts.server_context()
-
-    def swap(handshake: ssl.SSLSocket | ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
-        handshake.context = contexts.server_context()
-
-    context.sni_callback = swap  # OpenSSL calls it for clients that name no server, too
-    return context
