@@ -30,6 +30,9 @@ impl Volume {
         if force || dead_bytes * 4 >= disk {
             self.snapshot()?;
         }
+        if dead.is_empty() || !self.index_is_durable()? {
+            return Ok(());
+        }
         let covered = self.covered()?;
         for (number, _) in dead.into_iter().filter(|(n, _)| *n < covered) {
             if self.log.free(number) {
@@ -104,6 +107,14 @@ impl Volume {
         let query = format!("SELECT {column} FROM stream WHERE name = ?1");
         let found: Option<i64> = db.prepare_cached(&query)?.query_row([&self.stream], |r| r.get(0)).optional()?;
         Ok(Loc::unpack(found.unwrap_or(0).cast_unsigned()).segment)
+    }
+
+    /// Bring the index onto the disk: one that a power failure throws back must not miss operations of segments that are gone.
+    fn index_is_durable(&self) -> Result<bool> {
+        let db = self.writer.lock();
+        let (busy, frames, done): (i64, i64, i64) =
+            db.query_row("PRAGMA wal_checkpoint(FULL)", [], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
+        Ok(busy == 0 && frames == done)
     }
 
     fn covered(&self) -> Result<u32> {

@@ -13,8 +13,10 @@ use crate::error::{Result, StoreError};
 
 /// Layout of the index this program reads and writes.
 pub const INDEX_VERSION: i64 = 1;
-/// How long a transaction of another process is waited for.
-const BUSY: Duration = Duration::from_secs(20);
+/// Pause between attempts to get the index's write lock, and how many there are: 20 s. `SQLite`'s own handler backs off to 100 ms, which is a
+/// hundred transactions.
+const BUSY_PAUSE: Duration = Duration::from_micros(500);
+const BUSY_ATTEMPTS: i32 = 40_000;
 
 const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -60,7 +62,10 @@ pub fn reader(path: &Path) -> Result<Connection> {
 }
 
 fn settings(db: &Connection) -> Result<()> {
-    db.busy_timeout(BUSY)?;
+    db.busy_handler(Some(|attempt| {
+        std::thread::sleep(BUSY_PAUSE);
+        attempt < BUSY_ATTEMPTS
+    }))?;
     db.pragma_update(None, "synchronous", "NORMAL")?;
     db.pragma_update(None, "cache_size", -4_000)?;
     db.pragma_update(None, "temp_store", "MEMORY")?;

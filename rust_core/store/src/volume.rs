@@ -222,7 +222,7 @@ fn check_format(dir: &Path) -> Result<()> {
 /// Open the index, make it if it is missing or unreadable, and apply the tails of the held streams.
 fn open_index(dir: &Path, held: &mut [Held], busy: &[String], recovery: &mut Recovery) -> Result<Connection> {
     let path = dir.join("index.db");
-    let usable = path.exists() && usable(&path)?;
+    let usable = path.exists() && usable(&path)? && !is_older(&path, &dir.join("snapshot.db"))?;
     if !usable {
         if let Some(stream) = busy.first() {
             return Err(StoreError::Locked(format!("the index is missing and cannot be rebuilt while stream {stream} is in use")));
@@ -253,4 +253,15 @@ fn usable(path: &Path) -> Result<bool> {
         Err(StoreError::Damaged(_)) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// True when the index lacks what the snapshot has: operations in between may be in segments that are gone.
+fn is_older(index: &Path, snapshot: &Path) -> Result<bool> {
+    if !snapshot.exists() {
+        return Ok(false);
+    }
+    let modseq = |path: &Path| schema::reader(path).and_then(|db| schema::meta(&db, "modseq"));
+    // A snapshot that cannot be read is none; an index that cannot be read for now must not be thrown away for it.
+    let known = modseq(snapshot).unwrap_or(None);
+    Ok(modseq(index)? < known)
 }
