@@ -60,6 +60,6 @@ fn number(args: &[Bound<'_, PyAny>]) -> PyResult<i64> {
 }
 
 fn ranges(args: &[Bound<'_, PyAny>]) -> PyResult<Vec<(i64, i64)>> {
-    let numbers = args.iter().map(|a| a.extract()).collect::<PyResult<Vec<i64>>>()?;
+    let numbers = args.iter().map(PyAnyMethods::extract).collect::<PyResult<Vec<i64>>>()?;
     Ok(numbers.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect())
 }

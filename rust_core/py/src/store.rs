@@ -1,5 +1,8 @@
 //! `Store` and its companions: converts and registers only. Everything that may wait for the disk lets go of the interpreter lock.
 
+// Arguments arrive from pyo3 as owned values.
+#![allow(clippy::needless_pass_by_value)]
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
