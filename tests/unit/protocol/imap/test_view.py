@@ -2,6 +2,9 @@
 
 from array import array
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from gatepost.protocol.imap.view import FolderView, Message
 
 
@@ -69,3 +72,51 @@ def test_search_keys_are_bound_to_uids() -> None:
     v = view(5, 6, 9, recent_from=9)
     key = ["AND", ["SEQ", ((2, 0),)], ["NOT", ["UIDS", ((1, 5),)]], ["RECENT"], ["SEQ", ((50, 60),)]]
     assert v.bind_search(key) == ["AND", ["UID", 6, 6, 9, 9], ["NOT", ["UID", 5, 5]], ["UID", 9, 0xFFFFFFFF], ["NOT", ["ALL"]]]
+
+
+class Client:
+    """What a client makes of the responses alone: how many messages there are, and which uid it learnt for each."""
+
+    def __init__(self, uids: list[int]) -> None:
+        self.uids: list[int | None] = list(uids)
+
+    def hear(self, responses: list[bytes]) -> None:
+        for line in b"".join(responses).decode().splitlines():
+            _, number, word, *rest = line.split(" ")
+            if word == "EXPUNGE":
+                del self.uids[int(number) - 1]
+            elif word == "EXISTS":
+                assert int(number) >= len(self.uids)
+                self.uids += [None] * (int(number) - len(self.uids))
+            elif word == "FETCH":
+                uid = int(rest[1])
+                assert self.uids[int(number) - 1] in (None, uid)
+                self.uids[int(number) - 1] = uid
+
+
+@given(st.lists(st.tuples(st.sampled_from(["add", "expunge", "flag"]), st.integers(0, 30), st.booleans(), st.booleans()), max_size=60))
+def test_whatever_happens_the_client_counts_as_the_store_does(steps: list[tuple[str, int, bool, bool]]) -> None:
+    there, following, modseq = [1, 2, 3], 4, 10
+    v, client = view(*there), Client(there)
+    changed: dict[int, Message] = {}
+    gone: list[int] = []
+    for what, which, sync, may_expunge in steps:
+        modseq += 1
+        if what == "add":
+            there.append(following)
+            changed[following] = message(following, modseq)
+            following += 1
+        elif there and what == "expunge":
+            uid = there.pop(which % len(there))
+            changed.pop(uid, None)
+            gone.append(uid)
+        elif there:
+            uid = there[which % len(there)]
+            changed[uid] = message(uid, modseq, "\\Seen")
+        if sync:
+            client.hear(v.apply(modseq, sorted(changed.values()), gone, may_expunge=may_expunge, told={}))
+            changed, gone = {}, []
+            assert len(client.uids) == len(v.uids)
+    client.hear(v.apply(modseq + 1, sorted(changed.values()), gone, may_expunge=True, told={}))
+    assert list(v.uids) == there
+    assert all(known in (None, uid) for known, uid in zip(client.uids, there, strict=True))
