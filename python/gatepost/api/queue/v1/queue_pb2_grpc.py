@@ -165,7 +165,7 @@ class QueueServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RerouteMessage(self, request, context):
-        """Gives pending recipients of one message a new way, due now. Role: operator.
+        """Gives pending recipients of one message a new way, due now. A held one is released unless the new route says hold. Role: operator.
         NOT_FOUND: message or recipient. FAILED_PRECONDITION: no recipient is pending. INVALID_ARGUMENT: bad target.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -42,7 +42,7 @@ class QueueServiceStub:
     RetryMessages: _aio.UnaryUnaryMultiCallable[_queue_pb2.RetryMessagesRequest, _queue_pb2.RetryMessagesResponse]
     """Makes pending recipients due now, whatever their back-off. Held ones stay held. Role: operator. Status codes as for HoldMessages."""
     RerouteMessage: _aio.UnaryUnaryMultiCallable[_queue_pb2.RerouteMessageRequest, _queue_pb2.RerouteMessageResponse]
-    """Gives pending recipients of one message a new way, due now. Role: operator.
+    """Gives pending recipients of one message a new way, due now. A held one is released unless the new route says hold. Role: operator.
     NOT_FOUND: message or recipient. FAILED_PRECONDITION: no recipient is pending. INVALID_ARGUMENT: bad target.
     """
     RemoveMessages: _aio.UnaryUnaryMultiCallable[_queue_pb2.RemoveMessagesRequest, _queue_pb2.RemoveMessagesResponse]
@@ -142,7 +142,7 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _queue_pb2.RerouteMessageRequest,
         context: _aio.ServicerContext[_queue_pb2.RerouteMessageRequest, _abc.Awaitable[_queue_pb2.RerouteMessageResponse]],
     ) -> _abc.Awaitable[_queue_pb2.RerouteMessageResponse]:
-        """Gives pending recipients of one message a new way, due now. Role: operator.
+        """Gives pending recipients of one message a new way, due now. A held one is released unless the new route says hold. Role: operator.
         NOT_FOUND: message or recipient. FAILED_PRECONDITION: no recipient is pending. INVALID_ARGUMENT: bad target.
         """
 
