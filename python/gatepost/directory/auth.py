@@ -18,9 +18,18 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from gatepost.config import Settings
-from gatepost.directory import passwords, validation
-from gatepost.directory.errors import DirectoryError, InvalidValue
-from gatepost.directory.sasl import LoginExchange, PlainExchange, SaslExchange, ScramExchange
+from gatepost.directory import passwords
+from gatepost.directory.errors import DirectoryError
+from gatepost.directory.sasl import (
+    BAD_LOGIN,
+    TOO_MANY,
+    LoginExchange,
+    PlainExchange,
+    SaslExchange,
+    ScramExchange,
+    Unavailable,
+    normalise_login,
+)
 from gatepost.directory.store import Directory
 from gatepost.directory.values import Credentials, ScramKeys
 
@@ -28,10 +37,7 @@ CHECK_SECONDS = 15.0
 """Deadline of one check, queueing included."""
 MAX_REMEMBERED = 10_000
 """Entries of the success cache, and of the failure counts: a few MiB each at most."""
-MAX_LOGIN = 320
 
-BAD_LOGIN = "wrong user name or password"
-TOO_MANY = "too many failures, try again later"
 BUSY = "too many logins at once, try again later"
 UNAVAILABLE = "credentials cannot be checked now, try again later"
 
@@ -205,19 +211,6 @@ class Authenticator:
     def succeed(self, account: str, client: str) -> None:
         """The right password: this login starts afresh."""
         self._failures.pop((network_of(client), account), None)
-
-
-class Unavailable(Exception):
-    """The check could not be made now; the text is fit for a log."""
-
-
-def normalise_login(login: str) -> str:
-    """A login as the directory spells it. What is no address stays a key nobody has: it is counted and checked like any other."""
-    text = login[:MAX_LOGIN].encode("utf-8", "replace").decode()  # no surrogates: SQLite takes UTF-8 only
-    try:
-        return validation.user_address(text)
-    except InvalidValue:
-        return text.lower()
 
 
 def network_of(client: str) -> str:

@@ -8,9 +8,11 @@ which the client answers with nothing. Channel binding is not offered, so 'n' an
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from gatepost.directory.errors import DirectoryError
+from gatepost.directory import validation
+from gatepost.directory.errors import InvalidValue
+from gatepost.directory.scram import ClientFirst, ScramError, ScramServer, parse_client_first
 from gatepost.directory.values import Credentials
 
 if TYPE_CHECKING:
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
 
 MAX_RESPONSE = 4096
 MALFORMED = "malformed SASL response"
+NO_PROXY = "acting for another user is not supported"
+BAD_LOGIN = "wrong user name or password"
+TOO_MANY = "too many failures, try again later"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,26 @@ class Failure:
     temporary: bool = False
 
 
+class Unavailable(Exception):
+    """The check could not be made now; the text is fit for a log."""
+
+
 Step = Challenge | Success | Failure
+MAX_LOGIN = 320
+
+
+def normalise_login(login: str) -> str:
+    """A login as the directory spells it. What is no address stays a key nobody has: it is counted and checked like any other."""
+    text = login[:MAX_LOGIN].encode("utf-8", "replace").decode()  # no surrogates: SQLite takes UTF-8 only
+    try:
+        return validation.user_address(text)
+    except InvalidValue:
+        return text.lower()
+
+
+def same_login(one: str, other: str) -> bool:
+    """Whether two spellings name one user: an authorization identity is taken when it is the user itself (RFC 4422 3.4.1)."""
+    return normalise_login(one) == normalise_login(other)
 
 
 class SaslExchange(ABC):
@@ -88,8 +112,8 @@ class PlainExchange(SaslExchange):
             return Failure(MALFORMED)
         if not login or not password:
             return Failure(MALFORMED)
-        if authzid and authzid.lower() != login.lower():
-            return Failure("acting for another user is not supported")
+        if authzid and not same_login(authzid, login):
+            return Failure(NO_PROXY)
         return await self._check(login, password)
 
 
@@ -114,66 +138,36 @@ class LoginExchange(SaslExchange):
 
 
 class ScramExchange(SaslExchange):
-    """RFC 5802 with SHA-256 by scramp; the keys come from the directory, a thread's work."""
+    """RFC 5802 with SHA-256; the messages are scram.py's matter, the keys come from the directory, a thread's work."""
 
-    _server: Any = None
+    _server: ScramServer | None = None
     _found: Credentials | None = None
-    _fault: DirectoryError | None = None
-    """What the directory said: scramp hides what its call-back raises."""
 
     async def _step(self, response: bytes | None) -> Step:
         if response is None:
             return Challenge(b"")
         try:
             text = response.decode("utf-8")
-        except UnicodeDecodeError:
-            return Failure(MALFORMED)
-        return await (self._client_first(text) if self._server is None else self._client_final(text))
+            if self._server is None or self._found is None:
+                return await self._client_first(parse_client_first(text))
+            return self._client_final(self._server, self._found, text)
+        except (UnicodeDecodeError, ScramError) as error:
+            return Failure(f"{BAD_LOGIN} ({error})")
 
-    async def _client_first(self, text: str) -> Step:
-        from gatepost.directory.auth import Unavailable
-
+    async def _client_first(self, first: ClientFirst) -> Step:
+        if first.authzid and not same_login(first.authzid, first.user):
+            return Failure(NO_PROXY)
         try:
-            return await self._authenticator.run(self._begin, text)
+            self._found, keys = await self._authenticator.run(self._authenticator.scram_credentials, first.user)
         except Unavailable as error:
             return Failure(str(error), temporary=True)
+        self._server = ScramServer(first, keys)
+        return Challenge(self._server.first.encode())
 
-    def _begin(self, text: str) -> Step:
-        """In a thread: read client-first, look the user up, make server-first."""
-        from scramp import ScramException, ScramMechanism  # 0.15 s of import, for the first client that uses it
-
-        server = ScramMechanism("SCRAM-SHA-256").make_server(self._keys)
-        try:
-            server.set_client_first(text)
-            first = server.get_server_first()
-        except ScramException as error:
-            if self._fault is not None:
-                raise self._fault from None
-            return Failure(f"{MALFORMED}: {error}")
-        self._server = server
-        return Challenge(first.encode())
-
-    def _keys(self, login: str) -> tuple[bytes, bytes, bytes, int]:
-        try:
-            self._found, keys = self._authenticator.scram_credentials(login)
-        except DirectoryError as error:
-            self._fault = error
-            raise
-        return keys.salt, keys.stored_key, keys.server_key, keys.iterations
-
-    async def _client_final(self, text: str) -> Step:
-        from scramp import ScramException
-
-        from gatepost.directory.auth import BAD_LOGIN, TOO_MANY
-
-        found = self._found
-        if found is None or not self._authenticator.begin_attempt(found.address, self._client):
+    def _client_final(self, server: ScramServer, found: Credentials, text: str) -> Step:
+        if not self._authenticator.begin_attempt(found.address, self._client):
             return Failure(TOO_MANY, temporary=True)
-        try:
-            self._server.set_client_final(text)
-            final = self._server.get_server_final()
-        except ScramException as error:
-            return Failure(f"{BAD_LOGIN} ({error})")
+        final = server.finish(text)
         if not found.enabled:
             return Failure(BAD_LOGIN)
         self._authenticator.succeed(found.address, self._client)

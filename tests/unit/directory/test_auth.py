@@ -25,7 +25,8 @@ from gatepost.directory import (
     auth,
     passwords,
 )
-from gatepost.directory.auth import BAD_LOGIN, BUSY, TOO_MANY, network_of
+from gatepost.directory.auth import BUSY, network_of
+from gatepost.directory.sasl import BAD_LOGIN, TOO_MANY
 
 ALICE = "alice@example.test"
 PASSWORD = "correct horse"
@@ -257,7 +258,19 @@ async def test_a_client_that_was_cheated_out_of_channel_binding_is_let_in_when_w
 
 
 @pytest.mark.parametrize(
-    "first", [b"", b"\xff", b"n,,", b"n,,n=,r=x", b"n,a=bob,n=alice,r=x", b"n,,m=x,n=alice,r=x", b"n,,r=x,n=a", b"x" * 5000]
+    "first",
+    [
+        b"",
+        b"\xff",
+        b"n,,",
+        b"n,,n=,r=x",
+        b"n,,n=alice,r=x,r=y",
+        b"n,,n=a\0b,r=x",
+        b"n,,n=alice,r=\xc3\xa4",
+        b"n,,m=x,n=alice,r=x",
+        b"n,,r=x,n=a",
+        b"x" * 5000,
+    ],
 )
 async def test_scram_nonsense_is_a_failure(authenticator: Authenticator, first: bytes) -> None:
     assert isinstance(await authenticator.sasl("SCRAM-SHA-256", tls=True, channel=CLIENT).step(first), Failure)
