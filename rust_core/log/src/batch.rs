@@ -1,6 +1,7 @@
 //! What waits to be written: runs of finished record bytes, one run per segment, and the tokens to call back.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use crate::format::{KIND_MARK, RecordHeader, align, record_size};
 use crate::storage::StorageFile;
@@ -12,6 +13,9 @@ const KEEP_CAPACITY: usize = 1 << 20;
 pub(crate) struct SpareFile {
     pub path: PathBuf,
     pub file: Box<dyn StorageFile>,
+    /// Octets preallocated: a whole segment, or less when the disk has no more.
+    pub size: u32,
+    pub made: Instant,
 }
 
 /// Consecutive records of one segment.

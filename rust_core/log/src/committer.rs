@@ -14,6 +14,9 @@ use crate::format::{FORMAT_VERSION, SEGMENT_HEADER, SegmentHeader, segment_name}
 use crate::segment::Segment;
 use crate::state::{Shared, Spare, State, WRITE_EARLY};
 
+/// Smallest segment worth having when the disk is nearly full.
+const SMALLEST_SEGMENT: u32 = 32 << 10;
+
 /// How long appends that nobody waits for may stay in memory.
 const LAZY: Duration = Duration::from_millis(10);
 
@@ -226,12 +229,16 @@ impl Shared {
         let mut state = self.state.lock();
         loop {
             if matches!(state.spare, Spare::Wanted) && !state.closing {
-                let mut made = None;
-                parking_lot::MutexGuard::unlocked(&mut state, || made = Some(make_spare(self)));
+                let discarded = std::mem::take(&mut state.discarded);
+                let made = parking_lot::MutexGuard::unlocked(&mut state, || {
+                    for spare in discarded {
+                        let _ = self.storage.remove(&spare.path);
+                    }
+                    make_spare(self)
+                });
                 state.spare = match made {
-                    Some(Ok(file)) => Spare::Ready(file),
-                    Some(Err(error)) => Spare::Failed(error, Instant::now()),
-                    None => Spare::None,
+                    Ok(file) => Spare::Ready(file),
+                    Err(error) => Spare::Failed(error, Instant::now()),
                 };
                 self.settled.notify_all();
             } else if let Some(number) = state.doomed.first().copied() {
@@ -258,17 +265,23 @@ impl Shared {
     }
 }
 
-/// A preallocated file under a name that is no segment's.
+/// A preallocated file under a name that is no segment's: a whole segment, or on a nearly full disk as much of one as can be had.
 pub(crate) fn make_spare(shared: &Shared) -> Result<SpareFile, LogError> {
     let path = shared.dir.join(format!("spare-{}", shared.spares.fetch_add(1, Ordering::Relaxed)));
-    let file = shared.storage.create(&path).map_err(|e| LogError::io("create", &path, &e))?;
-    let allocated = file.allocate(u64::from(shared.segment_bytes)).and_then(|()| file.sync());
-    if let Err(error) = allocated {
+    let mut size = shared.segment_bytes;
+    loop {
+        let file = shared.storage.create(&path).map_err(|e| LogError::io("create", &path, &e))?;
+        let Err(error) = file.allocate(u64::from(size)).and_then(|()| file.sync()) else {
+            return Ok(SpareFile { path, file, size, made: Instant::now() });
+        };
         drop(file);
         let _ = shared.storage.remove(&path);
-        return Err(LogError::io("allocate", &path, &error));
+        let error = LogError::io("allocate", &path, &error);
+        if !error.is_disk_full() || size <= SMALLEST_SEGMENT {
+            return Err(error);
+        }
+        size = (size / 4).max(SMALLEST_SEGMENT);
     }
-    Ok(SpareFile { path, file })
 }
 
 /// Writes the header of segment `number` into a spare file and renames it, durably.

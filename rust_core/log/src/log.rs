@@ -227,8 +227,8 @@ impl Log {
         if number >= state.segment || !state.segments.iter().any(|(n, _)| *n == number) {
             return false;
         }
-        // A segment that is being written is not the active one any more but must not go before its write is settled.
-        let busy = |b: &Batch| b.runs.iter().any(|r| r.segment <= number);
+        // A segment whose last write, or whose cutting to length when its successor opens, is still to come must not go yet.
+        let busy = |b: &Batch| b.runs.iter().any(|r| r.segment <= number || r.opens.is_some());
         if busy(&state.pending) || state.writing.as_deref().is_some_and(busy) {
             return false;
         }
@@ -385,11 +385,12 @@ impl Prepared {
         }
         let number = self.segments.last().copied().unwrap_or(0) + 1;
         let salt = new_salt();
-        let shared = self.shared(number, salt)?;
+        let mut shared = self.shared(number, salt)?;
         for name in &self.spares {
             let _ = shared.storage.remove(&self.dir.join(name));
         }
         let spare = make_spare(&shared)?;
+        shared.state.get_mut().limit = spare.size;
         name_segment(&shared, &spare, number, salt)?;
         let current = Arc::new(Segment::new(number, salt, spare.file));
         shared.table.insert(Arc::clone(&current));
@@ -419,10 +420,12 @@ impl Prepared {
             segment: number,
             salt,
             offset: SEGMENT_HEADER,
+            limit: self.options.segment_bytes,
             cut: false,
             pending: Batch::default(),
             writing: None,
             spare: Spare::None,
+            discarded: Vec::new(),
             buffer: Vec::new(),
             appended: 0,
             settled: 0,

@@ -37,11 +37,15 @@ pub(crate) struct State {
     pub salt: u32,
     /// Where the next record goes.
     pub offset: u32,
+    /// Octets preallocated for the active segment. Less than a whole segment only when the disk was nearly full: then it takes no mail.
+    pub limit: u32,
     /// The active segment was cut back after a full disk: the next append has to take a new one.
     pub cut: bool,
     pub pending: Batch,
     pub writing: Option<Arc<Batch>>,
     pub spare: Spare,
+    /// Small spares given up for the attempt to make a whole one; the keeper removes them.
+    pub discarded: Vec<SpareFile>,
     pub buffer: Vec<u8>,
     /// Appends so far, and how many of them are settled (durable, or given up with an error).
     pub appended: u64,
@@ -170,7 +174,7 @@ impl Shared {
         state.pending.sequence = state.appended;
         let octets = state.pending.octets();
         self.pending_bytes.fetch_add((octets - before) as u64, Ordering::Relaxed);
-        if state.offset > self.segment_bytes / 2 && matches!(state.spare, Spare::None) {
+        if state.offset > state.limit / 2 && matches!(state.spare, Spare::None) {
             state.spare = Spare::Wanted;
             self.chores.notify_one();
         }
@@ -193,22 +197,41 @@ impl Shared {
         &mut state.pending.runs[last]
     }
 
-    /// Sees to it that `need` octets fit behind `state.offset`, moving on to the next segment if they do not.
+    /// Octets of the active segment that records of this class may fill.
+    fn usable(&self, state: &State, class: Class) -> u32 {
+        let whole = |size: u32| size == self.segment_bytes;
+        match class {
+            Class::Journal => state.limit,
+            Class::Message if !whole(state.limit) => 0,
+            Class::Message if matches!(&state.spare, Spare::Ready(file) if whole(file.size)) => state.limit,
+            Class::Message => state.limit - self.reserve(),
+        }
+    }
+
+    /// Sees to it that `need` octets fit behind `state.offset`, moving on to the next segment if they do not. Mail goes into whole segments only; the
+    /// journal also takes a small one, which is all that a nearly full disk gives.
     fn make_room(&self, state: &mut MutexGuard<'_, State>, need: u32, class: Class) -> Result<(), LogError> {
-        let need = u64::from(need) + u64::from(record_size(0));
+        let need = need + record_size(0);
+        let full = || LogError::DiskFull("no room for another segment".to_owned());
         loop {
-            let whole = matches!(state.spare, Spare::Ready(_)) || class == Class::Journal;
-            let limit = u64::from(self.segment_bytes) - if whole { 0 } else { u64::from(self.reserve()) };
-            if !state.cut && u64::from(state.offset) + need <= limit {
+            if !state.cut && u64::from(state.offset) + u64::from(need) <= u64::from(self.usable(state, class)) {
                 return Ok(());
             }
             match std::mem::replace(&mut state.spare, Spare::None) {
-                Spare::Ready(file) => self.roll(state, file),
+                Spare::Ready(file) if file.size == self.segment_bytes => self.roll(state, file),
+                Spare::Ready(file) if class == Class::Journal && SEGMENT_HEADER + need <= file.size => self.roll(state, file),
+                Spare::Ready(file) if file.made.elapsed() < SPARE_RETRY => {
+                    state.spare = Spare::Ready(file);
+                    return Err(full());
+                }
                 Spare::Failed(error, at) if at.elapsed() < SPARE_RETRY => {
                     state.spare = Spare::Failed(error.clone(), at);
                     return Err(error);
                 }
-                _ => {
+                other => {
+                    if let Spare::Ready(small) = other {
+                        state.discarded.push(small);
+                    }
                     state.spare = Spare::Wanted;
                     self.chores.notify_one();
                     self.settled.wait(state);
@@ -228,8 +251,9 @@ impl Shared {
         state.segment += 1;
         state.salt = new_salt();
         state.offset = SEGMENT_HEADER;
+        state.limit = file.size;
         let number = state.segment;
-        state.segments.push((number, u64::from(self.segment_bytes)));
+        state.segments.push((number, u64::from(file.size)));
         let octets = Self::run(state, Some(file)).bytes.len();
         self.pending_bytes.fetch_add(octets as u64, Ordering::Relaxed);
     }

@@ -65,13 +65,12 @@ impl Dots {
                     from = at;
                     self.place = Place::Dot;
                 }
-                Place::LineStart => self.place = Place::Text,
                 Place::Dot if data[at] == b'\r' => {
                     at += 1;
                     from = at;
                     self.place = Place::DotCr;
                 }
-                Place::Dot => self.place = Place::Text,
+                Place::LineStart | Place::Dot => self.place = Place::Text,
                 Place::DotCr if data[at] == b'\n' => {
                     self.place = Place::End;
                     return at + 1;

@@ -1,4 +1,4 @@
-//! Message ids: UUIDv7 (RFC 9562 5.7), monotonic within the process.
+//! Message ids: `UUIDv7` (RFC 9562 5.7), monotonic within the process.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -185,7 +185,9 @@ impl Index {
             self.segments.add(head);
         }
         if count_extra {
-            extra.iter().for_each(|s| self.segments.add(*s));
+            for segment in &extra {
+                self.segments.add(*segment);
+            }
         }
         self.octets += u64::from(message.size);
         for r in message.recipients.as_slice() {
@@ -196,15 +198,12 @@ impl Index {
             }
         }
         let id = message.id;
-        let slot = match self.free_slots.pop() {
-            Some(slot) => {
-                self.messages[slot as usize] = message;
-                slot
-            }
-            None => {
-                self.messages.push(message);
-                (self.messages.len() - 1) as u32
-            }
+        let slot = if let Some(slot) = self.free_slots.pop() {
+            self.messages[slot as usize] = message;
+            slot
+        } else {
+            self.messages.push(message);
+            (self.messages.len() - 1) as u32
         };
         if !extra.is_empty() {
             self.extra.insert(slot, extra);
@@ -499,15 +498,12 @@ impl Index {
             return *found;
         }
         let destination = Destination { name: name.into(), ..Destination::default() };
-        let number = match self.free_destinations.pop() {
-            Some(number) => {
-                self.destinations[number as usize] = destination;
-                number
-            }
-            None => {
-                self.destinations.push(destination);
-                (self.destinations.len() - 1) as u32
-            }
+        let number = if let Some(number) = self.free_destinations.pop() {
+            self.destinations[number as usize] = destination;
+            number
+        } else {
+            self.destinations.push(destination);
+            (self.destinations.len() - 1) as u32
         };
         self.by_name.insert(name.into(), number);
         number

@@ -331,7 +331,9 @@ impl Spool {
         let now = now_us();
         let mut index = self.core.shared.index.lock();
         if let Some(slot) = index.find(id) {
-            recipients.iter().for_each(|n| index.give_back(slot, *n, now));
+            for n in recipients {
+                index.give_back(slot, *n, now);
+            }
         }
         self.core.shared.wake(&index);
     }
@@ -375,7 +377,11 @@ impl Spool {
         let _ = thread.join();
         let checkpointed = self.core.checkpoint();
         self.core.log.close()?;
-        checkpointed
+        match checkpointed {
+            // Without a new checkpoint the next opening takes longer, no more.
+            Err(QueueError::Log(error)) if error.is_disk_full() => Ok(()),
+            other => other,
+        }
     }
 }
 
@@ -462,7 +468,9 @@ impl Core {
     /// Lets go of the segments of a message that was not committed.
     pub fn unpin(&self, pins: &[u32]) {
         let mut index = self.shared.index.lock();
-        pins.iter().for_each(|segment| index.segments.drop(*segment));
+        for segment in pins {
+            index.segments.drop(*segment);
+        }
         if index.segments.dirty {
             self.want_sweep();
         }
@@ -488,7 +496,9 @@ fn enter(index: &mut Index, envelope: &Envelope, loc: Loc, operation: u64, ticke
     let pins = incoming.committed();
     if envelope.recipients.iter().all(|r| r.destination.is_empty()) {
         // Routing ended all of it (discard): nothing to do once it is durable, and nothing to remember.
-        pins.iter().for_each(|segment| index.segments.drop(*segment));
+        for segment in &pins {
+            index.segments.drop(*segment);
+        }
         return;
     }
     if pins.contains(&loc.segment) {
