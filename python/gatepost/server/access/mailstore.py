@@ -10,7 +10,7 @@ from functools import partial
 from typing import TypeVar
 
 from gatepost.mailbox import AsyncStore, FolderInfo, MessageInfo
-from gatepost.native import Appender, FetchStream, MailboxLock, StoredMessage
+from gatepost.native import Appender, CoreError, FetchStream, MailboxLock, StoredMessage
 
 READ_SIZE = 65_536
 READS_PER_HOP = 4
@@ -109,7 +109,7 @@ class MailStore:
 
     async def fetch(
         self, folder_id: bytes, targets: Sequence[tuple[int, int]], items: Sequence[str], *, set_seen: bool, recent_from: int
-    ) -> tuple[FetchStream, list[bytes]]:
+    ) -> tuple[FetchStream, "Blocks"]:
         """FETCH responses as a stream, with its first blocks: most answers are whole after one hop."""
         store = await self._store.open()
         start = partial(store.fetch, folder_id, targets, items, set_seen=set_seen, recent_from_uid=recent_from)
@@ -136,9 +136,9 @@ class MailStore:
         """Any blocking call on an object of the store."""
         return await self._store.call(function, *args)
 
-    async def read_some(self, read: Callable[[int], bytes]) -> list[bytes]:
-        """Up to READS_PER_HOP blocks in one hop; a shorter list, or one that ends with b'', is the end."""
-        return await self._store.call(partial(_read_some, read))
+    async def read_some(self, read: Callable[[int], bytes]) -> "Blocks":
+        """Up to READS_PER_HOP blocks of a stream in one hop."""
+        return await self._store.call(_read_some, read)
 
     def watch(self, folder_id: bytes, callback: Callable[[], None]) -> None:
         """Call back on the loop when anything in the folder changes, by whomever."""
@@ -149,15 +149,29 @@ class MailStore:
         self._store.unwatch(folder_id, callback)
 
 
-def _start_stream(start: Callable[[], FetchStream]) -> tuple[FetchStream, list[bytes]]:
+class Blocks:
+    """Some blocks of a stream; `done` at its end, and `fault` if it ended so. What was read before a fault is not lost."""
+
+    __slots__ = ("done", "fault", "parts")
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+        self.done = False
+        self.fault: CoreError | None = None
+
+
+def _start_stream(start: Callable[[], FetchStream]) -> tuple[FetchStream, Blocks]:
     stream = start()
     return stream, _read_some(stream.read)
 
 
-def _read_some(read: Callable[[int], bytes]) -> list[bytes]:
-    blocks: list[bytes] = []
-    while len(blocks) < READS_PER_HOP:
-        blocks.append(read(READ_SIZE))
-        if not blocks[-1]:
-            break
+def _read_some(read: Callable[[int], bytes]) -> Blocks:
+    blocks = Blocks()
+    try:
+        while len(blocks.parts) < READS_PER_HOP and not blocks.done:
+            block = read(READ_SIZE)
+            blocks.parts.append(block)
+            blocks.done = not block
+    except CoreError as error:
+        blocks.done, blocks.fault = True, error
     return blocks

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from gatepost.mailbox import MessageInfo
-from gatepost.native import CoreError, DamagedError
+from gatepost.native import CoreError
 from gatepost.protocol.imap import commands as c
 from gatepost.protocol.imap import responses
 from gatepost.protocol.imap.search import CHARSETS
@@ -57,26 +57,20 @@ async def fetch(session: "ImapConnection", command: c.Fetch) -> str:
     if not targets:
         return _completed(session, command)
     set_seen = command.marks_seen and not view.read_only
-    try:
-        stream, blocks = await session.store.fetch(view.folder_id, targets, command.items, set_seen=set_seen, recent_from=view.recent_from)
-        while _pass_on(session, blocks):
-            await session.drain()
-            blocks = await session.store.read_some(stream.read)
-    except DamagedError as error:
-        # The store raises it behind the last response: what it could not read is missing from its message's (RFC 5530 has no code for it).
-        session.server.log.error("message damaged", user=session.user, folder=view.name, error=str(error))
-        raise Refused(refusal(error)) from error
+    stream, blocks = await session.store.fetch(view.folder_id, targets, command.items, set_seen=set_seen, recent_from=view.recent_from)
+    session.write(b"".join(blocks.parts))
+    while not blocks.done:
+        await session.drain()
+        blocks = await session.store.read_some(stream.read)
+        session.write(b"".join(blocks.parts))
     if set_seen:
         session.told.update((message[0], message[3]) for message in stream.seen())
         session.dirty = True
+    if blocks.fault is not None:
+        # The store gives it behind the last response: what it could not read is missing from its message's.
+        session.server.log.error("message damaged", user=session.user, folder=view.name, error=str(blocks.fault))
+        raise Refused(refusal(blocks.fault))
     return _completed(session, command)
-
-
-def _pass_on(session: "ImapConnection", blocks: list[bytes]) -> bool:
-    """Write blocks of a stream; False at its end."""
-    for block in blocks:
-        session.write(block)
-    return bool(blocks[-1])
 
 
 async def store(session: "ImapConnection", command: c.Store) -> str:
