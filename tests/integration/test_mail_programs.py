@@ -7,7 +7,9 @@ import re
 import smtplib
 import subprocess
 import uuid
+from email.policy import SMTP
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -91,7 +93,7 @@ def test_curl_sends_over_smtp_and_submissions(gatepost: Gatepost, tmp_path: Path
     for scheme, listener, more in (("smtp", "smtp", []), ("smtps", "submissions", ["--insecure", "--netrc-file", netrc])):
         subject = unique(f"curl {scheme}")
         letter = tmp_path / scheme
-        letter.write_bytes(message(subject, sender=ALICE).as_bytes())
+        letter.write_bytes(message(subject, sender=ALICE).as_bytes(policy=SMTP))
         url = f"{scheme}://127.0.0.1:{gatepost.port(listener)}/client.example.test"
         run(["curl", "--silent", "--show-error", url, "--mail-from", ALICE, "--mail-rcpt", BOB, "--upload-file", str(letter), *more])
         arrives(gatepost, subject, BOB)
@@ -112,7 +114,7 @@ def test_curl_reads_over_pop3_and_imap_with_and_without_implicit_tls(gatepost: G
         assert subject in run([*common, f"{scheme}://127.0.0.1:{gatepost.port(listener)}/{newest}", *more]).stdout
     for scheme, listener, more in (("imaps", "imaps", []), ("imap", "imap", ["--ssl-reqd"])):
         base = f"{scheme}://127.0.0.1:{gatepost.port(listener)}/INBOX"
-        found = run([*common, f'{base}?SUBJECT "{subject}"', *more]).stdout
+        found = run([*common, f"{base}?SUBJECT%20%22{quote(subject)}%22", *more]).stdout
         number = re.search(r"\* SEARCH (\d+)", found)
         assert number, found
         assert subject in run([*common, f"{base}/;MAILINDEX={number[1]}", *more]).stdout
@@ -179,7 +181,7 @@ def test_mbsync_mirrors_both_ways(gatepost_factory, tmp_path: Path) -> None:
     certificate = server.data / "tls" / "cert.pem"
     config = tmp_path / "mbsyncrc"
     config.write_text(
-        f'IMAPAccount a\nHost 127.0.0.1\nPort {server.port("imaps")}\nUser {ALICE}\nPass "{PASSWORD}"\nSSLType IMAPS\n'
+        f'IMAPAccount a\nHost localhost\nPort {server.port("imaps")}\nUser {ALICE}\nPass "{PASSWORD}"\nSSLType IMAPS\n'
         f"CertificateFile {certificate}\nAuthMechs LOGIN\n\nIMAPStore far\nAccount a\n\n"
         f"MaildirStore near\nPath {tmp_path}/mail/\nInbox {tmp_path}/mail/INBOX\nSubFolders Verbatim\n\n"
         "Channel all\nFar :far:\nNear :near:\nPatterns *\nCreate Both\nExpunge Both\nSyncState *\n"
