@@ -80,7 +80,8 @@ class AsyncStore:
                 loop.add_reader(store.event_fd, self._completed)
                 self._store = store
                 self._modseq = (await self.call(store.poll, 0))[0]
-                log.info("volume open", path=self.path, recovery=store.recovery)
+                say = log.warning if store.recovery["damaged"] else log.info
+                say("volume open", path=self.path, recovery=store.recovery)
         return self._store
 
     async def call(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:

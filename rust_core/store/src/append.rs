@@ -54,6 +54,8 @@ impl Appender {
         if sink.octets() == 0 {
             return Err(StoreError::Invalid("empty message".into()));
         }
+        // Checked before anything is logged: what is in the log will be stored, if not here then by replay.
+        self.volume.folder_by_id(&self.head.folder)?;
         self.uncertain = true;
         let at = sink.finish(&self.volume, &mut self.head)?;
         self.volume.log.sync()?;

@@ -3,16 +3,19 @@
 //! Exactly once: the delivery key is stored with the message. A crash before the sync leaves nothing; between sync and index commit, replay brings
 //! message and key into the index; after it, the queue's second attempt finds the key and succeeds without doing anything.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use gatepost_log::Loc;
-use rusqlite::{OptionalExtension, TransactionBehavior};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
 use crate::apply::Apply;
-use crate::error::Result;
+use crate::error::{Result, StoreError};
 use crate::flights::Flight;
 use crate::id::{Id, new_id, now_us};
 use crate::info;
 use crate::names;
-use crate::records::{Flags, Key, MessageHead, delivery_key};
+use crate::records::{Flags, MessageHead, delivery_key};
 use crate::sink::Sink;
 use crate::volume::Volume;
 
@@ -42,6 +45,25 @@ pub trait Source: Send + Sync {
     fn read(&self, message_id: &Id, limit: usize, each: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()>;
 }
 
+/// What is to happen with a delivery.
+#[derive(Clone, Copy)]
+enum Plan {
+    /// It was stored before.
+    Known,
+    /// It goes here.
+    Folder(Id),
+    /// The mailbox has to be made first.
+    NoMailbox,
+}
+
+/// Folder of that name, else INBOX.
+fn target(db: &Connection, delivery: &Delivery) -> Result<Plan> {
+    let name = names::normalise(&delivery.folder).unwrap_or_else(|_| "INBOX".to_owned());
+    let named = info::folder_by_name(db, &delivery.mailbox, &name)?;
+    let found = if named.is_some() { named } else { info::folder_by_name(db, &delivery.mailbox, "INBOX")? };
+    Ok(found.map_or(Plan::NoMailbox, |folder| Plan::Folder(folder.id)))
+}
+
 type Appended = Option<(MessageHead, Loc)>;
 
 impl Volume {
@@ -50,8 +72,12 @@ impl Volume {
         if let Err(error) = self.check_open() {
             return vec![Err(error); deliveries.len()];
         }
+        let plans = match self.plan(deliveries) {
+            Ok(plans) => plans,
+            Err(error) => return vec![Err(error); deliveries.len()],
+        };
         let flight = self.flights.begin(&self.log);
-        let appended: Vec<Result<Appended>> = deliveries.iter().map(|d| self.append_delivery(source, d)).collect();
+        let appended: Vec<Result<Appended>> = deliveries.iter().zip(plans).map(|(d, plan)| self.append_delivery(source, d, plan)).collect();
         let outcome = if appended.iter().any(|a| matches!(a, Ok(Some(_)))) { self.commit_batch(&appended, &flight) } else { Ok(()) };
         if outcome.is_ok() {
             self.flights.end(&flight);
@@ -66,12 +92,13 @@ impl Volume {
             .collect()
     }
 
-    fn append_delivery(&self, source: &dyn Source, delivery: &Delivery) -> Result<Appended> {
+    fn append_delivery(&self, source: &dyn Source, delivery: &Delivery, plan: Plan) -> Result<Appended> {
+        let folder = match plan {
+            Plan::Known => return Ok(None),
+            Plan::Folder(folder) => folder,
+            Plan::NoMailbox => self.make_target(delivery)?,
+        };
         let key = delivery_key(&delivery.message_id, delivery.recipient);
-        if self.is_delivered(&key)? {
-            return Ok(None);
-        }
-        let folder = self.target(&delivery.mailbox, &delivery.folder)?;
         let mut head = MessageHead {
             key,
             msg: new_id(),
@@ -90,27 +117,33 @@ impl Volume {
         Ok(Some((head, at)))
     }
 
-    fn is_delivered(&self, key: &Key) -> Result<bool> {
+    /// What the index says of each delivery, in one view.
+    fn plan(&self, deliveries: &[Delivery]) -> Result<Vec<Plan>> {
         self.read(|db| {
-            let mut query = db.prepare_cached("SELECT 1 FROM delivery WHERE key = ?1")?;
-            Ok(query.query_row([&key[..]], |_| Ok(())).optional()?.is_some())
+            let mut folders: HashMap<(&Id, &str), Plan> = HashMap::new();
+            let mut plans = Vec::with_capacity(deliveries.len());
+            for delivery in deliveries {
+                let key = delivery_key(&delivery.message_id, delivery.recipient);
+                let mut known = db.prepare_cached("SELECT 1 FROM delivery WHERE key = ?1")?;
+                if known.query_row([&key[..]], |_| Ok(())).optional()?.is_some() {
+                    plans.push(Plan::Known);
+                    continue;
+                }
+                plans.push(match folders.entry((&delivery.mailbox, &delivery.folder)) {
+                    Entry::Occupied(found) => *found.get(),
+                    Entry::Vacant(place) => *place.insert(target(db, delivery)?),
+                });
+            }
+            Ok(plans)
         })
     }
 
-    /// Folder of that name, else INBOX; the mailbox is made when it is missing.
-    fn target(&self, mailbox: &Id, name: &str) -> Result<Id> {
-        let name = names::normalise(name).unwrap_or_else(|_| "INBOX".to_owned());
-        for _ in 0..2 {
-            let found = self.read(|db| {
-                let named = info::folder_by_name(db, mailbox, &name)?;
-                Ok(if named.is_some() { named } else { info::folder_by_name(db, mailbox, "INBOX")? })
-            })?;
-            if let Some(folder) = found {
-                return Ok(folder.id);
-            }
-            self.ensure_mailbox(mailbox)?;
+    fn make_target(&self, delivery: &Delivery) -> Result<Id> {
+        self.ensure_mailbox(&delivery.mailbox)?;
+        match self.read(|db| target(db, delivery))? {
+            Plan::Folder(folder) => Ok(folder),
+            _ => Err(StoreError::NotFound("the mailbox was deleted".into())),
         }
-        Err(crate::StoreError::NotFound("the mailbox was deleted".into()))
     }
 
     fn commit_batch(&self, appended: &[Result<Appended>], flight: &Flight) -> Result<()> {

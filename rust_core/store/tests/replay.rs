@@ -47,9 +47,10 @@ fn state(volume: &Arc<Volume>, mailbox: &Id) -> State {
             messages.push((info.flag_words(), octets));
         }
         messages.sort();
-        assert_eq!(folder.messages as usize, messages.len());
-        assert_eq!(folder.octets as usize, messages.iter().map(|(_, o)| o.len()).sum::<usize>());
-        assert_eq!(folder.unseen as usize, messages.iter().filter(|(f, _)| !f.iter().any(|w| w == "\\Seen")).count());
+        let sum = |each: &dyn Fn(&(Vec<String>, Vec<u8>)) -> usize| i64::try_from(messages.iter().map(each).sum::<usize>()).unwrap();
+        assert_eq!(folder.messages, sum(&|_| 1));
+        assert_eq!(folder.octets, sum(&|(_, octets)| octets.len()));
+        assert_eq!(folder.unseen, sum(&|(flags, _)| usize::from(!flags.iter().any(|word| word == "\\Seen"))));
         all.push((folder.name, folder.subscribed, messages));
     }
     all
