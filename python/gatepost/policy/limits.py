@@ -2,6 +2,8 @@
 of a worker, which share one counter. `admit` that returned None must be paired with one `release`.
 """
 
+from collections.abc import Callable
+
 from gatepost.message.reply import Reply
 
 TOO_MANY = Reply(421, "4.7.0", "too many connections, try again later")
@@ -15,12 +17,12 @@ class ConnectionCounter:
         self.total = 0
         self._by_client: dict[str, int] = {}
 
-    def admit(self, client: str, *, exempt: bool, max_total: int, max_per_client: int) -> Reply | None:
-        """Count one more, or say why not. `exempt` clients (loopback, trusted networks) have no limit of their own."""
+    def admit(self, client: str, max_total: int, max_per_client: int, exempt: Callable[[str], bool]) -> Reply | None:
+        """Count one more, or say why not. `exempt` tells clients that have no limit of their own (loopback, trusted networks)."""
         if self.total >= max_total:
             return TOO_MANY
         count = self._by_client.get(client, 0)
-        if count >= max_per_client and not exempt:
+        if count >= max_per_client and not exempt(client):
             return TOO_MANY_FROM_CLIENT
         self._by_client[client] = count + 1
         self.total += 1

@@ -4,7 +4,7 @@ from gatepost.policy.limits import TOO_MANY, TOO_MANY_FROM_CLIENT, ConnectionCou
 
 
 def admit(counter: ConnectionCounter, client: str, *, exempt: bool = False) -> object:
-    return counter.admit(client, exempt=exempt, max_total=4, max_per_client=2)
+    return counter.admit(client, 4, 2, lambda _: exempt)
 
 
 def test_one_client_is_held_to_its_limit_unless_exempt() -> None:

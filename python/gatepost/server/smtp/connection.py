@@ -299,7 +299,7 @@ class Connection(SMTP):
         """Write what is queued."""
         output = self._output
         if output:
-            if self.transport is not None and not self.transport.is_closing():
+            if self.transport is not None and not self._abort_at:
                 self.transport.write(output[0] if len(output) == 1 else b"".join(output))
             output.clear()
 
@@ -331,7 +331,7 @@ class Connection(SMTP):
             return
         self.flush()
         self._dropping, self._input = True, b""
-        self._abort_at = self.loop.time() + LINGER_SECONDS
+        self._abort_at = self.loop.time() + LINGER_SECONDS  # from here on `flush` writes no more
         if self._paused:
             self._paused = False
             transport.resume_reading()

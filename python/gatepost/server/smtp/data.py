@@ -11,7 +11,7 @@ from functools import partial
 
 from aiosmtpd.smtp import syntax
 
-from gatepost.message.envelope import Envelope
+from gatepost.message.envelope import Envelope, Origin
 from gatepost.message.ids import format_message_id
 from gatepost.message.reply import Reply, SmtpError
 from gatepost.native import CoreError, Incoming, new_message_id
@@ -37,6 +37,8 @@ class Messages(Commands):
 
     _intake: Intake | None = None
     _message_id = b""
+    _identity = ""
+    _origin: Origin
     _chunk_left = 0
     _chunk_size = 0
     _chunk_last = False
@@ -87,6 +89,8 @@ class Messages(Commands):
 
     def _begin(self) -> None:
         self._message_id = new_message_id()
+        self._identity = format_message_id(self._message_id)
+        self._origin = self.origin()
         self._next_drain = DRAIN_EVERY
         try:
             self._intake = Intake(self._open_message, hold_header=self.server.listener.needs_login)
@@ -98,9 +102,9 @@ class Messages(Commands):
         envelope, server = self.envelope, self.server
         assert envelope is not None
         recipients = envelope.recipients
-        identity = format_message_id(self._message_id)
+        identity = self._identity
         prefix = received_field(
-            self.origin(),
+            self._origin,
             by=server.context.hostname,
             message_id=identity,
             recipient=recipients[0].address if len(recipients) == 1 else "",
@@ -206,7 +210,7 @@ class Messages(Commands):
             return
         self._intake = None
         self.committing = True
-        self.hold(commit, partial(self._after_commit, self._message_id, len(envelope.recipients)))
+        self.hold(commit, partial(self._after_commit, len(envelope.recipients)))
 
     def _check_facts(self, incoming: Incoming) -> Reply | None:
         received, _, _, _, _, _, bare = incoming.facts()
@@ -217,7 +221,7 @@ class Messages(Commands):
         envelope = self.envelope
         assert envelope is not None
         given = envelope.parameters
-        return Envelope(envelope.mail_from, tuple(envelope.recipients), self.origin(), given.envid, given.ret, given.body, given.smtputf8)
+        return Envelope(envelope.mail_from, tuple(envelope.recipients), self._origin, given.envid, given.ret, given.body, given.smtputf8)
 
     def _planned(self) -> Sequence[PlannedRecipient]:
         assert self.envelope is not None
@@ -228,27 +232,19 @@ class Messages(Commands):
         """Refuse a message that was read to its end."""
         assert self.envelope is not None
         count = len(self.envelope.recipients)
-        self.server.count_refused()
+        self.server.refused += 1
         self.server.log.info("message refused", client=self.client, sender=self.envelope.mail_from, reply=f"{refusal.code} {refusal.text}")
         self.end_transaction()
         self.answer_message(refusal, count)
         if closing or refusal.code == 421:
             self.close_soon()
 
-    def _after_commit(self, message_id: bytes, recipients: int, commit: "asyncio.Future[None]") -> None:
+    def _after_commit(self, recipients: int, commit: "asyncio.Future[None]") -> None:
         """The spool's verdict is there."""
         self.committing = False
-        fault = None if commit.cancelled() else commit.exception()
-        if fault is None and not commit.cancelled():
-            self.server.count_accepted()
-            reply = Reply(250, "2.0.0", f"{format_message_id(message_id)} queued")
-        elif isinstance(fault, CoreError):
-            reply = reply_for(fault)
-        else:
-            self.server.log.error("commit failed", exc_info=fault, client=self.client)
-            reply = Reply(451, "4.3.0", "message could not be queued, try again later")
         self._operation = None
         self.active = self.server.now
+        reply = self._verdict(commit)
         if self._lost:
             return
         self.messages += 1
@@ -258,6 +254,17 @@ class Messages(Commands):
             self.flush()
             self.shut_down()
         self._go_on()
+
+    def _verdict(self, commit: "asyncio.Future[None]") -> Reply:
+        """250 if the message is on disk, else why not."""
+        fault = asyncio.CancelledError() if commit.cancelled() else commit.exception()
+        if fault is None:
+            self.server.accepted += 1
+            return Reply(250, "2.0.0", f"{self._identity} queued")
+        if isinstance(fault, CoreError):
+            return reply_for(fault)
+        self.server.log.error("commit failed", exc_info=fault, client=self.client)
+        return Reply(451, "4.3.0", "message could not be queued, try again later")
 
     def answer_message(self, reply: Reply, recipients: int) -> None:
         """The reply to the end of data: one in SMTP, one per recipient in LMTP."""

@@ -10,18 +10,25 @@ import socket
 from collections.abc import Sequence
 
 from gatepost.config import Settings
+from gatepost.message.envelope import Recipient
 from gatepost.message.reply import Reply
 from gatepost.policy.trust import TrustedNetworks, is_loopback
+from gatepost.queue.plan import Refused, plan_recipient
+from gatepost.routing.model import RuleSet
 from gatepost.server.context import Listener, ServerContext
 from gatepost.server.smtp.auth import SmtpSession
 from gatepost.server.smtp.connection import Connection
 from gatepost.server.tls import HANDSHAKE_SECONDS, SHUTDOWN_SECONDS
+from gatepost.spool import PlannedRecipient
 
 TICK_SECONDS = 0.5
 BACKLOG = 2048
 ACCEPT_PAUSE = 0.2
 NO_SPACE = Reply(452, "4.3.1", "not enough disk space, try again later")
 QUEUE_CLOSED = Reply(421, "4.3.0", "queue is not available, try again later")
+LMTP_NOT_FOR_ALL = Reply(421, "4.7.1", "LMTP is for this machine and trusted networks only")
+MAX_KEPT_PLANS = 2048
+MAX_KEPT_ROUTES = 16
 STOPPING = Reply(421, "4.3.2", "server is shutting down, try again later")
 
 
@@ -44,6 +51,8 @@ class SmtpServer:
         self._ticker: asyncio.Task[None] | None = None
         self._empty = asyncio.Event()
         self._ehlo: dict[tuple[bool, tuple[str, ...]], bytes] = {}
+        self._plans: dict[tuple[str, bool], tuple[PlannedRecipient, ...]] = {}
+        self._planned_by: RuleSet | None = None
         self._use(context.settings())
 
     @property
@@ -57,6 +66,7 @@ class SmtpServer:
         self.trusted = TrustedNetworks(settings.trust.networks)
         self.greeting = f"220 {self.context.hostname} {'LMTP' if self.listener is Listener.LMTP else 'ESMTP'} Gatepost\r\n".encode()
         self._ehlo.clear()
+        self._plans.clear()
 
     # ---- life --------------------------------------------------------------------------------------------------------
 
@@ -164,18 +174,39 @@ class SmtpServer:
         self.connected += 1
         if self.stopping:
             return STOPPING
-        exempt = is_loopback(client) or client in self.trusted
-        if self.listener is Listener.LMTP and not exempt:
-            return Reply(421, "4.7.1", "LMTP is for trusted networks only")
+        if self.listener is Listener.LMTP and not self._is_near(client):
+            return LMTP_NOT_FOR_ALL
         smtp = settings.smtp
-        refusal = self.context.connections.admit(
-            client, exempt=exempt, max_total=smtp.max_connections, max_per_client=smtp.max_connections_per_client
-        )
+        refusal = self.context.connections.admit(client, smtp.max_connections, smtp.max_connections_per_client, self._is_near)
         if refusal is not None:
             self.log.info("connection refused", client=client, listener=self.listener, reply=refusal.text)
             return refusal
         self.sessions.add(session)
         return None
+
+    def _is_near(self, client: str) -> bool:
+        """On this machine or in a trusted network: no limit per client, and LMTP."""
+        return is_loopback(client) or client in self.trusted
+
+    def plan(self, sender: str, recipient: Recipient, trusted: bool, size: int) -> tuple[PlannedRecipient, ...] | Refused:
+        """What becomes of a recipient. Answers for plain recipients are kept while the rule set stands: mail comes in runs, and to put a
+        route into its journal form costs more than to look it up.
+        """
+        rule_set = self.context.rule_set()
+        if rule_set is not self._planned_by:
+            self._planned_by = rule_set
+            self._plans.clear()
+        plain = not recipient.notify and not recipient.orcpt
+        known = self._plans.get((recipient.address, trusted)) if plain else None
+        if known is not None:
+            return known
+        delimiter = self.settings.smtp.recipient_delimiter
+        made = plan_recipient(rule_set, sender, recipient, trusted=trusted, delimiter=delimiter, size=size)
+        if plain and not isinstance(made, Refused) and len(made) < MAX_KEPT_ROUTES:
+            if len(self._plans) >= MAX_KEPT_PLANS:
+                self._plans.clear()
+            self._plans[(recipient.address, trusted)] = made
+        return made
 
     def forget(self, session: Connection) -> None:
         """A connection is gone; one that was turned away was never counted."""
@@ -210,11 +241,3 @@ class SmtpServer:
             lines.append(f"AUTH {' '.join(mechanisms)}")
         lines.append("HELP")
         return Reply(250, "", "\n".join(lines)).encode()
-
-    def count_accepted(self) -> None:
-        """One more message was committed."""
-        self.accepted += 1
-
-    def count_refused(self) -> None:
-        """One more message was refused after its end of data."""
-        self.refused += 1
