@@ -9,7 +9,8 @@ use std::sync::Arc;
 use gatepost_store::{Appender, Delivery, Id, Mode, Result, Source, StoreError, StoredMessage, Volume, VolumeOptions, new_id, parse_flags};
 
 /// Flags and octets of each message, by folder name.
-type State = Vec<(String, bool, Vec<(Vec<String>, Vec<u8>)>)>;
+type State = Vec<(String, bool, Vec<Message>)>;
+type Message = (Vec<String>, Vec<u8>);
 
 struct Messages(HashMap<Id, Vec<u8>>);
 
@@ -37,7 +38,7 @@ fn open(dir: &Path, stream: &str) -> Arc<Volume> {
 fn state(volume: &Arc<Volume>, mailbox: &Id) -> State {
     let mut all = Vec::new();
     for folder in volume.folders(mailbox).unwrap() {
-        let mut messages: Vec<(Vec<String>, Vec<u8>)> = Vec::new();
+        let mut messages: Vec<Message> = Vec::new();
         for info in volume.messages(&folder.id, 0).unwrap() {
             let mut message = StoredMessage::open(volume, &folder.id, info.uid).unwrap();
             let mut octets = Vec::new();
@@ -47,7 +48,7 @@ fn state(volume: &Arc<Volume>, mailbox: &Id) -> State {
             messages.push((info.flag_words(), octets));
         }
         messages.sort();
-        let sum = |each: &dyn Fn(&(Vec<String>, Vec<u8>)) -> usize| i64::try_from(messages.iter().map(each).sum::<usize>()).unwrap();
+        let sum = |each: &dyn Fn(&Message) -> usize| i64::try_from(messages.iter().map(each).sum::<usize>()).unwrap();
         assert_eq!(folder.messages, sum(&|_| 1));
         assert_eq!(folder.octets, sum(&|(_, octets)| octets.len()));
         assert_eq!(folder.unseen, sum(&|(flags, _)| usize::from(!flags.iter().any(|word| word == "\\Seen"))));
