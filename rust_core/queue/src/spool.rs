@@ -28,7 +28,7 @@ use crate::transition::{State, Transition, kind};
 /// Octets that may wait for the disk before a producer is made to wait.
 const HARD_PENDING: u64 = 64 << 20;
 /// Octets of waiting data per streaming message above which `congested` asks for a pause, with bounds.
-const CONGESTION: std::ops::RangeInclusive<u64> = (1 << 20)..=(8 << 20);
+const CONGESTION: std::ops::RangeInclusive<u64> = (512 << 10)..=(8 << 20);
 
 /// What opening a partition found.
 #[derive(Debug, Clone, Default)]
@@ -192,7 +192,7 @@ impl Spool {
     /// So much waits for the disk that receivers should pause until a sync.
     pub fn congested(&self) -> bool {
         let streaming = self.core.streaming.load(Ordering::Relaxed).max(1);
-        self.pending_bytes() > (streaming << 20).clamp(*CONGESTION.start(), *CONGESTION.end())
+        self.pending_bytes() > (streaming << 19).clamp(*CONGESTION.start(), *CONGESTION.end())
     }
 
     /// New mail would be refused for want of space.
