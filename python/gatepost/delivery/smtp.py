@@ -15,12 +15,12 @@ from gatepost.delivery.next_hop import NextHops, NoRoute, Own
 from gatepost.delivery.peer_reply import ProtocolViolation
 from gatepost.delivery.pool import SessionPool
 from gatepost.delivery.resolver import Resolver
-from gatepost.delivery.smtp_client import Letter, Progress, transact
+from gatepost.delivery.smtp_client import Letter, Progress, envelope_octets, no_ahead, transact
 from gatepost.delivery.smtp_connection import ConnectionLost, PeerTimeout
 from gatepost.delivery.smtp_session import HostUnusable, Peer, Session, SessionPlan, TlsHandshakeFailed, open_session
 from gatepost.delivery.tls import ClientTls
 from gatepost.native import CoreError, NotFoundError, Reader
-from gatepost.queue.transport import Deferred, Delivered, Failed, Job, JobRecipient, JobResult, Outcome
+from gatepost.queue.transport import Deferred, Delivered, Failed, Job, JobRecipient, JobResult, Lane, Outcome
 from gatepost.routing.model import Route, TlsPolicy
 
 MAX_RECIPIENTS = 100
@@ -67,6 +67,12 @@ class SmtpTransport:
         """Deliver each job in turn."""
         return [await self._job(destination, job) for job in jobs]
 
+    async def chain(self, destination: str, job: Job, lane: Lane) -> None:
+        """Deliver `job` and what the lane gives after it, the envelope of each in one packet with the data of the one before."""
+        following: Job | None = job
+        while following is not None:
+            following = await self._link(destination, following, lane)
+
     async def close(self) -> None:
         """QUIT on all kept sessions."""
         await self._pool.close()
@@ -81,6 +87,25 @@ class SmtpTransport:
             down = Deferred(error.reason, error.enhanced, error.reply, destination_down=True)
             outcomes = [down] * len(job.recipients)
         return JobResult(tuple(outcomes), attempt.tls)
+
+    async def _link(self, destination: str, job: Job, lane: Lane) -> Job | None:
+        """Jobs over one kept session, as long as that goes well. Gives a job that was taken from the lane and is still to do."""
+        session = self._pool.take(destination) if len(job.recipients) == 1 else None
+        if session is None:
+            await lane.done(job, await self._job(destination, job))
+            return lane.next()
+        ahead, sent = _Ahead(session, lane, self._settings().delivery.max_deliveries_per_connection), False
+        while True:
+            attempt, progress = _Attempt(destination, job, job.recipients[0].route), Progress()
+            outcomes = await self._over(session, attempt, job.recipients, progress, sent=sent, ahead=ahead)
+            if progress.answered or progress.data_sent:
+                result = JobResult(tuple(outcomes), attempt.tls)
+            else:
+                result = await self._job(destination, job)  # the kept session was dead: a fresh one
+            await lane.done(job, result)
+            if ahead.job is None or session.connection.lost is not None:
+                return ahead.left() or lane.next()
+            job, sent = ahead.begin(), True
 
     async def _outcomes(self, attempt: _Attempt) -> list[Outcome]:
         """All recipients, in transactions of at most MAX_RECIPIENTS; those refused with 452 go again at once while others get through."""
@@ -111,8 +136,17 @@ class SmtpTransport:
         session = await self._open(attempt.route)
         return await self._over(session, attempt, recipients, Progress())
 
-    async def _over(self, session: Session, attempt: _Attempt, recipients: Sequence[JobRecipient], progress: Progress) -> list[Outcome]:
-        """One transaction on one session, which is kept or dropped afterwards."""
+    async def _over(
+        self,
+        session: Session,
+        attempt: _Attempt,
+        recipients: Sequence[JobRecipient],
+        progress: Progress,
+        *,
+        sent: bool = False,
+        ahead: "_Ahead | None" = None,
+    ) -> list[Outcome]:
+        """One transaction on one session, which is kept or dropped afterwards, unless the next one has begun on it."""
         attempt.tls = session.tls
         limits = self._settings().delivery
         try:
@@ -122,7 +156,7 @@ class SmtpTransport:
                 progress.answered = True
                 self._done(session, attempt.destination)
                 return [letter] * len(recipients)
-            outcomes = await transact(session, letter, reader, limits, progress)
+            outcomes = await transact(session, letter, reader, limits, progress, sent=sent, ahead=ahead or no_ahead)
         except (ConnectionLost, PeerTimeout, ProtocolViolation) as error:
             session.connection.abort()
             when = " after the message was sent" if progress.data_sent else ""
@@ -135,7 +169,9 @@ class SmtpTransport:
         except asyncio.CancelledError:
             session.connection.abort()
             raise
-        if progress.answered:
+        if ahead is not None and ahead.job is not None:
+            session.deliveries += 1
+        elif progress.answered:
             self._done(session, attempt.destination)
         else:
             session.connection.quit()
@@ -178,7 +214,57 @@ class SmtpTransport:
         return SessionPlan(helo, route.tls, route.implicit_tls, self.lmtp, settings.delivery, route.username, password)
 
 
+class _Ahead:
+    """Begins the next transaction of a session behind the data of the present one. Only plain jobs with one recipient qualify."""
+
+    def __init__(self, session: Session, lane: Lane, most: int) -> None:
+        self._session = session
+        self._lane = lane
+        self._most = most
+        self._spare: Job | None = None
+        self.job: Job | None = None
+
+    def __call__(self) -> bytes:
+        """The envelope of the next job, b'' when there is none to begin now."""
+        if self._spare is not None or self._session.deliveries + 1 >= self._most:
+            return b""
+        job = self._lane.next()
+        letter = _plain_letter(self._session, job) if job is not None else None
+        if letter is None:
+            self._spare = job
+            return b""
+        self.job = job
+        reset, self._session.needs_reset = self._session.needs_reset, False  # the end of data clears the transaction
+        octets = envelope_octets(self._session, letter)
+        self._session.needs_reset = reset
+        return octets
+
+    def begin(self) -> Job:
+        """The job whose envelope was sent becomes the present one."""
+        job, self.job = self.job, None
+        assert job is not None
+        return job
+
+    def left(self) -> Job | None:
+        """A job that was taken and not carried out."""
+        job = self.job or self._spare
+        self.job = self._spare = None
+        return job
+
+
 # ---- what the peer must be able to take
+
+
+def _plain_letter(session: Session, job: Job) -> Letter | None:
+    """The letter of a job that every peer can take; None when it needs a closer look."""
+    addresses = [recipient.address for recipient in job.recipients]
+    texts = (job.reverse_path, *addresses)
+    if len(addresses) != 1 or job.meta.smtputf8 or not all(map(str.isascii, texts)) or not all(map(str.isprintable, texts)):
+        return None
+    limit = session.capabilities.get("SIZE", "")
+    if limit.isdigit() and 0 < int(limit[:20]) < job.size:
+        return None
+    return Letter(job.reverse_path, job.meta, job.size, False, job.recipients, addresses)
 
 
 def _letter(session: Session, job: Job, recipients: Sequence[JobRecipient], reader: Reader) -> Letter | Failed:

@@ -6,7 +6,7 @@ session must be dropped; `Progress` then tells whether anything of the message m
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gatepost.config.settings import Delivery
@@ -42,13 +42,38 @@ class Progress:
     data_sent: bool = False
 
 
-async def transact(session: Session, letter: Letter, reader: Reader, limits: Delivery, progress: Progress) -> list[Outcome]:
-    """Carry the transaction out; outcomes in the order of letter.recipients."""
-    commands = _commands(session, letter)
+def no_ahead() -> bytes:
+    """Nothing is to be sent behind the data."""
+    return b""
+
+
+def envelope_octets(session: Session, letter: Letter) -> bytes:
+    """MAIL, RCPT … and DATA as one group (RFC 2920 3.1)."""
+    return ("\r\n".join(_commands(session, letter)) + "\r\n").encode()
+
+
+async def transact(
+    session: Session,
+    letter: Letter,
+    reader: Reader,
+    limits: Delivery,
+    progress: Progress,
+    *,
+    sent: bool = False,
+    ahead: Callable[[], bytes] = no_ahead,
+) -> list[Outcome]:
+    """Carry the transaction out; outcomes in the order of letter.recipients.
+
+    With PIPELINING the end of the data and the next transaction's envelope may share a packet (RFC 2920 3.1): `ahead` is asked for
+    that envelope when a short message is written, and the transaction that follows is told that it was `sent`.
+    """
     if "PIPELINING" in session.capabilities:
-        replies = await _pipelined(session, commands, limits)
+        if not sent:
+            session.connection.write(envelope_octets(session, letter))
+        count = len(letter.recipients) + (3 if session.needs_reset else 2)
+        replies = await session.connection.replies(count, limits.command_seconds, "MAIL, RCPT, DATA")
     else:
-        replies = await _one_by_one(session, commands, limits)
+        replies = await _one_by_one(session, _commands(session, letter), limits)
     if (session.needs_reset and not 200 <= replies.pop(0).code < 300) or not replies:
         raise session.connection.lost or ConnectionLost("the peer refused RSET")
     progress.answered = replies[0].code != 421
@@ -58,7 +83,7 @@ async def transact(session: Session, letter: Letter, reader: Reader, limits: Del
     outcomes: list[Outcome | None] = _envelope_outcomes(session, mail, rcpts, len(letter.recipients))
     accepted = [place for place, outcome in enumerate(outcomes) if outcome is None]
     if data is not None and data.code == 354:
-        await _data(session, outcomes, accepted, reader, limits, progress)
+        await _data(session, outcomes, accepted, _Content(reader, limits, progress, ahead))
     else:
         for place in accepted:
             outcomes[place] = judge(session, data, "DATA") if data else _lost(session)
@@ -109,12 +134,6 @@ def _rcpt(recipient: JobRecipient, address: str, utf8: bool) -> str:
     return line
 
 
-async def _pipelined(session: Session, commands: list[str], limits: Delivery) -> list[PeerReply]:
-    session.connection.write(("\r\n".join(commands) + "\r\n").encode())
-    replies = await session.connection.replies(len(commands), limits.command_seconds, "MAIL, RCPT, DATA")
-    return replies
-
-
 async def _one_by_one(session: Session, commands: list[str], limits: Delivery) -> list[PeerReply]:
     """Without PIPELINING: stop behind a refused MAIL, and do not say DATA when no recipient was taken."""
     first = 1 if session.needs_reset else 0
@@ -152,9 +171,18 @@ def _envelope_outcomes(session: Session, mail: PeerReply, rcpts: Sequence[PeerRe
 # ---- data
 
 
-async def _data(
-    session: Session, outcomes: list[Outcome | None], accepted: list[int], reader: Reader, limits: Delivery, progress: Progress
-) -> None:
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """What _data sends, and how."""
+
+    reader: Reader
+    limits: Delivery
+    progress: Progress
+    ahead: Callable[[], bytes]
+
+
+async def _data(session: Session, outcomes: list[Outcome | None], accepted: list[int], content: _Content) -> None:
+    limits = content.limits
     connection = session.connection
     if not accepted:
         # RFC 2920 3.1: every recipient was refused, yet the peer waits for data: give it none.
@@ -163,8 +191,8 @@ async def _data(
         connection.write(b".\r\n")
         await connection.replies(1, limits.data_seconds, "the end of data")
         return
-    progress.data_sent = True
-    await _stream(session, reader, limits)
+    content.progress.data_sent = True
+    await _stream(session, content)
     wanted = len(accepted) if session.lmtp else 1
     replies = await connection.replies(wanted, limits.data_seconds, "the end of data")
     session.needs_reset = False
@@ -176,12 +204,13 @@ async def _data(
         outcomes[place] = judge(session, replies[number if session.lmtp else 0], "end of data", dsn)
 
 
-async def _stream(session: Session, reader: Reader, limits: Delivery) -> None:
-    connection = session.connection
+async def _stream(session: Session, content: _Content) -> None:
+    connection, reader, limits = session.connection, content.reader, content.limits
     chunk = reader.read_dotted(CHUNK)  # the first piece is most often the whole message and in the page cache
-    connection.write(chunk)
     if len(chunk) < CHUNK and chunk.endswith(END):
+        connection.write(chunk + content.ahead())
         return
+    connection.write(chunk)
     loop = asyncio.get_running_loop()
     while chunk and connection.lost is None:
         await connection.drain(limits.data_seconds)

@@ -160,7 +160,7 @@ async def _start_tls(session: Session, plan: SessionPlan, tls: ClientTls) -> Non
     if "STARTTLS" not in session.capabilities:
         if must:
             session.connection.quit()
-            raise HostUnusable(f"{session.name}: TLS is required but not offered", "4.7.4")
+            raise HostUnusable(f"{session.name}: TLS is required but STARTTLS is not offered", "4.7.4")
         return
     reply = await _ask(session, "STARTTLS", plan)
     if reply.code != 220:

@@ -18,6 +18,7 @@ import structlog
 from gatepost.config import Settings
 from gatepost.message.envelope import Envelope
 from gatepost.native import K_DEFERRED, K_RETRY, Change, CoreError
+from gatepost.queue.chain import ChainLane
 from gatepost.queue.changes import COUNTED, publish_changes
 from gatepost.queue.destination import DestinationState
 from gatepost.queue.events import EventHub, QueueEvent
@@ -26,7 +27,7 @@ from gatepost.queue.paused import PausedDestinations
 from gatepost.queue.report import Reporter
 from gatepost.queue.retry import MICROSECONDS, RetryPolicy
 from gatepost.queue.settle import Moment, Settler
-from gatepost.queue.transport import Deferred, Job, JobResult, Transport
+from gatepost.queue.transport import ChainTransport, Deferred, Job, JobResult, Transport
 from gatepost.spool import AsyncSpool
 
 LOCAL_LANES = 2
@@ -209,20 +210,35 @@ class Scheduler:
 
     async def _lane(self, state: DestinationState) -> None:
         transport = self._transports.get(state.name.partition(":")[0])
+        chaining = transport if isinstance(transport, ChainTransport) else None
         try:
             while jobs := self._take(state, self._batch(state, transport)):
                 if state.lanes < state.limit and not state.failures:
                     self._enqueue(state)
                     self._dispatch()
-                await self._attempt(state, transport, jobs)
-                if self._waiting and not state.local and self._remote_lanes >= self._settings().queue.total_concurrency:
-                    break  # others wait for the slot
+                if chaining is not None:
+                    await ChainLane(self, state).run(chaining, jobs[0])
+                else:
+                    await self._attempt(state, transport, jobs)
+                if self._must_yield(state):
+                    break
         finally:
             state.lanes -= 1
             self._remote_lanes -= 0 if state.local else 1
             if state.ready:
                 self._enqueue(state)
             self._dispatch()
+
+    def _must_yield(self, state: DestinationState) -> bool:
+        """Others wait for the slot of this lane."""
+        return bool(self._waiting) and not state.local and self._remote_lanes >= self._settings().queue.total_concurrency
+
+    def take_next(self, state: DestinationState) -> Job | None:
+        """For a chain: one more job, when every lane that the destination may have is busy already."""
+        if state.lanes < state.limit or state.failures or self._must_yield(state):
+            return None
+        jobs = self._take(state, 1)
+        return jobs[0] if jobs else None
 
     def _batch(self, state: DestinationState, transport: Transport | None) -> int:
         return self._settings().queue.local_batch if state.local else getattr(transport, "batch", 1)
@@ -262,13 +278,19 @@ class Scheduler:
             self._judge_destination(state, results, started, now)
             await self._settle(state, jobs, results, started, now)
         except asyncio.CancelledError:
-            self._give_back(jobs)
+            self.give_back(jobs)
             raise
         except Exception:
             log.exception("outcomes not settled", destination=state.name)
-            self._put_off(jobs)
+            self.put_off(jobs)
 
-    def _put_off(self, jobs: Sequence[Job]) -> None:
+    async def settle_one(self, state: DestinationState, job: Job, result: JobResult, started: int) -> None:
+        """For a chain: judge the destination by one result, and journal it."""
+        now = self.now()
+        self._judge_destination(state, [result], started, now)
+        await self._settle(state, [job], [result], started, now)
+
+    def put_off(self, jobs: list[Job]) -> None:
         """After a fault of our own: try again later. Recipients whose outcome is journaled already are left alone by the spool."""
         due = self.now() + int(self._settings().queue.retry_initial_seconds * MICROSECONDS)
         detail = b'{"outcome":"deferred","reason":"internal error"}'
@@ -322,7 +344,7 @@ class Scheduler:
                 try:
                     await self._settle(state, jobs, [_everywhere(job, fault) for job in jobs], now, now)
                 except asyncio.CancelledError:
-                    self._give_back(jobs)
+                    self.give_back(jobs)
                     raise
                 await asyncio.sleep(0)
         finally:
@@ -331,7 +353,8 @@ class Scheduler:
                 self._enqueue(state)
             self._dispatch()
 
-    def _give_back(self, jobs: Sequence[Job]) -> None:
+    def give_back(self, jobs: list[Job]) -> None:
+        """Undo the taking of jobs: no attempt is counted. Recipients whose outcome is journaled already are left alone by the spool."""
         self._flush()
         for job in jobs:
             try:

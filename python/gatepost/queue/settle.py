@@ -16,6 +16,7 @@ from gatepost.queue.attempt import DELAY_NOTICE, attempt_fields, decode_detail, 
 from gatepost.queue.report import Action, RecipientReport, Reporter, Subject, is_due
 from gatepost.queue.retry import MICROSECONDS, RetryPolicy
 from gatepost.queue.transport import Deferred, Delivered, Failed, Job, JobRecipient, JobResult, Outcome
+from gatepost.routing.model import RouteKind
 from gatepost.spool import AsyncSpool
 
 MAX_NOTICED = 50_000
@@ -125,7 +126,8 @@ class Settler:
         action: Action | None = None
         if isinstance(outcome, Delivered):
             if recipient.notify and not outcome.relayed_dsn:
-                action = Action.RELAYED if outcome.reply is not None else Action.DELIVERED
+                # LMTP is the last hop (RFC 2033 1): what it takes is delivered, not passed on.
+                action = Action.RELAYED if recipient.route.kind is RouteKind.SMTP else Action.DELIVERED
         elif isinstance(outcome, Failed) or self._expired(job, now):
             action = Action.FAILED
         else:

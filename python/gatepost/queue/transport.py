@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from gatepost.message.envelope import Meta, Notify
 from gatepost.message.reply import RemoteReply
@@ -75,6 +75,18 @@ class JobResult:
     extra: dict[str, str] = field(default_factory=dict)
 
 
+class Lane(Protocol):
+    """What the scheduler gives a chaining transport: further jobs of the same destination, and a place to report outcomes."""
+
+    def next(self) -> Job | None:
+        """Another due job, when all lanes of the destination are busy; None: end the chain when nothing is left in hand."""
+        ...
+
+    async def done(self, job: Job, result: JobResult) -> None:
+        """Journal the outcome of a job. Each job, the first one and all from `next`, is to be reported exactly once."""
+        ...
+
+
 class Transport(Protocol):
     """How a route is carried out. `batch` is how many jobs one call may take (1 for smtp, hundreds for local)."""
 
@@ -86,4 +98,13 @@ class Transport(Protocol):
 
     async def close(self) -> None:
         """Close kept connections."""
+        ...
+
+
+@runtime_checkable
+class ChainTransport(Transport, Protocol):
+    """A transport that can use one connection for a row of jobs, and begin one before the one before is finished."""
+
+    async def chain(self, destination: str, job: Job, lane: Lane) -> None:
+        """Carry out `job`, and go on with what `lane.next()` gives. Must not raise for a remote or local fault."""
         ...
