@@ -1,5 +1,8 @@
 //! `Incoming`, `Spool` and `Reader` for Python: converts arguments and results, releases the interpreter lock, decides nothing.
 
+// Arguments are extracted into owned values; a reference would only be to that value.
+#![allow(clippy::needless_pass_by_value)]
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -23,6 +26,7 @@ type JobRecipient<'py> = (u16, String, String, u8, Bound<'py, PyBytes>, u16);
 type RecipientState<'py> = (String, String, String, u8, Bound<'py, PyBytes>, &'static str, bool, u64, u16, Bound<'py, PyBytes>);
 type Summary<'py> = (Bound<'py, PyBytes>, u64, u64, String, Bound<'py, PyBytes>, bool, Vec<RecipientState<'py>>);
 type Facts<'py> = (usize, u64, bool, u64, bool, Vec<Bound<'py, PyBytes>>, bool);
+type Tickets = Vec<(u64, Option<Py<PyAny>>)>;
 type HistoryEntry<'py> = (u64, u8, i32, Bound<'py, PyBytes>);
 
 /// Adds the classes, constants and helpers of the spool.
@@ -45,7 +49,7 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("K_REROUTED", kind::REROUTED)
 }
 
-/// UUIDv7, monotonic within the process.
+/// `UUIDv7`, monotonic within the process.
 #[pyfunction]
 fn new_message_id(py: Python<'_>) -> Bound<'_, PyBytes> {
     PyBytes::new(py, &queue::new_message_id())
@@ -237,7 +241,7 @@ impl Spool {
         py.detach(|| self.inner.sync(ticket));
     }
 
-    fn completions(&self, py: Python<'_>) -> (Vec<(u64, Option<Py<PyAny>>)>, Vec<String>) {
+    fn completions(&self, py: Python<'_>) -> (Tickets, Vec<String>) {
         let (tickets, ready) = self.inner.completions();
         let error = |e: &queue::LogError| from_log(e).into_value(py).into_any();
         (tickets.iter().map(|(ticket, e)| (*ticket, e.as_ref().map(error))).collect(), ready)
