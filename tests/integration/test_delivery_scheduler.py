@@ -311,6 +311,13 @@ async def test_reroute_gives_a_recipient_another_way(tmp_path: Path) -> None:
         assert remote.addresses()[-1] == "far@new.test"
 
 
+async def test_a_held_recipient_that_gets_another_way_goes_out(tmp_path: Path) -> None:
+    async with QueueLab(tmp_path) as lab:
+        message_id = await lab.submit("far@away.test", hold=True)
+        await lab.service.reroute(message_id, 0, "far@new.test", Route(RouteKind.SMTP, "far@new.test"), "me")
+        await lab.empty()
+
+
 async def test_a_paused_destination_stays_paused_over_a_restart(tmp_path: Path) -> None:
     async with QueueLab(tmp_path) as lab:
         await lab.service.pause_destination("smtp:away.test:opportunistic", "me")

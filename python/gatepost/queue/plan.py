@@ -1,7 +1,7 @@
-"""Envelope recipients → what the spool commits: one PlannedRecipient per final route, or the refusal. Pure; no I/O.
+"""Envelope recipients → what the spool commits: one PlannedRecipient per final route, or the refusal. No I/O.
 
-Called by Submitter and by the SMTP and LMTP servers before a commit. Invariant: within one message a (mailbox, folder) or an
-(address, destination) comes up once, however many recipients or forwards lead there.
+Called by Submitter and by the SMTP and LMTP servers before a commit. Pure but for a bounded memory of plans. Invariant: within one message
+a (mailbox, folder) or an (address, destination) comes up once, however many recipients or forwards lead there.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,9 +9,16 @@ from dataclasses import dataclass, replace
 
 from gatepost.message.envelope import Notify, Recipient
 from gatepost.message.reply import Reply
+from gatepost.queue.jobs import decode_route
 from gatepost.routing.decide import decide
-from gatepost.routing.model import Question, Route, RouteKind, RuleSet
+from gatepost.routing.model import Decision, Question, Route, RouteKind, RuleSet
 from gatepost.spool import PlannedRecipient
+
+Planned = tuple[PlannedRecipient, ...]
+
+MAX_REMEMBERED = 4096
+_remembered: dict[int, tuple[Decision, Planned]] = {}
+"""Plans of plain recipients by the identity of their decision, which `decide` keeps; the decision is held here so that its id stays its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,17 +31,24 @@ class Refused:
 
 def plan_recipient(
     rule_set: RuleSet, reverse_path: str, recipient: Recipient, *, trusted: bool, delimiter: str = "+", size: int = 0
-) -> tuple[PlannedRecipient, ...] | Refused:
+) -> Planned | Refused:
     """What becomes of one RCPT: at least one planned recipient, or a refusal."""
     decision = decide(rule_set, Question(reverse_path, recipient.address, trusted, size), delimiter=delimiter)
     if decision.reply is not None:
         return Refused(recipient, decision.reply)
-    return tuple(planned(recipient, route) for route in decision.routes)
+    if recipient.notify or recipient.orcpt:
+        return tuple(planned(recipient, route) for route in decision.routes)
+    known = _remembered.get(id(decision))
+    if known is None or known[0] is not decision:
+        if len(_remembered) >= MAX_REMEMBERED:
+            _remembered.clear()
+        known = _remembered[id(decision)] = (decision, tuple(planned(recipient, route) for route in decision.routes))
+    return known[1]
 
 
 def plan_recipients(
     rule_set: RuleSet, reverse_path: str, recipients: Sequence[Recipient], *, trusted: bool, delimiter: str = "+", size: int = 0
-) -> list[tuple[PlannedRecipient, ...] | Refused]:
+) -> list[Planned | Refused]:
     """One answer per recipient, in order. Give the accepted ones to `merge_planned` before the commit."""
     return [plan_recipient(rule_set, reverse_path, recipient, trusted=trusted, delimiter=delimiter, size=size) for recipient in recipients]
 
@@ -50,18 +64,20 @@ def planned(recipient: Recipient, route: Route) -> PlannedRecipient:
 
 def merge_planned(plans: Iterable[Iterable[PlannedRecipient]]) -> list[PlannedRecipient]:
     """All planned recipients without duplicates; NOTIFY of those that fall together is united."""
+    everything = [one for plan in plans for one in plan]
+    if len(everything) < 2:
+        return everything
     merged: dict[tuple[str, str], PlannedRecipient] = {}
-    for plan in plans:
-        for one in plan:
-            key = _identity(one)
-            known = merged.get(key)
-            merged[key] = one if known is None else replace(known, notify=_united(known.notify, one.notify))
+    for one in everything:
+        key = _identity(one)
+        known = merged.get(key)
+        merged[key] = one if known is None else replace(known, notify=_united(known.notify, one.notify))
     return list(merged.values())
 
 
 def _identity(one: PlannedRecipient) -> tuple[str, str]:
     if one.destination.startswith(f"{RouteKind.LOCAL}:"):
-        route = Route.decode(one.route)
+        route = decode_route(one.route)
         return route.mailbox_id.hex(), route.folder
     return one.address.lower(), one.destination
 

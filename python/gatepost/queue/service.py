@@ -125,12 +125,14 @@ class QueueService:
         return await self._bulk(ids, K_REMOVED, author, _any_pending)
 
     async def reroute(self, message_id: bytes, recipient_index: int, address: str, route: Route, author: str) -> None:
-        """Give one pending recipient another way; due now. Raises NotFoundError, InvalidError."""
+        """Give one pending recipient another way, due now; held only if the new route says so. Raises NotFoundError, InvalidError."""
         self._scheduler.forget_backoff([route.destination])
         await self._spool.reroute(message_id, recipient_index, address, route.destination, route.encode())
         now = self._scheduler.now()
         fields = {"t": now, "by": author, "action": "rerouted", "destination": route.destination, "address": address}
-        self._scheduler.apply([(message_id, recipient_index, K_NOTE, 0, encode_detail(fields))])
+        detail = encode_detail(fields)
+        kind = K_HELD if route.hold else K_RELEASED  # skipped by the spool where it is so already
+        self._scheduler.apply([(message_id, recipient_index, K_NOTE, 0, detail), (message_id, recipient_index, kind, 0, detail)])
         self._scheduler.advance()
         self._publish("rerouted", message_id, recipient_index, fields, address, route.destination)
 
