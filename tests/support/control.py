@@ -110,7 +110,7 @@ class MemoryQueue:
     async def get(self, one: bytes) -> QueuedMessage:
         return decode_summary(self._raw(one))
 
-    async def history(self, one: bytes) -> "list[HistoryEntry]":
+    async def history(self, one: bytes) -> Sequence[HistoryEntry]:
         self._row(one)
         return [HistoryEntry(1_700_000_000_000_000, "deferred", 0, {"code": 451, "text": "greylisted", "reason": "greylisted"})]
 
@@ -125,7 +125,7 @@ class MemoryQueue:
             "free_bytes": 1000 - len(self.rows),
         }
 
-    def destinations(self) -> "list[Destination]":
+    def destinations(self) -> Sequence[Destination]:
         names = {recipient[2] for row in self.rows.values() for recipient in row[6]} | self.paused
         return [Destination(name, self._pending(name), 0, 0, name in self.paused) for name in sorted(names)]
 

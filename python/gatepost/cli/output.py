@@ -65,7 +65,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty:
         keep = name != title or not cut
         width = max(len(title), *(len(row[number]) for row in listed)) if keep else None
         justify: JustifyMethod = "right" if name.startswith(">") else "left"
-        table.add_column(title, justify=justify, no_wrap=True, min_width=width, overflow="ignore" if keep else "ellipsis")
+        # Not overflow="ignore": rich then forgets to justify. A column of its full width is never cut anyway.
+        table.add_column(title, justify=justify, no_wrap=True, min_width=width, overflow="ellipsis")
     for row in listed:
         table.add_row(*(Text(clean(cell)) for cell in row))
     for text in _rendered(out, table):

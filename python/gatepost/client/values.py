@@ -190,7 +190,6 @@ class QueueStats:
     message_octets: int
     disk_octets: int
     free_octets: int
-    accepted: int
     delivered: int
     deferred: int
     failed: int

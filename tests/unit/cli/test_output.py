@@ -99,6 +99,11 @@ def test_into_a_pipe_nothing_is_cut_or_padded(capsys: pytest.CaptureFixture[str]
     assert lines[2] == "z"
 
 
+def test_numbers_are_aligned_to_the_right(capsys: pytest.CaptureFixture[str]):
+    output.print_table([">COUNT", "NAME"], [("7", "a"), ("12345678", "b")])
+    assert capsys.readouterr().out.splitlines() == ["   COUNT  NAME", "       7  a", "12345678  b"]
+
+
 def test_spans_and_sizes_are_read_as_people_type_them():
     assert [parse_span(text).total_seconds() for text in ("90", "90s", "10m", "2h", "1d12h", "1w")] == [90, 90, 600, 7200, 129_600, 604_800]
     assert [parse_size(text) for text in ("500", "10K", "5MiB", "1g")] == [500, 10_240, 5_242_880, 1 << 30]

@@ -64,13 +64,11 @@ class _QueueEventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_QueueE
     QUEUE_EVENT_KIND_RETRIED: _QueueEventKind.ValueType  # 9
     QUEUE_EVENT_KIND_REROUTED: _QueueEventKind.ValueType  # 10
     QUEUE_EVENT_KIND_NOTE: _QueueEventKind.ValueType  # 11
-    QUEUE_EVENT_KIND_FINISHED: _QueueEventKind.ValueType  # 12
-    """Every recipient is finished; the message has left the queue."""
-    QUEUE_EVENT_KIND_OVERFLOW: _QueueEventKind.ValueType  # 13
+    QUEUE_EVENT_KIND_OVERFLOW: _QueueEventKind.ValueType  # 12
     """Events were lost between the one before and the one after."""
-    QUEUE_EVENT_KIND_DESTINATION_PAUSED: _QueueEventKind.ValueType  # 14
-    QUEUE_EVENT_KIND_DESTINATION_RESUMED: _QueueEventKind.ValueType  # 15
-    QUEUE_EVENT_KIND_WORKER: _QueueEventKind.ValueType  # 16
+    QUEUE_EVENT_KIND_DESTINATION_PAUSED: _QueueEventKind.ValueType  # 13
+    QUEUE_EVENT_KIND_DESTINATION_RESUMED: _QueueEventKind.ValueType  # 14
+    QUEUE_EVENT_KIND_WORKER: _QueueEventKind.ValueType  # 15
     """A worker went away or came back; `text` says which."""
 
 class QueueEventKind(_QueueEventKind, metaclass=_QueueEventKindEnumTypeWrapper):
@@ -88,13 +86,11 @@ QUEUE_EVENT_KIND_RELEASED: QueueEventKind.ValueType  # 8
 QUEUE_EVENT_KIND_RETRIED: QueueEventKind.ValueType  # 9
 QUEUE_EVENT_KIND_REROUTED: QueueEventKind.ValueType  # 10
 QUEUE_EVENT_KIND_NOTE: QueueEventKind.ValueType  # 11
-QUEUE_EVENT_KIND_FINISHED: QueueEventKind.ValueType  # 12
-"""Every recipient is finished; the message has left the queue."""
-QUEUE_EVENT_KIND_OVERFLOW: QueueEventKind.ValueType  # 13
+QUEUE_EVENT_KIND_OVERFLOW: QueueEventKind.ValueType  # 12
 """Events were lost between the one before and the one after."""
-QUEUE_EVENT_KIND_DESTINATION_PAUSED: QueueEventKind.ValueType  # 14
-QUEUE_EVENT_KIND_DESTINATION_RESUMED: QueueEventKind.ValueType  # 15
-QUEUE_EVENT_KIND_WORKER: QueueEventKind.ValueType  # 16
+QUEUE_EVENT_KIND_DESTINATION_PAUSED: QueueEventKind.ValueType  # 13
+QUEUE_EVENT_KIND_DESTINATION_RESUMED: QueueEventKind.ValueType  # 14
+QUEUE_EVENT_KIND_WORKER: QueueEventKind.ValueType  # 15
 """A worker went away or came back; `text` says which."""
 Global___QueueEventKind: _TypeAlias = QueueEventKind  # noqa: Y015
 
@@ -989,7 +985,6 @@ class QueueStats(_message.Message):
     MESSAGE_OCTETS_FIELD_NUMBER: _builtins.int
     DISK_OCTETS_FIELD_NUMBER: _builtins.int
     FREE_OCTETS_FIELD_NUMBER: _builtins.int
-    ACCEPTED_FIELD_NUMBER: _builtins.int
     DELIVERED_FIELD_NUMBER: _builtins.int
     DEFERRED_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
@@ -1004,9 +999,8 @@ class QueueStats(_message.Message):
     """Octets of segments on disk."""
     free_octets: _builtins.int
     """Free octets of the fullest disk."""
-    accepted: _builtins.int
-    """Since the workers started."""
     delivered: _builtins.int
+    """Recipients since the workers started."""
     deferred: _builtins.int
     failed: _builtins.int
     def __init__(
@@ -1019,14 +1013,13 @@ class QueueStats(_message.Message):
         message_octets: _builtins.int = ...,
         disk_octets: _builtins.int = ...,
         free_octets: _builtins.int = ...,
-        accepted: _builtins.int = ...,
         delivered: _builtins.int = ...,
         deferred: _builtins.int = ...,
         failed: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "deferred", b"deferred", "delivered", b"delivered", "disk_octets", b"disk_octets", "failed", b"failed", "free_octets", b"free_octets", "held", b"held", "in_flight", b"in_flight", "message_octets", b"message_octets", "messages", b"messages", "recipients", b"recipients"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deferred", b"deferred", "delivered", b"delivered", "disk_octets", b"disk_octets", "failed", b"failed", "free_octets", b"free_octets", "held", b"held", "in_flight", b"in_flight", "message_octets", b"message_octets", "messages", b"messages", "recipients", b"recipients"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
