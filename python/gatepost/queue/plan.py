@@ -18,7 +18,7 @@ Planned = tuple[PlannedRecipient, ...]
 
 MAX_REMEMBERED = 4096
 _remembered: dict[int, tuple[Decision, Planned]] = {}
-"""Plans of plain recipients by the identity of their decision, which `decide` keeps; the decision is held here so that its id stays its own."""
+"""Plans of plain recipients by the identity of their decision, which is held here so that its id stays its own."""
 
 
 @dataclass(frozen=True, slots=True)
