@@ -44,7 +44,7 @@ def make_job(*addresses: str, port: int = 25, host: str = "127.0.0.1", sender: s
 def make_settings(**sections: dict[str, Any]) -> Settings:
     """Settings with short deadlines; sections as dicts."""
     delivery = {"connect_seconds": 2, "command_seconds": 2, "data_seconds": 2, "helo": "here.test", **sections.pop("delivery", {})}
-    return Settings(hostname="here.test", delivery=Delivery(**delivery), **sections)  # type: ignore[arg-type]
+    return Settings(hostname="here.test", delivery=Delivery(**delivery), **sections)
 
 
 async def outcomes_of(transport: SmtpTransport, job: Job) -> Sequence[Any]:

@@ -134,7 +134,7 @@ class SmtpPeer:
             await writer.start_tls(self.tls)  # type: ignore[arg-type]
         finally:
             if writer.transport is None:  # a failed handshake leaves it so, and the destructor stumbles over that
-                writer._transport = plain  # type: ignore[attr-defined]
+                writer._transport = plain
         self.tls_connections += 1
 
     async def _data(self, reader: asyncio.StreamReader) -> bytes:
