@@ -324,14 +324,26 @@ async def stats(session: Session) -> None:
         print_json(totals)
         return
     rows = [(str(index), one) for index, one in totals.workers.items()] + [("all", totals.total)]
-    columns = ["WORKER", ">MESSAGES", ">RECIPIENTS", ">HELD", ">SENDING", ">SIZE", ">DISK", ">DELIVERED", ">DEFERRED", ">FAILED"]
+    columns = [
+        "WORKER",
+        ">MESSAGES",
+        ">RECIPIENTS",
+        ">HELD",
+        ">SENDING",
+        ">SIZE",
+        ">DISK",
+        ">ACCEPTED",
+        ">DELIVERED",
+        ">DEFERRED",
+        ">FAILED",
+    ]
     numbers = (
         (
             name,
             *map(str, (s.messages, s.recipients, s.held, s.in_flight)),
             human_size(s.message_octets),
             human_size(s.disk_octets),
-            *map(str, (s.delivered, s.deferred, s.failed)),
+            *map(str, (s.accepted, s.delivered, s.deferred, s.failed)),
         )
         for name, s in rows
     )

@@ -181,7 +181,7 @@ class QueueEvent:
 
 @dataclass(frozen=True, slots=True)
 class QueueStats:
-    """Totals; delivered, deferred and failed count since the workers started."""
+    """Totals; accepted (messages), delivered, deferred and failed (recipients) count since the workers started."""
 
     messages: int
     recipients: int
@@ -190,6 +190,7 @@ class QueueStats:
     message_octets: int
     disk_octets: int
     free_octets: int
+    accepted: int
     delivered: int
     deferred: int
     failed: int

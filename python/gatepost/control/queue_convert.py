@@ -260,6 +260,7 @@ def stats_proto(stats: Mapping[str, int]) -> api.QueueStats:
         message_octets=stats.get("bytes", 0),
         disk_octets=stats.get("disk_bytes", 0),
         free_octets=stats.get("free_bytes", 0),
+        accepted=stats.get("accepted", 0),
         delivered=stats.get("delivered", 0),
         deferred=stats.get("deferred", 0),
         failed=stats.get("failed", 0),

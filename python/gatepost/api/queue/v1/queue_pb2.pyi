@@ -985,6 +985,7 @@ class QueueStats(_message.Message):
     MESSAGE_OCTETS_FIELD_NUMBER: _builtins.int
     DISK_OCTETS_FIELD_NUMBER: _builtins.int
     FREE_OCTETS_FIELD_NUMBER: _builtins.int
+    ACCEPTED_FIELD_NUMBER: _builtins.int
     DELIVERED_FIELD_NUMBER: _builtins.int
     DEFERRED_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
@@ -999,6 +1000,8 @@ class QueueStats(_message.Message):
     """Octets of segments on disk."""
     free_octets: _builtins.int
     """Free octets of the fullest disk."""
+    accepted: _builtins.int
+    """Messages taken since the workers started."""
     delivered: _builtins.int
     """Recipients since the workers started."""
     deferred: _builtins.int
@@ -1013,13 +1016,14 @@ class QueueStats(_message.Message):
         message_octets: _builtins.int = ...,
         disk_octets: _builtins.int = ...,
         free_octets: _builtins.int = ...,
+        accepted: _builtins.int = ...,
         delivered: _builtins.int = ...,
         deferred: _builtins.int = ...,
         failed: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deferred", b"deferred", "delivered", b"delivered", "disk_octets", b"disk_octets", "failed", b"failed", "free_octets", b"free_octets", "held", b"held", "in_flight", b"in_flight", "message_octets", b"message_octets", "messages", b"messages", "recipients", b"recipients"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "deferred", b"deferred", "delivered", b"delivered", "disk_octets", b"disk_octets", "failed", b"failed", "free_octets", b"free_octets", "held", b"held", "in_flight", b"in_flight", "message_octets", b"message_octets", "messages", b"messages", "recipients", b"recipients"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
