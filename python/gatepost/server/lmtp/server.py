@@ -13,6 +13,8 @@ from gatepost.server.smtp.data import Messages
 from gatepost.server.smtp.server import SmtpServer
 from gatepost.server.smtp.session import Commands, error
 
+NO_RECIPIENTS = Reply(503, "5.5.1", "no valid recipients")
+"""RFC 2033 4.2 wants 503 here, where SMTP has 554."""
 USE_LHLO = Reply(500, "5.5.1", "this is LMTP, say LHLO")
 
 
@@ -20,6 +22,7 @@ class LmtpSession(Messages):
     """One LMTP connection."""
 
     lmtp = True
+    no_recipients = NO_RECIPIENTS
 
     @syntax("LHLO hostname")
     def smtp_LHLO(self, hostname: str) -> None:

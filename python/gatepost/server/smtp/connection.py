@@ -30,6 +30,7 @@ DEFAULT_LINE_LIMIT = 512
 INPUT_HIGH = 65_536
 COMMANDS_PER_TURN = 200
 LINGER_SECONDS = 3.0
+STOP_LINGER_SECONDS = 1.0
 
 UNKNOWN = Reply(500, "5.5.1", "command not recognized")
 LINE_TOO_LONG = Reply(500, "5.5.2", "line too long")
@@ -236,7 +237,8 @@ class Connection(SMTP):
                 return
         if self._line_wanted is not None:
             wanted, self._line_wanted = self._line_wanted, None
-            wanted.set_result(text.decode("latin-1"))
+            if not wanted.done():
+                wanted.set_result(text.decode("latin-1"))
         else:
             self._run(text)
 
@@ -304,11 +306,13 @@ class Connection(SMTP):
             output.clear()
 
     def refuse(self, reply: Reply) -> None:
-        """Reply with an error and count it; too many end the session (421)."""
+        """Reply with an error. 421 closes; 5yz are counted, and too many end the session; 4yz are no fault of the client's."""
         if reply.code == 421:
             self.close_with(reply)
             return
         self.reply(reply)
+        if not reply.permanent:
+            return
         self.errors += 1
         if self.errors >= self.server.settings.smtp.max_bad_commands:
             self.server.log.info("smtp session ended", reason="too many errors", client=self.client)
@@ -324,14 +328,16 @@ class Connection(SMTP):
         to close over unread input would reset the connection and could destroy the last reply on its way.
         """
         transport = self.transport
-        if transport is None or self._abort_at:
+        if transport is None or self._abort_at or transport.is_closing():
+            self._dropping = True
             return
         if self._handshake:
             transport.abort()
             return
         self.flush()
         self._dropping, self._input = True, b""
-        self._abort_at = self.loop.time() + LINGER_SECONDS  # from here on `flush` writes no more
+        linger = STOP_LINGER_SECONDS if self.server.stopping else LINGER_SECONDS
+        self._abort_at = self.loop.time() + linger  # from here on `flush` writes no more
         if self._paused:
             self._paused = False
             transport.resume_reading()

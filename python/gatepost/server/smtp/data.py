@@ -25,7 +25,6 @@ from gatepost.spool import PlannedRecipient, reply_for
 
 GO_AHEAD = b"354 end data with <CR><LF>.<CR><LF>\r\n"
 NO_RECIPIENTS = Reply(554, "5.5.1", "no valid recipients")
-NO_RECIPIENTS_LMTP = Reply(503, "5.5.1", "no valid recipients")
 MIXED = Reply(503, "5.5.1", "DATA after BDAT is not allowed")
 CHUNKS_FAILED = Reply(503, "5.5.1", "message was refused, send RSET")
 DRAIN_EVERY = 262_144
@@ -35,6 +34,7 @@ DRAIN_EVERY = 262_144
 class Messages(Commands):
     """Adds DATA and BDAT."""
 
+    no_recipients = NO_RECIPIENTS
     _intake: Intake | None = None
     _message_id = b""
     _identity = ""
@@ -76,6 +76,9 @@ class Messages(Commands):
             raise SmtpError(501, "5.5.4", "syntax: DATA")
         if self.receiving_chunks:
             raise error(MIXED)
+        if self.envelope is not None and not self.envelope.recipients:
+            self.reply(self.no_recipients)  # not counted: pipelining clients send DATA whatever became of RCPT (RFC 2920 3.1)
+            return
         self._need_recipients()
         self._begin()
         self.sink = self._take_dotted
@@ -85,7 +88,7 @@ class Messages(Commands):
         if self.envelope is None:
             raise error(NEED_MAIL)
         if not self.envelope.recipients:
-            raise error(NO_RECIPIENTS_LMTP if self.lmtp else NO_RECIPIENTS)
+            raise error(self.no_recipients)
 
     def _begin(self) -> None:
         self._message_id = new_message_id()

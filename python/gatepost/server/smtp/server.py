@@ -10,16 +10,12 @@ import socket
 from collections.abc import Sequence
 
 from gatepost.config import Settings
-from gatepost.message.envelope import Recipient
 from gatepost.message.reply import Reply
 from gatepost.policy.trust import TrustedNetworks, is_loopback
-from gatepost.queue.plan import Refused, plan_recipient
-from gatepost.routing.model import RuleSet
 from gatepost.server.context import Listener, ServerContext
 from gatepost.server.smtp.auth import SmtpSession
 from gatepost.server.smtp.connection import Connection
 from gatepost.server.tls import HANDSHAKE_SECONDS, SHUTDOWN_SECONDS
-from gatepost.spool import PlannedRecipient
 
 TICK_SECONDS = 0.5
 BACKLOG = 2048
@@ -27,8 +23,6 @@ ACCEPT_PAUSE = 0.2
 NO_SPACE = Reply(452, "4.3.1", "not enough disk space, try again later")
 QUEUE_CLOSED = Reply(421, "4.3.0", "queue is not available, try again later")
 LMTP_NOT_FOR_ALL = Reply(421, "4.7.1", "LMTP is for this machine and trusted networks only")
-MAX_KEPT_PLANS = 2048
-MAX_KEPT_ROUTES = 16
 STOPPING = Reply(421, "4.3.2", "server is shutting down, try again later")
 
 
@@ -51,8 +45,6 @@ class SmtpServer:
         self._ticker: asyncio.Task[None] | None = None
         self._empty = asyncio.Event()
         self._ehlo: dict[tuple[bool, tuple[str, ...]], bytes] = {}
-        self._plans: dict[tuple[str, bool], tuple[PlannedRecipient, ...]] = {}
-        self._planned_by: RuleSet | None = None
         self._use(context.settings())
 
     @property
@@ -66,7 +58,6 @@ class SmtpServer:
         self.trusted = TrustedNetworks(settings.trust.networks)
         self.greeting = f"220 {self.context.hostname} {'LMTP' if self.listener is Listener.LMTP else 'ESMTP'} Gatepost\r\n".encode()
         self._ehlo.clear()
-        self._plans.clear()
 
     # ---- life --------------------------------------------------------------------------------------------------------
 
@@ -187,26 +178,6 @@ class SmtpServer:
     def _is_near(self, client: str) -> bool:
         """On this machine or in a trusted network: no limit per client, and LMTP."""
         return is_loopback(client) or client in self.trusted
-
-    def plan(self, sender: str, recipient: Recipient, trusted: bool, size: int) -> tuple[PlannedRecipient, ...] | Refused:
-        """What becomes of a recipient. Answers for plain recipients are kept while the rule set stands: mail comes in runs, and to put a
-        route into its journal form costs more than to look it up.
-        """
-        rule_set = self.context.rule_set()
-        if rule_set is not self._planned_by:
-            self._planned_by = rule_set
-            self._plans.clear()
-        plain = not recipient.notify and not recipient.orcpt
-        known = self._plans.get((recipient.address, trusted)) if plain else None
-        if known is not None:
-            return known
-        delimiter = self.settings.smtp.recipient_delimiter
-        made = plan_recipient(rule_set, sender, recipient, trusted=trusted, delimiter=delimiter, size=size)
-        if plain and not isinstance(made, Refused) and len(made) < MAX_KEPT_ROUTES:
-            if len(self._plans) >= MAX_KEPT_PLANS:
-                self._plans.clear()
-            self._plans[(recipient.address, trusted)] = made
-        return made
 
     def forget(self, session: Connection) -> None:
         """A connection is gone; one that was turned away was never counted."""

@@ -25,7 +25,7 @@ from gatepost.protocol.smtp.grammar import (
     parse_rcpt_parameters,
     split_path,
 )
-from gatepost.queue.plan import Refused
+from gatepost.queue.plan import Refused, plan_recipient
 from gatepost.server.smtp.connection import Connection
 from gatepost.spool import PlannedRecipient
 
@@ -245,7 +245,14 @@ class Commands(Connection):
             self.reply(TOO_MANY_RECIPIENTS)  # not counted as an error: RFC 5321 4.5.3.1.10 makes it a client's normal life
             return None
         recipient = Recipient(self._recipient_address(path, envelope), parameters.notify, parameters.orcpt)
-        plan = self.server.plan(envelope.mail_from, recipient, self.session.trusted, envelope.parameters.size)
+        plan = plan_recipient(
+            self.server.context.rule_set(),
+            envelope.mail_from,
+            recipient,
+            trusted=self.session.trusted,
+            delimiter=smtp.recipient_delimiter,
+            size=envelope.parameters.size,
+        )
         if isinstance(plan, Refused):
             self._refuse_recipient(plan)
             return None
