@@ -3,12 +3,13 @@
 
 use std::path::Path;
 
-use gatepost_log::Loc;
+use gatepost_log::{Loc, segment_name};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
 use crate::error::{Result, StoreError};
 use crate::id::now_us;
 use crate::lock::try_lock;
+use crate::replay::Held;
 use crate::volume::Volume;
 
 /// How long delivery keys are remembered.
@@ -150,6 +151,25 @@ impl Volume {
         }
         Ok(())
     }
+}
+
+/// Remove dead segments of a stream whose process is gone, while its lock is held. The last one stays: segment numbers are never used twice.
+pub(crate) fn sweep_idle(db: &Connection, stream: &Held) -> Result<()> {
+    let row = db.query_row("SELECT id, snapshot FROM stream WHERE name = ?1", [&stream.name], |r| Ok((r.get(0)?, r.get(1)?))).optional()?;
+    let Some((id, snapshot)): Option<(i64, i64)> = row else { return Ok(()) };
+    let covered = Loc::unpack(snapshot.cast_unsigned()).segment;
+    let numbers = stream.prepared.segments();
+    let last = numbers.last().copied().unwrap_or(0);
+    for &number in numbers.iter().filter(|n| **n < covered.min(last)) {
+        let live: Option<i64> = db
+            .query_row("SELECT live FROM segment WHERE stream = ?1 AND segment = ?2", [id, i64::from(number)], |r| r.get(0))
+            .optional()?;
+        if live.unwrap_or(0) <= 0 {
+            std::fs::remove_file(stream.prepared.dir().join(segment_name(number)))?;
+            db.execute("DELETE FROM segment WHERE stream = ?1 AND segment = ?2", [id, i64::from(number)])?;
+        }
+    }
+    Ok(())
 }
 
 /// How far each stream is applied in an index file.

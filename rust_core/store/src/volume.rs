@@ -17,6 +17,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use crate::apply::Apply;
 use crate::error::{Result, StoreError};
 use crate::flights::{Flight, Flights};
+use crate::gc;
 use crate::index_cache::IndexCache;
 use crate::lock::wait_lock;
 use crate::records::{self, Op};
@@ -78,6 +79,7 @@ impl Volume {
         let mut recovery = Recovery::default();
         let db = open_index(dir, &mut held, &busy, &mut recovery)?;
         let own = held.swap_remove(0);
+        held.iter().try_for_each(|idle| gc::sweep_idle(&db, idle))?;
         drop(held);
         let log = own.prepared.start(Box::new(|_, _| {}))?;
         recovery.seconds = started.elapsed().as_secs_f64();

@@ -236,6 +236,25 @@ fn dead_segments_are_freed_and_a_rebuild_still_finds_everything() {
     assert_eq!(state(&volume, &mailbox), before);
 }
 
+#[test]
+fn dead_segments_of_a_stream_without_a_process_are_freed_at_the_next_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let mailbox = new_id();
+    let gone = open(dir.path(), "w0");
+    deliver(&gone, mailbox, &(0..40).map(|n| mail(&format!("n{n}"), &vec![b'y'; 50_000])).collect::<Vec<_>>());
+    drop(gone);
+    let volume = open(dir.path(), "w1");
+    let inbox = volume.folder(&mailbox, "INBOX").unwrap().id;
+    let uids: Vec<i64> = volume.uids(&inbox).unwrap().iter().map(|u| i64::from(*u)).collect();
+    volume.remove(&inbox, &uids[1..]).unwrap();
+    volume.maintain(true).unwrap();
+    let before = (segments(dir.path()), state(&volume, &mailbox));
+    drop(volume);
+    let volume = open(dir.path(), "w1");
+    assert!(before.0 > 4 && segments(dir.path()) <= 2, "{} of {}", segments(dir.path()), before.0);
+    assert_eq!(state(&volume, &mailbox), before.1);
+}
+
 fn segments(dir: &Path) -> usize {
     let names = std::fs::read_dir(dir.join("log/w0")).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
     names.filter(|n| gatepost_log::parse_segment_name(n).is_some()).count()
