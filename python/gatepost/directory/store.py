@@ -71,8 +71,11 @@ class Directory:
             return rules.list_rules(connection)
 
     def put_rule(self, rule: DomainRule, *, etag: str | None = None, create: bool, author: str) -> StoredRule:
-        """Add or replace a rule with all its handlers. Raises AlreadyExists, NotFound, EtagMismatch, InvalidValue."""
-        rule = validation.domain_rule(rule)
+        """Add or replace a rule with all its handlers. Raises AlreadyExists, NotFound, EtagMismatch, InvalidValue.
+
+        Replacing drops what the kind has no use for (an mx rule's host), so that a change of kind alone is enough.
+        """
+        rule = validation.domain_rule(rule if create else validation.fitted_to_kind(rule))
         with self._database.write() as connection:
             return rules.put_rule(connection, rule, etag=etag, create=create, author=author)
 

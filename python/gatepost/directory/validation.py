@@ -91,6 +91,16 @@ def reply_text(text: str, field: str) -> str:
     return text
 
 
+def fitted_to_kind(rule: DomainRule) -> DomainRule:
+    """The rule without what its kind has no use for: what is left over when an administrator changes only the kind of a rule."""
+    next_hop = rule.kind in (RuleKind.GATEWAY, RuleKind.HOLD)
+    if not next_hop:
+        rule = DomainRule(rule.domain, rule.kind, text=rule.text, accept_untrusted=rule.accept_untrusted, handlers=rule.handlers)
+    if rule.accept_untrusted and rule.kind is not RuleKind.MX and not next_hop:
+        rule = dataclasses.replace(rule, accept_untrusted=False)
+    return rule
+
+
 def domain_rule(rule: DomainRule) -> DomainRule:
     """The rule in stored form, its handlers too."""
     domain = rule_domain(rule.domain)

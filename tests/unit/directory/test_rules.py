@@ -155,6 +155,17 @@ def test_replacing_a_rule_replaces_its_handlers(directory: Directory) -> None:
     assert [each.pattern for each in directory.list_handlers("partner.test")] == ["c"]
 
 
+def test_a_change_of_kind_alone_is_enough(directory: Directory) -> None:
+    full = replace(GATEWAY, username="me", password_ref="gateway-1", accept_untrusted=True)
+    directory.put_rule(full, create=True, author="a")
+    assert directory.put_rule(replace(full, kind=RuleKind.HOLD), create=False, author="a").rule.host == full.host
+    assert directory.put_rule(full, create=False, author="a").rule == full
+    for kind in (RuleKind.MX, RuleKind.HOSTED, RuleKind.REJECT, RuleKind.DISCARD):
+        stored = directory.put_rule(replace(full, kind=kind), create=False, author="a").rule
+        assert (stored.kind, stored.host, stored.username, stored.password_ref) == (kind, "", "", "")
+        assert stored.accept_untrusted is (kind is RuleKind.MX)
+
+
 def test_a_change_with_an_old_etag_is_refused_and_tells_the_new_one(directory: Directory) -> None:
     first = directory.put_rule(GATEWAY, create=True, author="a")
     second = directory.put_rule(replace(GATEWAY, port=26), etag=first.etag, create=False, author="a")
