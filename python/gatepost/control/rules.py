@@ -78,7 +78,7 @@ class RulesServicer(rules_pb2_grpc.RulesServiceServicer):
         password = request.rule.gateway.password if sets_password(paths) else ""
         if password:
             rule = _with_password(rule)
-        elif rule.kind is not RuleKind.GATEWAY or sets_password(paths):
+        elif rule.kind not in (RuleKind.GATEWAY, RuleKind.HOLD) or sets_password(paths):
             rule = replace(rule, password_ref="")
         # Read and written under one etag: a change in between by somebody else is not overwritten.
         stored = await self._put(rule, request.etag or current.etag, create=False, password=password)
