@@ -248,12 +248,16 @@ class Store:
     def rename_folder(self, mailbox_id: bytes, name: str, new_name: str) -> None:
         """Renames children too; renaming INBOX moves its messages (RFC 3501 6.3.5)."""
     def delete_folder(self, mailbox_id: bytes, name: str) -> None:
-        """Deletes a folder with its messages. Raises NotFoundError; InvalidError for INBOX and for a folder that has others below it."""
+        """Deletes a folder with its messages; those below it stay. Raises NotFoundError; InvalidError for INBOX."""
     def subscribe(self, mailbox_id: bytes, name: str, subscribed: bool) -> None: ...
     def messages(self, folder_id: bytes, since_modseq: int = 0) -> list[_MessageInfo]:
         """Messages in uid order changed after since_modseq (0 = all)."""
     def uids(self, folder_id: bytes) -> bytes:
         """All uids ascending, as little-endian u32 (array('I'))."""
+    def keywords(self, folder_id: bytes) -> list[str]:
+        """Keywords in use in the folder, sorted."""
+    def first_unseen(self, folder_id: bytes) -> int:
+        r"""Uid of the first message without \Seen, 0 when there is none."""
     def claim_recent(self, folder_id: bytes) -> int:
         """First uid that is \\Recent to the caller (messages from there on were never claimed); claims them."""
     def changes(self, folder_id: bytes, since_modseq: int) -> tuple[int, list[_MessageInfo], list[int]]:

@@ -261,6 +261,16 @@ impl Store {
         Ok(PyBytes::new(py, &packed))
     }
 
+    fn keywords(&self, py: Python<'_>, folder_id: &[u8]) -> PyResult<Vec<String>> {
+        let folder = id(folder_id)?;
+        self.run(py, |s| s.volume().keywords(&folder))
+    }
+
+    fn first_unseen(&self, py: Python<'_>, folder_id: &[u8]) -> PyResult<i64> {
+        let folder = id(folder_id)?;
+        self.run(py, |s| s.volume().first_unseen(&folder))
+    }
+
     fn claim_recent(&self, py: Python<'_>, folder_id: &[u8]) -> PyResult<i64> {
         let folder = id(folder_id)?;
         self.run(py, |s| s.volume().claim_recent(&folder))

@@ -110,6 +110,9 @@ impl Volume {
             for below in &folders {
                 if let Some(rest) = below.name.strip_prefix(&old).filter(|rest| rest.starts_with('/')) {
                     let moved = names::normalise(&format!("{new}{rest}"))?;
+                    if folders.iter().any(|f| f.name == moved) {
+                        return Err(StoreError::Exists(moved));
+                    }
                     change.op(Op::Rename { folder: below.id, name: moved })?;
                 }
             }
@@ -117,7 +120,7 @@ impl Volume {
         })
     }
 
-    /// Delete a folder with its messages. INBOX stays; a folder with others below it too (`Invalid`).
+    /// Delete a folder with its messages; those below it stay (RFC 3501 6.3.4). INBOX cannot be deleted (`Invalid`).
     pub fn delete_folder(&self, mailbox: &Id, name: &str) -> Result<()> {
         let normal = names::normalise(name)?;
         if normal == "INBOX" {
@@ -125,10 +128,6 @@ impl Volume {
         }
         self.change(|change| {
             let folder = existing(change.db(), mailbox, &normal)?;
-            let below = format!("{normal}/");
-            if info::folders(change.db(), mailbox)?.iter().any(|f| f.name.starts_with(&below)) {
-                return Err(StoreError::Invalid(format!("{normal} has folders below it")));
-            }
             for message in info::messages_since(change.db(), folder.key, 0)? {
                 change.op(Op::Expunge { msg: message.msg })?;
             }

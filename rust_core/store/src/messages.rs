@@ -1,12 +1,14 @@
 //! Messages of a folder: listing, changes, flags, expunge, copy and move.
 
+use std::collections::BTreeSet;
+
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::error::{Result, StoreError};
 use crate::folders::copy_of;
 use crate::id::Id;
 use crate::info::{self, FolderInfo, MessageInfo};
-use crate::records::{DELETED, FLAG_NAMES, Flags, Op};
+use crate::records::{DELETED, FLAG_NAMES, Flags, Op, SEEN};
 use crate::schema;
 use crate::volume::Volume;
 
@@ -105,6 +107,26 @@ impl Volume {
             let key = info::folder_by_id(db, folder)?.key;
             let mut query = db.prepare_cached("SELECT uid FROM message WHERE folder = ?1 ORDER BY uid")?;
             Ok(query.query_map([key], |r| r.get(0))?.collect::<rusqlite::Result<_>>()?)
+        })
+    }
+
+    /// Keywords in use in the folder, sorted.
+    pub fn keywords(&self, folder: &Id) -> Result<Vec<String>> {
+        let sets: Vec<String> = self.read(|db| {
+            let key = info::folder_by_id(db, folder)?.key;
+            let mut query = db.prepare_cached("SELECT DISTINCT keywords FROM message WHERE folder = ?1 AND keywords <> ''")?;
+            Ok(query.query_map([key], |r| r.get(0))?.collect::<rusqlite::Result<_>>()?)
+        })?;
+        let words: BTreeSet<&str> = sets.iter().flat_map(|set| set.split(' ')).collect();
+        Ok(words.into_iter().map(str::to_owned).collect())
+    }
+
+    /// UID of the first message without `\Seen`; 0 when there is none.
+    pub fn first_unseen(&self, folder: &Id) -> Result<i64> {
+        self.read(|db| {
+            let key = info::folder_by_id(db, folder)?.key;
+            let mut query = db.prepare_cached("SELECT uid FROM message WHERE folder = ?1 AND flags & ?2 = 0 ORDER BY uid LIMIT 1")?;
+            Ok(query.query_row([key, i64::from(SEEN)], |r| r.get(0)).optional()?.unwrap_or(0))
         })
     }
 

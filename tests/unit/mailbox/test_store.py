@@ -83,6 +83,16 @@ def test_flags_are_added_removed_and_set(store: Store, spool: Spool) -> None:
         store.store_flags(folder, [1], "add", ["\\Nonsense"])
 
 
+def test_a_folder_knows_its_keywords_and_its_first_unseen_message(store: Store, spool: Spool) -> None:
+    deliver(store, spool, spooled(spool, mail("1"), mail("2")))
+    folder = _inbox(store)
+    assert (store.keywords(folder), store.first_unseen(folder)) == ([], 1)
+    store.store_flags(folder, [1], "add", ["\\Seen", "b", "a"])
+    assert (store.keywords(folder), store.first_unseen(folder)) == (["a", "b"], 2)
+    store.store_flags(folder, [2], "add", ["\\Seen"])
+    assert store.first_unseen(folder) == 0
+
+
 def test_append_keeps_flags_and_date(store: Store) -> None:
     store.ensure_mailbox(MAILBOX)
     appender = store.append(_inbox(store), ["\\Seen"], 837_596_665_000_000)
