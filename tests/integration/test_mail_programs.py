@@ -211,6 +211,7 @@ def test_neomutt_sends_and_reads_in_batch_mode(gatepost: Gatepost, tmp_path: Pat
         f'set imap_user="{ALICE}"',
         f'set imap_pass="{PASSWORD}"',
         f'set certificate_file="{gatepost.data}/tls/cert.pem"',
+        f'set folder="{tmp_path}"',
         "set ssl_verify_host=no ssl_verify_dates=no ssl_force_tls=yes copy=no",
     ]
     config.write_text("\n".join(lines) + "\n")
