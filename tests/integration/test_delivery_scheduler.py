@@ -6,16 +6,18 @@ import email.policy
 import time
 from email.message import EmailMessage
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
-from gatepost.message.envelope import Notify
+from gatepost.message.envelope import Envelope, Notify, Origin, Recipient
 from gatepost.message.reply import RemoteReply
-from gatepost.native import NotFoundError
+from gatepost.native import DiskFullError, NotFoundError
+from gatepost.queue.submit import Submitted
 from gatepost.queue.transport import Deferred, Delivered, Failed, Job, Outcome
 from gatepost.queue.views import Filter
 from gatepost.routing.model import Route, RouteKind
+from gatepost.spool import PlannedRecipient
 from support.queue_lab import QueueLab, ScriptedTransport
 
 DOWN = Deferred("connection refused", "4.4.1", destination_down=True)
@@ -401,3 +403,53 @@ async def test_stopping_waits_for_what_is_nearly_done(tmp_path: Path) -> None:
         await lab.until(lambda: slow.running)
         await lab.scheduler.stop(5)
         assert lab.spool.stats()["messages"] == 0
+
+
+# ---- reports are never lost
+
+
+async def test_a_crash_between_report_and_record_repeats_the_report_and_does_not_lose_it(tmp_path: Path) -> None:
+    async with QueueLab(tmp_path, remote=ScriptedTransport(script=fails)) as lab:
+        await lab.scheduler.pause("local:main")
+        lab.scheduler._put = lambda _changes: None  # type: ignore[method-assign]  # the process dies before the record is written
+        await lab.submit("far@away.test")
+        await lab.until(lambda: len(lab.spool.list_ids(None, 10)) == 2)
+        first = (await report_of(lab))["Message-ID"]
+    async with QueueLab(tmp_path, remote=ScriptedTransport(script=fails)) as lab:
+        await lab.until(lambda: lab.remote.jobs and not lab.remote.running)  # type: ignore[attr-defined]
+        assert (await report_of(lab))["Message-ID"] == first
+        await lab.service.resume_destination("local:main")
+        await lab.empty()
+        assert 1 <= len(lab.reports()) <= 2
+
+
+async def test_a_report_that_cannot_be_written_keeps_the_recipient(tmp_path: Path) -> None:
+    async with QueueLab(tmp_path, remote=ScriptedTransport(script=fails)) as lab:
+        submit, full = lab.submitter.submit, [True]
+
+        async def no_space(*args: Any, **more: Any) -> Submitted:
+            if full[0] and not args[0].reverse_path:
+                full[0] = False
+                raise DiskFullError("no space")
+            return await submit(*args, **more)
+
+        lab.submitter.submit = no_space  # type: ignore[method-assign]
+        await lab.submit("far@away.test")
+        await lab.empty()
+        assert len(lab.remote.jobs) == 2  # type: ignore[attr-defined]
+        assert len(lab.reports()) == 1
+
+
+async def test_a_record_that_cannot_be_read_is_put_off_and_the_rest_goes_on(tmp_path: Path) -> None:
+    async with QueueLab(tmp_path, start=False) as lab:
+        envelope = Envelope("alice@here.test", (Recipient("far@away.test"),), Origin("SMTP"))
+        incoming = lab.spool.receive(prefix=b"", max_bytes=0)
+        incoming.feed_raw(b"Subject: x\r\n\r\n")
+        incoming.finish()
+        strange = PlannedRecipient("far@away.test", "", 0, "smtp:away.test:opportunistic", b"[1]")
+        await lab.spool.commit(incoming, envelope, [strange], 1)
+        await lab.submit("near@away.test")
+        await lab.scheduler.start()
+        await lab.until(lambda: lab.spool.stats()["messages"] == 1)
+        assert lab.remote.addresses() == ["near@away.test"]  # type: ignore[attr-defined]
+        assert lab.spool.stats()["in_flight"] == 0
