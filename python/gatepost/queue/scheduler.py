@@ -67,6 +67,7 @@ class Scheduler:
         self._waiting: deque[DestinationState] = deque()
         self._lanes: set[asyncio.Task[None]] = set()
         self._remote_lanes = 0
+        self._chaining: dict[str, ChainTransport] = {}
         self._changes: list[Change] = []
         self._flushing: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -77,6 +78,7 @@ class Scheduler:
     async def start(self) -> None:
         """Begin: everything that is due is ready at once."""
         self._stopping = False
+        self._chaining = {name: one for name, one in self._transports.items() if isinstance(one, ChainTransport)}
         self._spool.on_ready(self._on_ready)
         self._spool.on_committed(self._on_committed)
         self.advance()
@@ -210,7 +212,7 @@ class Scheduler:
 
     async def _lane(self, state: DestinationState) -> None:
         transport = self._transports.get(state.name.partition(":")[0])
-        chaining = transport if isinstance(transport, ChainTransport) else None
+        chaining = self._chaining.get(state.name.partition(":")[0])
         try:
             while jobs := self._take(state, self._batch(state, transport)):
                 if state.lanes < state.limit and not state.failures:
