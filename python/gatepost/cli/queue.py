@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gatepost.cli.output import age, clean, human_size, local_time, print_fields, print_json, print_table, shown_ids, to_json, until
-from gatepost.cli.session import USAGE, CommandError, Options, Session, command, confirm, group
+from gatepost.cli.session import USAGE, CommandError, Options, Session, command, confirm, group, warn
 from gatepost.cli.spans import parse_size, parse_span
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ async def list_(
     """List messages, oldest first."""
     wanted = _filter(options)
     async with session.client() as client:
-        messages = [message async for message in client.queue.list(wanted, limit=limit or None, page_size=1000)]
+        messages = [message async for message in client.queue.list(wanted, limit=limit or None, page_size=1000, warn=warn)]
     if session.json:
         print_json(messages)
         return
@@ -209,7 +209,7 @@ async def _act(session: Session, word: str, values: dict[str, Any], call: Call, 
 
 def _report(session: Session, word: str, result: "BulkResult", *, dry_run: bool) -> None:
     for warning in result.warnings:
-        print(f"gatepost: {warning}", file=sys.stderr)
+        warn(warning)
     if session.json:
         print_json(result)
     elif dry_run:
@@ -324,19 +324,8 @@ async def stats(session: Session) -> None:
         print_json(totals)
         return
     rows = [(str(index), one) for index, one in totals.workers.items()] + [("all", totals.total)]
-    columns = [
-        "WORKER",
-        ">MESSAGES",
-        ">RECIPIENTS",
-        ">HELD",
-        ">SENDING",
-        ">SIZE",
-        ">DISK",
-        ">ACCEPTED",
-        ">DELIVERED",
-        ">DEFERRED",
-        ">FAILED",
-    ]
+    columns = ["WORKER", ">MESSAGES", ">RECIPIENTS", ">HELD", ">SENDING", ">SIZE", ">DISK"]
+    columns += [">ACCEPTED", ">DELIVERED", ">DEFERRED", ">FAILED"]
     numbers = (
         (
             name,
@@ -349,14 +338,14 @@ async def stats(session: Session) -> None:
     )
     print_table(columns, numbers)
     for warning in totals.warnings:
-        print(f"gatepost: {warning}", file=sys.stderr)
+        warn(warning)
 
 
 @command(app, "destinations")
 async def destinations(session: Session) -> None:
     """Where mail waits to go: load, pauses, back-off."""
     async with session.client() as client:
-        found = [one async for one in client.queue.destinations()]
+        found = [one async for one in client.queue.destinations(warn=warn)]
     if session.json:
         print_json(found)
         return

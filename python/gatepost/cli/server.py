@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 import typer
 
 from gatepost.cli.output import clean, human_size, human_span, local_time, print_fields, print_json, print_table
-from gatepost.cli.session import REFUSED, USAGE, CommandError, Session, confirm
+from gatepost.cli.session import REFUSED, USAGE, CommandError, Session, confirm, warn
 
 if TYPE_CHECKING:
     from gatepost.client.values import ServerStatus
@@ -53,7 +53,7 @@ def _status(found: "ServerStatus") -> None:
     )
     print_table(columns, rows, empty="no workers")
     for warning in found.warnings:
-        print(f"gatepost: {warning}", file=sys.stderr)
+        warn(warning)
 
 
 async def reload(session: Session) -> None:

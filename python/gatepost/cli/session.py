@@ -7,6 +7,7 @@ sub-command, too (the nearest to the end wins). Exit codes: 0 done, 1 failed, 2 
 
 import asyncio
 import inspect
+import os
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -152,6 +153,7 @@ def _sign(function: Callable[..., Any], own: list[inspect.Parameter]) -> None:
 
 
 def _run(function: Command, session: Session, arguments: dict[str, Any]) -> None:
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # read by grpc when it is imported: its notes are not for our users
     from gatepost.client.errors import GatepostError
 
     try:
@@ -179,6 +181,11 @@ def fail(session: Session, text: str, code: int, status: str = "") -> None:
     else:
         print(f"gatepost: {text}", file=sys.stderr)
     raise typer.Exit(code)
+
+
+def warn(text: str) -> None:
+    """A line on standard error: the answer is good, but not whole."""
+    print(f"gatepost: {text}", file=sys.stderr)
 
 
 def exit_code(error: Exception) -> int:

@@ -180,11 +180,27 @@ class Connection:
             raise from_rpc(error, self.address) from error
 
 
-async def pages(fetch: Callable[[str], Awaitable[Any]], items: Callable[[Any], Any], limit: int | None = None) -> AsyncIterator[Any]:
+Warn = Callable[[str], None]
+"""Called with each warning of a partial answer, once."""
+
+
+async def pages(
+    fetch: Callable[[str], Awaitable[Any]],
+    items: Callable[[Any], Any],
+    limit: int | None = None,
+    *,
+    warn: Warn | None = None,
+) -> AsyncIterator[Any]:
     """Items of all pages. `fetch` takes a page token; at most `limit` items."""
     token, given = "", 0
+    warned: set[str] = set()
     while True:
         answer = await fetch(token)
+        if warn is not None:
+            for warning in answer.warnings:
+                if warning not in warned:
+                    warned.add(warning)
+                    warn(warning)
         for item in items(answer):
             if limit is not None and given >= limit:
                 return

@@ -115,6 +115,12 @@ def from_rpc(error: grpc.aio.AioRpcError, address: str) -> GatepostError:
     status = error.code()
     if status is Status.UNAVAILABLE and not detailed:
         why = error.details() or ""
+        if "CERTIFICATE_VERIFY_FAILED" in why:
+            text = f"the certificate of {address} is not trusted: name the file of its authority (--ca-file)"
+            return UnavailableError(text, status=status.name, resource=address)
+        if "ostname Verification" in why or "Peer name" in why:
+            text = f"the certificate of {address} is for another name: say which one is meant (--server-name)"
+            return UnavailableError(text, status=status.name, resource=address)
         if "ailed to connect" in why or "refused" in why:
             return NotRunningError(not_running_text(address, why), status=status.name, resource=address)
         return UnavailableError(f"the connection to {address} was lost: {why}", status=status.name, resource=address)

@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from gatepost.api.common.v1 import common_pb2 as common
 from gatepost.api.queue.v1 import queue_pb2 as api
 from gatepost.api.queue.v1 import queue_pb2_grpc
-from gatepost.client.connection import BODY_TIMEOUT, BULK_TIMEOUT, Connection, pages
+from gatepost.client.connection import BODY_TIMEOUT, BULK_TIMEOUT, Connection, Warn, pages
 from gatepost.client.values import (
     BulkResult,
     Destination,
@@ -54,15 +54,17 @@ class Queue:
         self._connection = connection
         self._stub = queue_pb2_grpc.QueueServiceStub(connection.channel)
 
-    async def list(self, wanted: QueueFilter | None = None, *, limit: int | None = None, page_size: int = 0) -> AsyncIterator[QueueMessage]:
-        """Messages, oldest first, fetched page by page; at most `limit`."""
+    async def list(
+        self, wanted: QueueFilter | None = None, *, limit: int | None = None, page_size: int = 0, warn: Warn | None = None
+    ) -> AsyncIterator[QueueMessage]:
+        """Messages, oldest first, fetched page by page; at most `limit`. `warn` hears of workers whose messages are missing."""
         proto = filter_proto(wanted) if wanted else None
 
         async def fetch(token: str) -> Any:
             request = api.ListMessagesRequest(filter=proto, page_size=page_size, page_token=token)
             return await self._connection.call(self._stub.ListMessages, request)
 
-        async for message in pages(fetch, lambda answer: answer.messages, limit):
+        async for message in pages(fetch, lambda answer: answer.messages, limit, warn=warn):
             yield message_value(message)
 
     async def get(self, message_id: str) -> MessageDetails:
@@ -126,13 +128,13 @@ class Queue:
         workers = {index: stats_value(one) for index, one in sorted(answer.workers.items())}
         return QueueTotals(stats_value(answer.total), workers, answer.partial, tuple(answer.warnings))
 
-    async def destinations(self) -> AsyncIterator[Destination]:
-        """Destinations with something pending, and paused ones, by name."""
+    async def destinations(self, *, warn: Warn | None = None) -> AsyncIterator[Destination]:
+        """Destinations with something pending, and paused ones, by name. `warn` as for `list`."""
 
         async def fetch(token: str) -> Any:
             return await self._connection.call(self._stub.ListDestinations, api.ListDestinationsRequest(page_token=token))
 
-        async for destination in pages(fetch, lambda answer: answer.destinations):
+        async for destination in pages(fetch, lambda answer: answer.destinations, warn=warn):
             yield _destination(destination)
 
     async def pause(self, destination: str) -> Destination:

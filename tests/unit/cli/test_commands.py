@@ -228,7 +228,9 @@ async def test_over_tcp_with_token_and_authority(plane: Plane, cli):
     assert denied.code == 4
     assert "operator" in denied.err
     assert (await cli("status", *over_tcp)).code == 4
-    assert (await cli("status", "--server", plane.tcp, "--token", secret)).code == 5  # its certificate is not trusted
+    stranger = await cli("status", "--server", plane.tcp, "--token", secret)
+    assert stranger.code == 5
+    assert "not trusted" in stranger.err
 
 
 async def test_common_options_are_taken_everywhere(plane: Plane, cli):
@@ -257,6 +259,16 @@ async def test_no_server_says_how_to_start_one(tmp_path: Path, plane: Plane, cli
     assert process.returncode == 5
     assert out == b""
     assert err.decode() == f"gatepost: no server at {folder}/control.sock: start it with gatepost serve --data {folder}\n"
+
+
+async def test_a_list_that_is_not_whole_says_so_on_standard_error(plane: Plane, cli):
+    here = plane.workers[0].queue.add(1)
+    plane.workers[1].queue.add(2)
+    await plane.workers[1].stop()
+    listed = await cli("queue", "list", "--json")
+    assert [one["message_id"] for one in listed.json] == [here]
+    assert "worker 1" in listed.err
+    assert listed.code == 0
 
 
 async def test_with_json_an_error_is_json_on_standard_error(plane: Plane, cli):
