@@ -36,6 +36,28 @@ async def test_random_octets_never_break_the_server(receive: Receive, seed: int)
     await other.close()
 
 
+@pytest.mark.parametrize("seed", range(8))
+async def test_replies_do_not_depend_on_how_the_octets_are_cut(receive: Receive, seed: int) -> None:
+    running = await receive()
+    source = random.Random(seed)
+    script = (
+        f"EHLO c.test\r\nNONSENSE\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<{ALICE}>\r\nDATA\r\nSubject: x\r\n\r\n..dots\r\n.\r\n"
+        f"MAIL FROM:<>\r\nRCPT TO:<{ALICE}>\r\nBDAT 9\r\nchunk\r\n.\rBDAT 3 LAST\r\n\nx\n"
+        f"RSET\r\nMAIL FROM:<>\r\nRCPT TO:<{ALICE}>\r\nDATA\r\n.\r\nQUIT\r\n"
+    ).encode()
+    client = await running.connect()
+    position = 0
+    while position < len(script):
+        step = source.choice((1, 2, 3, 7, 50, 400))
+        client.send(script[position : position + step])
+        position += step
+        await asyncio.sleep(0.001 if source.random() < 0.3 else 0)
+    codes = [line[:3].decode() for line in (await client.rest()).splitlines() if line[3:4] == b" "]
+    assert codes == ["220", "250", "500", "250", "250", "354", "250", "250", "250", "250", "550", "250", "250", "250", "354", "250", "221"]
+    assert running.count() == 2
+    assert running.queued()[0].body == b"Subject: x\r\n\r\n.dots\r\n"
+
+
 async def test_a_huge_line_is_answered_once_and_its_octets_are_not_kept(receive: Receive) -> None:
     running = await receive()
     client = await running.hello()

@@ -72,6 +72,9 @@ async def test_bare_newlines_pass_only_when_the_settings_allow_them(receive: Rec
     assert (await client.send_mail("a@b.test", ALICE, b"Subject: x\n\na\nb\r\n.\r\n"))[:3] == "250"
     assert b"a\r\nb\r\n" in running.queued()[0].octets
     assert await client.command("NOOP\nNOOP") == "250 2.0.0 ok"
+    assert await client.reply() == "250 2.0.0 ok"
+    client.send(f"MAIL FROM:<a@b.test>\r\nRCPT TO:<{ALICE}>\r\nBDAT 5 LAST\r\na\n.\nb".encode())
+    assert [(await client.reply())[:9] for _ in range(3)][2] == "550 5.6.0"
     await client.close()
 
 

@@ -128,7 +128,7 @@ class Messages(Commands):
         if intake.done:
             self.sink = None
             assert intake.incoming is not None
-            self._end_of_message(intake.incoming)
+            self._end_of_message(intake.incoming, chunked=False)
         elif intake.taken >= self._next_drain:
             self._drain(intake)
         return position
@@ -190,18 +190,18 @@ class Messages(Commands):
             self.refuse(refusal)
         elif self._chunk_last:
             assert self._intake is not None
-            self._end_of_message(self._intake.finish())
+            self._end_of_message(self._intake.finish(), chunked=True)
         else:
             self.send(f"250 2.0.0 {self._chunk_size} octets taken\r\n".encode())
 
     # ---- end of message ----------------------------------------------------------------------------------------------
 
-    def _end_of_message(self, incoming: Incoming) -> None:
+    def _end_of_message(self, incoming: Incoming, *, chunked: bool) -> None:
         """Last checks, then the one commit point."""
         envelope = self.envelope
         assert envelope is not None
         defect = incoming.defect
-        refusal = defect_reply(defect) if defect is not None else self._check_facts(incoming)
+        refusal = defect_reply(defect) if defect is not None else self._check_facts(incoming, chunked)
         if refusal is not None:
             self._refuse_message(refusal, closing=defect in SMUGGLING_DEFECTS)
             return
@@ -215,10 +215,12 @@ class Messages(Commands):
         self.committing = True
         self.hold(commit, partial(self._after_commit, len(envelope.recipients)))
 
-    def _check_facts(self, incoming: Incoming) -> Reply | None:
+    def _check_facts(self, incoming: Incoming, chunked: bool) -> Reply | None:
+        """Bare line ends: DATA has them refused or mended by the native receiver, but chunks are kept octet for octet, so they are
+        refused whatever the settings say.
+        """
         received, _, _, _, _, _, bare = incoming.facts()
-        smtp = self.server.settings.smtp
-        return check_message(MessageFacts(received, bare and not smtp.allow_bare_newlines), smtp.max_hops)
+        return check_message(MessageFacts(received, bare and chunked), self.server.settings.smtp.max_hops)
 
     def _committed_envelope(self) -> Envelope:
         envelope = self.envelope
