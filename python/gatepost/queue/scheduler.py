@@ -18,6 +18,7 @@ import structlog
 from gatepost.config import Settings
 from gatepost.message.envelope import Envelope
 from gatepost.native import K_DEFERRED, K_RETRY, Change, CoreError
+from gatepost.native import Job as RawJob
 from gatepost.queue.chain import ChainLane
 from gatepost.queue.changes import COUNTED, publish_changes
 from gatepost.queue.destination import DestinationState
@@ -254,21 +255,24 @@ class Scheduler:
         return jobs
 
     def _decode(self, destination: str, count: int) -> list[Job]:
-        jobs = []
+        """Take jobs; [] only when the spool has no more that we can read."""
         try:
-            taken = self._spool.take(destination, count)
+            while taken := self._spool.take(destination, count):
+                if jobs := [job for raw in taken if (job := self._readable(destination, raw)) is not None]:
+                    return jobs
         except CoreError as error:
             log.error("nothing can be taken from the queue", destination=destination, error=str(error))
-            return []
-        for raw in taken:
-            try:
-                jobs.append(decode_job(raw))
-            except ValueError as error:
-                # A record of a format we do not know: keep it, out of the way, and say so.
-                log.error("queue record cannot be read", destination=destination, error=str(error))
-                wait = self.now() + int(self._settings().queue.retry_max_seconds * MICROSECONDS)
-                self._put([(raw[0], one[0], K_DEFERRED, wait, b'{"reason":"queue record cannot be read"}') for one in raw[5]])
-        return jobs
+        return []
+
+    def _readable(self, destination: str, raw: RawJob) -> Job | None:
+        try:
+            return decode_job(raw)
+        except ValueError as error:
+            # A record of a format we do not know: keep it, out of the way, and say so.
+            log.error("queue record cannot be read", destination=destination, error=str(error))
+            wait = self.now() + int(self._settings().queue.retry_max_seconds * MICROSECONDS)
+            self._put([(raw[0], one[0], K_DEFERRED, wait, b'{"reason":"queue record cannot be read"}') for one in raw[5]])
+            return None
 
     # ---- one attempt
 
