@@ -5,6 +5,7 @@ gateway, from anyone. Nothing is delivered: there is no scheduler, so what was a
 """
 
 import asyncio
+import atexit
 import base64
 import shutil
 import socket
@@ -37,6 +38,7 @@ AUTHOR = "test"
 def directory_template() -> Path:
     """A data directory with rules and users; made once, since hashing passwords takes its time."""
     base = Path(mkdtemp(prefix="gatepost-test-"))
+    atexit.register(shutil.rmtree, base, ignore_errors=True)
     directory = Directory(base / "directory.db", migrate=True)
     handlers = (AddressHandler("list", HandlerKind.FORWARD, (ALICE, BOB)),)
     directory.put_rule(DomainRule("example.test", RuleKind.HOSTED), create=True, author=AUTHOR)
