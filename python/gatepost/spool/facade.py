@@ -85,7 +85,7 @@ class AsyncSpool:
     @property
     def fatal(self) -> CoreError | None:
         """The error that closed the partition for good."""
-        return self._fatal
+        return self._fatal or self._native.fatal
 
     @property
     def recovery(self) -> dict[str, int | float | list[str]]:

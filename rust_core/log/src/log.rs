@@ -1,6 +1,5 @@
 //! The log as its users see it: open in three steps, append, sync, read, free.
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -62,9 +61,11 @@ pub struct Prepared {
     options: Options,
     segments: Vec<u32>,
     spares: Vec<String>,
-    /// Where the last segment's records end; None until replayed.
+    /// The highest number any segment had, also one that was moved aside.
+    highest: u32,
+    replayed: bool,
+    /// The last segment and where its records end; None when it could not be read.
     end: Option<(u32, u32)>,
-    damaged: Vec<Damage>,
     lock: Box<dyn LockGuard>,
 }
 
@@ -92,7 +93,8 @@ impl Log {
         let mut segments: Vec<u32> = names.iter().filter_map(|n| parse_segment_name(n)).collect();
         segments.sort_unstable();
         let spares = names.into_iter().filter(|n| n.starts_with("spare-")).collect();
-        Ok(Prepared { dir: dir.to_owned(), options, segments, spares, end: None, damaged: Vec::new(), lock })
+        let highest = segments.last().copied().unwrap_or(0);
+        Ok(Prepared { dir: dir.to_owned(), options, segments, spares, highest, replayed: false, end: None, lock })
     }
 
     /// Appends one record whose payload is `parts` joined. The place is final at once; the record is durable when `token` comes back through
@@ -313,7 +315,8 @@ impl Prepared {
     /// Hands over every valid record at or after `from` in log order. Cuts a torn end, sets damaged places aside and reports them.
     /// An error of the callback ends the replay.
     pub fn replay(&mut self, from: Loc, each: &mut Replay<'_>) -> Result<Recovery, LogError> {
-        let mut recovery = Recovery { damaged: std::mem::take(&mut self.damaged), ..Recovery::default() };
+        let mut recovery = Recovery::default();
+        self.replayed = true;
         let last = self.segments.last().copied();
         for number in self.segments.clone() {
             let Some(segment) = self.open_segment(number, &mut recovery)? else { continue };
@@ -349,6 +352,7 @@ impl Prepared {
             ))),
             Err(LogError::Damaged { file, offset, reason }) => {
                 let length = self.move_aside(number)?;
+                self.segments.retain(|n| *n != number);
                 recovery.damaged.push(Damage { file, offset, length, reason });
                 Ok(None)
             }
@@ -380,10 +384,10 @@ impl Prepared {
 
     /// Creates a fresh segment and starts the threads. Call after [`Prepared::replay`].
     pub fn start(mut self, done: Done) -> Result<Log, LogError> {
-        if self.end.is_none() && !self.segments.is_empty() {
+        if !self.replayed {
             self.replay(Loc { segment: u32::MAX, offset: 0 }, &mut |_, _, _| Ok(()))?;
         }
-        let number = self.segments.last().copied().unwrap_or(0) + 1;
+        let number = self.highest + 1;
         let salt = new_salt();
         let mut shared = self.shared(number, salt)?;
         for name in &self.spares {
@@ -407,10 +411,8 @@ impl Prepared {
 
     fn shared(&self, number: u32, salt: u32) -> Result<Shared, LogError> {
         let storage = &self.options.storage;
-        let gone: HashSet<u32> =
-            self.segments.iter().copied().filter(|n| storage.open(&self.dir.join(segment_name(*n)), false).is_err()).collect();
         let mut segments = Vec::new();
-        for n in self.segments.iter().filter(|n| !gone.contains(n)) {
+        for n in &self.segments {
             let path = self.dir.join(segment_name(*n));
             let length = storage.open(&path, false).and_then(|f| f.len()).map_err(|e| LogError::io("stat", &path, &e))?;
             segments.push((*n, length));

@@ -198,6 +198,21 @@ fn a_segment_without_a_readable_header_is_moved_aside_whole() {
 }
 
 #[test]
+fn a_last_segment_without_a_readable_header_is_moved_aside_and_its_number_not_used_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, ..) = open(dir.path());
+    let records = fill(&log, 100);
+    let last = log.segments().last().unwrap().0;
+    log.close().unwrap();
+    flip(dir.path(), Loc { segment: last, offset: 0 }, 3);
+    flip(dir.path(), Loc { segment: last, offset: 64 }, 3);
+    let (log, seen, recovery, _) = open(dir.path());
+    assert_eq!(seen, records.into_iter().filter(|(l, _)| l.segment < last).collect::<Vec<_>>());
+    assert_eq!(recovery.damaged[0].file, gatepost_log::segment_name(last));
+    assert_eq!(log.segments().last().unwrap().0, last + 1);
+}
+
+#[test]
 fn octets_of_a_message_never_pass_for_a_record() {
     let dir = tempfile::tempdir().unwrap();
     let (log, ..) = open(dir.path());
