@@ -452,4 +452,7 @@ async def test_a_record_that_cannot_be_read_is_put_off_and_the_rest_goes_on(tmp_
         await lab.scheduler.start()
         await lab.until(lambda: lab.spool.stats()["messages"] == 1)
         assert lab.remote.addresses() == ["near@away.test"]  # type: ignore[attr-defined]
-        assert lab.spool.stats()["in_flight"] == 0
+        await lab.until(lambda: lab.spool.stats()["in_flight"] == 0)
+        (shown,) = (await lab.service.list()).messages
+        assert shown.recipients[0].address == "far@away.test"
+        assert await lab.service.remove([shown.message_id], "me") == 1

@@ -267,7 +267,7 @@ class Scheduler:
     def _readable(self, destination: str, raw: RawJob) -> Job | None:
         try:
             return decode_job(raw)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             # A record of a format we do not know: keep it, out of the way, and say so.
             log.error("queue record cannot be read", destination=destination, error=str(error))
             wait = self.now() + int(self._settings().queue.retry_max_seconds * MICROSECONDS)

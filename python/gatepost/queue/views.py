@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import translate
 
-from gatepost.message.envelope import Meta, Notify
+from gatepost.message.envelope import Meta, Notify, Origin
 from gatepost.native import RecipientState, Summary
 from gatepost.queue.attempt import decode_detail
 from gatepost.queue.changes import KIND_NAMES
 from gatepost.queue.jobs import decode_meta, decode_notify, decode_route
 from gatepost.queue.retry import MICROSECONDS
-from gatepost.routing.model import Route
+from gatepost.routing.model import Route, RouteKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +155,22 @@ def decode_summary(raw: Summary) -> QueuedMessage:
     """A message as the native spool's `get` gives it."""
     message_id, size, received_at, reverse_path, meta, in_flight, recipients = raw
     statuses = tuple(_recipient_status(one) for one in recipients)
-    return QueuedMessage(message_id, size, received_at, reverse_path, decode_meta(meta), in_flight, statuses)
+    return QueuedMessage(message_id, size, received_at, reverse_path, _meta(meta), in_flight, statuses)
+
+
+def _meta(data: bytes) -> Meta:
+    """A record that this version cannot read is shown all the same, or nobody could remove it."""
+    try:
+        return decode_meta(data)
+    except (ValueError, TypeError):
+        return Meta(Origin(""))
+
+
+def _route(data: bytes, address: str) -> Route:
+    try:
+        return decode_route(data)
+    except (ValueError, TypeError):
+        return Route(RouteKind.DISCARD, address)
 
 
 def _recipient_status(raw: RecipientState) -> RecipientStatus:
@@ -165,7 +180,7 @@ def _recipient_status(raw: RecipientState) -> RecipientStatus:
         orcpt,
         destination,
         decode_notify(notify),
-        decode_route(route),
+        _route(route, address),
         state,
         held,
         next_attempt,
