@@ -21,9 +21,7 @@ class Reply:
         lead = f"{self.enhanced} " if self.enhanced else ""
         lines = self.text.split("\n")
         last = len(lines) - 1
-        return "".join(
-            f"{self.code}{'-' if n < last else ' '}{lead}{line}\r\n" for n, line in enumerate(lines)
-        ).encode("utf-8")
+        return "".join(f"{self.code}{'-' if n < last else ' '}{lead}{line}\r\n" for n, line in enumerate(lines)).encode("utf-8")
 
 
 @dataclass(frozen=True, slots=True)
