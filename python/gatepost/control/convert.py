@@ -1,12 +1,15 @@
 """Between our values and the protos that several services share: enums, times, replies, routes. Pure."""
 
+import ipaddress
 import math
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from gatepost.api.common.v1 import common_pb2 as common
+from gatepost.config.types import is_hostname
 from gatepost.control.errors import invalid
+from gatepost.message.address import Address, AddressError, parse_address
 from gatepost.message.reply import RemoteReply, Reply
 from gatepost.routing.model import Route, RouteKind, TlsPolicy, TraceStep
 
@@ -62,10 +65,8 @@ def tls_policy_proto(policy: TlsPolicy) -> common.TlsPolicy.ValueType:
     return _TLS[policy]
 
 
-def reply_proto(reply: Reply | RemoteReply | None) -> common.SmtpReply | None:
+def reply_proto(reply: Reply | RemoteReply) -> common.SmtpReply:
     """A reply, ours or a peer's."""
-    if reply is None:
-        return None
     made = common.SmtpReply(code=reply.code, enhanced=reply.enhanced, text=reply.text)
     if isinstance(reply, RemoteReply):
         made.host, made.command = reply.host, reply.command
@@ -89,6 +90,23 @@ def route_proto(route: Route) -> common.Route:
     )
 
 
+def address_from_text(field: str, text: str) -> Address:
+    """An address that may go on the wire: well-formed, so without spaces, line ends and the like. Raises ControlError."""
+    try:
+        return parse_address(text)
+    except AddressError as error:
+        raise invalid(field, str(error) or "is not an address") from None
+
+
+def _host(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text.strip("[]")))
+    except ValueError:
+        if not is_hostname(text):
+            raise invalid("route.host", f"{text!r} is not a host name or address") from None
+        return text
+
+
 def route_from_proto(proto: common.Route, address: str) -> Route:
     """A route an operator asks for: smtp, lmtp or discard. Raises ControlError."""
     kind = _ROUTE_BACK.get(proto.kind)
@@ -101,8 +119,8 @@ def route_from_proto(proto: common.Route, address: str) -> Route:
     default_port = 24 if kind is RouteKind.LMTP else 465 if proto.implicit_tls else 25
     return Route(
         kind,
-        proto.address or address,
-        host=proto.host,
+        str(address_from_text("route.address", proto.address)) if proto.address else address,
+        host=_host(proto.host) if proto.host else "",
         port=proto.port or default_port,
         tls=tls_policy(proto.tls, "route.tls"),
         implicit_tls=proto.implicit_tls,

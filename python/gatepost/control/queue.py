@@ -5,6 +5,7 @@ is free between batches. Bodies are read in threads. Errors: see control.errors.
 """
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ from gatepost.api.common.v1 import common_pb2 as common
 from gatepost.api.queue.v1 import queue_pb2 as api
 from gatepost.api.queue.v1 import queue_pb2_grpc
 from gatepost.control.access import author
-from gatepost.control.convert import reply_proto, route_from_proto, route_proto, timestamp
+from gatepost.control.convert import address_from_text, reply_proto, route_from_proto, route_proto, timestamp
 from gatepost.control.errors import cut_short, invalid, not_found, precondition, refused
 from gatepost.control.paging import page, page_size
 from gatepost.control.queue_convert import (
@@ -47,6 +48,8 @@ MAX_HISTORY = 5000
 CHUNK = 64 << 10
 MAX_CHUNK = 1 << 20
 SUBMIT_CHUNK_SECONDS = 60.0
+_ESMTP_TEXT = re.compile(r"[!-~]{0,100}")
+_ORCPT = re.compile(r"[A-Za-z0-9-]{1,64};[!-~]{1,500}")
 
 Action = Callable[[Sequence[bytes], str], Awaitable[int]]
 
@@ -126,7 +129,7 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
     def _new_route(self, message: QueuedMessage, address: str, request: api.RerouteMessageRequest) -> Route:
         if request.WhichOneof("target") == "route":
             return route_from_proto(request.route, address)
-        target = request.new_address or address
+        target = str(address_from_text("new_address", request.new_address)) if request.new_address else address
         decision = decide(self._rule_set(), Question(message.reverse_path, target, trusted=True, size=message.size))
         if decision.reply is not None:
             text = f"{decision.reply.code} {decision.reply.enhanced} {decision.reply.text}"
@@ -290,12 +293,22 @@ def _envelope(header: api.SubmitHeader) -> Envelope:
         raise invalid("header.return_content", "must be FULL or HDRS")
     if not 1 <= len(header.recipients) <= 1000:
         raise invalid("header.recipients", "must be 1 to 1,000")
-    recipients = tuple(
-        Recipient(recipient.address, notify_flags(list(recipient.notify)), recipient.original_recipient) for recipient in header.recipients
-    )
-    utf8 = not all(text.isascii() for text in (header.sender, *(recipient.address for recipient in recipients)))
+    if not _ESMTP_TEXT.fullmatch(header.envelope_id):
+        raise invalid("header.envelope_id", "must be at most 100 printable ASCII characters (RFC 3461 4.4)")
+    sender = str(address_from_text("header.sender", header.sender)) if header.sender else ""
+    recipients = tuple(_recipient(recipient) for recipient in header.recipients)
+    utf8 = not all(text.isascii() for text in (sender, *(recipient.address for recipient in recipients)))
     origin = Origin("GRPC", listener="control")
-    return Envelope(header.sender, recipients, origin, header.envelope_id, header.return_content, "8BITMIME", utf8)
+    return Envelope(sender, recipients, origin, header.envelope_id, header.return_content, "8BITMIME", utf8)
+
+
+def _recipient(recipient: api.SubmitRecipient) -> Recipient:
+    """Nothing that could break out of an SMTP command may pass."""
+    address = str(address_from_text("header.recipients.address", recipient.address))
+    original = recipient.original_recipient
+    if original and not _ORCPT.fullmatch(original):
+        raise invalid("header.recipients.original_recipient", "must be 'rfc822;ADDRESS' (RFC 3461 4.2)")
+    return Recipient(address, notify_flags(list(recipient.notify)), original)
 
 
 async def _body(requests: AsyncIterator[api.SubmitMessageRequest]) -> AsyncIterator[bytes]:

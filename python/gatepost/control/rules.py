@@ -13,8 +13,9 @@ from gatepost.api.rules.v1 import rules_pb2 as api
 from gatepost.api.rules.v1 import rules_pb2_grpc
 from gatepost.config import Settings
 from gatepost.control.access import author
-from gatepost.control.convert import reply_proto, route_proto, timestamp, trace_proto
+from gatepost.control.convert import timestamp
 from gatepost.control.errors import invalid, not_found
+from gatepost.control.explain import explain
 from gatepost.control.paging import page
 from gatepost.control.rules_convert import (
     handler_from_proto,
@@ -27,10 +28,8 @@ from gatepost.control.rules_convert import (
     sets_password,
 )
 from gatepost.control.server import Service
-from gatepost.control.trust import is_trusted
 from gatepost.directory import Directory, StoredRule
-from gatepost.routing.decide import decide
-from gatepost.routing.model import AddressHandler, DomainRule, Question, RuleKind, RuleSet, TraceStep
+from gatepost.routing.model import AddressHandler, DomainRule, RuleKind, RuleSet
 
 Changed = Callable[[], Awaitable[None]]
 
@@ -134,23 +133,7 @@ class RulesServicer(rules_pb2_grpc.RulesServiceServicer):
 
     async def Explain(self, request: api.ExplainRequest, context: object) -> api.ExplainResponse:
         """See the proto."""
-        if not request.recipient:
-            raise invalid("recipient", "is needed")
-        settings, rules = self._settings(), self._rule_set()
-        if request.HasField("assume_trusted"):
-            trusted, why = request.assume_trusted, "as the question says"
-        else:
-            trusted, why = is_trusted(settings, rules, request.client_address, request.user)
-        question = Question(request.sender, request.recipient, trusted, request.size)
-        decision = decide(rules, question, delimiter=settings.smtp.recipient_delimiter)
-        trace = trace_proto((TraceStep("sender", why), *decision.trace))
-        return api.ExplainResponse(
-            trusted=trusted,
-            reply=reply_proto(decision.reply),
-            routes=map(route_proto, decision.routes),
-            trace=trace,
-            rule_version=rules.version,
-        )
+        return explain(self._settings(), self._rule_set(), request)
 
     async def _rule(self, domain: str) -> StoredRule:
         return await asyncio.to_thread(self._directory.get_rule, domain)

@@ -200,6 +200,9 @@ async def test_a_message_is_rerouted_by_route_by_address_and_by_the_rules(plane:
         ({"message_id": one}, grpc.StatusCode.INVALID_ARGUMENT),
         ({"message_id": one, "by_rules": True, "recipients": ["nobody@x.test"]}, grpc.StatusCode.NOT_FOUND),
         ({"message_id": one, "route": common.Route(kind=common.ROUTE_KIND_LOCAL)}, grpc.StatusCode.INVALID_ARGUMENT),
+        ({"message_id": one, "route": common.Route(kind=common.ROUTE_KIND_SMTP, host="a b\r\n")}, grpc.StatusCode.INVALID_ARGUMENT),
+        ({"message_id": one, "route": common.Route(kind=common.ROUTE_KIND_SMTP, address="x\ny@z")}, grpc.StatusCode.INVALID_ARGUMENT),
+        ({"message_id": one, "new_address": "nonsense"}, grpc.StatusCode.INVALID_ARGUMENT),
     ):
         with pytest.raises(grpc.aio.AioRpcError) as failure:
             await stub.RerouteMessage(api.RerouteMessageRequest(**fields))
@@ -295,6 +298,14 @@ async def test_submit_goes_round_a_worker_that_is_not_healthy(plane: Plane, stub
         ([{"header": HEADER}, {"chunk": b"half a mess"}], grpc.StatusCode.CANCELLED),
         ([{"header": HEADER}, {"chunk": b"abc"}, {"finish": {"size": 4}}], grpc.StatusCode.INVALID_ARGUMENT),
         ([{"header": HEADER}, {"header": HEADER}], grpc.StatusCode.INVALID_ARGUMENT),
+        ([{"header": {**HEADER, "sender": "a@b.test>\r\nRCPT TO:<c@d.test"}}, {"finish": {}}], grpc.StatusCode.INVALID_ARGUMENT),
+        ([{"header": {**HEADER, "recipients": [{"address": "c@d.test\r\n"}]}}, {"finish": {}}], grpc.StatusCode.INVALID_ARGUMENT),
+        ([{"header": {**HEADER, "recipients": [{"address": "not one"}]}}, {"finish": {}}], grpc.StatusCode.INVALID_ARGUMENT),
+        ([{"header": {**HEADER, "envelope_id": "a b\r\n"}}, {"finish": {}}], grpc.StatusCode.INVALID_ARGUMENT),
+        (
+            [{"header": {**HEADER, "recipients": [{"address": "c@d.test", "original_recipient": "x\r\ny"}]}}],
+            grpc.StatusCode.INVALID_ARGUMENT,
+        ),
         ([{"header": HEADER}, {"chunk": b"x" * (1 << 21)}, {"finish": {}}], grpc.StatusCode.INVALID_ARGUMENT),
         ([{"header": HEADER}, *[{"chunk": b"x" * (1 << 19)}] * 4, {"finish": {}}], grpc.StatusCode.RESOURCE_EXHAUSTED),
         ([{"header": {**HEADER, "return_content": "ALL"}}, {"finish": {}}], grpc.StatusCode.INVALID_ARGUMENT),

@@ -180,6 +180,19 @@ async def test_explain_knows_who_may_relay(plane: Plane, rules, users, fields: d
     await fails(rules.Explain(api.ExplainRequest(recipient="x@y.test", client_address="bogus")), grpc.StatusCode.INVALID_ARGUMENT)
 
 
+async def test_explain_knows_what_mail_is_refused_for_before_any_recipient(plane: Plane, rules, users):
+    await rules.CreateDomainRule(hosted("a.test"))
+    for name in ("x", "y"):
+        await users.CreateUser(directory_api.CreateUserRequest(address=f"{name}@a.test", password=PASSWORD))
+    spoofed = await rules.Explain(api.ExplainRequest(sender="y@a.test", recipient="y@a.test", user="x@a.test"))
+    assert (spoofed.reply.code, len(spoofed.routes)) == (553, 0)
+    large = await rules.Explain(api.ExplainRequest(recipient="x@a.test", size=1 << 40))
+    assert large.reply.code == 552
+    assert (await rules.Explain(api.ExplainRequest(recipient="Postmaster"))).routes[0].kind == common.ROUTE_KIND_LOCAL
+    for fields in ({"recipient": ""}, {"recipient": "no address"}, {"recipient": "x@a.test", "sender": "no address"}):
+        await fails(rules.Explain(api.ExplainRequest(**fields)), grpc.StatusCode.INVALID_ARGUMENT)
+
+
 async def test_users_are_created_changed_listed_and_deleted(plane: Plane, rules, users):
     await rules.CreateDomainRule(hosted("a.test"))
     made = (await users.CreateUser(directory_api.CreateUserRequest(address="X@a.test", password=PASSWORD))).user
