@@ -16,7 +16,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PROTO = ROOT / "proto"
 API = ROOT / "python" / "gatepost" / "api"
-PACKAGE_DOC = '"""Generated from proto/ by tools/protos.py; do not edit. Imported by control/, client/ and the supervisor\'s merge only."""\n'
+PACKAGE_DOC = (
+    '"""Generated from proto/ by tools/protos.py; do not edit. Imported by control/, client/ and the supervisor\'s merge only."""\n'
+)
 
 
 def main() -> int:
