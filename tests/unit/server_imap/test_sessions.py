@@ -133,3 +133,21 @@ def test_every_session_gets_bye_when_the_server_stops(host: AccessHost) -> None:
     for session in sessions:
         session.until("* BYE")
         assert session.line() == ""
+
+
+def test_select_tells_the_keywords_in_use_and_the_first_unseen_message(host: AccessHost) -> None:
+    with host.raw("imap", user=ALICE) as client:
+        client.append(MESSAGE, flags="(\\Seen $Work)")
+        client.append(MESSAGE, flags="(Home)")
+        lines = client.ok("SELECT INBOX")
+        assert {"$Work", "Home"} <= set(lines[0].removeprefix("* FLAGS (").removesuffix(")").split())
+        assert any(line.startswith("* OK [UNSEEN 2]") for line in lines)
+
+
+def test_children_of_a_deleted_folder_stay(host: AccessHost) -> None:
+    with host.raw("imap", user=ALICE) as client:
+        client.ok("CREATE Above/Below")
+        client.ok("DELETE Above")
+        lines = client.ok('LIST "" Above*')
+        assert lines == ['* LIST (\\Noselect \\HasChildren) "/" "Above"', '* LIST (\\HasNoChildren) "/" "Above/Below"']
+        assert client.command("SELECT Above")[-1].startswith("NO [NONEXISTENT]")

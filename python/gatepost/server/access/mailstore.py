@@ -72,6 +72,16 @@ class MailStore:
         packed: bytes = await self._store.run("uids", folder_id)
         return array("I", packed)
 
+    async def keywords(self, folder_id: bytes) -> list[str]:
+        """Keywords in use in a folder."""
+        result: list[str] = await self._store.run("keywords", folder_id)
+        return result
+
+    async def first_unseen(self, folder_id: bytes) -> int:
+        r"""Uid of the first message without \Seen, 0 when there is none."""
+        result: int = await self._store.run("first_unseen", folder_id)
+        return result
+
     async def claim_recent(self, folder_id: bytes) -> int:
         r"""First uid that is \Recent to the caller."""
         result: int = await self._store.run("claim_recent", folder_id)

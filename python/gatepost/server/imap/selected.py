@@ -1,6 +1,5 @@
 """Commands about the selected folder as a whole (RFC 3501 6.3.1-2, 6.4.1-3; IDLE RFC 2177; UNSELECT RFC 3691; UIDPLUS RFC 4315)."""
 
-from array import array
 from typing import TYPE_CHECKING
 
 from gatepost.mailbox import FolderInfo
@@ -23,17 +22,11 @@ async def select(session: "ImapConnection", command: c.FolderCommand) -> str:
     uids = await store.uids(info[0])
     recent_from = info[10] if read_only else await store.claim_recent(info[0])
     view = FolderView(info[0], info[1], info[4], info[9], uids, read_only=read_only, recent_from=recent_from)
+    view.learn_keywords(await store.keywords(info[0]))
+    first_unseen = await store.first_unseen(info[0]) if info[7] else 0
     session.open_view(view)
-    session.write(_opening(view, info, await _first_unseen(session, info, uids)))
+    session.write(_opening(view, info, view.number_of(first_unseen)))
     return f"[READ-ONLY] {command.name} completed" if read_only else f"[READ-WRITE] {command.name} completed"
-
-
-async def _first_unseen(session: "ImapConnection", info: FolderInfo, uids: "array[int]") -> int:
-    """Sequence number of the first unseen message, 0 if there is none."""
-    if not info[7] or not uids:
-        return 0
-    unseen = await session.store.search(info[0], uids.tolist(), ["NOT", ["FLAG", "\\Seen"]])
-    return session.view.number_of(unseen[0]) if unseen else 0
 
 
 def _opening(view: FolderView, info: FolderInfo, first_unseen: int) -> bytes:
