@@ -11,13 +11,17 @@ from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-PIPE_WIDTH = 10_000
+PIPE_WIDTH = 1_000_000
+GAP = 2
 SHORT_ID = 18
 FULL_ID_WIDTH = 120
+NARROW = 12
+"""A column of at most this width is not worth cutting: the wide ones give way."""
 _HIDDEN = frozenset({"password"})
 
 
@@ -59,18 +63,26 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty:
         print(empty, file=sys.stderr)
         return
     cut = out.is_terminal
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold" if cut else "")
-    for number, name in enumerate(columns):
-        title = name.lstrip("!>")
-        keep = name != title or not cut
-        width = max(len(title), *(len(row[number]) for row in listed)) if keep else None
+    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold" if cut else "")
+    for name, width in zip(columns, _widths(columns, listed, out.width if cut else PIPE_WIDTH), strict=True):
         justify: JustifyMethod = "right" if name.startswith(">") else "left"
-        # Not overflow="ignore": rich then forgets to justify. A column of its full width is never cut anyway.
-        table.add_column(title, justify=justify, no_wrap=True, min_width=width, overflow="ellipsis")
+        # Not overflow="ignore": rich then forgets to justify.
+        table.add_column(name.lstrip("!>"), justify=justify, no_wrap=True, width=width, overflow="ellipsis")
     for row in listed:
         table.add_row(*(Text(clean(cell)) for cell in row))
     for text in _rendered(out, table):
         out.print(text, overflow="ignore", no_wrap=True, crop=cut)
+
+
+def _widths(columns: Sequence[str], rows: Sequence[Sequence[str]], room: int) -> list[int]:
+    """A width for each column. When they do not all fit, those that may be cut share what the others leave, the narrow ones first."""
+    widths = [max(len(name.lstrip("!>")), *(cell_len(clean(row[at])) for row in rows)) for at, name in enumerate(columns)]
+    flexible = [at for at, name in enumerate(columns) if name[0] not in "!>" and widths[at] > NARROW]
+    left = room - GAP * (len(columns) - 1) - sum(width for at, width in enumerate(widths) if at not in flexible)
+    for count, at in enumerate(sorted(flexible, key=lambda at: widths[at])):
+        widths[at] = max(NARROW, min(widths[at], left // (len(flexible) - count)))
+        left -= widths[at]
+    return widths
 
 
 def _rendered(out: Console, table: Table) -> Iterable[Any]:

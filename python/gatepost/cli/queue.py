@@ -324,14 +324,12 @@ async def stats(session: Session) -> None:
         print_json(totals)
         return
     rows = [(str(index), one) for index, one in totals.workers.items()] + [("all", totals.total)]
-    columns = ["WORKER", ">MESSAGES", ">RECIPIENTS", ">HELD", ">SENDING", ">SIZE", ">DISK"]
-    columns += [">ACCEPTED", ">DELIVERED", ">DEFERRED", ">FAILED"]
+    columns = ["WORKER", ">MESSAGES", ">RCPTS", ">HELD", ">SENDING", ">SIZE", ">TAKEN", ">SENT", ">DEFERRED", ">FAILED"]
     numbers = (
         (
             name,
             *map(str, (s.messages, s.recipients, s.held, s.in_flight)),
             human_size(s.message_octets),
-            human_size(s.disk_octets),
             *map(str, (s.accepted, s.delivered, s.deferred, s.failed)),
         )
         for name, s in rows

@@ -87,8 +87,9 @@ def test_on_a_terminal_a_table_fits_its_width(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("sys.stdout", terminal)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TERM", "dumb")
-    output.print_table(["!ID", ">SIZE", "SENDER", "RECIPIENT"], [(IDS[2][:18], "10.0 KiB", "s" * 60, "r" * 60)])
+    output.print_table(["!ID", ">SIZE", "STATE", "SENDER", "RECIPIENT"], [(IDS[2][:18], "10.0 KiB", "deferred", "s" * 60, "r" * 60)])
     assert all(len(line) <= 80 for line in terminal.text.splitlines())
+    assert "10.0 KiB  deferred" in terminal.text
     assert IDS[2][:18] in terminal.text
 
 
