@@ -76,6 +76,18 @@ def test_a_restart_finds_the_queue_as_it_was(gatepost_factory):
     assert sorted(entry["message_id"] for entry in server.queue()) == before
 
 
+def test_a_restart_with_fewer_workers_leaves_no_partition_behind(gatepost_factory):
+    server = gatepost_factory(workers=2)
+    server.cli("rule", "add", "held.test", "--kind", "hold")
+    for number in range(12):
+        send(server.port("smtp"), message(f"keep {number}"), recipients=f"someone{number}@held.test")
+    assert {entry["worker"] for entry in server.queue()} == {0, 1}
+    server.stop()
+    server.settings["workers"] = 1
+    server.start()
+    assert len(server.queue()) == 12
+
+
 def test_a_second_start_is_ready_within_three_seconds(gatepost_factory):
     server = gatepost_factory(workers=2)
     took = []

@@ -86,7 +86,7 @@ class Gatepost:
     def cli_ready(self) -> bool:
         """True when the endpoints are published and every worker has a process."""
         workers = self.endpoints().get("workers", [])
-        return len(workers) == self.settings["workers"] and all(worker["pid"] for worker in workers)
+        return len(workers) >= self.settings["workers"] and all(worker["pid"] for worker in workers)
 
     def stop(self, seconds: float = 15) -> float:
         """SIGTERM and wait. Returns the seconds it took; AssertionError when it takes too long or fails."""
