@@ -1,8 +1,9 @@
 """TLS contexts of the protocol servers: the configured certificate, or a self-signed one made on first start.
 
-app/ makes one TlsContexts per process. It hands out one SSLContext object for as long as it lives, so that listeners may keep it;
-`reload()` (SIGHUP) loads a new certificate into it, for the handshakes that follow. Invariant: files are loaded into a context of
-trial first, so a reload that fails raises and changes nothing. Fails with TlsError, whose text names the files.
+app/ makes one TlsContexts per process. It hands out one SSLContext object for as long as it lives, so that listeners may keep it; each
+handshake is switched over to the context that `reload()` (SIGHUP) made last. Loading a new certificate into the old context would not
+do: OpenSSL keeps one for each type of key, and would go on serving the old ECDSA one beside a new RSA one. Invariant: a reload
+that fails raises and changes nothing. Fails with TlsError, whose text names the files.
 """
 
 import asyncio
@@ -36,8 +37,9 @@ class TlsContexts:
 
     def __init__(self, settings: Callable[[], Settings]) -> None:
         self._settings = settings
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.reload()
+        self._current = self._load()
+        self._context = self._load()
+        self._context.sni_callback = self._switch
 
     def server_context(self) -> ssl.SSLContext:
         """The context for handshakes with clients; the same object every time."""
@@ -45,15 +47,24 @@ class TlsContexts:
 
     def reload(self) -> None:
         """Read certificate and key again. Raises TlsError and keeps what is in force."""
+        self._current = self._load()
+        self._context.minimum_version = self._current.minimum_version
+
+    def _switch(self, handshake: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        """Called by OpenSSL for every ClientHello, with a server name in it or not, before it picks a certificate."""
+        handshake.context = self._current
+
+    def _load(self) -> ssl.SSLContext:
         settings = self._settings()
         cert, key = certificate_files(settings)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3 if settings.tls.min_version == "1.3" else ssl.TLSVersion.TLSv1_2
+        context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
         try:
-            for context in (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), self._context):
-                context.load_cert_chain(cert, key)
-                context.minimum_version = ssl.TLSVersion.TLSv1_3 if settings.tls.min_version == "1.3" else ssl.TLSVersion.TLSv1_2
-                context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+            context.load_cert_chain(cert, key)
         except (OSError, ssl.SSLError) as error:
             raise TlsError(f"certificate {cert} with key {key}: {error}") from error
+        return context
 
 
 def certificate_files(settings: Settings) -> tuple[Path, Path]:

@@ -1,8 +1,10 @@
 """TLS of the receiving servers: self-signed start, reload, broken handshakes, injected plaintext."""
 
 import asyncio
+import contextlib
 import ssl
 import stat
+import subprocess
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -38,6 +40,31 @@ def test_a_reload_that_fails_names_the_file_and_keeps_the_old_context(tmp_path: 
     with pytest.raises(TlsError, match=r"cert\.pem"):
         contexts.reload()
     assert contexts.server_context() is before
+
+
+def served(contexts: TlsContexts, name: str | None) -> bytes:
+    """The certificate that a client sees, by a handshake in memory. DER."""
+    client_context = ssl.create_default_context()
+    client_context.check_hostname, client_context.verify_mode = False, ssl.CERT_NONE
+    to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = client_context.wrap_bio(to_client, to_server, server_hostname=name)
+    server = contexts.server_context().wrap_bio(to_server, to_client, server_side=True)
+    for _ in range(5):
+        for side in (client, server):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+    return client.getpeercert(binary_form=True) or b""
+
+
+@pytest.mark.parametrize("name", [None, "new.example.test"])
+def test_a_reload_to_another_type_of_key_serves_the_new_certificate_only(tmp_path: Path, name: str | None) -> None:
+    settings = load_settings(None, tmp_path, {})
+    contexts = TlsContexts(lambda: settings)
+    cert, key = tmp_path / "tls" / "cert.pem", tmp_path / "tls" / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=new", "-keyout", str(key), "-out", str(cert)]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    contexts.reload()
+    assert served(contexts, name) == ssl.PEM_cert_to_DER_cert(cert.read_text())
 
 
 @pytest.mark.parametrize("listener", ["smtp", "submissions"])
