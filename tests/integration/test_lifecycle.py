@@ -182,6 +182,46 @@ def test_a_taken_port_is_named(tmp_path):
     assert "Traceback" not in str(failure.value)
 
 
+@pytest.mark.parametrize("fault", ["certificate", "control port"])
+def test_what_keeps_the_server_from_starting_is_said_in_one_line(tmp_path, fault):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        missing = str(tmp_path / "missing.pem")
+        wrong = {"tls": {"cert_file": missing, "key_file": missing}} if fault == "certificate" else {"listen": {"control_tcp": [address]}}
+        with pytest.raises(AssertionError, match="has ended") as failure:
+            Gatepost(tmp_path, **wrong).start()
+    assert (missing if fault == "certificate" else address) in str(failure.value)
+    assert "Traceback" not in str(failure.value)
+
+
+def test_a_start_right_after_the_supervisor_was_killed_waits_for_its_workers(gatepost_factory):
+    server = gatepost_factory()
+    session = smtplib.SMTP("127.0.0.1", server.port("smtp"), timeout=30)
+    session.ehlo()
+    session.docmd("MAIL", "FROM:<a@example.org>")
+    session.docmd("RCPT", f"TO:<{ALICE}>")
+    assert session.docmd("DATA")[0] == 354  # a message under way: the worker lets it finish before it leaves
+    orphans = server.worker_pids()
+    server.process.kill()
+    server.process.wait(10)
+    server.start()
+    assert server.worker_pids() != orphans
+    session.close()
+
+
+def test_what_the_server_writes_is_for_its_owner_alone(gatepost_factory, tmp_path):
+    shared = tmp_path / "shared"
+    shared.mkdir(mode=0o755)
+    server = gatepost_factory(users=[])
+    server.cli("volume", "add", "second", str(shared))
+    server.stop()
+    server.start()
+    open_to_others = [path for root in (server.data, shared) for path in root.rglob("*") if path.lstat().st_mode & 0o077]
+    assert not [path for path in open_to_others if path.name != "cert.pem"]
+
+
 def test_the_cli_says_clearly_that_no_server_runs(tmp_path):
     server = Gatepost(tmp_path)
     with pytest.raises(CommandFailed) as failure:

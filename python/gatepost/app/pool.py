@@ -7,6 +7,7 @@ GIVE_UP quick deaths in a row the sockets are closed, so that the kernel sends c
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -18,7 +19,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from gatepost.app.listeners import ListenerSet, close_all
+from gatepost.app.listeners import ListenError, ListenerSet, close_all
 
 GIVE_UP = 5
 QUICK_SECONDS = 10.0
@@ -55,7 +56,7 @@ class WorkerPool:
         self._on_change = on_change
         self._life_read, self._life_write = os.pipe()
         self._keepers: list[asyncio.Task[None]] = []
-        self._stopping = False
+        self._stopping = asyncio.Event()
         self.workers = [WorkerProcess(n, {}) for n in range(count)]
 
     async def start(self) -> None:
@@ -77,37 +78,52 @@ class WorkerPool:
 
     async def _keep(self, worker: WorkerProcess) -> None:
         first = True
-        while not self._stopping:
-            code = await self._run_once(worker)
-            if self._stopping:
+        while not self._stopping.is_set():
+            try:
+                was_ready, status = await self._run_once(worker)
+            except OSError as error:  # no memory, processes or descriptors left for now
+                was_ready, status = False, f"not started: {error}"
+            if self._stopping.is_set():
                 return
-            log.error("worker died", worker=worker.index, status=_status(code), restarts=worker.restarts)
-            if first and not worker.ready.is_set():
+            log.error("worker died", worker=worker.index, status=status, restarts=worker.restarts)
+            if first and not was_ready:
                 return
             first = False
             await self._pause(worker)
             worker.restarts += 1
 
-    async def _run_once(self, worker: WorkerProcess) -> int:
-        """Exec the worker and wait for its end. Returns its exit status."""
+    async def _run_once(self, worker: WorkerProcess) -> tuple[bool, str]:
+        """Exec the worker and wait for its end. Returns whether it was ready, and how it ended. Raises OSError when it cannot start."""
+        worker.started = time.monotonic()
         ready_read, ready_write = os.pipe()
+        try:
+            worker.process = await self._exec(worker, ready_write)
+        except BaseException:
+            os.close(ready_read)
+            raise
+        finally:
+            os.close(ready_write)
+        if self._stopping.is_set():
+            worker.process.terminate()  # `stop` came too early to see it
+        loop = asyncio.get_running_loop()
+        loop.add_reader(ready_read, self._on_ready, worker, ready_read)
+        try:
+            status = _status(await worker.process.wait())
+            return worker.ready.is_set(), status
+        finally:
+            loop.remove_reader(ready_read)
+            os.close(ready_read)
+            worker.process = None
+            worker.ready.clear()
+            self._on_change()
+
+    async def _exec(self, worker: WorkerProcess, ready_write: int) -> asyncio.subprocess.Process:
         plan = {name: [s.fileno() for s in group] for name, group in worker.sockets.items()}
         fds = [fd for group in plan.values() for fd in group] + [ready_write, self._life_read]
         command = [sys.executable, "-m", "gatepost.app.worker", *self._arguments]
         command += ["--index", str(worker.index), "--sockets", json.dumps(plan)]
         command += ["--ready-fd", str(ready_write), "--life-fd", str(self._life_read)]
-        worker.started = time.monotonic()
-        worker.process = await asyncio.create_subprocess_exec(*command, pass_fds=fds, stdin=asyncio.subprocess.DEVNULL)
-        os.close(ready_write)
-        loop = asyncio.get_running_loop()
-        loop.add_reader(ready_read, self._on_ready, worker, ready_read)
-        try:
-            return await worker.process.wait()
-        finally:
-            loop.remove_reader(ready_read)
-            os.close(ready_read)
-            worker.process = None
-            self._on_change()
+        return await asyncio.create_subprocess_exec(*command, pass_fds=fds, stdin=asyncio.subprocess.DEVNULL)
 
     def _on_ready(self, worker: WorkerProcess, fd: int) -> None:
         asyncio.get_running_loop().remove_reader(fd)
@@ -122,12 +138,22 @@ class WorkerPool:
             return
         worker.quick_deaths += 1
         if worker.quick_deaths < GIVE_UP:
-            await asyncio.sleep(0.05 * 3**worker.quick_deaths)
+            await self._sleep(0.05 * 3**worker.quick_deaths)
             return
         log.error("worker keeps dying; other workers take its clients", worker=worker.index, retry_seconds=RETRY_SECONDS)
         close_all(worker.sockets)
-        await asyncio.sleep(RETRY_SECONDS)
-        worker.sockets = self._listeners.open()
+        worker.sockets = {}
+        while not worker.sockets and not self._stopping.is_set():
+            await self._sleep(RETRY_SECONDS)
+            try:
+                worker.sockets = self._listeners.open()
+            except (ListenError, OSError) as error:
+                log.error("worker cannot listen", worker=worker.index, error=str(error), retry_seconds=RETRY_SECONDS)
+
+    async def _sleep(self, seconds: float) -> None:
+        """Wait so long, or until `stop`."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), seconds)
 
     def signal_all(self, number: signal.Signals) -> None:
         """Pass a signal on to every living worker."""
@@ -137,7 +163,7 @@ class WorkerPool:
 
     async def stop(self, grace: float) -> None:
         """SIGTERM, wait `grace` seconds, then SIGKILL what is left."""
-        self._stopping = True
+        self._stopping.set()
         self.signal_all(signal.SIGTERM)
         pending = [k for k in self._keepers if not k.done()]
         if pending:

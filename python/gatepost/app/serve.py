@@ -15,7 +15,13 @@ from gatepost.app import logs
 from gatepost.app.listeners import ListenError
 from gatepost.app.supervisor import StartError, Supervisor
 from gatepost.config import SettingsError, load_settings
+from gatepost.control.audit import AuditError
+from gatepost.control.server import ControlServerError
 from gatepost.directory import DirectoryError
+from gatepost.server.tls import TlsError
+
+FAULTS = (SettingsError, ListenError, StartError, DirectoryError, TlsError, ControlServerError, AuditError)
+"""What an administrator can mend."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -30,13 +36,14 @@ def _parser() -> argparse.ArgumentParser:
 def serve(argv: Sequence[str]) -> int:
     """Run until SIGTERM or SIGINT. Returns the exit status."""
     options = _parser().parse_args(argv)
+    os.umask(0o077)  # mail, queue and secrets are the owner's alone, on volumes in shared directories too
     overrides: dict[str, object] = {} if options.workers is None else {"workers": options.workers}
     data = options.data or (Path(os.environ["GATEPOST_DATA"]) if os.environ.get("GATEPOST_DATA") else None)
     try:
         settings = load_settings(options.config, data, overrides)
         logs.configure(settings, "supervisor")
         return asyncio.run(Supervisor(settings, options.config, overrides, demo=options.demo).run())
-    except (SettingsError, ListenError, StartError, DirectoryError) as error:
+    except FAULTS as error:
         print(f"gatepost: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

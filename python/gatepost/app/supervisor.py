@@ -15,7 +15,7 @@ import signal
 import time
 from collections.abc import Coroutine, Iterator, Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import structlog
 
@@ -51,6 +51,7 @@ class Supervisor:
         self._overrides = dict(overrides)
         self._demo = demo
         self._stop = asyncio.Event()
+        self._serving = False
         self._started = time.monotonic()
         self._started_at = time.time()
         self._tasks: set[asyncio.Task[object]] = set()
@@ -78,12 +79,13 @@ class Supervisor:
         self._rules = LiveRules(directory)
         self.plane = ControlPlane(lambda: self._settings, directory, self._rules, [w.index for w in self._pool.workers], self)
         try:
-            await asyncio.gather(self._start_pool(), self.plane.start())
-            self._spawn(self._rules.poll())
-            self._publish()
-            log.info("ready", data=str(data), workers=len(self._pool.workers), seconds=round(time.monotonic() - self._started, 2))
-            banner.show(self._settings, self._published(), passwords, demo=self._demo)
-            await self._stop.wait()
+            if await self._start_all():
+                self._spawn(self._rules.poll())
+                self._serving = True
+                self._publish()
+                log.info("ready", data=str(data), workers=len(self._pool.workers), seconds=round(time.monotonic() - self._started, 2))
+                banner.show(self._settings, self._published(), passwords, demo=self._demo)
+                await self._stop.wait()
             log.info("stopping")
         finally:
             (data / "run" / "endpoints.json").unlink(missing_ok=True)
@@ -91,6 +93,20 @@ class Supervisor:
             for task in list(self._tasks):
                 task.cancel()
             log.info("stopped")
+
+    async def _start_all(self) -> bool:
+        """Start workers and control plane. False when told to stop before they were ready: a recovery may take long."""
+        starting = asyncio.gather(self._start_pool(), self.plane.start())
+        stopping = asyncio.create_task(self._stop.wait())
+        waiting: set[asyncio.Future[Any]] = {starting, stopping}
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not starting.done():
+            starting.cancel()
+            await asyncio.wait({starting})
+            return False
+        await starting
+        return True
 
     async def _start_pool(self) -> None:
         try:
@@ -173,11 +189,11 @@ class Supervisor:
     def _published(self) -> dict[str, object]:
         """What `run/endpoints.json` says."""
         listeners = {name: [str(e) for e in group] for name, group in self._listeners.endpoints.items()}
-        workers = [{"index": w.index, "pid": w.pid} for w in self._pool.workers]
+        workers = [{"index": w.index, "pid": w.pid if w.ready.is_set() else 0} for w in self._pool.workers]
         return {"pid": os.getpid(), **listeners, "control_tcp": self.plane.tcp_endpoints, "workers": workers}
 
     def _publish(self) -> None:
-        if self._stop.is_set() or not all(w.ready.is_set() for w in self._pool.workers):
+        if self._stop.is_set() or not self._serving:
             return
         path = self._settings.data / "run" / "endpoints.json"
         temporary = path.with_suffix(".tmp")

@@ -31,6 +31,7 @@ from gatepost.delivery.tls import ClientTls
 from gatepost.directory import Directory
 from gatepost.directory.auth import Authenticator
 from gatepost.mailbox import Volumes
+from gatepost.native import LockedError
 from gatepost.queue.paused import PausedDestinations
 from gatepost.queue.report import Reporter
 from gatepost.queue.scheduler import Scheduler
@@ -46,6 +47,8 @@ from gatepost.server.tls import TlsContexts, TlsError
 from gatepost.spool import AsyncSpool
 
 SERVER_GRACE = 4.0
+LOCK_SECONDS = 12.0
+"""How long a partition is waited for: the worker of a supervisor that was killed holds it until it has drained."""
 
 log = structlog.get_logger()
 
@@ -99,9 +102,7 @@ class WorkerParts:
 
         directory = await asyncio.to_thread(Directory, data / "directory.db")
         rules = LiveRules(directory)
-        spool = await AsyncSpool.open(
-            data / "spool" / f"p{index}", segment_bytes=settings.spool.segment_bytes, min_free_bytes=settings.spool.min_free_bytes
-        )
+        spool = await _open_spool(settings, index)
         volumes = await Volumes.open(
             directory.list_volumes(),
             stream=f"w{index}",
@@ -262,6 +263,19 @@ class WorkerParts:
 
     def _volumes_changed(self) -> None:
         self.volumes.update(self.directory.list_volumes())
+
+
+async def _open_spool(settings: Settings, index: int) -> AsyncSpool:
+    """The worker's partition. Raises LockedError when another process keeps it for longer than LOCK_SECONDS, or another CoreError."""
+    path, spool = settings.data / "spool" / f"p{index}", settings.spool
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            return await AsyncSpool.open(path, segment_bytes=spool.segment_bytes, min_free_bytes=spool.min_free_bytes)
+        except LockedError:
+            if time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(0.1)
 
 
 def _open_sessions(server: object) -> int:

@@ -34,6 +34,7 @@ log = structlog.get_logger()
 def main(argv: list[str] | None = None) -> int:
     """Entry point. Returns the exit status."""
     arguments = _parse(argv)
+    os.umask(0o077)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def load() -> Settings:

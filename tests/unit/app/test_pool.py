@@ -1,0 +1,84 @@
+"""The worker pool without real workers: what it does when a worker cannot be started, keeps dying, or is told to stop meanwhile."""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+
+import pytest
+
+from gatepost.app import pool
+from gatepost.app.listeners import ListenerSet
+from gatepost.app.pool import WorkerPool
+
+
+class FakeProcess:
+    """A worker that says it is ready and ends when told to, or after `life` seconds."""
+
+    def __init__(self, ready_fd: int, life: float) -> None:
+        self.pid, self.returncode = 1, None
+        os.write(ready_fd, b"ready")
+        self._end = asyncio.Event()
+        asyncio.get_running_loop().call_later(life, self._end.set)
+
+    async def wait(self) -> int:
+        await self._end.wait()
+        return 1
+
+    def terminate(self) -> None:
+        self._end.set()
+
+    def send_signal(self, _number: int) -> None:
+        self._end.set()
+
+
+Start = Callable[[int, int], FakeProcess]
+"""(number of the start, descriptor to say ready on) → the process; may raise OSError."""
+
+
+@pytest.fixture
+def make_pool(monkeypatch):
+    def make(start: Start) -> WorkerPool:
+        starts = iter(range(1000))
+
+        async def execute(*command: str, **_: object) -> FakeProcess:
+            return start(next(starts), int(command[command.index("--ready-fd") + 1]))
+
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", execute)
+        return WorkerPool(1, ListenerSet({"smtp": []}, []), [], lambda: None)
+
+    return make
+
+
+async def test_a_worker_that_cannot_be_started_for_now_is_tried_again(make_pool):
+    def start(number: int, fd: int) -> FakeProcess:
+        if number == 1:
+            raise BlockingIOError("no more processes")
+        return FakeProcess(fd, 0.05 if number == 0 else 60)
+
+    workers = make_pool(start)
+    await workers.start()
+    async with asyncio.timeout(5):
+        while workers.workers[0].restarts < 2 or not workers.workers[0].ready.is_set():
+            await asyncio.sleep(0.02)
+    await workers.stop(5)
+
+
+async def test_stop_does_not_wait_for_the_pause_of_a_worker_that_keeps_dying(make_pool, monkeypatch):
+    monkeypatch.setattr(pool, "GIVE_UP", 1)
+    workers = make_pool(lambda _, fd: FakeProcess(fd, 0.05))
+    await workers.start()
+    await asyncio.sleep(0.2)
+    began = time.monotonic()
+    await workers.stop(5)
+    assert time.monotonic() - began < 1
+
+
+async def test_a_dead_worker_is_not_called_ready(make_pool, monkeypatch):
+    monkeypatch.setattr(pool, "GIVE_UP", 1)
+    workers = make_pool(lambda _, fd: FakeProcess(fd, 0.05))
+    await workers.start()
+    assert workers.workers[0].ready.is_set()
+    await asyncio.sleep(0.2)
+    assert not workers.workers[0].ready.is_set()
+    await workers.stop(5)
