@@ -186,6 +186,7 @@ impl Committer {
     fn give_up(&self, state: &mut State, failed: &[Run], lost: &[Run], error: LogError) -> LogError {
         let error = if error.is_disk_full() { self.cut_back(state, failed, lost).err().unwrap_or(error) } else { error };
         state.lost = Some((state.settled, state.appended, error.clone()));
+        state.losses += 1;
         if !error.is_disk_full() {
             state.fatal.get_or_insert(error.clone());
         }

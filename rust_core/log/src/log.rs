@@ -102,11 +102,30 @@ impl Log {
     /// appends outrun it. Kinds 0 and [`crate::KIND_MARK`] are the log's own.
     pub fn append(&self, kind: u8, parts: &[&[u8]], class: Class, token: Option<u64>) -> Result<Loc, LogError> {
         debug_assert!(kind != 0 && kind != crate::KIND_MARK);
-        self.shared.append(kind, parts, class, token)
+        self.shared.append(kind, parts, class, token, None)
     }
 
-    /// Returns when everything appended so far is durable.
+    /// Like [`Log::append`] for a record that means nothing without earlier ones that nobody waited for: fails if any write was given up (full disk)
+    /// since `losses` was read, which must have been before the first of them.
+    pub fn append_after(&self, losses: u64, kind: u8, parts: &[&[u8]], class: Class, token: Option<u64>) -> Result<Loc, LogError> {
+        debug_assert!(kind != 0 && kind != crate::KIND_MARK);
+        self.shared.append(kind, parts, class, token, Some(losses))
+    }
+
+    /// How many batches were given up since the log was opened. Whoever appends several records that belong together reads it first.
+    pub fn losses(&self) -> u64 {
+        self.shared.state.lock().losses
+    }
+
+    /// Returns when everything appended so far is durable. Of records that were given up before the call only the last batch is noticed: see
+    /// [`Log::sync_since`].
     pub fn sync(&self) -> Result<(), LogError> {
+        let losses = self.losses();
+        self.sync_since(losses)
+    }
+
+    /// Like [`Log::sync`]; fails as well if any batch was given up since `losses` was read.
+    pub fn sync_since(&self, losses: u64) -> Result<(), LogError> {
         let mut state = self.shared.state.lock();
         if let Some(error) = &state.fatal {
             return Err(error.clone());
@@ -120,6 +139,7 @@ impl Log {
                 return Err(error.clone());
             }
         }
+        Shared::check_losses(&state, Some(losses))?;
         match &state.lost {
             Some((from, to, error)) if *from < target && target <= *to => Err(error.clone()),
             _ => Ok(()),
@@ -432,6 +452,7 @@ impl Prepared {
             appended: 0,
             settled: 0,
             lost: None,
+            losses: 0,
             hurry: false,
             fatal: None,
             closing: false,

@@ -52,6 +52,8 @@ pub(crate) struct State {
     pub settled: u64,
     /// The last batch that was given up, as a range of append counts.
     pub lost: Option<(u64, u64, LogError)>,
+    /// How many batches were given up.
+    pub losses: u64,
     /// Someone waits in `sync`.
     pub hurry: bool,
     pub fatal: Option<LogError>,
@@ -149,8 +151,16 @@ impl Shared {
         }
     }
 
-    /// Reserves space and copies the record into the pending batch.
-    pub fn append(&self, kind: u8, parts: &[&[u8]], class: Class, token: Option<u64>) -> Result<Loc, LogError> {
+    /// Error when a batch was given up since `losses` was read.
+    pub fn check_losses(state: &State, losses: Option<u64>) -> Result<(), LogError> {
+        match &state.lost {
+            Some((.., error)) if losses.is_some_and(|known| known != state.losses) => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reserves space and copies the record into the pending batch. With `losses`, only if none came since that count was read.
+    pub fn append(&self, kind: u8, parts: &[&[u8]], class: Class, token: Option<u64>, losses: Option<u64>) -> Result<Loc, LogError> {
         let length: usize = parts.iter().map(|p| p.len()).sum();
         if length > self.max_payload() as usize {
             return Err(LogError::TooLarge(length));
@@ -162,6 +172,7 @@ impl Shared {
         Self::check(&state)?;
         let need = record_size(length as u32);
         self.make_room(&mut state, need, class)?;
+        Self::check_losses(&state, losses)?;
         let before = state.pending.octets();
         let run = Self::run(&mut state, None);
         let offset = run.push(kind, length as u32, parts);
@@ -256,6 +267,8 @@ impl Shared {
         state.segments.push((number, u64::from(file.size)));
         let octets = Self::run(state, Some(file)).bytes.len();
         self.pending_bytes.fetch_add(octets as u64, Ordering::Relaxed);
+        // The run's mark makes the batch look begun, so what is appended to it next would wake nobody.
+        self.work.notify_one();
     }
 }
 

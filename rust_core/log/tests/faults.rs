@@ -190,6 +190,25 @@ fn records_queued_behind_a_failed_write_fail_with_it() {
 }
 
 #[test]
+fn records_that_belong_together_fail_when_an_earlier_one_was_given_up() {
+    let f = Fixture::new();
+    let losses = f.log.losses();
+    f.faults.write.store(libc::ENOSPC, Ordering::SeqCst);
+    f.log.append(1, &[b"first half"], Class::Message, None).unwrap();
+    assert!(f.log.sync().unwrap_err().is_disk_full());
+    f.faults.write.store(0, Ordering::SeqCst);
+    f.append(9, b"of another").unwrap();
+    assert_eq!(f.next(), (vec![9], Ok(())));
+    assert_eq!(f.log.sync(), Ok(()));
+    assert!(f.log.append_after(losses, 1, &[b"second half"], Class::Message, None).unwrap_err().is_disk_full());
+    assert!(f.log.sync_since(losses).unwrap_err().is_disk_full());
+    let losses = f.log.losses();
+    f.log.append_after(losses, 1, &[b"whole"], Class::Message, None).unwrap();
+    assert_eq!(f.log.sync_since(losses), Ok(()));
+    assert_eq!(f.reopened(), [b"of another".to_vec(), b"whole".to_vec()]);
+}
+
+#[test]
 fn a_segment_that_cannot_be_preallocated_refuses_mail_while_the_reserve_serves_the_journal() {
     let f = Fixture::new();
     f.faults.allocate.store(libc::ENOSPC, Ordering::SeqCst);

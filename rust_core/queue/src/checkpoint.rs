@@ -125,12 +125,13 @@ impl Core {
     /// Writes a checkpoint of the index as it is now: first everything it reflects is made durable, then the file replaces the old one.
     pub fn checkpoint(&self) -> Result<(), QueueError> {
         let mut last = self.checkpointed.lock();
-        let (bytes, position) = {
+        let (bytes, position, losses) = {
             let index = self.shared.index.lock();
-            let position = self.log.tail();
-            (encode(&index, position)?, position)
+            let (position, losses) = (self.log.tail(), self.log.losses());
+            (encode(&index, position)?, position, losses)
         };
-        self.log.sync()?;
+        // A commit that is in the index and gets lost must not come back by way of the checkpoint.
+        self.log.sync_since(losses)?;
         self.write_checkpoint(&bytes)?;
         *last = position;
         Ok(())

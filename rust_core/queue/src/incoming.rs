@@ -25,6 +25,8 @@ struct Pieces {
     chunks: Vec<(Loc, u32)>,
     /// Segments they are in; counted as live until the commit takes them over.
     pins: Vec<u32>,
+    /// The log's count of losses before the first of them: when it has grown, chunks may be gone.
+    losses: u64,
 }
 
 impl Incoming {
@@ -128,6 +130,11 @@ impl Incoming {
         &self.pieces.chunks
     }
 
+    /// The log's count of losses before the first chunk; None without chunks.
+    pub(crate) fn losses(&self) -> Option<u64> {
+        (!self.pieces.chunks.is_empty()).then_some(self.pieces.losses)
+    }
+
     pub(crate) fn rest(&self) -> &[u8] {
         self.intake.rest()
     }
@@ -150,7 +157,10 @@ impl Drop for Incoming {
 
 impl Pieces {
     fn store(&mut self, core: &Core, id: &MessageId, data: &[u8]) -> Result<(), QueueError> {
-        let loc = core.append_chunk(id, self.chunks.len() as u32, data, &mut self.pins)?;
+        if self.chunks.is_empty() {
+            self.losses = core.log.losses();
+        }
+        let loc = core.append_chunk(self.losses, id, self.chunks.len() as u32, data, &mut self.pins)?;
         if self.chunks.is_empty() {
             core.streaming.fetch_add(1, Ordering::Relaxed);
         }

@@ -4,7 +4,8 @@
 use gatepost_log::Loc;
 
 use crate::codec::{
-    ALL, Envelope, Journal, KIND_ACCEPTED, KIND_JOURNAL, Layout, accepted_length, decode_accepted, decode_journal, decode_reroute,
+    ALL, Envelope, Journal, KIND_ACCEPTED, KIND_JOURNAL, Layout, RecipientSpec, accepted_length, decode_accepted, decode_journal,
+    decode_reroute,
 };
 use crate::error::QueueError;
 use crate::id::{MessageId, format_id, now_us};
@@ -102,6 +103,7 @@ pub struct HistoryEntry {
 /// What is copied out of the index about a message.
 struct Place {
     id: MessageId,
+    size: u32,
     accepted: Loc,
     head: Loc,
     recipients: Vec<(u16, Recipient, String)>,
@@ -114,7 +116,7 @@ impl Place {
         let wanted = list.filter(|(n, _)| only.is_none_or(|only| only.contains(n)));
         let recipients =
             wanted.map(|(n, r)| (n, r, if only.is_none() { index.destination_name(r.destination).to_owned() } else { String::new() }));
-        Self { id: m.id, accepted: m.accepted, head: m.head, recipients: recipients.collect() }
+        Self { id: m.id, size: m.size, accepted: m.accepted, head: m.head, recipients: recipients.collect() }
     }
 }
 
@@ -122,32 +124,41 @@ impl Spool {
     /// Takes up to `max_jobs` due messages of a destination, oldest first, and marks their due recipients in flight. `max_bytes` (0: none)
     /// bounds the sum of sizes, but one job is always given. A message whose record cannot be read is held with a note that says so.
     pub fn take(&self, destination: &str, max_jobs: usize, max_bytes: u64) -> Vec<Job> {
-        let places = self.core.pick(destination, max_jobs, max_bytes);
-        let mut jobs = Vec::with_capacity(places.len());
         let mut buffer = Vec::new();
-        for place in places {
-            match self.core.job(&place, &mut buffer) {
-                Ok(job) => jobs.push(job),
-                Err(error) => self.core.quarantine(&place, &error),
+        loop {
+            let places = self.core.pick(destination, max_jobs, max_bytes);
+            let picked = places.len();
+            let mut jobs = Vec::with_capacity(picked);
+            for place in places {
+                match self.core.job(&place, &mut buffer) {
+                    Ok(job) => jobs.push(job),
+                    Err(error) => self.core.quarantine(&place, &error),
+                }
+            }
+            // Nothing is only given when there is nothing: an unreadable message must not make those behind it wait.
+            if !jobs.is_empty() || picked == 0 {
+                return jobs;
             }
         }
-        jobs
     }
 
-    /// State of one live message.
+    /// State of one live message. One whose record cannot be read is shown with what the index knows, the fault in place of the last detail: it must
+    /// be seen to be removed.
     pub fn get(&self, id: &MessageId) -> Result<Summary, QueueError> {
         let place = self.core.place(id)?;
-        let (mut envelope, _) = self.core.envelope(&place.id, place.accepted, &mut Vec::new())?;
+        let read = self.core.envelope(&place.id, place.accepted, &mut Vec::new());
+        let fault = read.as_ref().err().map(|error| format!("{{\"reason\":\"{}\"}}", json_text(&error.to_string())).into_bytes());
+        let mut envelope = read.map_or_else(|_| unreadable(&place), |(envelope, _)| envelope);
         let untouched = |r: &Recipient| r.attempts == 0 && r.pending() && r.flags & REROUTED == 0;
         let quiet = place.recipients.iter().all(|(_, r, _)| untouched(r));
         // A damaged journal record costs the details, not the state, which the index knows.
-        let journal = if quiet { Vec::new() } else { self.core.walk(place.head).unwrap_or_default() };
+        let journal = if quiet { Vec::new() } else { self.core.walk(place.head, place.accepted).unwrap_or_default() };
         for j in journal.iter().rev() {
             reroute(&mut envelope, j);
         }
         let detail = |n: u16| {
             let tells = |j: &&Journal| (kind::DELIVERED..=kind::REMOVED).contains(&j.kind) && (j.recipient == n || j.recipient == ALL);
-            journal.iter().find(tells).map(|j| j.detail.clone()).unwrap_or_default()
+            fault.clone().unwrap_or_else(|| journal.iter().find(tells).map(|j| j.detail.clone()).unwrap_or_default())
         };
         let recipients = place.recipients.iter().zip(&envelope.recipients).map(|((n, r, destination), spec)| RecipientState {
             address: spec.address.clone(),
@@ -168,9 +179,9 @@ impl Spool {
     /// Journal of one live message, oldest first.
     pub fn history(&self, id: &MessageId) -> Result<Vec<HistoryEntry>, QueueError> {
         let place = self.core.place(id)?;
-        let (envelope, _) = self.core.envelope(&place.id, place.accepted, &mut Vec::new())?;
-        let mut entries = vec![HistoryEntry { time_us: envelope.received_us, kind: kind::ACCEPTED, recipient: None, detail: Vec::new() }];
-        entries.extend(self.core.walk(place.head)?.into_iter().rev().map(|j| HistoryEntry {
+        let received_us = self.core.envelope(&place.id, place.accepted, &mut Vec::new()).map_or(time_of(&place.id), |(e, _)| e.received_us);
+        let mut entries = vec![HistoryEntry { time_us: received_us, kind: kind::ACCEPTED, recipient: None, detail: Vec::new() }];
+        entries.extend(self.core.walk(place.head, place.accepted)?.into_iter().rev().map(|j| HistoryEntry {
             time_us: j.time_us,
             kind: j.kind,
             recipient: (j.recipient != ALL).then_some(j.recipient),
@@ -213,7 +224,7 @@ impl Core {
     fn job(&self, place: &Place, buffer: &mut Vec<u8>) -> Result<Job, QueueError> {
         let (mut envelope, _) = self.envelope(&place.id, place.accepted, buffer)?;
         if place.recipients.iter().any(|(_, r, _)| r.has(REROUTED)) {
-            for j in self.walk(place.head)?.iter().rev() {
+            for j in self.walk(place.head, place.accepted)?.iter().rev() {
                 reroute(&mut envelope, j);
             }
         }
@@ -262,12 +273,12 @@ impl Core {
         Ok((envelope, layout))
     }
 
-    /// Journal records of a message, newest first. A record that was lost (disk full) or damaged ends the walk.
-    fn walk(&self, head: Loc) -> Result<Vec<Journal>, QueueError> {
+    /// Journal records of a message, newest first, down to its accepted record, which is not looked at. Fails on one that was lost (disk full) or damaged.
+    fn walk(&self, head: Loc, accepted: Loc) -> Result<Vec<Journal>, QueueError> {
         let mut found = Vec::new();
         let mut at = head;
         let mut buffer = Vec::new();
-        while !at.is_none() {
+        while !at.is_none() && at != accepted {
             if self.log.read(at, &mut buffer)? != KIND_JOURNAL {
                 break;
             }
@@ -280,6 +291,27 @@ impl Core {
         }
         Ok(found)
     }
+}
+
+/// Stands for an envelope that cannot be read.
+fn unreadable(place: &Place) -> Envelope {
+    let recipient = |(_, r, destination): &(u16, Recipient, String)| RecipientSpec {
+        address: String::new(),
+        original: String::new(),
+        destination: destination.clone(),
+        notify: 0,
+        route: Vec::new(),
+        next_us: r.next_us,
+        held: r.has(HELD),
+    };
+    let recipients = place.recipients.iter().map(recipient).collect();
+    let (received_us, size) = (time_of(&place.id), u64::from(place.size));
+    Envelope { id: place.id, received_us, size, reverse_path: String::new(), meta: Vec::new(), recipients }
+}
+
+/// When an id was made, Unix microseconds.
+fn time_of(id: &MessageId) -> u64 {
+    id[..6].iter().fold(0, |ms, octet| ms << 8 | u64::from(*octet)) * 1000
 }
 
 /// Puts a journaled new route into the envelope.

@@ -228,7 +228,11 @@ impl Spool {
         }
         let operation = index.begin(Operation::Ticket(ticket));
         let parts = [&head[..], incoming.rest()];
-        let loc = match self.core.log.append(KIND_ACCEPTED, &parts, Class::Message, Some(operation)) {
+        let appended = match incoming.losses() {
+            Some(losses) => self.core.log.append_after(losses, KIND_ACCEPTED, &parts, Class::Message, Some(operation)),
+            None => self.core.log.append(KIND_ACCEPTED, &parts, Class::Message, Some(operation)),
+        };
+        let loc = match appended {
             Ok(loc) => loc,
             Err(error) => {
                 index.end(operation);
@@ -453,10 +457,11 @@ impl Core {
     }
 
     /// Stores a piece of a message being received. `pins` are the segments it has pieces in already.
-    pub fn append_chunk(&self, id: &MessageId, number: u32, data: &[u8], pins: &mut Vec<u32>) -> Result<Loc, QueueError> {
+    /// Fails when the log lost something since `losses` was read: it may have been an earlier piece.
+    pub fn append_chunk(&self, losses: u64, id: &MessageId, number: u32, data: &[u8], pins: &mut Vec<u32>) -> Result<Loc, QueueError> {
         self.log.wait_for_room(HARD_PENDING);
         let mut index = self.shared.index.lock();
-        let loc = self.log.append(KIND_CHUNK, &[&encode_chunk(id, number), data], Class::Message, None)?;
+        let loc = self.log.append_after(losses, KIND_CHUNK, &[&encode_chunk(id, number), data], Class::Message, None)?;
         self.note_segment(&mut index, loc.segment);
         if !pins.contains(&loc.segment) {
             pins.push(loc.segment);

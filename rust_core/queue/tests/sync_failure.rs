@@ -1,27 +1,32 @@
-//! A sync that fails: the commit fails with it, its message never existed for anyone, and the partition takes nothing more.
+//! A full disk takes no message of which a part is lost. A sync that fails: the commit fails with it, its message never existed for anyone, and the partition takes nothing more.
 
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
 use gatepost_log::{LockGuard, LogError, OsStorage, Storage, StorageFile};
 use gatepost_queue::{Options, QueueError, RecipientSpec, Spool, new_message_id};
 
-struct Broken(Arc<AtomicBool>);
+/// What fails: nothing, every sync (EIO), every write (ENOSPC).
+const SOUND: i32 = 0;
+const SYNC: i32 = 1;
+const FULL: i32 = 2;
 
-struct BrokenFile(Box<dyn StorageFile>, Arc<AtomicBool>);
+struct Broken(Arc<AtomicI32>);
+
+struct BrokenFile(Box<dyn StorageFile>, Arc<AtomicI32>);
 
 impl StorageFile for BrokenFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         self.0.read_at(buf, offset)
     }
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
-        self.0.write_at(data, offset)
+        if self.1.load(Ordering::SeqCst) == FULL { Err(io::Error::from_raw_os_error(libc::ENOSPC)) } else { self.0.write_at(data, offset) }
     }
     fn sync(&self) -> io::Result<()> {
-        if self.1.load(Ordering::SeqCst) { Err(io::Error::from_raw_os_error(libc::EIO)) } else { self.0.sync() }
+        if self.1.load(Ordering::SeqCst) == SYNC { Err(io::Error::from_raw_os_error(libc::EIO)) } else { self.0.sync() }
     }
     fn allocate(&self, len: u64) -> io::Result<()> {
         self.0.allocate(len)
@@ -67,7 +72,11 @@ impl Storage for Broken {
 fn commit(spool: &Spool, ticket: u64) -> Result<(), QueueError> {
     let mut incoming = spool.receive(new_message_id(), b"", 0, false);
     incoming.feed(b"x\r\n.\r\n");
-    let to = RecipientSpec {
+    spool.commit(ticket, &mut incoming, String::new(), vec![recipient()], Vec::new())
+}
+
+fn recipient() -> RecipientSpec {
+    RecipientSpec {
         address: "a@b".into(),
         original: String::new(),
         destination: "d".into(),
@@ -75,8 +84,7 @@ fn commit(spool: &Spool, ticket: u64) -> Result<(), QueueError> {
         route: Vec::new(),
         next_us: 0,
         held: false,
-    };
-    spool.commit(ticket, &mut incoming, String::new(), vec![to], Vec::new())
+    }
 }
 
 fn wait(spool: &Spool, ticket: u64) -> Option<LogError> {
@@ -94,18 +102,36 @@ fn wait(spool: &Spool, ticket: u64) -> Option<LogError> {
 
 #[test]
 fn a_commit_whose_sync_fails_never_happened_and_the_partition_is_closed_for_good() {
-    let (dir, broken) = (tempfile::tempdir().unwrap(), Arc::new(AtomicBool::new(false)));
+    let (dir, broken) = (tempfile::tempdir().unwrap(), Arc::new(AtomicI32::new(SOUND)));
     let options = Options { segment_bytes: 1 << 20, storage: Arc::new(Broken(Arc::clone(&broken))), ..Options::new(*b"SPOL") };
     let spool = Spool::open(dir.path(), options).unwrap();
     commit(&spool, 1).unwrap();
     assert_eq!(wait(&spool, 1), None);
-    broken.store(true, Ordering::SeqCst);
+    broken.store(SYNC, Ordering::SeqCst);
     commit(&spool, 2).unwrap();
     assert!(matches!(wait(&spool, 2), Some(LogError::Fatal(_))));
-    broken.store(false, Ordering::SeqCst);
+    broken.store(SOUND, Ordering::SeqCst);
     assert!(matches!(spool.fatal(), Some(LogError::Fatal(_))));
     assert!(matches!(commit(&spool, 3), Err(QueueError::Log(LogError::Fatal(_)))));
     assert_eq!(spool.ids(None, 9).len(), 1);
     assert_eq!(spool.take("d", 9, 0).len(), 1);
     assert!(matches!(spool.close(), Err(QueueError::Log(LogError::Fatal(_)))));
+}
+
+#[test]
+fn a_message_of_which_a_chunk_was_lost_to_a_full_disk_is_not_taken() {
+    let (dir, broken) = (tempfile::tempdir().unwrap(), Arc::new(AtomicI32::new(SOUND)));
+    let options = Options { segment_bytes: 1 << 20, storage: Arc::new(Broken(Arc::clone(&broken))), ..Options::new(*b"SPOL") };
+    let spool = Spool::open(dir.path(), options).unwrap();
+    let mut incoming = spool.receive(new_message_id(), b"", 0, false);
+    broken.store(FULL, Ordering::SeqCst);
+    incoming.feed_raw(&vec![b'a'; 300 << 10]);
+    assert!(matches!(spool.checkpoint(), Err(QueueError::Log(LogError::DiskFull(_)))));
+    broken.store(SOUND, Ordering::SeqCst);
+    commit(&spool, 1).unwrap();
+    assert_eq!(wait(&spool, 1), None);
+    incoming.finish();
+    let refused = spool.commit(2, &mut incoming, String::new(), vec![recipient()], Vec::new());
+    assert!(matches!(refused, Err(QueueError::Log(LogError::DiskFull(_)))), "{refused:?}");
+    assert_eq!(spool.ids(None, 9).len(), 1);
 }

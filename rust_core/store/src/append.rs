@@ -19,8 +19,6 @@ pub struct Appender {
     head: MessageHead,
     sink: Option<Sink>,
     flight: Flight,
-    /// The record may be in the log but is not in the index: the flight must stay open for replay.
-    uncertain: bool,
 }
 
 impl Appender {
@@ -39,7 +37,7 @@ impl Appender {
             chunks: Vec::new(),
         };
         let flight = volume.flights.begin(&volume.log);
-        Ok(Self { sink: Some(Sink::new(volume)), volume: Arc::clone(volume), head, flight, uncertain: false })
+        Ok(Self { sink: Some(Sink::new(volume)), volume: Arc::clone(volume), head, flight })
     }
 
     /// The next octets. After an error only dropping is left.
@@ -54,11 +52,10 @@ impl Appender {
         if sink.octets() == 0 {
             return Err(StoreError::Invalid("empty message".into()));
         }
-        // Checked before anything is logged: what is in the log will be stored, if not here then by replay.
+        // Checked before anything is logged: what is in the log will be stored, if not here then by replay after a crash.
         self.volume.folder_by_id(&self.head.folder)?;
-        self.uncertain = true;
         let at = sink.finish(&self.volume, &mut self.head)?;
-        self.volume.log.sync()?;
+        self.volume.log.sync_since(self.flight.losses)?;
         let mut db = self.volume.writer.lock();
         let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let validity = info::folder_by_id(&transaction, &self.head.folder)?.uid_validity;
@@ -67,15 +64,12 @@ impl Appender {
         self.volume.settle(&mut apply, &self.flight, false)?;
         apply.finish()?;
         transaction.commit()?;
-        self.uncertain = false;
         Ok((validity, placed.map_or(0, |(_, uid)| uid)))
     }
 }
 
 impl Drop for Appender {
     fn drop(&mut self) {
-        if !self.uncertain {
-            self.volume.flights.end(&self.flight);
-        }
+        self.volume.flights.end(&self.flight);
     }
 }

@@ -132,8 +132,8 @@ impl<'a> Apply<'a> {
             date: head.date,
             flags: head.flags.clone(),
         };
-        let uid = self.insert(folder, &row)?;
-        Ok(Some((folder, uid)))
+        // Its key may have expired (`gc`) while replay comes by again: what is there stays as it is.
+        Ok(self.insert(folder, &row)?.map(|uid| (folder, uid)))
     }
 
     /// Do one effect.
@@ -183,13 +183,15 @@ impl<'a> Apply<'a> {
         }
     }
 
-    fn insert(&mut self, folder: i64, row: &Row) -> Result<i64> {
+    /// The new UID; None when the message is there already.
+    fn insert(&mut self, folder: i64, row: &Row) -> Result<Option<i64>> {
         let uid = self.next_uid(folder)?;
         let stream = self.stream(&row.stream)?;
-        self.db
+        let made = self
+            .db
             .prepare_cached(
                 "INSERT INTO message (folder, uid, msg, email, stream, first_segment, at, octets, date, modseq, flags, keywords)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT (msg) DO NOTHING",
             )?
             .execute(params![
                 folder,
@@ -205,12 +207,15 @@ impl<'a> Apply<'a> {
                 row.flags.bits,
                 row.flags.keywords
             ])?;
+        if made == 0 {
+            return Ok(None);
+        }
         self.count_segments(stream, row.first_segment, row.at.segment, 1);
         let delta = self.touch(folder);
         delta.messages += 1;
         delta.octets += row.octets.cast_signed();
         delta.unseen += i64::from(row.flags.bits & SEEN == 0);
-        Ok(uid)
+        Ok(Some(uid))
     }
 
     fn insert_op(&mut self, folder: &Id, row: &Row) -> Result<()> {
@@ -428,4 +433,26 @@ pub fn new_mailbox(mailbox: &Id) -> Vec<Op> {
         subscribed: true,
     };
     std::iter::once(folder("INBOX", "")).chain(names::SPECIAL.iter().map(|(name, special)| folder(name, special))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_that_is_there_already_is_passed_over_when_its_key_has_expired() {
+        let db = Connection::open_in_memory().unwrap();
+        schema::prepare(&db).unwrap();
+        let (msg, mailbox) = (new_id(), new_id());
+        let (key, flags) = (crate::records::delivery_key(&msg, 0), Flags::default());
+        let head = MessageHead { key, msg, mailbox, folder: [0; 16], date: 1, octets: 5, flags, chunks: Vec::new() };
+        let at = Loc { segment: 1, offset: 128 };
+        let mut apply = Apply::new(&db).unwrap();
+        assert!(apply.deliver(&head, "w0", at).unwrap().is_some());
+        db.execute("DELETE FROM delivery", []).unwrap();
+        assert_eq!(apply.deliver(&head, "w0", at).unwrap(), None);
+        apply.finish().unwrap();
+        let counted: (i64, i64) = db.query_row("SELECT messages, octets FROM folder", [], |r| Ok((r.get(0)?, r.get(1)?))).unwrap();
+        assert_eq!(counted, (1, 5));
+    }
 }

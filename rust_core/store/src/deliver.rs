@@ -79,9 +79,8 @@ impl Volume {
         let flight = self.flights.begin(&self.log);
         let appended: Vec<Result<Appended>> = deliveries.iter().zip(plans).map(|(d, plan)| self.append_delivery(source, d, plan)).collect();
         let outcome = if appended.iter().any(|a| matches!(a, Ok(Some(_)))) { self.commit_batch(&appended, &flight) } else { Ok(()) };
-        if outcome.is_ok() {
-            self.flights.end(&flight);
-        }
+        // Also after a failure: the queue delivers again, and a mark held back would keep every later segment from being freed.
+        self.flights.end(&flight);
         appended
             .into_iter()
             .map(|one| match one {
@@ -147,7 +146,7 @@ impl Volume {
     }
 
     fn commit_batch(&self, appended: &[Result<Appended>], flight: &Flight) -> Result<()> {
-        self.log.sync()?;
+        self.log.sync_since(flight.losses)?;
         let mut db = self.writer.lock();
         let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut apply = Apply::new(&transaction)?;

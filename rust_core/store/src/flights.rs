@@ -16,9 +16,11 @@ struct State {
     open: BTreeSet<(u64, u64)>,
 }
 
-/// One announced flight. It stays open until [`Flights::end`]: a failed one holds the mark back, so that the next open replays it.
+/// One announced flight. It stays open until [`Flights::end`], which comes when its records are in the index or its caller has been told that they are not.
 pub struct Flight {
     key: (u64, u64),
+    /// The log's count of losses before the flight's first append: a sync covers its records only while it stays.
+    pub losses: u64,
 }
 
 impl Flights {
@@ -26,9 +28,10 @@ impl Flights {
     pub fn begin(&self, log: &Log) -> Flight {
         let mut state = self.0.lock();
         state.next += 1;
+        let losses = log.losses();
         let key = (log.tail().pack(), state.next);
         state.open.insert(key);
-        Flight { key }
+        Flight { key, losses }
     }
 
     /// How far the stream is applied once `flight` is committed: everything before this place.
@@ -38,7 +41,7 @@ impl Flights {
         first.map_or_else(|| log.tail(), |(at, _)| Loc::unpack(*at))
     }
 
-    /// The flight's records are in the index, or it appended none.
+    /// The flight's records are in the index, or whoever wanted them there knows that they are not.
     pub fn end(&self, flight: &Flight) {
         self.0.lock().open.remove(&flight.key);
     }

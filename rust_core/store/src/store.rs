@@ -1,5 +1,6 @@
 //! A volume with its delivery threads: batches go in by ticket, completions come out behind an eventfd.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -105,7 +106,10 @@ fn work(volume: &Volume, out: &Out, jobs: &Mutex<Receiver<Job>>) {
     loop {
         let job = jobs.lock().recv();
         let Ok(job) = job else { return };
-        let results = volume.deliver(&*job.source, &job.deliveries);
+        // A fault of ours must cost these deliveries an attempt, not the thread: the queue waits for every ticket.
+        let deliver = || volume.deliver(&*job.source, &job.deliveries);
+        let results = catch_unwind(AssertUnwindSafe(deliver))
+            .unwrap_or_else(|_| vec![Err(StoreError::Io("delivery panicked; standard error says where".into())); job.deliveries.len()]);
         drop(job.source);
         out.finished.lock().push((job.ticket, results));
         out.event.set();

@@ -134,20 +134,18 @@ impl Volume {
             return Ok(value);
         }
         let flight = self.flights.begin(&self.log);
-        if let Err(error) = self.log_ops(apply.modseq, &ops) {
-            self.flights.end(&flight);
-            return Err(error);
-        }
-        self.settle(&mut apply, &flight, true)?;
-        apply.finish()?;
-        transaction.commit()?;
+        let logged = self.log_ops(apply.modseq, &ops, &flight);
+        let done = logged
+            .and_then(|()| self.settle(&mut apply, &flight, true))
+            .and_then(|()| apply.finish())
+            .and_then(|()| Ok(transaction.commit()?));
         self.flights.end(&flight);
-        Ok(value)
+        done.map(|()| value)
     }
 
-    fn log_ops(&self, modseq: i64, ops: &[Op]) -> Result<()> {
+    fn log_ops(&self, modseq: i64, ops: &[Op], flight: &Flight) -> Result<()> {
         self.log.append(records::KIND_OPS, &[&records::encode_ops(modseq, ops)], Class::Journal, None)?;
-        Ok(self.log.sync()?)
+        Ok(self.log.sync_since(flight.losses)?)
     }
 
     /// Note in the running transaction how far the own stream is applied when it commits.
