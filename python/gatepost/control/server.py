@@ -1,7 +1,8 @@
 """A gRPC server with the guard around it: on a Unix socket (mode 0600), and for the supervisor also on TCP. Built by app/.
 
 Health and reflection are always on. The TCP side uses TLS with certificates that can be swapped while it runs; with a client CA
-every TCP client has to show a certificate. Start it inside a running event loop; one per process.
+every TCP client has to show a certificate. Socket and TCP are two grpc servers, each with MAX_CALLS of its own: calls that strangers
+hold open over TCP must not keep the administrator on this machine out. Start it inside a running event loop; one per process.
 Fails with ControlServerError: an address in use, another server on the socket, unusable certificates.
 """
 
@@ -24,6 +25,9 @@ from gatepost.control.access import Access
 from gatepost.control.audit import AuditLog
 from gatepost.control.endpoint import SERVER_OPTIONS, UnixTarget, unix_target
 from gatepost.control.guard import Guard
+
+MAX_CALLS = 1000
+"""Calls at once, over the socket and over TCP each."""
 
 
 class ControlServerError(Exception):
@@ -72,39 +76,47 @@ class ControlServer:
         self._certificates = certificates
         self._offered = certificates
         self._health = health.aio.HealthServicer()
-        self._server: grpc.aio.Server | None = None
+        self._servers: list[grpc.aio.Server] = []
         self._target: UnixTarget | None = None
         self.endpoints: list[Endpoint] = []
         """TCP addresses with their real ports, after `start`."""
 
     async def start(self) -> None:
         """Bind and serve. Raises ControlServerError; nothing stays open then."""
-        server = grpc.aio.server(interceptors=[self._guard], options=SERVER_OPTIONS, maximum_concurrent_rpcs=1000)
+        servers = [self._build() for _ in range(2 if self._tcp else 1)]
+        local, remote = servers[0], servers[-1]
+        try:
+            self.endpoints = [self._bind_tcp(remote, endpoint) for endpoint in self._tcp]
+            await asyncio.to_thread(_clear_stale, self._unix_path)
+            self._bind_unix(local)
+            for server in servers:
+                await server.start()
+        except BaseException:
+            for server in servers:
+                await server.stop(None)
+            self._close_target()
+            raise
+        self._servers = servers
+        for name in ["", *(service.name for service in self._services)]:
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+
+    def _build(self) -> grpc.aio.Server:
+        """A server with all services, not bound yet."""
+        server = grpc.aio.server(interceptors=[self._guard], options=SERVER_OPTIONS, maximum_concurrent_rpcs=MAX_CALLS)
         for service in self._services:
             service.add(service.servicer, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         names = [service.name for service in self._services]
         reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
-        try:
-            self.endpoints = [self._bind_tcp(server, endpoint) for endpoint in self._tcp]
-            await asyncio.to_thread(_clear_stale, self._unix_path)
-            self._bind_unix(server)
-            await server.start()
-        except BaseException:
-            await server.stop(None)
-            self._close_target()
-            raise
-        self._server = server
-        for name in ["", *names]:
-            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        return server
 
     async def stop(self, grace: float) -> None:
         """Refuse new calls, let those under way finish for `grace` seconds, close. Idempotent."""
-        if self._server is None:
+        servers, self._servers = self._servers, []
+        if not servers:
             return
-        server, self._server = self._server, None
         await self._health.enter_graceful_shutdown()
-        await server.stop(grace)
+        await asyncio.gather(*(server.stop(grace) for server in servers))
         self._close_target()
 
     def replace_certificates(self, certificates: Certificates) -> None:

@@ -81,6 +81,22 @@ async def test_a_tcp_address_in_use_is_a_clear_error(tmp_path: Path):
             await bare(tmp_path / "c.sock", tcp=[endpoint]).start()
 
 
+async def test_calls_held_open_by_strangers_over_tcp_do_not_keep_the_administrator_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("gatepost.control.server.MAX_CALLS", 20)
+    server = bare(tmp_path / "c.sock", tcp=[Endpoint("127.0.0.1", 0)])
+    await server.start()
+    async with (
+        grpc.aio.insecure_channel(str(server.endpoints[0])) as stranger,
+        grpc.aio.insecure_channel(f"unix:{tmp_path}/c.sock") as admin,
+    ):
+        watches = [health_pb2_grpc.HealthStub(stranger).Watch(health_pb2.HealthCheckRequest()) for _ in range(20)]
+        await asyncio.gather(*(watch.read() for watch in watches))
+        with pytest.raises(grpc.aio.AioRpcError, match="RESOURCE_EXHAUSTED"):
+            await check(stranger)
+        assert await check(admin) == health_pb2.HealthCheckResponse.SERVING
+    await server.stop(0)
+
+
 async def test_certificates_are_replaced_while_it_runs(tmp_path: Path):
     first, second = tmp_path / "one", tmp_path / "two"
     for folder in (first, second):
