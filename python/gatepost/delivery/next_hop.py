@@ -17,6 +17,7 @@ from itertools import zip_longest
 from gatepost.config import Settings
 from gatepost.delivery.resolver import DnsAnswer, DnsStatus, Mx, Resolver
 from gatepost.delivery.smtp_session import Peer
+from gatepost.message.address import domain_key
 from gatepost.queue.transport import Deferred, Failed
 from gatepost.routing.model import Route
 
@@ -92,10 +93,9 @@ class NextHops:
         port = self._settings().delivery.mx_port
         if domain.startswith("["):
             return self._literal(domain, port)
-        try:
-            name = domain.lower() if domain.isascii() else domain.encode("idna").decode("ascii")
-        except UnicodeError:
-            raise NoRoute(Failed(f"{domain} is not a valid domain name", "5.1.2")) from None
+        name = domain_key(domain)
+        if not name.isascii():
+            raise NoRoute(Failed(f"{domain} is not a valid domain name", "5.1.2"))
         return await self._exchangers(name, port)
 
     def _literal(self, domain: str, port: int) -> list[Peer]:

@@ -19,6 +19,7 @@ from gatepost.delivery.smtp_client import Letter, Progress, envelope_octets, no_
 from gatepost.delivery.smtp_connection import ConnectionLost, PeerTimeout
 from gatepost.delivery.smtp_session import HostUnusable, Peer, Session, SessionPlan, TlsHandshakeFailed, open_session
 from gatepost.delivery.tls import ClientTls
+from gatepost.message.address import domain_key
 from gatepost.native import CoreError, NotFoundError, Reader
 from gatepost.queue.transport import Deferred, Delivered, Failed, Job, JobRecipient, JobResult, Lane, Outcome
 from gatepost.routing.model import Route, TlsPolicy
@@ -300,12 +301,9 @@ def _eight_bit_header(reader: Reader) -> bool:
 
 
 def _ascii_domain(address: str) -> str:
-    """The address with its domain as A-labels (RFC 5891); a non-ASCII local part stays as it is."""
+    """The address with its domain as A-labels (RFC 5891), or as it is when it has none; a non-ASCII local part stays as it is."""
     local, at, domain = address.rpartition("@")
-    try:
-        return f"{local}{at}{domain.encode('idna').decode('ascii')}" if not domain.isascii() else address
-    except UnicodeError:
-        return address
+    return address if domain.isascii() else f"{local}{at}{domain_key(domain)}"
 
 
 def _too_many(outcome: Outcome) -> bool:

@@ -105,6 +105,13 @@ async def test_a_domain_beyond_ascii_is_asked_for_as_a_labels(hops: Make) -> Non
     assert ("xn--bcher-kva.test", "MX") in stub.questions
 
 
+async def test_a_sharp_s_is_not_taken_for_two(hops: Make) -> None:
+    find, _, stub = hops()
+    with pytest.raises(NoRoute):
+        await hosts(find, "straße.test")
+    assert {name for name, _ in stub.questions} == {"xn--strae-oqa.test"}
+
+
 @pytest.mark.parametrize(
     ("domain", "enhanced"),
     [("null.test", "5.1.10"), ("missing.test", "5.1.2"), ("nothing.test", "5.1.2"), ("dangling.test", "5.4.4"), ("[1.2.3]", "5.1.2")],

@@ -202,6 +202,14 @@ async def test_an_address_beyond_ascii_needs_smtputf8(transport: Make) -> None:
         assert isinstance(outcome, Failed)
 
 
+async def test_a_sender_goes_to_a_peer_without_smtputf8_under_its_own_domain(transport: Make) -> None:
+    async with SmtpPeer(capabilities=("PIPELINING",)) as peer:
+        job = make_job("b@x.test", sender="a@straße.test", port=peer.port, meta=Meta(Origin("ESMTP"), smtputf8=True))
+        (outcome,) = await outcomes_of(transport(), job)
+        assert isinstance(outcome, Delivered)
+        assert peer.transactions[0].mail == "MAIL FROM:<a@xn--strae-oqa.test>"
+
+
 async def test_more_recipients_than_a_transaction_takes_go_in_several(transport: Make) -> None:
     addresses = [f"u{number}@x.test" for number in range(250)]
     async with SmtpPeer() as peer:
