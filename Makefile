@@ -1,6 +1,6 @@
 # Everything people and CI run. Two commands matter on a fresh machine: `make run` and `make test`.
 # The set-up lives in .venv and is guarded by stamp files, so a second run does nothing but start.
-# Needs a C compiler, make, Python 3.11+ with venv, Rust 1.85+ (tools/doctor says what is missing). PIP_* and CARGO_* variables pass through.
+# Needs a C compiler, make, Python 3.11+ with venv, Rust 1.88+ (tools/doctor says what is missing). PIP_* and CARGO_* variables pass through.
 
 VENV := .venv
 BIN := $(VENV)/bin

@@ -36,7 +36,7 @@ def doctor(programs: Path, *arguments: str, **more: str) -> subprocess.Completed
 def test_everything_that_is_missing_is_named_with_what_to_do(programs: Path) -> None:
     done = doctor(programs)
     assert done.returncode == 1
-    for word in ("cc", "make", "Python 3.11", "Rust 1.85", "apt-get install build-essential", "python3-venv", "rustup"):
+    for word in ("cc", "make", "Python 3.11", "Rust 1.88", "apt-get install build-essential", "python3-venv", "rustup"):
         assert word in done.stderr
 
 
