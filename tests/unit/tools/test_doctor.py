@@ -52,7 +52,7 @@ def test_an_old_rust_is_not_enough(programs: Path) -> None:
 def test_a_complete_machine_passes_and_the_chosen_python_is_told(programs: Path) -> None:
     for name in ("cc", "make"):
         fake(programs, name)
-    fake(programs, "cargo", "cargo 1.85.0 (new)")
+    fake(programs, "cargo", "cargo 1.88.0 (new)")
     assert doctor(programs, PYTHON=sys.executable).returncode == 0
     assert os.path.samefile(doctor(programs, "--python", PYTHON=sys.executable).stdout.strip(), sys.executable)
 
