@@ -6,7 +6,9 @@ usage); no trace is shown for what an administrator can mend.
 
 import argparse
 import asyncio
+import contextlib
 import os
+import resource
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,9 +35,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def raise_file_limit() -> None:
+    """The usual soft limit of 1,024 is fewer files than the sessions of one worker, and a spool that can open no segment fails for good.
+    The hard limit is the administrator's; workers inherit ours.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def serve(argv: Sequence[str]) -> int:
     """Run until SIGTERM or SIGINT. Returns the exit status."""
     options = _parser().parse_args(argv)
+    raise_file_limit()
     os.umask(0o077)  # mail, queue and secrets are the owner's alone, on volumes in shared directories too
     overrides: dict[str, object] = {} if options.workers is None else {"workers": options.workers}
     data = options.data or (Path(os.environ["GATEPOST_DATA"]) if os.environ.get("GATEPOST_DATA") else None)

@@ -67,7 +67,6 @@ class DestinationState:
         self.down_until = 0
         self.limit = self.maximum
 
-    @property
-    def idle(self) -> bool:
-        """True when nothing would be lost by forgetting this state."""
-        return not (self.ready or self.queued or self.sweeping or self.lanes or self.failures)
+    def forgettable(self, now: int) -> bool:
+        """True when nothing runs or waits here. Past faults count no more: a host that is dead must not stay for ever."""
+        return not (self.ready or self.queued or self.sweeping or self.lanes or self.backing_off(now))

@@ -168,7 +168,8 @@ class Scheduler:
         wanted = self._settings().queue.destination_concurrency
         if state is None:
             if len(self._states) >= MAX_STATES:
-                self._states = {key: kept for key, kept in self._states.items() if not kept.idle}
+                now = self.now()
+                self._states = {key: kept for key, kept in self._states.items() if not kept.forgettable(now)}
             local = name.startswith("local:")
             limit = LOCAL_LANES if local else wanted
             state = self._states[name] = DestinationState(name, limit, limit, local)
