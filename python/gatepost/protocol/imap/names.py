@@ -7,7 +7,6 @@ canonical encoding of a name is accepted, so that no two wire names mean one fol
 import base64
 import binascii
 import re
-from collections.abc import Iterable
 
 from gatepost.protocol.imap.cursor import ParseError
 
@@ -93,40 +92,43 @@ def parents(name: str) -> list[str]:
 class Pattern:
     """A LIST pattern (RFC 3501 6.3.8): '*' matches anything, '%' anything within one level.
 
-    Matching runs a set of positions over the name, so time is bounded by len(pattern) x len(name) whatever the wildcards.
+    Matching runs the set of positions that may be reached over the name, as the bits of one number: time is bounded by the length of
+    the name times that of the pattern in machine words, whatever the wildcards.
     """
 
-    __slots__ = ("_text",)
+    __slots__ = ("_inbox", "_text")
 
     def __init__(self, text: str) -> None:
-        self._text = fold_inbox(re.sub(r"[*%]*\*[*%]*", "*", re.sub("%+", "%", text)))
+        # Afterwards no two wildcards stand side by side.
+        folded = fold_inbox(re.sub(r"[*%]*\*[*%]*", "*", re.sub("%+", "%", text)))
+        self._text = _Positions(folded)
+        self._inbox = _Positions(folded.upper())
 
     def matches(self, name: str) -> bool:
         """Whether the whole of `name` matches; INBOX in any case of the pattern."""
-        text = self._text.upper() if name == "INBOX" else self._text
-        states = self._closure(text, {0})
+        return (self._inbox if name == "INBOX" else self._text).matches(name)
+
+
+class _Positions:
+    """Bit n of each number is position n of the pattern: where which character stands, and the wildcards."""
+
+    __slots__ = ("_characters", "_end", "_star", "_wild")
+
+    def __init__(self, text: str) -> None:
+        self._end = 1 << len(text)
+        self._characters: dict[str, int] = {}
+        for at, char in enumerate(text):
+            self._characters[char] = self._characters.get(char, 0) | 1 << at
+        self._star = self._characters.pop("*", 0)
+        self._wild = self._star | self._characters.pop("%", 0)
+
+    def matches(self, name: str) -> bool:
+        wild, star, characters = self._wild, self._star, self._characters
+        reached = 1 | (1 & wild) << 1
         for char in name:
-            states = self._closure(text, self._step(text, states, char))
-            if not states:
+            stay = star if char == SEPARATOR else wild
+            reached = reached & stay | (reached & characters.get(char, 0)) << 1
+            reached |= (reached & wild) << 1  # a wildcard may stand for nothing
+            if not reached:
                 return False
-        return len(text) in states
-
-    @staticmethod
-    def _step(text: str, states: Iterable[int], char: str) -> set[int]:
-        following: set[int] = set()
-        for at in states:
-            if at == len(text):
-                continue
-            if text[at] == "*" or (text[at] == "%" and char != SEPARATOR):
-                following.add(at)
-            elif text[at] == char:
-                following.add(at + 1)
-        return following
-
-    @staticmethod
-    def _closure(text: str, states: set[int]) -> set[int]:
-        for at in sorted(states):
-            while at < len(text) and text[at] in "*%":
-                at += 1
-                states.add(at)
-        return states
+        return bool(reached & self._end)
