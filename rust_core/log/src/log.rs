@@ -493,6 +493,11 @@ impl LogReader {
         self.table.get(number)
     }
 
+    /// Closes segments that the log's owner has removed: an open file keeps its space. Call it now and then.
+    pub fn forget_removed(&self) {
+        self.table.forget_removed();
+    }
+
     /// Reads and verifies the record at `loc` into `out` (replaced). Returns its kind.
     pub fn read(&self, loc: Loc, out: &mut Vec<u8>) -> Result<u8, LogError> {
         self.segment(loc.segment)?.read(loc.offset, out)

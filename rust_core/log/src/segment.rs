@@ -155,4 +155,11 @@ impl SegmentTable {
     pub fn forget(&self, number: u32) {
         self.open.lock().retain(|s| s.number != number);
     }
+
+    /// Forgets segments whose file is gone, which would keep its space. A directory that cannot be listed forgets none.
+    pub fn forget_removed(&self) {
+        if let Ok(names) = self.storage.list(&self.dir) {
+            self.open.lock().retain(|s| names.contains(&segment_name(s.number)));
+        }
+    }
 }

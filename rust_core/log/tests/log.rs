@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use gatepost_log::{Class, Loc, Log, LogError, Options, Recovery};
+use gatepost_log::{Class, Loc, Log, LogError, LogReader, Options, OsStorage, Recovery};
 
 const KIND: u8 = 7;
 
@@ -309,4 +310,20 @@ fn too_little_free_space_refuses_mail_but_not_the_journal() {
     assert!(log.append(KIND, &[b"mail"], Class::Message, None).unwrap_err().is_disk_full());
     log.append(KIND, &[b"journal"], Class::Journal, None).unwrap();
     log.sync().unwrap();
+}
+
+#[test]
+fn a_reader_lets_go_of_removed_segments_only_when_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, ..) = open(dir.path());
+    fill(&log, 200);
+    let reader = LogReader::new(dir.path(), Arc::new(OsStorage));
+    reader.segment(1).unwrap();
+    reader.segment(2).unwrap();
+    assert!(log.free(1));
+    log.wait_for_removals();
+    assert!(reader.segment(1).is_ok());
+    reader.forget_removed();
+    assert!(matches!(reader.segment(1).map(|_| ()), Err(LogError::NotFound(_))));
+    assert!(reader.segment(2).is_ok());
 }

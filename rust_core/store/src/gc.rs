@@ -22,6 +22,7 @@ impl Volume {
     /// freed by it, or when `force`; so its cost stays in proportion to the space it gives back.
     pub fn maintain(&self, force: bool) -> Result<()> {
         self.check_open()?;
+        self.forget_removed();
         self.expire()?;
         let (dead, disk) = self.dead_segments()?;
         let dead_bytes: u64 = dead.iter().map(|(_, bytes)| bytes).sum();

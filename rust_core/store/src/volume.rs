@@ -163,6 +163,14 @@ impl Volume {
         Arc::clone(reader)
     }
 
+    /// Let go of segments of any stream that were removed, by this process or another.
+    pub(crate) fn forget_removed(&self) {
+        let readers: Vec<_> = self.readers.lock().values().cloned().collect();
+        for reader in readers {
+            reader.forget_removed();
+        }
+    }
+
     /// Name of a stream by its number in the index.
     pub(crate) fn stream_name(&self, db: &Connection, id: i64) -> Result<String> {
         if let Some(name) = self.stream_names.lock().get(&id) {
