@@ -45,6 +45,22 @@ def test_too_many_connections_are_refused(tmp_path: Path) -> None:
         kept[1].close()
 
 
+@pytest.mark.parametrize("name", ["imaps", "pop3s"])
+def test_clients_that_connect_and_begin_no_tls_handshake_are_counted(tmp_path: Path, name: str) -> None:
+    with AccessHost(tmp_path / "data", mail={"max_connections": 2}) as host:
+        address = ("127.0.0.1", host.ports[name])
+        silent = [socket.create_connection(address, 5) for _ in range(2)]
+        with socket.create_connection(address, 5) as third:
+            assert third.recv(1) == b""
+        silent.pop().close()
+        deadline = time.monotonic() + 5
+        while host.servers[name].sessions > 1:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        (host.imap if name == "imaps" else host.pop3)().noop()
+        silent.pop().close()
+
+
 def test_an_unending_line_ends_the_session(host: AccessHost) -> None:
     with host.raw("imap") as client:
         client.send(b"a " + b"x" * 40_000)

@@ -103,19 +103,23 @@ class Connection(asyncio.Protocol):
     # ---- asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Greet, unless there are too many of them. Under implicit TLS the handshake is over by now."""
+        """Greet, unless there are too many of them. Under implicit TLS the handshake is done, and the server counted it before that."""
         transport = cast("asyncio.Transport", transport)  # uvloop's classes do not inherit from asyncio's
         self._transport = transport
         transport.set_write_buffer_limits(WRITE_HIGH, WRITE_LOW)
-        peer = transport.get_extra_info("peername")
-        self.client = str(peer[0]) if isinstance(peer, tuple) and peer else ""
-        refusal = self.server.admit(self)
-        if refusal:
-            self.farewell(refusal)
-            self.close()
-            return
+        if not self.server.implicit_tls:
+            self.set_peer(transport.get_extra_info("peername"))
+            refusal = self.server.admit(self)
+            if refusal:
+                self.farewell(refusal)
+                self.close()
+                return
         self._timer = self.loop.call_later(self.patience()[0], self._look_at_clock)
         self.greet()
+
+    def set_peer(self, peer: object) -> None:
+        """Note who is there; a Unix socket's peer has no address."""
+        self.client = str(peer[0]) if isinstance(peer, tuple) and peer else ""
 
     def data_received(self, data: bytes) -> None:
         """Hand octets to the machine and see that somebody works on them."""

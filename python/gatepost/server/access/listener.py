@@ -1,6 +1,7 @@
 """Listeners of POP3 and IMAP: sockets, the set of open sessions, limits, and an orderly end.
 
-Base of Pop3Server and ImapServer; app/ builds those, one for each listener kind. Limits are per server object, that is per worker.
+Base of Pop3Server and ImapServer; app/ builds those, one for each listener kind. Limits are per server object, that is per worker, and
+hold before a TLS handshake begins: a client that only connects counts like any other.
 """
 
 import asyncio
@@ -11,9 +12,10 @@ from collections.abc import Callable
 from gatepost.policy.trust import TrustedNetworks, is_loopback
 from gatepost.server.access.connection import Connection
 from gatepost.server.context import ServerContext
-from gatepost.server.tls import HANDSHAKE_SECONDS
+from gatepost.server.tls import HANDSHAKE_SECONDS, SHUTDOWN_SECONDS
 
 BACKLOG = 512
+ACCEPT_PAUSE = 0.2
 SEARCHES = 3
 """Searches at once of one listener: with fewer than the store has threads, one that reads whole messages keeps nobody else waiting."""
 
@@ -28,6 +30,8 @@ class AccessServer:
         self.implicit_tls = implicit_tls
         self.log = context.log
         self._servers: list[asyncio.Server] = []
+        self._accepting: list[asyncio.Task[None]] = []
+        self._handshakes: set[asyncio.Task[None]] = set()
         self._sessions: dict[Connection, float] = {}
         self._by_client: Counter[str] = Counter()
         self._stopping = False
@@ -40,19 +44,64 @@ class AccessServer:
     async def start(self, sockets: list[socket.socket]) -> None:
         """Listen on bound sockets."""
         loop = asyncio.get_running_loop()
-        make = self.factory()
-        # One context for the listener's life: a reload changes what is in it. Upgrading a plain connection from `connection_made`
-        # would lose the ClientHello under uvloop, which reads before a task has its first step.
-        tls = self.context.tls.server_context() if self.implicit_tls else None
-        timeout = HANDSHAKE_SECONDS if tls else None
         for sock in sockets:
-            self._servers.append(await loop.create_server(make, sock=sock, backlog=BACKLOG, ssl=tls, ssl_handshake_timeout=timeout))
+            if self.implicit_tls:
+                sock.setblocking(False)
+                sock.listen(BACKLOG)
+                self._accepting.append(loop.create_task(self._accept_tls(sock)))
+            else:
+                self._servers.append(await loop.create_server(self.factory(), sock=sock, backlog=BACKLOG))
+
+    async def _accept_tls(self, sock: socket.socket) -> None:
+        """Accept by hand, so that clients are counted before they may begin a handshake.
+
+        Upgrading a plain connection from `connection_made` would lose the ClientHello under uvloop, which reads before a task has its
+        first step. server_context() is one object for the listener's life: a reload changes what is in it.
+        """
+        loop, make = asyncio.get_running_loop(), self.factory()
+        try:
+            while True:
+                try:
+                    connection, peer = await loop.sock_accept(sock)
+                except OSError as error:
+                    self.log.error("cannot accept", protocol=self.protocol, error=str(error))
+                    await asyncio.sleep(ACCEPT_PAUSE)
+                    continue
+                session = make()
+                session.set_peer(peer)
+                if self.admit(session):
+                    self.forget(session)
+                    connection.close()  # no words: the client expects TLS
+                    continue
+                task = loop.create_task(self._shake_hands(connection, session))
+                self._handshakes.add(task)
+                task.add_done_callback(self._handshakes.discard)
+        finally:
+            sock.close()
+
+    async def _shake_hands(self, connection: socket.socket, session: Connection) -> None:
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: session,
+                connection,
+                ssl=self.context.tls.server_context(),
+                ssl_handshake_timeout=HANDSHAKE_SECONDS,
+                ssl_shutdown_timeout=SHUTDOWN_SECONDS,
+            )
+        except BaseException as error:
+            connection.close()
+            self.forget(session)
+            if not isinstance(error, OSError):
+                raise
+            self.log.debug("tls handshake failed", client=session.client, error=str(error))
 
     async def stop(self, grace: float) -> None:
         """Stop listening, say goodbye to every session, and abort those that are still there after `grace` seconds."""
         self._stopping = True
         for server in self._servers:
             server.close()
+        for task in [*self._accepting, *self._handshakes]:
+            task.cancel()
         for session in list(self._sessions):
             session.stop()
         loop = asyncio.get_running_loop()
