@@ -15,7 +15,7 @@ import structlog
 from gatepost.config import Settings
 from gatepost.message.envelope import Envelope, Meta, Notify, Origin, Recipient
 from gatepost.message.reply import RemoteReply
-from gatepost.native import NotFoundError, Reader
+from gatepost.native import DamagedError, NotFoundError, Reader
 from gatepost.queue.submit import SubmissionRefused, Submitter
 
 MAX_RETURNED = 1_048_576
@@ -142,11 +142,16 @@ class Reporter:
         )
 
     def _original(self, subject: Subject, action: Action) -> tuple[bytes, bool]:
-        """RFC 3461 4.3: RET is about failures only; other reports carry the header section."""
+        """RFC 3461 4.3: RET is about failures only; other reports carry the header section. What is gone or damaged is left out: without a
+        report the message could never leave the queue.
+        """
         try:
-            reader = self._open_message(subject.message_id)
-        except NotFoundError:
+            return self._read(self._open_message(subject.message_id), subject, action)
+        except (NotFoundError, DamagedError) as error:
+            log.warning("delivery report goes without the original", sender=subject.reverse_path, error=str(error))
             return b"", False
+
+    def _read(self, reader: Reader, subject: Subject, action: Action) -> tuple[bytes, bool]:
         limit = {"FULL": MAX_RETURNED, "": MAX_UNASKED}.get(subject.meta.ret, 0)
         if action is not Action.FAILED or subject.size > limit:
             return reader.header(MAX_HEADER), False
