@@ -2,7 +2,7 @@
 
 Invariants: no answer tells whether a user exists — unknown, disabled and passwordless users cost the same argon2 work and get the
 same reason; work is bounded (threads, queue, deadline), and overload is a temporary failure; after `auth.max_failures` failures of
-one login from one client within the window, further tries are put off without being looked at, right or wrong.
+one login from one client within the window, further tries are put off without being looked at, right or wrong (failures.py).
 Never raises for what a client sent or what the directory says: the result carries it.
 """
 
@@ -20,6 +20,7 @@ from typing import TypeVar
 from gatepost.config import Settings
 from gatepost.directory import passwords
 from gatepost.directory.errors import DirectoryError
+from gatepost.directory.failures import FailureCounts
 from gatepost.directory.sasl import (
     BAD_LOGIN,
     TOO_MANY,
@@ -69,7 +70,7 @@ class Authenticator:
         self._cache_key = secrets.token_bytes(32)
         self._cache: OrderedDict[bytes, tuple[str, float]] = OrderedDict()
         self._generation = 0
-        self._failures: OrderedDict[tuple[str, str], list[float]] = OrderedDict()
+        self._failures = FailureCounts()
         self._checks: dict[tuple[bytes, str], asyncio.Task[AuthResult]] = {}
 
     def invalidate(self) -> None:
@@ -192,25 +193,17 @@ class Authenticator:
     def begin_attempt(self, account: str, client: str) -> bool:
         """Count an attempt as failed until `succeed` says otherwise, so that parallel guesses count too. False: put it off."""
         auth = self._settings().auth
-        key, now = (network_of(client), account), self._clock()
-        recent = [at for at in self._failures.get(key, ()) if now - at < auth.failure_window_seconds]
-        if len(recent) >= auth.max_failures:
-            return False
-        self._failures[key] = [*recent, now]
-        self._failures.move_to_end(key)
-        if len(self._failures) > MAX_REMEMBERED:
-            self._failures.popitem(last=False)
-        return True
+        key = (network_of(client), account)
+        window, most = auth.failure_window_seconds, auth.max_failures
+        return self._failures.begin(key, self._clock(), window=window, most=most, room=MAX_REMEMBERED)
 
     def undo_attempt(self, account: str, client: str) -> None:
         """The attempt was not looked at, for a reason of ours: it does not count, those before it do."""
-        recent = self._failures.get((network_of(client), account))
-        if recent:
-            recent.pop()
+        self._failures.undo((network_of(client), account))
 
     def succeed(self, account: str, client: str) -> None:
         """The right password: this login starts afresh."""
-        self._failures.pop((network_of(client), account), None)
+        self._failures.drop((network_of(client), account))
 
 
 def network_of(client: str) -> str:

@@ -371,6 +371,17 @@ async def test_failures_are_counted_by_the_ipv6_network_and_a_mapped_address_is_
     assert network_of("unix") == "unix"
 
 
+async def test_failing_with_many_other_logins_does_not_wipe_out_a_count(authenticator: Authenticator, clock: Clock) -> None:
+    for _ in range(5):
+        await authenticator.verify_plain(ALICE, "wrong", CLIENT)
+    for n in range(2 * auth.MAX_REMEMBERED):
+        authenticator.begin_attempt(f"user{n}@example.test", CLIENT)
+    assert (await authenticator.verify_plain(ALICE, PASSWORD, CLIENT)).reason == TOO_MANY
+    assert (await authenticator.verify_plain(ALICE, PASSWORD, "192.0.2.2")).user == ALICE
+    clock.now += 601
+    assert (await authenticator.verify_plain(ALICE, PASSWORD, CLIENT)).user == ALICE
+
+
 async def test_counts_and_remembered_logins_are_bounded(authenticator: Authenticator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(auth, "MAX_REMEMBERED", 10)
     for n in range(50):
