@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from gatepost.cli.output import human_size, local_time, print_json, print_table, to_json
-from gatepost.cli.rules import read_secret
+from gatepost.cli.output import human_size, local_time, print_fields, print_json, print_table, to_json
+from gatepost.cli.rules import Etag, read_secret
 from gatepost.cli.session import USAGE, CommandError, Session, command, confirm, group
 
 user_app = group("Users of hosted domains.")
@@ -77,27 +77,42 @@ async def user_list(session: Session, domain: Annotated[str, typer.Option("--dom
     print_table(["!ADDRESS", "VOLUME", "ENABLED", "PASSWORD", "CREATED"], rows, empty="no users")
 
 
+@command(user_app, "show")
+async def user_show(session: Session, address: Address) -> None:
+    """Show a user."""
+    async with session.client() as client:
+        user = await client.directory.get_user(address)
+    if session.json:
+        print_json(user)
+        return
+    state = [("enabled", "yes" if user.enabled else "no"), ("password", "yes" if user.has_password else "no")]
+    print_fields([("address", user.address), ("volume", user.volume), *state, ("created", local_time(user.created)), ("etag", user.etag)])
+
+
 @command(user_app, "passwd")
-async def user_passwd(session: Session, address: Address, password_stdin: Stdin = False, generate_password: Generate = False) -> None:
+async def user_passwd(
+    session: Session, address: Address, password_stdin: Stdin = False, generate_password: Generate = False, etag: Etag = ""
+) -> None:
     """Set a new password."""
     password = _password(stdin=password_stdin, generate=generate_password)
     async with session.client() as client:
-        await client.directory.set_password(address, password)
-    _made(session, {"address": address, "password_set": True}, f"{address} has a new password", password if generate_password else "")
+        user = await client.directory.set_password(address, password, etag=etag)
+    value = {**to_json(user), "password_set": True}
+    _made(session, value, f"{address} has a new password", password if generate_password else "")
 
 
 @command(user_app, "enable")
-async def user_enable(session: Session, address: Address) -> None:
+async def user_enable(session: Session, address: Address, etag: Etag = "") -> None:
     """Let a disabled user log in and get mail again."""
     async with session.client() as client:
-        session.done(await client.directory.set_enabled(address, True), f"{address} enabled")
+        session.done(await client.directory.set_enabled(address, True, etag=etag), f"{address} enabled")
 
 
 @command(user_app, "disable")
-async def user_disable(session: Session, address: Address) -> None:
+async def user_disable(session: Session, address: Address, etag: Etag = "") -> None:
     """Let a user neither log in nor get mail; its mail is kept."""
     async with session.client() as client:
-        session.done(await client.directory.set_enabled(address, False), f"{address} disabled")
+        session.done(await client.directory.set_enabled(address, False, etag=etag), f"{address} disabled")
 
 
 @command(user_app, "remove")
@@ -105,13 +120,14 @@ async def user_remove(
     session: Session,
     address: Address,
     purge_mail: Annotated[bool, typer.Option("--purge-mail", help="Remove the mail, too, for good")] = False,
+    etag: Etag = "",
     yes: Yes = False,
 ) -> None:
     """Remove a user; its mail stays in the volume unless it is purged."""
     if purge_mail:
         confirm(f"{address} and all of its mail will be removed for good.", yes=yes)
     async with session.client() as client:
-        await client.directory.delete_user(address, purge_mail=purge_mail)
+        await client.directory.delete_user(address, etag=etag, purge_mail=purge_mail)
     session.done({"address": address, "removed": True, "mail_purged": purge_mail}, f"{address} removed")
 
 
@@ -132,6 +148,25 @@ async def volume_list(session: Session) -> None:
         print_json(volumes)
         return
     print_table(["!NAME", "!PATH"], ((volume.name, volume.path) for volume in volumes))
+
+
+@command(volume_app, "show")
+async def volume_show(session: Session, name: str) -> None:
+    """Show a volume."""
+    async with session.client() as client:
+        volume = await client.directory.get_volume(name)
+    if session.json:
+        print_json(volume)
+        return
+    print_fields([("name", volume.name), ("path", volume.path), ("etag", volume.etag)])
+
+
+@command(volume_app, "remove")
+async def volume_remove(session: Session, name: str, etag: Etag = "") -> None:
+    """Take a volume without mailboxes out of use; its files stay where they are."""
+    async with session.client() as client:
+        await client.directory.delete_volume(name, etag=etag)
+    session.done({"name": name, "removed": True}, f"volume {name} removed; its files stay")
 
 
 @command(token_app, "add")

@@ -15,7 +15,7 @@ from gatepost.client.values import Folder, Mailbox, Token, User, Volume, number,
 
 
 class Directory:
-    """Every method raises the errors of gatepost.client.errors."""
+    """Every method raises the errors of gatepost.client.errors. An etag '' means: whatever is there now."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -39,24 +39,34 @@ class Directory:
         async for user in pages(fetch, lambda answer: answer.users):
             yield _user(user)
 
-    async def set_enabled(self, address: str, enabled: bool) -> User:
+    async def set_enabled(self, address: str, enabled: bool, *, etag: str = "") -> User:
         """Let a user log in and get mail, or not."""
-        request = api.UpdateUserRequest(user=api.User(address=address, enabled=enabled), update_mask=FieldMask(paths=["enabled"]))
+        mask = FieldMask(paths=["enabled"])
+        request = api.UpdateUserRequest(user=api.User(address=address, enabled=enabled), update_mask=mask, etag=etag)
         return _user((await self._connection.call(self._stub.UpdateUser, request)).user)
 
-    async def set_password(self, address: str, password: str) -> None:
-        """Set a new password."""
-        await self._connection.call(self._stub.SetPassword, api.SetPasswordRequest(address=address, password=password))
+    async def set_password(self, address: str, password: str, *, etag: str = "") -> User:
+        """Set a new password; the user with its new etag."""
+        request = api.SetPasswordRequest(address=address, password=password, etag=etag)
+        return _user((await self._connection.call(self._stub.SetPassword, request)).user)
 
-    async def delete_user(self, address: str, *, purge_mail: bool = False) -> None:
+    async def delete_user(self, address: str, *, etag: str = "", purge_mail: bool = False) -> None:
         """Remove a user; the mail stays unless it is purged, which cannot be undone."""
-        request = api.DeleteUserRequest(address=address, purge_mail=purge_mail)
+        request = api.DeleteUserRequest(address=address, etag=etag, purge_mail=purge_mail)
         await self._connection.call(self._stub.DeleteUser, request, BULK_TIMEOUT)
 
     async def create_volume(self, name: str, path: str) -> Volume:
         """Add a volume at an absolute path on the server."""
         answer = await self._connection.call(self._stub.CreateVolume, api.CreateVolumeRequest(name=name, path=path))
-        return Volume(answer.volume.name, answer.volume.path)
+        return _volume(answer.volume)
+
+    async def get_volume(self, name: str) -> Volume:
+        """One volume."""
+        return _volume((await self._connection.call(self._stub.GetVolume, api.GetVolumeRequest(name=name))).volume)
+
+    async def delete_volume(self, name: str, *, etag: str = "") -> None:
+        """Take a volume without mailboxes out of use; its files stay. Raises InUseError for one that has users, and for 'main'."""
+        await self._connection.call(self._stub.DeleteVolume, api.DeleteVolumeRequest(name=name, etag=etag))
 
     async def list_volumes(self) -> AsyncIterator[Volume]:
         """Volumes by name."""
@@ -65,7 +75,7 @@ class Directory:
             return await self._connection.call(self._stub.ListVolumes, api.ListVolumesRequest(page_token=token))
 
         async for volume in pages(fetch, lambda answer: answer.volumes):
-            yield Volume(volume.name, volume.path)
+            yield _volume(volume)
 
     async def create_token(self, name: str, role: str) -> tuple[Token, str]:
         """Make a token for calls over TCP; its secret is shown this one time. role: 'viewer', 'operator', 'admin'."""
@@ -124,7 +134,11 @@ class Mailboxes:
 
 
 def _user(user: api.User) -> User:
-    return User(user.address, user.volume, user.enabled, user.has_password, time_value(user.create_time))
+    return User(user.address, user.volume, user.enabled, user.has_password, time_value(user.create_time), user.etag)
+
+
+def _volume(volume: api.Volume) -> Volume:
+    return Volume(volume.name, volume.path, volume.etag)
 
 
 def _token(token: api.Token) -> Token:

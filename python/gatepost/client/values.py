@@ -301,6 +301,7 @@ class User:
     enabled: bool
     has_password: bool
     created: datetime
+    etag: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +310,7 @@ class Volume:
 
     name: str
     path: str
+    etag: str = ""
 
 
 @dataclass(frozen=True, slots=True)

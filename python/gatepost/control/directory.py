@@ -14,7 +14,7 @@ from gatepost.control.convert import timestamp
 from gatepost.control.errors import invalid
 from gatepost.control.paging import page
 from gatepost.control.server import Service
-from gatepost.directory import Directory, Token, User
+from gatepost.directory import Directory, Token, User, Volume
 
 Purge = Callable[[str, bytes], Awaitable[None]]
 """Remove the mailbox with this volume and id, mail included."""
@@ -55,22 +55,25 @@ class DirectoryServicer(directory_pb2_grpc.DirectoryServiceServicer):
         """See the proto."""
         if list(request.update_mask.paths) != ["enabled"]:
             raise invalid("update_mask", "must be exactly 'enabled'")
-        await asyncio.to_thread(self._directory.set_enabled, request.user.address, request.user.enabled, author=author())
+        user = await asyncio.to_thread(
+            self._directory.set_enabled, request.user.address, request.user.enabled, etag=request.etag or None, author=author()
+        )
         await self._changed()
-        return api.UpdateUserResponse(user=_user(await asyncio.to_thread(self._directory.get_user, request.user.address)))
+        return api.UpdateUserResponse(user=_user(user))
 
     async def SetPassword(self, request: api.SetPasswordRequest, context: object) -> api.SetPasswordResponse:
         """See the proto."""
         if not request.password:
             raise invalid("password", "must not be empty")
-        await asyncio.to_thread(self._directory.set_password, request.address, request.password, author=author())
+        user = await asyncio.to_thread(
+            self._directory.set_password, request.address, request.password, etag=request.etag or None, author=author()
+        )
         await self._changed()
-        return api.SetPasswordResponse()
+        return api.SetPasswordResponse(user=_user(user))
 
     async def DeleteUser(self, request: api.DeleteUserRequest, context: object) -> api.DeleteUserResponse:
         """See the proto."""
-        user = await asyncio.to_thread(self._directory.get_user, request.address)
-        await asyncio.to_thread(self._directory.remove_user, request.address, author=author())
+        user = await asyncio.to_thread(self._directory.remove_user, request.address, etag=request.etag or None, author=author())
         await self._changed()
         if request.purge_mail:
             await self._purge(user.volume, user.mailbox_id)
@@ -82,14 +85,23 @@ class DirectoryServicer(directory_pb2_grpc.DirectoryServiceServicer):
             raise invalid("path", "must be absolute")
         volume = await asyncio.to_thread(self._directory.add_volume, request.name, request.path, author=author())
         await self._changed()
-        return api.CreateVolumeResponse(volume=api.Volume(name=volume.name, path=volume.path))
+        return api.CreateVolumeResponse(volume=_volume(volume))
+
+    async def GetVolume(self, request: api.GetVolumeRequest, context: object) -> api.GetVolumeResponse:
+        """See the proto."""
+        return api.GetVolumeResponse(volume=_volume(await asyncio.to_thread(self._directory.get_volume, request.name)))
 
     async def ListVolumes(self, request: api.ListVolumesRequest, context: object) -> api.ListVolumesResponse:
         """See the proto."""
         volumes = await asyncio.to_thread(self._directory.list_volumes)
         chosen, token = page(volumes, lambda volume: volume.name, request.page_size, request.page_token)
-        made = (api.Volume(name=volume.name, path=volume.path) for volume in chosen)
-        return api.ListVolumesResponse(volumes=made, next_page_token=token)
+        return api.ListVolumesResponse(volumes=map(_volume, chosen), next_page_token=token)
+
+    async def DeleteVolume(self, request: api.DeleteVolumeRequest, context: object) -> api.DeleteVolumeResponse:
+        """See the proto."""
+        await asyncio.to_thread(self._directory.remove_volume, request.name, etag=request.etag or None, author=author())
+        await self._changed()
+        return api.DeleteVolumeResponse()
 
     async def CreateToken(self, request: api.CreateTokenRequest, context: object) -> api.CreateTokenResponse:
         """See the proto."""
@@ -121,7 +133,12 @@ def _user(user: User) -> api.User:
         enabled=user.enabled,
         has_password=user.has_password,
         create_time=timestamp(user.created_at),
+        etag=user.etag,
     )
+
+
+def _volume(volume: Volume) -> api.Volume:
+    return api.Volume(name=volume.name, path=volume.path, etag=volume.etag)
 
 
 def _token(token: Token) -> api.Token:

@@ -149,6 +149,14 @@ def revision(connection: Connection) -> int:
     return int(connection.execute(select(state.c.value).where(state.c.key == "revision")).scalar_one())
 
 
+def pepper(connection: Connection) -> bytes:
+    """A secret of this installation, the same in every process."""
+    found = connection.execute(select(state.c.value).where(state.c.key == "pepper")).scalar()
+    if found is None:
+        raise DirectoryError("the directory has no pepper; it was not made by Gatepost")
+    return bytes.fromhex(found)
+
+
 def bump_revision(connection: Connection) -> int:
     """Count one more change; the new number."""
     new = revision(connection) + 1

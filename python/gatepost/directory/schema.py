@@ -38,7 +38,8 @@ state = Table(
     Column("key", String, primary_key=True),
     Column("value", String, nullable=False),
 )
-"""'revision': counts every change anyone made, rules and passwords alike. 'pepper': hex, makes salts for users that do not exist."""
+"""'revision': counts every change anyone made, rules and passwords alike. 'pepper': hex, keys
+the salts of users that do not exist and the etags of those that do."""
 
 volumes = Table(
     "volumes",

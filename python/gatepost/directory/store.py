@@ -7,10 +7,9 @@ Fails with the errors of errors.py.
 
 from pathlib import Path
 
-from gatepost.directory import rules, tokens, users, validation, versions
-from gatepost.directory.database import Database, revision
+from gatepost.directory import rules, tokens, users, validation, versions, volumes
+from gatepost.directory.database import Database, pepper, revision
 from gatepost.directory.errors import DirectoryError
-from gatepost.directory.schema import state
 from gatepost.directory.secret_files import SecretFiles
 from gatepost.directory.values import Credentials, RuleVersion, StoredHandler, StoredRule, Token, User, Volume
 from gatepost.routing.index import prepare
@@ -122,21 +121,21 @@ class Directory:
         with self._database.read() as connection:
             return users.list_users(connection, domain)
 
-    def set_password(self, address: str, password: str | None, *, author: str) -> None:
-        """Old password and remembered logins end within a second. Raises NotFound, InvalidValue."""
+    def set_password(self, address: str, password: str | None, *, etag: str | None = None, author: str) -> User:
+        """Old password and remembered logins end within a second. Raises NotFound, EtagMismatch, InvalidValue."""
         secret = users.hashed(password)
         with self._database.write() as connection:
-            users.set_password(connection, address, secret, author)
+            return users.set_password(connection, address, secret, author, etag)
 
-    def set_enabled(self, address: str, enabled: bool, *, author: str) -> User:
-        """A disabled user cannot log in and gets no mail. Raises NotFound."""
+    def set_enabled(self, address: str, enabled: bool, *, etag: str | None = None, author: str) -> User:
+        """A disabled user cannot log in and gets no mail. Raises NotFound, EtagMismatch."""
         with self._database.write() as connection:
-            return users.set_enabled(connection, address, enabled, author)
+            return users.set_enabled(connection, address, enabled, author, etag)
 
-    def remove_user(self, address: str, *, author: str, force: bool = False) -> User:
-        """The user as it was; its mailbox stays in the volume. Raises NotFound, ConflictInUse (a mailbox handler names it)."""
+    def remove_user(self, address: str, *, etag: str | None = None, author: str, force: bool = False) -> User:
+        """The user as it was; its mailbox stays. Raises NotFound, EtagMismatch, ConflictInUse (a mailbox handler names it)."""
         with self._database.write() as connection:
-            return users.remove_user(connection, address, author, force=force)
+            return users.remove_user(connection, address, author, etag=etag, force=force)
 
     def credentials(self, address: str) -> Credentials | None:
         """For Authenticator: what a login is checked against. `address` in stored form (validation.user_address)."""
@@ -144,25 +143,31 @@ class Directory:
             return users.credentials(connection, address)
 
     def pepper(self) -> bytes:
-        """A secret of this installation, the same in every process: makes steady salts for users that do not exist."""
+        """A secret of this installation, the same in every process: makes steady salts for users that do not exist (see also etags.py)."""
         with self._database.read() as connection:
-            query = state.select().where(state.c.key == "pepper")
-            row = connection.execute(query).first()
-        if row is None:
-            raise DirectoryError("the directory has no pepper; it was not made by Gatepost")
-        return bytes.fromhex(row.value)
+            return pepper(connection)
 
     # ---- volumes, tokens, secrets ----------------------------------------------------------------------------------
 
     def add_volume(self, name: str, path: str | Path, *, author: str) -> Volume:
         """Raises AlreadyExists, InvalidValue (name, path)."""
         with self._database.write() as connection:
-            return users.add_volume(connection, self._base, name, str(path), author)
+            return volumes.add_volume(connection, self._base, name, str(path), author)
+
+    def get_volume(self, name: str) -> Volume:
+        """Raises NotFound."""
+        with self._database.read() as connection:
+            return volumes.get_volume(connection, self._base, name)
 
     def list_volumes(self) -> list[Volume]:
         """Volumes by name; 'main' is always there."""
         with self._database.read() as connection:
-            return users.list_volumes(connection, self._base)
+            return volumes.list_volumes(connection, self._base)
+
+    def remove_volume(self, name: str, *, etag: str | None = None, author: str) -> None:
+        """Forget a volume; its files stay. Raises NotFound, EtagMismatch, ConflictInUse (mailboxes lie on it, or it is 'main')."""
+        with self._database.write() as connection:
+            volumes.remove_volume(connection, name, author, etag)
 
     def create_token(self, name: str, role: str, *, author: str, expires_at: int = 0) -> tuple[Token, str]:
         """A token and its secret, which is shown this one time. Raises AlreadyExists, InvalidValue."""

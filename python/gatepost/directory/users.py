@@ -1,11 +1,9 @@
-"""Users, their credentials, and volumes in the tables. Used by store.py inside its transactions.
+"""Users and their credentials in the tables. Used by store.py inside its transactions.
 
 Invariants: a user's domain has a hosted rule when the user is added; a mailbox id is never used twice; passwords are hashed before
 the transaction begins, so that nobody waits for argon2 with the database locked. Fails with the errors of errors.py.
 """
 
-import os
-from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
@@ -13,13 +11,15 @@ from sqlalchemy import Connection, Row, delete, insert, select, update
 from gatepost.directory import passwords, validation, versions
 from gatepost.directory.clock import new_mailbox_id, now_us
 from gatepost.directory.errors import AlreadyExists, ConflictInUse, InvalidValue, NotFound
+from gatepost.directory.etags import Etags
 from gatepost.directory.rules import find_rule
 from gatepost.directory.schema import domain_rules, handlers, users, volumes
-from gatepost.directory.values import Credentials, ScramKeys, User, Volume
+from gatepost.directory.values import Credentials, ScramKeys, User
 from gatepost.routing.model import HandlerKind, Mailbox, RuleKind
 
 Secret = dict[str, Any]
 """The credential columns of a user."""
+_KIND = "u"
 
 
 def hashed(password: str | None) -> Secret:
@@ -71,7 +71,7 @@ def add_user(connection: Connection, address: str, secret: Secret, volume: str, 
 
 def get_user(connection: Connection, address: str) -> User:
     """One user."""
-    return _user(_must(connection, address))
+    return _user(_must(connection, address), Etags(connection, _KIND))
 
 
 def list_users(connection: Connection, domain: str | None) -> list[User]:
@@ -79,19 +79,23 @@ def list_users(connection: Connection, domain: str | None) -> list[User]:
     query = select(users).order_by(users.c.address)
     if domain:
         query = query.where(users.c.domain == validation.domain_name(domain))
-    return [_user(row) for row in connection.execute(query)]
+    etags = Etags(connection, _KIND)
+    return [_user(row, etags) for row in connection.execute(query)]
 
 
-def set_password(connection: Connection, address: str, secret: Secret, author: str) -> None:
+def set_password(connection: Connection, address: str, secret: Secret, author: str, etag: str | None) -> User:
     """Replace the credentials; the version it makes tells who did it, never what they are."""
     row = _must(connection, address)
+    Etags(connection, _KIND).check(row, etag, row.address)
     connection.execute(update(users).where(users.c.id == row.id).values(**secret))
     versions.record(connection, author, f"set password of {row.address}", "user", row.address, {}, {})
+    return get_user(connection, row.address)
 
 
-def set_enabled(connection: Connection, address: str, enabled: bool, author: str) -> User:
+def set_enabled(connection: Connection, address: str, enabled: bool, author: str, etag: str | None) -> User:
     """Allow or forbid login and delivery."""
     row = _must(connection, address)
+    Etags(connection, _KIND).check(row, etag, row.address)
     if row.enabled != enabled:
         connection.execute(update(users).where(users.c.id == row.id).values(enabled=enabled))
         word = "enable" if enabled else "disable"
@@ -100,9 +104,11 @@ def set_enabled(connection: Connection, address: str, enabled: bool, author: str
     return get_user(connection, address)
 
 
-def remove_user(connection: Connection, address: str, author: str, *, force: bool) -> User:
+def remove_user(connection: Connection, address: str, author: str, *, etag: str | None, force: bool) -> User:
     """Remove a user and return what it was: the caller may purge the mailbox, which stays in the volume otherwise."""
     row = _must(connection, address)
+    etags = Etags(connection, _KIND)
+    etags.check(row, etag, row.address)
     used = connection.execute(
         select(domain_rules.c.domain, handlers.c.pattern)
         .join(domain_rules, domain_rules.c.id == handlers.c.rule_id)
@@ -113,7 +119,7 @@ def remove_user(connection: Connection, address: str, author: str, *, force: boo
     connection.execute(delete(users).where(users.c.id == row.id))
     before = {"volume": row.volume, "enabled": row.enabled, "mailbox_id": row.mailbox_id.hex()}
     versions.record(connection, author, f"remove user {row.address}", "user", row.address, before, None)
-    return _user(row)
+    return _user(row, etags)
 
 
 def credentials(connection: Connection, address: str) -> Credentials | None:
@@ -131,35 +137,6 @@ def mailboxes(connection: Connection) -> dict[str, Mailbox]:
     return {address: Mailbox(address, mailbox_id, volume, bool(enabled)) for address, mailbox_id, volume, enabled in rows}
 
 
-def add_volume(connection: Connection, base: Path, name: str, path: str, author: str) -> Volume:
-    """Name a directory that holds mailboxes; it is made when missing."""
-    name = validation.name(name, "name")
-    if not PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or "\0" in path:
-        raise InvalidValue("path", f"must be an absolute path without '..' (got {path!r})")
-    listed = list_volumes(connection, base)
-    if any(volume.name == name for volume in listed):
-        raise AlreadyExists(f"volume {name!r} exists already")
-    place = str(PurePosixPath(path))
-    for volume in listed:
-        if PurePosixPath(place).is_relative_to(volume.path) or PurePosixPath(volume.path).is_relative_to(place):
-            raise InvalidValue("path", f"{place} and volume {volume.name!r} at {volume.path} lie within each other")
-    try:
-        Path(place).mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise InvalidValue("path", f"{place} cannot be made: {error.strerror}") from None
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise InvalidValue("path", f"{place} cannot be written to")
-    connection.execute(insert(volumes).values(name=name, path=place, created_at=now_us()))
-    versions.record(connection, author, f"add volume {name}", "volume", name, None, {"path": place})
-    return Volume(name, place)
-
-
-def list_volumes(connection: Connection, base: Path) -> list[Volume]:
-    """Volumes by name, paths made absolute with `base`."""
-    rows = connection.execute(select(volumes.c.name, volumes.c.path).order_by(volumes.c.name))
-    return [Volume(row.name, str((base / row.path).absolute())) for row in rows]
-
-
 def _row(connection: Connection, address: str) -> Row[Any] | None:
     return connection.execute(select(users).where(users.c.address == address)).first()
 
@@ -171,5 +148,5 @@ def _must(connection: Connection, address: str) -> Row[Any]:
     return row
 
 
-def _user(row: Row[Any]) -> User:
-    return User(row.address, row.mailbox_id, row.volume, row.enabled, bool(row.password_hash), row.created_at)
+def _user(row: Row[Any], etags: Etags) -> User:
+    return User(row.address, row.mailbox_id, row.volume, row.enabled, bool(row.password_hash), row.created_at, etags.of(row))

@@ -25,7 +25,7 @@ class StoredHandler:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A user of a hosted domain; mailbox_id names the mailbox in the volume."""
+    """A user of a hosted domain; mailbox_id names the mailbox in the volume. A conditional change names the etag."""
 
     address: str
     mailbox_id: bytes
@@ -33,6 +33,7 @@ class User:
     enabled: bool
     has_password: bool
     created_at: int
+    etag: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class Volume:
 
     name: str
     path: str
+    etag: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,7 @@
 """The volumes of this process by name, and which of them holds whose mailbox. Built by app/, used by server/, delivery/ and control/.
 
+Invariants: a volume that is no longer listed is found no more from that moment on, and is closed when the deliveries handed in are done;
+later ones get an error that means "not now", so that their messages stay in the queue.
 A volume that cannot be opened does not keep the others from working: its error is raised to whoever uses it, and the next use tries again.
 """
 
@@ -56,6 +58,7 @@ class Volumes:
         self._min_free_bytes = min_free_bytes
         self._executor = ThreadPoolExecutor(THREADS, thread_name_prefix="store")
         self._stores: dict[str, AsyncStore] = {}
+        self._closing: set[asyncio.Task[None]] = set()
 
     @classmethod
     async def open(
@@ -80,12 +83,23 @@ class Volumes:
         return self
 
     def update(self, volumes: Iterable[VolumePlace]) -> None:
-        """Add volumes that are new; they are opened when first used. Known ones stay as they are."""
-        for volume in volumes:
+        """Add volumes that are new; they are opened when first used. Close those not listed, or listed elsewhere. For the event loop."""
+        listed = {volume.name: volume for volume in volumes}
+        for name, store in list(self._stores.items()):
+            if name not in listed or listed[name].path != store.path:
+                self._retire(name, self._stores.pop(name))
+        for volume in listed.values():
             if volume.name not in self._stores:
                 self._stores[volume.name] = AsyncStore(
                     volume.path, self._executor, stream=self._stream, min_free_bytes=self._min_free_bytes
                 )
+
+    def _retire(self, name: str, store: AsyncStore) -> None:
+        """Close a volume in the background; `close` waits for it."""
+        log.info("volume is no longer used", volume=name, path=store.path)
+        task = asyncio.get_running_loop().create_task(self._close_stores({name: store}), name=f"close volume {name}")
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
     def by_name(self, name: str) -> AsyncStore:
         """A volume. Raises NotFoundError."""
@@ -107,8 +121,11 @@ class Volumes:
 
     async def close(self) -> None:
         """Close all volumes; deliveries handed in are finished first."""
-        results = await asyncio.gather(*(store.close() for store in self._stores.values()), return_exceptions=True)
-        for name, result in zip(self._stores, results, strict=True):
+        await asyncio.gather(self._close_stores(self._stores), *self._closing)
+        await asyncio.to_thread(self._executor.shutdown)
+
+    async def _close_stores(self, stores: Mapping[str, AsyncStore]) -> None:
+        results = await asyncio.gather(*(store.close() for store in stores.values()), return_exceptions=True)
+        for name, result in zip(stores, results, strict=True):
             if isinstance(result, BaseException):
                 log.error("volume did not close cleanly", volume=name, error=str(result))
-        await asyncio.to_thread(self._executor.shutdown)

@@ -135,6 +135,35 @@ async def test_domains_and_users(plane: Plane, cli):
     assert (await cli("domain", "remove", "a.test", "--force", "--yes")).code == 0
 
 
+async def test_users_and_volumes_with_etags(plane: Plane, cli, tmp_path: Path):
+    await cli("domain", "add", "a.test")
+    made = (await cli("user", "add", "x@a.test", "--no-password", "--json")).json
+    assert set(made) == {"address", "volume", "enabled", "has_password", "created", "etag"}
+    assert (await cli("user", "show", "x@a.test", "--json")).json == made
+    text = f"{PASSWORD}\n"
+    now = (await cli("user", "passwd", "x@a.test", "--password-stdin", "--etag", made["etag"], "--json", text=text)).json
+    assert (now["address"], now["password_set"], now["has_password"], now["etag"] != made["etag"]) == ("x@a.test", True, True, True)
+    for command in (("passwd", "--password-stdin"), ("disable",), ("enable",), ("remove",)):
+        stale = await cli("user", command[0], "x@a.test", *command[1:], "--etag", made["etag"], "--json", text=text)
+        assert (stale.code, json.loads(stale.err)["status"]) == (6, "ABORTED"), command
+    off = (await cli("user", "disable", "x@a.test", "--etag", now["etag"], "--json")).json
+    on = (await cli("user", "enable", "x@a.test", "--etag", off["etag"], "--json")).json
+    shown = (await cli("user", "show", "x@a.test")).out
+    assert "enabled   yes\n" in shown
+    assert on["etag"] in shown
+    assert (await cli("user", "remove", "x@a.test", "--etag", on["etag"])).code == 0
+    assert (await cli("user", "show", "x@a.test")).code == 3
+    volume = (await cli("volume", "add", "fast", str(tmp_path / "fast"), "--json")).json
+    assert set(volume) == {"name", "path", "etag"}
+    assert (await cli("volume", "show", "fast", "--json")).json == volume
+    assert volume["path"] in (await cli("volume", "show", "fast")).out
+    assert (await cli("volume", "remove", "fast", "--etag", "old")).code == 6
+    assert (await cli("volume", "remove", "main")).code == 6
+    assert (await cli("volume", "remove", "fast", "--etag", volume["etag"], "--json")).json == {"name": "fast", "removed": True}
+    assert (await cli("volume", "remove", "fast")).code == 3
+    assert (tmp_path / "fast").is_dir()
+
+
 async def test_rules_and_handlers(plane: Plane, cli):
     options = ("--host", "mx.g.test", "--username", "u", "--password-stdin", "--tls", "verified")
     made = (await cli("rule", "add", "g.test", "--kind", "gateway", *options, "--json", text="hush\n")).json

@@ -167,6 +167,30 @@ async def test_rules_handlers_users_tokens_volumes_and_mailboxes(plane: Plane, c
     assert [record.outcome async for record in client.server.audit_log(limit=2)] == ["OK", "OK"]
 
 
+async def test_users_and_volumes_are_changed_on_the_condition_of_their_etag(plane: Plane, client: GatepostClient):
+    await client.rules.create(DomainRule("a.test", "hosted"))
+    user = await client.directory.create_user("x@a.test", PASSWORD)
+    changed = await client.directory.set_password("x@a.test", PASSWORD, etag=user.etag)
+    with pytest.raises(EtagMismatchError) as stale:
+        await client.directory.set_enabled("x@a.test", False, etag=user.etag)
+    assert stale.value.current_etag == changed.etag == (await client.directory.get_user("x@a.test")).etag
+    with pytest.raises(EtagMismatchError):
+        await client.directory.delete_user("x@a.test", etag=user.etag, purge_mail=True)
+    with pytest.raises(EtagMismatchError):
+        await client.directory.set_password("x@a.test", PASSWORD, etag=user.etag)
+    off = await client.directory.set_enabled("x@a.test", False, etag=changed.etag)
+    await client.directory.delete_user("x@a.test", etag=off.etag)
+    volume = await client.directory.create_volume("fast", str(plane.data / "fast"))
+    assert await client.directory.get_volume("fast") == volume
+    with pytest.raises(EtagMismatchError):
+        await client.directory.delete_volume("fast", etag="old")
+    await client.directory.delete_volume("fast", etag=volume.etag)
+    with pytest.raises(NotFoundError):
+        await client.directory.get_volume("fast")
+    with pytest.raises(InUseError):
+        await client.directory.delete_volume("main")
+
+
 async def test_each_failure_is_the_leaf_one_can_act_upon(plane: Plane, client: GatepostClient):
     rule = await client.rules.create(DomainRule("a.test", "hosted"))
     await client.directory.create_user("x@a.test", PASSWORD)

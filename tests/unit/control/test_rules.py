@@ -210,6 +210,29 @@ async def test_users_are_created_changed_listed_and_deleted(plane: Plane, rules,
     assert sum(len(worker.volumes.store.deleted) for worker in plane.workers) == 1
 
 
+async def test_a_users_etag_guards_every_change_of_it(plane: Plane, rules, users):
+    await rules.CreateDomainRule(hosted("a.test"))
+    name = {"address": "x@a.test"}
+    made = (await users.CreateUser(directory_api.CreateUserRequest(**name, password=PASSWORD))).user
+    now = (await users.SetPassword(directory_api.SetPasswordRequest(**name, password=PASSWORD, etag=made.etag))).user
+    assert now.etag not in ("", made.etag)
+    assert (await users.GetUser(directory_api.GetUserRequest(**name))).user == now
+    mask = FieldMask(paths=["enabled"])
+    stale = (
+        users.SetPassword(directory_api.SetPasswordRequest(**name, password=PASSWORD, etag=made.etag)),
+        users.UpdateUser(directory_api.UpdateUserRequest(user=name, update_mask=mask, etag=made.etag)),
+        users.DeleteUser(directory_api.DeleteUserRequest(**name, purge_mail=True, etag=made.etag)),
+    )
+    for call in stale:
+        info = await fails(call, grpc.StatusCode.ABORTED)
+        assert (info.reason, info.current_etag) == (common.ERROR_REASON_ETAG_MISMATCH, now.etag)
+    assert not any(worker.volumes.store.deleted for worker in plane.workers)
+    off = (await users.UpdateUser(directory_api.UpdateUserRequest(user=name, update_mask=mask, etag=now.etag))).user
+    assert (off.enabled, off.etag != now.etag) == (False, True)
+    assert list((await users.ListUsers(directory_api.ListUsersRequest())).users) == [off]
+    await users.DeleteUser(directory_api.DeleteUserRequest(**name, etag=off.etag))
+
+
 async def test_a_domain_with_users_is_deleted_by_force_only(plane: Plane, rules, users):
     await rules.CreateDomainRule(hosted("a.test"))
     await users.CreateUser(directory_api.CreateUserRequest(address="x@a.test", password=PASSWORD))
@@ -235,3 +258,25 @@ async def test_volumes_need_an_absolute_path(plane: Plane, users):
     assert (await users.CreateVolume(directory_api.CreateVolumeRequest(name="fast", path=path))).volume.path == path
     listed = (await users.ListVolumes(directory_api.ListVolumesRequest())).volumes
     assert [one.name for one in listed] == ["fast", "main"]
+
+
+async def test_a_volume_is_shown_and_deleted_and_workers_are_told(plane: Plane, rules, users):
+    path = str(plane.data / "fast")
+    made = (await users.CreateVolume(directory_api.CreateVolumeRequest(name="fast", path=path))).volume
+    assert (await users.GetVolume(directory_api.GetVolumeRequest(name="fast"))).volume == made
+    stale = directory_api.DeleteVolumeRequest(name="fast", etag="old")
+    assert (await fails(users.DeleteVolume(stale), grpc.StatusCode.ABORTED)).current_etag == made.etag
+    await rules.CreateDomainRule(hosted("a.test"))
+    await users.CreateUser(directory_api.CreateUserRequest(address="x@a.test", volume="fast"))
+    for name in ("fast", "main"):
+        info = await fails(users.DeleteVolume(directory_api.DeleteVolumeRequest(name=name)), grpc.StatusCode.FAILED_PRECONDITION)
+        assert info.reason == common.ERROR_REASON_IN_USE
+    await users.DeleteUser(directory_api.DeleteUserRequest(address="x@a.test"))
+    told = [len(worker.reloads) for worker in plane.workers]
+    await users.DeleteVolume(directory_api.DeleteVolumeRequest(name="fast", etag=made.etag))
+    assert [len(worker.reloads) for worker in plane.workers] == [count + 1 for count in told]
+    for call in (users.GetVolume(directory_api.GetVolumeRequest(name="fast")), users.DeleteVolume(stale)):
+        await fails(call, grpc.StatusCode.NOT_FOUND)
+    records = await plane.audit.read(9, "", "/gatepost.api.directory.v1.DirectoryService/DeleteVolume")
+    assert [record["outcome"] for record in records] == ["NOT_FOUND", "OK", "FAILED_PRECONDITION", "FAILED_PRECONDITION", "ABORTED"]
+    assert '"fast"' in records[1]["request"]

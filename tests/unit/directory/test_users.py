@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gatepost.directory import AlreadyExists, ConflictInUse, Directory, DirectoryError, InvalidValue, NotFound
+from gatepost.directory import AlreadyExists, ConflictInUse, Directory, DirectoryError, EtagMismatch, InvalidValue, NotFound
 from gatepost.directory.clock import new_mailbox_id, now_us
 from gatepost.routing.model import AddressHandler, DomainRule, HandlerKind, RuleKind
 
@@ -79,6 +79,8 @@ def test_an_unknown_volume_and_unknown_users_are_not_found(hosting: Directory) -
         lambda: hosting.set_password("nobody@example.test", PASSWORD, author="a"),
         lambda: hosting.set_enabled("nobody@example.test", True, author="a"),
         lambda: hosting.remove_user("nobody@example.test", author="a"),
+        lambda: hosting.get_volume("nowhere"),
+        lambda: hosting.remove_volume("nowhere", author="a"),
         lambda: hosting.revoke_token("nobody", author="a"),
         lambda: hosting.secret("nobody"),
     ]
@@ -92,6 +94,57 @@ def test_a_removed_user_is_returned_so_that_its_mail_can_be_purged(hosting: Dire
     assert hosting.remove_user("alice@example.test", author="a") == user
     again = hosting.add_user("alice@example.test", PASSWORD, author="a")
     assert again.mailbox_id != user.mailbox_id
+
+
+CHANGES: list[Any] = [
+    lambda directory, etag: directory.set_password("alice@example.test", "battery staple", etag=etag, author="a"),
+    lambda directory, etag: directory.set_password("alice@example.test", None, etag=etag, author="a"),
+    lambda directory, etag: directory.set_enabled("alice@example.test", False, etag=etag, author="a"),
+    lambda directory, etag: directory.remove_user("alice@example.test", etag=etag, author="a"),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_stale_etag_of_a_user_stops_the_change_and_tells_the_current_one(hosting: Directory, change: Any) -> None:
+    old = hosting.add_user("alice@example.test", PASSWORD, author="a")
+    now = hosting.set_password("alice@example.test", PASSWORD, etag=old.etag, author="b")
+    before = hosting.data_version()
+    with pytest.raises(EtagMismatch, match=r"alice@example\.test was changed") as caught:
+        change(hosting, old.etag)
+    assert caught.value.current == now.etag
+    assert hosting.get_user("alice@example.test") == now
+    assert hosting.data_version() == before
+    change(hosting, now.etag)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_no_etag_means_whatever_is_there(hosting: Directory, change: Any) -> None:
+    for nothing in (None, ""):
+        hosting.add_user("alice@example.test", PASSWORD, author="a")
+        change(hosting, nothing)
+        if hosting.list_users():
+            hosting.remove_user("alice@example.test", author="a")
+
+
+def test_every_change_of_a_user_changes_its_etag_and_a_look_does_not(hosting: Directory) -> None:
+    made = hosting.add_user("alice@example.test", PASSWORD, author="a")
+    seen = [made.etag]
+    seen.append(hosting.set_enabled("alice@example.test", False, author="a").etag)
+    seen.append(hosting.set_password("alice@example.test", PASSWORD, author="a").etag)
+    seen.append(hosting.set_password("alice@example.test", None, author="a").etag)
+    hosting.remove_user("alice@example.test", author="a")
+    seen.append(hosting.add_user("alice@example.test", None, author="a").etag)
+    hosting.put_rule(DomainRule("example.test", RuleKind.HOSTED, text="x"), create=False, author="a")
+    hosting.add_user("bob@example.test", None, author="a")
+    assert [user.etag for user in hosting.list_users()][:1] == [hosting.get_user("alice@example.test").etag] == seen[-1:]
+    assert len(set(seen)) == len(seen)
+
+
+def test_an_etag_needs_the_secret_of_the_installation(hosting: Directory, path: Path) -> None:
+    etag = hosting.add_user("alice@example.test", PASSWORD, author="a").etag
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE state SET value = ? WHERE key = 'pepper'", ("00" * 32,))
+    assert hosting.get_user("alice@example.test").etag != etag
 
 
 def test_a_user_that_a_mailbox_handler_names_is_not_removed(hosting: Directory) -> None:
@@ -144,6 +197,37 @@ def test_a_volume_is_made_and_named_once(hosting: Directory, tmp_path: Path) -> 
     assert hosting.add_user("alice@example.test", None, "fast", author="a").volume == "fast"
     with pytest.raises(AlreadyExists):
         hosting.add_volume("fast", tmp_path / "other", author="a")
+
+
+def test_a_volume_without_mailboxes_is_removed_and_its_files_stay(hosting: Directory, tmp_path: Path) -> None:
+    made = hosting.add_volume("fast", tmp_path / "fast", author="ann")
+    assert hosting.get_volume("fast") == made
+    (tmp_path / "fast" / "mail").write_text("kept")
+    hosting.add_user("alice@example.test", None, "fast", author="a")
+    with pytest.raises(ConflictInUse, match="1 user;"):
+        hosting.remove_volume("fast", author="a")
+    hosting.remove_user("alice@example.test", author="a")
+    hosting.remove_volume("fast", etag=made.etag, author="ann")
+    assert [volume.name for volume in hosting.list_volumes()] == ["main"]
+    assert (tmp_path / "fast" / "mail").read_text() == "kept"
+    assert (hosting.rule_versions()[0].comment, hosting.rule_versions()[0].author) == ("remove volume fast", "ann")
+    with pytest.raises(NotFound):
+        hosting.add_user("alice@example.test", None, "fast", author="a")
+
+
+def test_a_volume_added_again_is_another_one(hosting: Directory, tmp_path: Path) -> None:
+    old = hosting.add_volume("fast", tmp_path / "fast", author="a")
+    hosting.remove_volume("fast", author="a")
+    new = hosting.add_volume("fast", tmp_path / "fast", author="a")
+    with pytest.raises(EtagMismatch) as caught:
+        hosting.remove_volume("fast", etag=old.etag, author="a")
+    assert caught.value.current == new.etag == hosting.get_volume("fast").etag
+
+
+def test_the_main_volume_stays(hosting: Directory) -> None:
+    with pytest.raises(ConflictInUse, match="main"):
+        hosting.remove_volume("main", author="a")
+    assert hosting.list_volumes()
 
 
 @pytest.mark.parametrize(

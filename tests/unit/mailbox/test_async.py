@@ -138,6 +138,41 @@ async def test_a_volume_that_cannot_be_opened_leaves_the_others_working(tmp_path
         await Volumes.open(places[:1], stream="w0")
 
 
+async def test_a_volume_no_longer_listed_finishes_its_deliveries_and_is_closed(tmp_path: Path, spool: Spool) -> None:
+    main, old = _Place("main", str(tmp_path / "volume")), _Place("old", str(tmp_path / "old"))
+    volumes = await Volumes.open([main, old], stream="w0")
+    store = volumes.by_name("old")
+    ids = spooled(spool, *[mail(str(n)) for n in range(200)])
+    under_way = [asyncio.create_task(store.deliver([(i, 0, MAILBOX, "INBOX", b"")], _Handle(spool))) for i in ids]
+    await asyncio.sleep(0)
+    volumes.update([main])
+    with pytest.raises(NotFoundError):
+        volumes.by_name("old")
+    assert await asyncio.wait_for(asyncio.gather(*under_way), 30) == [[None]] * 200
+    async with asyncio.timeout(10):
+        while volumes._closing:
+            await asyncio.sleep(0.01)
+    with pytest.raises(ClosedError):
+        await store.deliver([(ids[0], 0, MAILBOX, "INBOX", b"")], _Handle(spool))
+    await volumes.by_name("main").run("ensure_mailbox", MAILBOX)
+    volumes.update([main, old])
+    assert (await volumes.by_name("old").run("mailbox_usage", MAILBOX))[1] == 200
+    await volumes.close()
+
+
+async def test_closing_waits_for_volumes_that_are_being_closed_and_a_new_place_is_used(tmp_path: Path) -> None:
+    here, there = _Place("old", str(tmp_path / "here")), _Place("old", str(tmp_path / "there"))
+    volumes = await Volumes.open([here], stream="w0")
+    store = volumes.by_name("old")
+    volumes.update([there])
+    assert volumes.by_name("old").path == there.path
+    await volumes.close()
+    with pytest.raises(ClosedError):
+        await store.run("ensure_mailbox", MAILBOX)
+    again = await Volumes.open([here], stream="w0")  # the lock of the stream is free
+    await again.close()
+
+
 async def test_a_closed_store_says_so(tmp_path: Path) -> None:
     volumes = await Volumes.open([_Place("main", str(tmp_path / "volume"))], stream="w0")
     store = volumes.by_name("main")

@@ -27,6 +27,9 @@ if _version_not_supported:
 
 class DirectoryServiceStub:
     """Users, volumes and API tokens. Passwords and token secrets are stored as hashes and never answered.
+
+    Etags: users and volumes have one. A change that names an etag is made only when the stored one is still the same (else ABORTED); an
+    empty etag means "whatever is there". A user's etag changes with its password, too, and tells nothing about it.
     """
 
     def __init__(self, channel):
@@ -70,10 +73,20 @@ class DirectoryServiceStub:
                 request_serializer=gatepost_dot_api_dot_directory_dot_v1_dot_directory__pb2.CreateVolumeRequest.SerializeToString,
                 response_deserializer=gatepost_dot_api_dot_directory_dot_v1_dot_directory__pb2.CreateVolumeResponse.FromString,
                 _registered_method=True)
+        self.GetVolume = channel.unary_unary(
+                '/gatepost.api.directory.v1.DirectoryService/GetVolume',
+                request_serializer=gatepost_dot_api_dot_directory_dot_v1_dot_directory__pb2.GetVolumeRequest.SerializeToString,
+                response_deserializer=gatepost_dot_api_dot_directory_dot_v1_dot_directory__pb2.GetVolumeResponse.FromString,
+                _registered_method=True)
         self.ListVolumes = channel.unary_unary(
                 '/gatepost.api.directory.v1.DirectoryService/ListVolumes',
                 request_serializer=gatepost_dot_api_dot_directory_dot_v1_dot_directory__pb2.ListVolumesRequest.SerializeToString,
                 response_deserializer=gatepost_dot_api_dot_directory_dot_v1_dot_directory__pb2.ListVolumesResponse.FromString,
+                _registered_method=True)
+        self.DeleteVolume = channel.unary_unary(
+                '/gatepost.api.directory.v1.DirectoryService/DeleteVolume',
+                request_serializer=gatepost_dot_api_dot_directory_dot_v1_dot_directory__pb2.DeleteVolumeRequest.SerializeToString,
+                response_deserializer=gatepost_dot_api_dot_directory_dot_v1_dot_directory__pb2.DeleteVolumeResponse.FromString,
                 _registered_method=True)
         self.CreateToken = channel.unary_unary(
                 '/gatepost.api.directory.v1.DirectoryService/CreateToken',
@@ -94,6 +107,9 @@ class DirectoryServiceStub:
 
 class DirectoryServiceServicer:
     """Users, volumes and API tokens. Passwords and token secrets are stored as hashes and never answered.
+
+    Etags: users and volumes have one. A change that names an etag is made only when the stored one is still the same (else ABORTED); an
+    empty etag means "whatever is there". A user's etag changes with its password, too, and tells nothing about it.
     """
 
     def CreateUser(self, request, context):
@@ -120,21 +136,23 @@ class DirectoryServiceServicer:
 
     def UpdateUser(self, request, context):
         """Changes what the mask names; only `enabled` can be changed. A disabled user cannot log in and mail to it is refused. Role: admin.
-        NOT_FOUND. INVALID_ARGUMENT: an unknown path in the mask, or an empty mask.
+        NOT_FOUND. ABORTED: etag. INVALID_ARGUMENT: an unknown path in the mask, or an empty mask.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SetPassword(self, request, context):
-        """Sets a new password; sessions already open stay open. Role: admin. NOT_FOUND. INVALID_ARGUMENT: empty password.
+        """Sets a new password; sessions already open stay open. Role: admin.
+        NOT_FOUND. ABORTED: etag. INVALID_ARGUMENT: empty password.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteUser(self, request, context):
-        """Removes a user. The mail stays in the volume unless `purge_mail` is set, which cannot be undone. Role: admin. NOT_FOUND.
+        """Removes a user. The mail stays in the volume unless `purge_mail` is set, which cannot be undone. Role: admin.
+        NOT_FOUND. ABORTED: etag. FAILED_PRECONDITION: a mailbox handler delivers to it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -147,8 +165,25 @@ class DirectoryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetVolume(self, request, context):
+        """One volume. No effect. Role: viewer. NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListVolumes(self, request, context):
         """Volumes by name. No effect. Role: viewer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteVolume(self, request, context):
+        """Takes a volume out of use: workers finish the deliveries under way and close it; its files stay where they are, and CreateVolume
+        with the same path takes them into use again. Messages already routed to it wait in the queue until it is back, they are rerouted or
+        they expire. Role: admin.
+        NOT_FOUND. ABORTED: etag. FAILED_PRECONDITION: a user's mailbox lies on it, or it is 'main'.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -213,10 +248,20 @@ def add_DirectoryServiceServicer_to_server(servicer, server):
                     request_deserializer=gatepost_dot_api_dot_directory_dot_v1_dot_directory__pb2.CreateVolumeRequest.FromString,
                     response_serializer=gatepost_dot_api_dot_directory_dot_v1_dot_directory__pb2.CreateVolumeResponse.SerializeToString,
             ),
+            'GetVolume': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetVolume,
+                    request_deserializer=gatepost_dot_api_dot_directory_dot_v1_dot_directory__pb2.GetVolumeRequest.FromString,
+                    response_serializer=gatepost_dot_api_dot_directory_dot_v1_dot_directory__pb2.GetVolumeResponse.SerializeToString,
+            ),
             'ListVolumes': grpc.unary_unary_rpc_method_handler(
                     servicer.ListVolumes,
                     request_deserializer=gatepost_dot_api_dot_directory_dot_v1_dot_directory__pb2.ListVolumesRequest.FromString,
                     response_serializer=gatepost_dot_api_dot_directory_dot_v1_dot_directory__pb2.ListVolumesResponse.SerializeToString,
+            ),
+            'DeleteVolume': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteVolume,
+                    request_deserializer=gatepost_dot_api_dot_directory_dot_v1_dot_directory__pb2.DeleteVolumeRequest.FromString,
+                    response_serializer=gatepost_dot_api_dot_directory_dot_v1_dot_directory__pb2.DeleteVolumeResponse.SerializeToString,
             ),
             'CreateToken': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateToken,
@@ -243,6 +288,9 @@ def add_DirectoryServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class DirectoryService:
     """Users, volumes and API tokens. Passwords and token secrets are stored as hashes and never answered.
+
+    Etags: users and volumes have one. A change that names an etag is made only when the stored one is still the same (else ABORTED); an
+    empty etag means "whatever is there". A user's etag changes with its password, too, and tells nothing about it.
     """
 
     @staticmethod
@@ -435,6 +483,33 @@ class DirectoryService:
             _registered_method=True)
 
     @staticmethod
+    def GetVolume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gatepost.api.directory.v1.DirectoryService/GetVolume',
+            gatepost_dot_api_dot_directory_dot_v1_dot_directory__pb2.GetVolumeRequest.SerializeToString,
+            gatepost_dot_api_dot_directory_dot_v1_dot_directory__pb2.GetVolumeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListVolumes(request,
             target,
             options=(),
@@ -451,6 +526,33 @@ class DirectoryService:
             '/gatepost.api.directory.v1.DirectoryService/ListVolumes',
             gatepost_dot_api_dot_directory_dot_v1_dot_directory__pb2.ListVolumesRequest.SerializeToString,
             gatepost_dot_api_dot_directory_dot_v1_dot_directory__pb2.ListVolumesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteVolume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gatepost.api.directory.v1.DirectoryService/DeleteVolume',
+            gatepost_dot_api_dot_directory_dot_v1_dot_directory__pb2.DeleteVolumeRequest.SerializeToString,
+            gatepost_dot_api_dot_directory_dot_v1_dot_directory__pb2.DeleteVolumeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -13,7 +13,11 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class DirectoryServiceStub:
-    """Users, volumes and API tokens. Passwords and token secrets are stored as hashes and never answered."""
+    """Users, volumes and API tokens. Passwords and token secrets are stored as hashes and never answered.
+
+    Etags: users and volumes have one. A change that names an etag is made only when the stored one is still the same (else ABORTED); an
+    empty etag means "whatever is there". A user's etag changes with its password, too, and tells nothing about it.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateUser: _aio.UnaryUnaryMultiCallable[_directory_pb2.CreateUserRequest, _directory_pb2.CreateUserResponse]
@@ -26,16 +30,28 @@ class DirectoryServiceStub:
     """Users by address. No effect. Role: viewer. INVALID_ARGUMENT: bad page token."""
     UpdateUser: _aio.UnaryUnaryMultiCallable[_directory_pb2.UpdateUserRequest, _directory_pb2.UpdateUserResponse]
     """Changes what the mask names; only `enabled` can be changed. A disabled user cannot log in and mail to it is refused. Role: admin.
-    NOT_FOUND. INVALID_ARGUMENT: an unknown path in the mask, or an empty mask.
+    NOT_FOUND. ABORTED: etag. INVALID_ARGUMENT: an unknown path in the mask, or an empty mask.
     """
     SetPassword: _aio.UnaryUnaryMultiCallable[_directory_pb2.SetPasswordRequest, _directory_pb2.SetPasswordResponse]
-    """Sets a new password; sessions already open stay open. Role: admin. NOT_FOUND. INVALID_ARGUMENT: empty password."""
+    """Sets a new password; sessions already open stay open. Role: admin.
+    NOT_FOUND. ABORTED: etag. INVALID_ARGUMENT: empty password.
+    """
     DeleteUser: _aio.UnaryUnaryMultiCallable[_directory_pb2.DeleteUserRequest, _directory_pb2.DeleteUserResponse]
-    """Removes a user. The mail stays in the volume unless `purge_mail` is set, which cannot be undone. Role: admin. NOT_FOUND."""
+    """Removes a user. The mail stays in the volume unless `purge_mail` is set, which cannot be undone. Role: admin.
+    NOT_FOUND. ABORTED: etag. FAILED_PRECONDITION: a mailbox handler delivers to it.
+    """
     CreateVolume: _aio.UnaryUnaryMultiCallable[_directory_pb2.CreateVolumeRequest, _directory_pb2.CreateVolumeResponse]
     """Adds a volume: an absolute path the server may write to, made if missing. Role: admin. ALREADY_EXISTS. INVALID_ARGUMENT."""
+    GetVolume: _aio.UnaryUnaryMultiCallable[_directory_pb2.GetVolumeRequest, _directory_pb2.GetVolumeResponse]
+    """One volume. No effect. Role: viewer. NOT_FOUND."""
     ListVolumes: _aio.UnaryUnaryMultiCallable[_directory_pb2.ListVolumesRequest, _directory_pb2.ListVolumesResponse]
     """Volumes by name. No effect. Role: viewer."""
+    DeleteVolume: _aio.UnaryUnaryMultiCallable[_directory_pb2.DeleteVolumeRequest, _directory_pb2.DeleteVolumeResponse]
+    """Takes a volume out of use: workers finish the deliveries under way and close it; its files stay where they are, and CreateVolume
+    with the same path takes them into use again. Messages already routed to it wait in the queue until it is back, they are rerouted or
+    they expire. Role: admin.
+    NOT_FOUND. ABORTED: etag. FAILED_PRECONDITION: a user's mailbox lies on it, or it is 'main'.
+    """
     CreateToken: _aio.UnaryUnaryMultiCallable[_directory_pb2.CreateTokenRequest, _directory_pb2.CreateTokenResponse]
     """Makes a token for calls over TCP and answers its secret, this one time. Role: admin. ALREADY_EXISTS. INVALID_ARGUMENT."""
     ListTokens: _aio.UnaryUnaryMultiCallable[_directory_pb2.ListTokensRequest, _directory_pb2.ListTokensResponse]
@@ -44,7 +60,11 @@ class DirectoryServiceStub:
     """Ends a token at once. Role: admin. NOT_FOUND."""
 
 class DirectoryServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Users, volumes and API tokens. Passwords and token secrets are stored as hashes and never answered."""
+    """Users, volumes and API tokens. Passwords and token secrets are stored as hashes and never answered.
+
+    Etags: users and volumes have one. A change that names an etag is made only when the stored one is still the same (else ABORTED); an
+    empty etag means "whatever is there". A user's etag changes with its password, too, and tells nothing about it.
+    """
 
     @_abc_1.abstractmethod
     def CreateUser(
@@ -79,7 +99,7 @@ class DirectoryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_directory_pb2.UpdateUserRequest, _abc.Awaitable[_directory_pb2.UpdateUserResponse]],
     ) -> _abc.Awaitable[_directory_pb2.UpdateUserResponse]:
         """Changes what the mask names; only `enabled` can be changed. A disabled user cannot log in and mail to it is refused. Role: admin.
-        NOT_FOUND. INVALID_ARGUMENT: an unknown path in the mask, or an empty mask.
+        NOT_FOUND. ABORTED: etag. INVALID_ARGUMENT: an unknown path in the mask, or an empty mask.
         """
 
     @_abc_1.abstractmethod
@@ -88,7 +108,9 @@ class DirectoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _directory_pb2.SetPasswordRequest,
         context: _aio.ServicerContext[_directory_pb2.SetPasswordRequest, _abc.Awaitable[_directory_pb2.SetPasswordResponse]],
     ) -> _abc.Awaitable[_directory_pb2.SetPasswordResponse]:
-        """Sets a new password; sessions already open stay open. Role: admin. NOT_FOUND. INVALID_ARGUMENT: empty password."""
+        """Sets a new password; sessions already open stay open. Role: admin.
+        NOT_FOUND. ABORTED: etag. INVALID_ARGUMENT: empty password.
+        """
 
     @_abc_1.abstractmethod
     def DeleteUser(
@@ -96,7 +118,9 @@ class DirectoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _directory_pb2.DeleteUserRequest,
         context: _aio.ServicerContext[_directory_pb2.DeleteUserRequest, _abc.Awaitable[_directory_pb2.DeleteUserResponse]],
     ) -> _abc.Awaitable[_directory_pb2.DeleteUserResponse]:
-        """Removes a user. The mail stays in the volume unless `purge_mail` is set, which cannot be undone. Role: admin. NOT_FOUND."""
+        """Removes a user. The mail stays in the volume unless `purge_mail` is set, which cannot be undone. Role: admin.
+        NOT_FOUND. ABORTED: etag. FAILED_PRECONDITION: a mailbox handler delivers to it.
+        """
 
     @_abc_1.abstractmethod
     def CreateVolume(
@@ -107,12 +131,32 @@ class DirectoryServiceServicer(metaclass=_abc_1.ABCMeta):
         """Adds a volume: an absolute path the server may write to, made if missing. Role: admin. ALREADY_EXISTS. INVALID_ARGUMENT."""
 
     @_abc_1.abstractmethod
+    def GetVolume(
+        self,
+        request: _directory_pb2.GetVolumeRequest,
+        context: _aio.ServicerContext[_directory_pb2.GetVolumeRequest, _abc.Awaitable[_directory_pb2.GetVolumeResponse]],
+    ) -> _abc.Awaitable[_directory_pb2.GetVolumeResponse]:
+        """One volume. No effect. Role: viewer. NOT_FOUND."""
+
+    @_abc_1.abstractmethod
     def ListVolumes(
         self,
         request: _directory_pb2.ListVolumesRequest,
         context: _aio.ServicerContext[_directory_pb2.ListVolumesRequest, _abc.Awaitable[_directory_pb2.ListVolumesResponse]],
     ) -> _abc.Awaitable[_directory_pb2.ListVolumesResponse]:
         """Volumes by name. No effect. Role: viewer."""
+
+    @_abc_1.abstractmethod
+    def DeleteVolume(
+        self,
+        request: _directory_pb2.DeleteVolumeRequest,
+        context: _aio.ServicerContext[_directory_pb2.DeleteVolumeRequest, _abc.Awaitable[_directory_pb2.DeleteVolumeResponse]],
+    ) -> _abc.Awaitable[_directory_pb2.DeleteVolumeResponse]:
+        """Takes a volume out of use: workers finish the deliveries under way and close it; its files stay where they are, and CreateVolume
+        with the same path takes them into use again. Messages already routed to it wait in the queue until it is back, they are rerouted or
+        they expire. Role: admin.
+        NOT_FOUND. ABORTED: etag. FAILED_PRECONDITION: a user's mailbox lies on it, or it is 'main'.
+        """
 
     @_abc_1.abstractmethod
     def CreateToken(
