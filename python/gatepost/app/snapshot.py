@@ -40,11 +40,10 @@ class LiveRules:
         async with self._lock:
             seen = await asyncio.to_thread(self._directory.data_version)
             if seen != self._seen:
-                fresh = await asyncio.to_thread(self._directory.snapshot)
-                self._seen = seen
-                self.current = fresh
+                self.current = await asyncio.to_thread(self._directory.snapshot)
                 for hook in self._hooks:
                     hook()
+                self._seen = seen  # last: a hook that failed is run again at the next look
         return self.current.version
 
     async def poll(self) -> None:
