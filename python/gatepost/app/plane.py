@@ -4,7 +4,6 @@ Built by the supervisor. Every change of rules, users or volumes is taken over b
 `user add` followed by a login works at once. Raises ControlServerError or TlsError at start.
 """
 
-import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -61,7 +60,7 @@ class ControlPlane:
             access,
             unix_path=self.unix_path,
             tcp=[parse_endpoint(text) for text in settings().listen.control_tcp],
-            certificates=self._certificates(),
+            certificates=self.read_certificates(),
             audit=self._audit,
         )
 
@@ -87,9 +86,8 @@ class ControlPlane:
         for warning in answers.warnings:
             log.warning("a worker will read the change when it is back", detail=warning)
 
-    async def reloaded(self) -> None:
+    async def reloaded(self, certificates: Certificates | None) -> None:
         """Settings or certificates were read anew: pass it on to the workers and to our own TLS side."""
-        certificates = await asyncio.to_thread(self._certificates)
         if certificates is not None:
             self._server.replace_certificates(certificates)
         answers = await reload_workers(self._links, settings=True)
@@ -102,7 +100,8 @@ class ControlPlane:
         request = mailbox_pb2.PurgeMailboxRequest(volume=volume, mailbox_id=mailbox_id.hex())
         await link.mailbox.PurgeMailbox(request, timeout=CALL_SECONDS)
 
-    def _certificates(self) -> Certificates | None:
+    def read_certificates(self) -> Certificates | None:
+        """*blocking* What the TCP side shows, by the settings in force; None without TLS. Raises OSError or TlsError."""
         settings = self._settings()
         if not settings.control.tcp_tls:
             return None

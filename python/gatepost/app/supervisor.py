@@ -27,6 +27,7 @@ from gatepost.app.plane import ControlPlane
 from gatepost.app.pool import WorkerPool, WorkerProcess
 from gatepost.app.snapshot import LiveRules
 from gatepost.config import Endpoint, Settings, SettingsError, load_settings, parse_endpoint
+from gatepost.control.errors import ControlError
 from gatepost.control.ports import ListenerInfo, ServerFacts, WorkerPlace
 from gatepost.directory import Directory
 from gatepost.server.tls import TlsContexts, TlsError
@@ -158,12 +159,13 @@ class Supervisor:
         needs_restart = frozen_keys(before, fresh)
         self._settings = fresh
         try:
+            certificates = await asyncio.to_thread(self.plane.read_certificates)
             await asyncio.to_thread(self._tls.reload)
-        except TlsError as error:
+        except (TlsError, OSError) as error:
             self._settings = before
             raise ValueError(str(error)) from error
         await self._rules.refresh()
-        await self.plane.reloaded()
+        await self.plane.reloaded(certificates)
         log.info("reloaded", restart_needed=needs_restart)
         return needs_restart
 
@@ -180,6 +182,8 @@ class Supervisor:
             await self.reload()
         except (SettingsError, OSError, ValueError) as error:
             log.error("reload refused; the settings in force stay", error=str(error))
+        except ControlError as error:
+            log.error("reloaded here, but not in every worker", error=str(error))
 
     def _spawn(self, work: Coroutine[object, object, object]) -> None:
         task = asyncio.create_task(work)

@@ -27,6 +27,7 @@ from gatepost.native import CoreError
 from gatepost.server.tls import TlsError
 
 DRAIN_SECONDS = 8.0
+LAST_RESORT_SECONDS = 15
 
 log = structlog.get_logger()
 
@@ -93,6 +94,7 @@ async def _run(arguments: argparse.Namespace, load: Callable[[], Settings]) -> N
         await stop.wait()
     finally:
         loop.remove_reader(arguments.life_fd)
+        signal.alarm(LAST_RESORT_SECONDS)  # nobody is left to kill an orphan whose shutdown hangs: SIGALRM ends it
         await parts.stop(DRAIN_SECONDS)
 
 
