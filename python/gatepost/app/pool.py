@@ -3,7 +3,7 @@
 A worker is exec'ed, never forked. It inherits its listening sockets, a pipe on which it says `ready`, and the read end of a
 life line: when the supervisor is gone, the pipe closes and the worker drains and leaves. A worker that dies is started again
 at once, later with growing pauses; the listening sockets stay open meanwhile, so clients wait instead of being refused. After
-GIVE_UP quick deaths in a row the sockets are closed, so that the kernel sends clients to the other workers, until it is back.
+GIVE_UP failed starts in a row the sockets are closed, so that the kernel sends clients to the other workers, until it is back.
 """
 
 import asyncio
@@ -25,6 +25,7 @@ GIVE_UP = 5
 QUICK_SECONDS = 10.0
 READY_SECONDS = 60.0
 RETRY_SECONDS = 30.0
+LONGEST_PAUSE = 1.0
 
 log = structlog.get_logger()
 
@@ -39,6 +40,7 @@ class WorkerProcess:
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     restarts: int = 0
     quick_deaths: int = 0
+    failed_starts: int = 0
     started: float = 0.0
 
     @property
@@ -89,7 +91,7 @@ class WorkerPool:
             if first and not was_ready:
                 return
             first = False
-            await self._pause(worker)
+            await self._pause(worker, failed_start=not was_ready and status != signal.SIGKILL.name)
             worker.restarts += 1
 
     async def _run_once(self, worker: WorkerProcess) -> tuple[bool, str]:
@@ -131,14 +133,16 @@ class WorkerPool:
             worker.ready.set()
             self._on_change()
 
-    async def _pause(self, worker: WorkerProcess) -> None:
-        """Wait before the next start: nothing after a long life, longer after each quick death."""
+    async def _pause(self, worker: WorkerProcess, *, failed_start: bool) -> None:
+        """Wait before the next start: nothing after a long life, a little longer after each quick death. Only a worker that fails to start is
+        given up for a while: one that was ready, or was killed, will most likely do its work when it is back."""
         if time.monotonic() - worker.started > QUICK_SECONDS:
-            worker.quick_deaths = 0
+            worker.quick_deaths = worker.failed_starts = 0
             return
         worker.quick_deaths += 1
-        if worker.quick_deaths < GIVE_UP:
-            await self._sleep(0.05 * 3**worker.quick_deaths)
+        worker.failed_starts = worker.failed_starts + 1 if failed_start else 0
+        if worker.failed_starts < GIVE_UP:
+            await self._sleep(min(0.05 * 2**worker.quick_deaths, LONGEST_PAUSE))
             return
         log.error("worker keeps dying; other workers take its clients", worker=worker.index, retry_seconds=RETRY_SECONDS)
         close_all(worker.sockets)

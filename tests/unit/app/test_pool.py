@@ -15,9 +15,10 @@ from gatepost.app.pool import WorkerPool
 class FakeProcess:
     """A worker that says it is ready and ends when told to, or after `life` seconds."""
 
-    def __init__(self, ready_fd: int, life: float) -> None:
+    def __init__(self, ready_fd: int, life: float, *, ready: bool = True) -> None:
         self.pid, self.returncode = 1, None
-        os.write(ready_fd, b"ready")
+        if ready:
+            os.write(ready_fd, b"ready")
         self._end = asyncio.Event()
         asyncio.get_running_loop().call_later(life, self._end.set)
 
@@ -64,11 +65,15 @@ async def test_a_worker_that_cannot_be_started_for_now_is_tried_again(make_pool)
     await workers.stop(5)
 
 
-async def test_stop_does_not_wait_for_the_pause_of_a_worker_that_keeps_dying(make_pool, monkeypatch):
+def ready_only_at_first(number: int, fd: int) -> FakeProcess:
+    return FakeProcess(fd, 0.05, ready=number == 0)
+
+
+async def test_stop_does_not_wait_for_the_pause_of_a_worker_that_cannot_start(make_pool, monkeypatch):
     monkeypatch.setattr(pool, "GIVE_UP", 1)
-    workers = make_pool(lambda _, fd: FakeProcess(fd, 0.05))
+    workers = make_pool(ready_only_at_first)
     await workers.start()
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(0.5)
     began = time.monotonic()
     await workers.stop(5)
     assert time.monotonic() - began < 1
@@ -76,9 +81,20 @@ async def test_stop_does_not_wait_for_the_pause_of_a_worker_that_keeps_dying(mak
 
 async def test_a_dead_worker_is_not_called_ready(make_pool, monkeypatch):
     monkeypatch.setattr(pool, "GIVE_UP", 1)
-    workers = make_pool(lambda _, fd: FakeProcess(fd, 0.05))
+    workers = make_pool(ready_only_at_first)
     await workers.start()
     assert workers.workers[0].ready.is_set()
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(0.5)
     assert not workers.workers[0].ready.is_set()
+    await workers.stop(5)
+
+
+async def test_a_worker_that_was_ready_is_never_given_up_however_often_it_is_killed(make_pool, monkeypatch):
+    """Guards against a server left with half its workers for 30 s because somebody killed them a few times in a row."""
+    monkeypatch.setattr(pool, "LONGEST_PAUSE", 0.05)
+    workers = make_pool(lambda _, fd: FakeProcess(fd, 0.02))
+    await workers.start()
+    async with asyncio.timeout(5):
+        while workers.workers[0].restarts < 3 * pool.GIVE_UP:
+            await asyncio.sleep(0.02)
     await workers.stop(5)
