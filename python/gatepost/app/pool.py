@@ -134,8 +134,10 @@ class WorkerPool:
             self._on_change()
 
     async def _pause(self, worker: WorkerProcess, *, failed_start: bool) -> None:
-        """Wait before the next start: nothing after a long life, a little longer after each quick death. Only a worker that fails to start is
-        given up for a while: one that was ready, or was killed, will most likely do its work when it is back."""
+        """Wait before the next start: nothing after a long life, a little longer after each quick death.
+
+        Only a worker that fails to start is given up for a while: one that was ready, or was killed, will do its work when it is back.
+        """
         if time.monotonic() - worker.started > QUICK_SECONDS:
             worker.quick_deaths = worker.failed_starts = 0
             return
