@@ -10,12 +10,11 @@ from collections import Counter
 from collections.abc import Callable
 
 from gatepost.policy.trust import TrustedNetworks, is_loopback
+from gatepost.server.acceptor import TlsAcceptor
 from gatepost.server.access.connection import Connection
 from gatepost.server.context import ServerContext
-from gatepost.server.tls import HANDSHAKE_SECONDS, SHUTDOWN_SECONDS
 
 BACKLOG = 512
-ACCEPT_PAUSE = 0.2
 SEARCHES = 3
 """Searches at once of one listener: with fewer than the store has threads, one that reads whole messages keeps nobody else waiting."""
 
@@ -30,8 +29,7 @@ class AccessServer:
         self.implicit_tls = implicit_tls
         self.log = context.log
         self._servers: list[asyncio.Server] = []
-        self._accepting: list[asyncio.Task[None]] = []
-        self._handshakes: set[asyncio.Task[None]] = set()
+        self._acceptor = TlsAcceptor(context.tls, context.log, self.protocol)
         self._sessions: dict[Connection, float] = {}
         self._by_client: Counter[str] = Counter()
         self._stopping = False
@@ -46,62 +44,22 @@ class AccessServer:
         loop = asyncio.get_running_loop()
         for sock in sockets:
             if self.implicit_tls:
-                sock.setblocking(False)
-                sock.listen(BACKLOG)
-                self._accepting.append(loop.create_task(self._accept_tls(sock)))
+                self._acceptor.start(sock, BACKLOG, self.factory(), self._admit_tls, self.forget)
             else:
                 self._servers.append(await loop.create_server(self.factory(), sock=sock, backlog=BACKLOG))
 
-    async def _accept_tls(self, sock: socket.socket) -> None:
-        """Accept by hand, so that clients are counted before they may begin a handshake.
-
-        Upgrading a plain connection from `connection_made` would lose the ClientHello under uvloop, which reads before a task has its
-        first step. server_context() is one object for the listener's life: a reload changes what is in it.
-        """
-        loop, make = asyncio.get_running_loop(), self.factory()
-        try:
-            while True:
-                try:
-                    connection, peer = await loop.sock_accept(sock)
-                except OSError as error:
-                    self.log.error("cannot accept", protocol=self.protocol, error=str(error))
-                    await asyncio.sleep(ACCEPT_PAUSE)
-                    continue
-                session = make()
-                session.set_peer(peer)
-                if self.admit(session):
-                    self.forget(session)
-                    connection.close()  # no words: the client expects TLS
-                    continue
-                task = loop.create_task(self._shake_hands(connection, session))
-                self._handshakes.add(task)
-                task.add_done_callback(self._handshakes.discard)
-        finally:
-            sock.close()
-
-    async def _shake_hands(self, connection: socket.socket, session: Connection) -> None:
-        try:
-            await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: session,
-                connection,
-                ssl=self.context.tls.server_context(),
-                ssl_handshake_timeout=HANDSHAKE_SECONDS,
-                ssl_shutdown_timeout=SHUTDOWN_SECONDS,
-            )
-        except BaseException as error:
-            connection.close()
-            self.forget(session)
-            if not isinstance(error, OSError):
-                raise
-            self.log.debug("tls handshake failed", client=session.client, error=str(error))
+    def _admit_tls(self, session: Connection) -> bool:
+        if not self.admit(session):
+            return True
+        self.forget(session)
+        return False
 
     async def stop(self, grace: float) -> None:
         """Stop listening, say goodbye to every session, and abort those that are still there after `grace` seconds."""
         self._stopping = True
         for server in self._servers:
             server.close()
-        for task in [*self._accepting, *self._handshakes]:
-            task.cancel()
+        self._acceptor.close()
         for session in list(self._sessions):
             session.stop()
         loop = asyncio.get_running_loop()

@@ -12,14 +12,13 @@ from collections.abc import Sequence
 from gatepost.config import Settings
 from gatepost.message.reply import Reply
 from gatepost.policy.trust import TrustedNetworks, is_loopback
+from gatepost.server.acceptor import TlsAcceptor
 from gatepost.server.context import Listener, ServerContext
 from gatepost.server.smtp.auth import SmtpSession
 from gatepost.server.smtp.connection import Connection
-from gatepost.server.tls import HANDSHAKE_SECONDS, SHUTDOWN_SECONDS
 
 TICK_SECONDS = 0.5
 BACKLOG = 2048
-ACCEPT_PAUSE = 0.2
 NO_SPACE = Reply(452, "4.3.1", "not enough disk space, try again later")
 QUEUE_CLOSED = Reply(421, "4.3.0", "queue is not available, try again later")
 LMTP_NOT_FOR_ALL = Reply(421, "4.7.1", "LMTP is for this machine and trusted networks only")
@@ -40,8 +39,7 @@ class SmtpServer:
         self.not_receiving: Reply | None = None
         self.sessions: set[Connection] = set()
         self._servers: list[asyncio.Server] = []
-        self._accepting: list[asyncio.Task[None]] = []
-        self._handshakes: set[asyncio.Task[None]] = set()
+        self._acceptor = TlsAcceptor(context.tls, context.log, self.listener)
         self._ticker: asyncio.Task[None] | None = None
         self._empty = asyncio.Event()
         self._ehlo: dict[tuple[bool, tuple[str, ...]], bytes] = {}
@@ -69,51 +67,15 @@ class SmtpServer:
         self._ticker = self.loop.create_task(self._tick())
         for sock in sockets:
             if self.listener.implicit_tls:
-                sock.setblocking(False)
-                sock.listen(BACKLOG)
-                self._accepting.append(self.loop.create_task(self._accept_tls(sock)))
+                self._acceptor.start(sock, BACKLOG, self._make_session, self._admit_tls, self.forget)
             else:
                 self._servers.append(await self.loop.create_server(self._make_session, sock=sock, backlog=BACKLOG))
 
     def _make_session(self) -> Connection:
         return self.session_class(self)
 
-    async def _accept_tls(self, sock: socket.socket) -> None:
-        """Accept by hand, so that clients are counted before they may begin a handshake."""
-        try:
-            while True:
-                try:
-                    connection, peer = await self.loop.sock_accept(sock)
-                except OSError as error:
-                    self.log.error("cannot accept", listener=self.listener, error=str(error))
-                    await asyncio.sleep(ACCEPT_PAUSE)
-                    continue
-                session = self._make_session()
-                session.set_peer(peer)
-                if self.admit(session) is not None:
-                    connection.close()  # no words: the client expects TLS
-                    continue
-                task = self.loop.create_task(self._shake_hands(connection, session))
-                self._handshakes.add(task)
-                task.add_done_callback(self._handshakes.discard)
-        finally:
-            sock.close()
-
-    async def _shake_hands(self, connection: socket.socket, session: Connection) -> None:
-        try:
-            await self.loop.connect_accepted_socket(
-                lambda: session,
-                connection,
-                ssl=self.context.tls.server_context(),
-                ssl_handshake_timeout=HANDSHAKE_SECONDS,
-                ssl_shutdown_timeout=SHUTDOWN_SECONDS,
-            )
-        except BaseException as error:
-            connection.close()
-            self.forget(session)
-            if not isinstance(error, OSError):
-                raise
-            self.log.debug("tls handshake failed", client=session.client, error=str(error))
+    def _admit_tls(self, session: Connection) -> bool:
+        return self.admit(session) is None
 
     async def stop(self, grace: float) -> None:
         """Stop accepting; idle sessions get 421 and close; messages under way may finish within `grace` seconds."""
@@ -121,9 +83,7 @@ class SmtpServer:
         for server in self._servers:
             server.close()
         self._servers.clear()
-        for task in [*self._accepting, *self._handshakes]:
-            task.cancel()
-        self._accepting.clear()
+        self._acceptor.close()
         for session in list(self.sessions):
             session.shut_down()
         if self.sessions:
