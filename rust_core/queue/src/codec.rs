@@ -1,5 +1,7 @@
 //! Payloads of the spool's records (docs/formats.md). Everything read is bounds-checked: any octets in, a value or an error out.
 
+use std::collections::BTreeMap;
+
 use gatepost_log::Loc;
 
 use crate::error::QueueError;
@@ -11,6 +13,8 @@ pub(crate) const KIND_ACCEPTED: u8 = 1;
 pub(crate) const KIND_CHUNK: u8 = 2;
 /// A transition of one message.
 pub(crate) const KIND_JOURNAL: u8 = 3;
+/// Which messages of older segments are left.
+pub(crate) const KIND_REMAIN: u8 = 4;
 
 /// Octets of an accepted record before its chunk table.
 pub(crate) const ACCEPTED_HEAD: usize = 48;
@@ -85,6 +89,9 @@ pub(crate) struct Journal {
     pub finished: bool,
     pub detail: Vec<u8>,
 }
+
+/// By segment: the live messages accepted in it, as of one place of the log. All others accepted there are finished.
+pub(crate) type Remain = BTreeMap<u32, Vec<MessageId>>;
 
 /// Takes values off the front of octets.
 pub(crate) struct Cursor<'a>(pub &'a [u8]);
@@ -234,6 +241,31 @@ pub(crate) fn decode_journal(data: &[u8]) -> Option<Journal> {
     let (id, previous, time_us, next_us) = (c.id()?, c.loc()?, c.u64()?, c.u64()?);
     let (recipient, kind, flags) = (c.u16()?, c.u8()?, c.u8()?);
     Some(Journal { id, previous, time_us, next_us, recipient, kind, finished: flags & FLAG_FINISHED != 0, detail: c.0.to_vec() })
+}
+
+/// The whole of a remain record.
+pub(crate) fn encode_remain(remain: &Remain) -> Vec<u8> {
+    let mut out = Vec::with_capacity(4 + remain.values().map(|ids| 8 + 16 * ids.len()).sum::<usize>());
+    out.extend_from_slice(&(remain.len() as u32).to_le_bytes());
+    for (segment, ids) in remain {
+        out.extend_from_slice(&segment.to_le_bytes());
+        out.extend_from_slice(&(ids.len() as u32).to_le_bytes());
+        for id in ids {
+            out.extend_from_slice(id);
+        }
+    }
+    out
+}
+
+/// Inverse of [`encode_remain`].
+pub(crate) fn decode_remain(data: &[u8]) -> Option<Remain> {
+    let mut c = Cursor(data);
+    let mut remain = Remain::new();
+    for _ in 0..c.u32()? {
+        let (segment, count) = (c.u32()?, c.u32()?);
+        remain.insert(segment, (0..count).map(|_| c.id()).collect::<Option<Vec<_>>>()?);
+    }
+    Some(remain)
 }
 
 /// Head of a chunk record.

@@ -5,11 +5,11 @@
 //! Entries of ready queues and of the timer heap are not removed when they become void but recognised when they come up.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet, VecDeque};
 
 use gatepost_log::{Loc, LogError};
 
-use crate::codec::ALL;
+use crate::codec::{ALL, Remain};
 use crate::id::MessageId;
 use crate::segments::{Extra, Segments};
 use crate::transition::{State, Transition};
@@ -174,6 +174,28 @@ impl Index {
     /// Messages in id order with the segments they have records in besides those of `accepted` and `head`.
     pub fn all(&self) -> impl Iterator<Item = (&Message, &[u32])> {
         self.by_id.values().map(|slot| (self.message(*slot), self.extra.get(slot).map_or(&[][..], Vec::as_slice)))
+    }
+
+    /// The messages accepted in these segments that are live, those whose commit is not durable yet among them.
+    pub fn accepted_in(&self, segments: &BTreeSet<u32>) -> Remain {
+        let mut found: Remain = segments.iter().map(|segment| (*segment, Vec::new())).collect();
+        for message in &self.messages {
+            if let Some(ids) = found.get_mut(&message.accepted.segment) {
+                ids.push(message.id);
+            }
+        }
+        found
+    }
+
+    /// Inverse of [`Index::accepted_in`]: what was accepted in these segments and is not listed is finished, and goes.
+    pub fn keep_only(&mut self, remain: &Remain) {
+        let listed: BTreeMap<u32, HashSet<&MessageId>> = remain.iter().map(|(segment, ids)| (*segment, ids.iter().collect())).collect();
+        for slot in 0..self.messages.len() {
+            let message = &self.messages[slot];
+            if listed.get(&message.accepted.segment).is_some_and(|ids| !ids.contains(&message.id)) {
+                self.remove(slot as u32);
+            }
+        }
     }
 
     /// Takes a message in. `extra` are segments with chunks of it; their counts are the caller's to hand over, unless `count_extra`.

@@ -1,8 +1,12 @@
 //! The partition's chores thread: frees segments nobody needs, and writes a checkpoint when the log has grown enough. It sleeps until someone says that
 //! there may be something to do; nothing depends on it but disk space and the time the next opening takes.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use gatepost_log::Class;
+
+use crate::codec::{KIND_REMAIN, encode_remain};
 use crate::index::Index;
 use crate::spool::Core;
 
@@ -10,8 +14,23 @@ use crate::spool::Core;
 const CHECKPOINT_EVERY: u64 = 64 << 20;
 /// Octets of checkpoint per message, roughly.
 const CHECKPOINT_COST: u64 = 72;
+/// Segments a remain record must free.
+const REMAIN_FREES: usize = 3;
+/// Octets a remain record must free for each of its own.
+const REMAIN_WORTH: u64 = 16;
+/// Octets of a remain record per message, roughly.
+const REMAIN_COST: u64 = 16;
 /// How soon to look again at a segment that was still being written.
 const AGAIN: Duration = Duration::from_millis(100);
+
+/// A remain record that was appended.
+struct Written {
+    segment: u32,
+    /// The segments it speaks of.
+    older: BTreeSet<u32>,
+    /// The log's losses before it.
+    losses: u64,
+}
 
 impl Core {
     /// Runs until the partition closes.
@@ -43,6 +62,38 @@ impl Core {
     /// Frees what can be freed. True when something was busy.
     fn sweep(&self) -> bool {
         let mut index = self.shared.index.lock();
+        let busy = self.free_unneeded(&mut index);
+        let Some(written) = self.write_remain(&mut index) else { return busy };
+        drop(index);
+        // What it makes needless goes only when it is on the disk. If it got lost, everything stays as it was.
+        if self.log.sync_since(written.losses).is_err() {
+            return busy;
+        }
+        let mut index = self.shared.index.lock();
+        index.segments.supersede(&written.older, written.segment);
+        self.free_unneeded(&mut index)
+    }
+
+    /// When enough segments are kept only because they vouch: writes down which messages are left in the segments they vouch for.
+    fn write_remain(&self, index: &mut Index) -> Option<Written> {
+        let segments = self.log.segments();
+        let blocked = index.segments.blocked(&segments[..segments.len().saturating_sub(1)]);
+        if blocked.count < REMAIN_FREES || blocked.octets < REMAIN_WORTH * REMAIN_COST * blocked.messages {
+            return None;
+        }
+        let losses = self.log.losses();
+        let remain = encode_remain(&index.accepted_in(&blocked.by));
+        let loc = self.log.append(KIND_REMAIN, &[&remain], Class::Journal, None).ok()?;
+        // From now on, so that a checkpoint taken before the older vouchers are let go knows of it.
+        for older in &blocked.by {
+            index.segments.vouch(loc.segment, *older);
+        }
+        self.note_segment(index, loc.segment);
+        Some(Written { segment: loc.segment, older: blocked.by, losses })
+    }
+
+    /// Frees segments nobody needs, and those that thereby become needless. True when one was busy.
+    fn free_unneeded(&self, index: &mut Index) -> bool {
         index.segments.dirty = false;
         let mut busy = false;
         let segments = self.log.segments();

@@ -3,6 +3,10 @@
 //! A segment may go when no live message and no message being received has a record in it, and when every segment it vouches for is gone. It vouches for
 //! segment A when it holds the record that finished a message accepted in A: as long as A can be replayed, so must be
 //! the word that its message is finished. Thus replaying whatever segments exist, with no checkpoint, always gives the right state.
+//!
+//! By that alone one message that stays long would keep every later segment: B vouches for its segment A, C for B, and so on. So
+//! when enough segments are kept only by others, a remain record says at once what is left of the segments that live messages keep.
+//! Its segment then vouches for those, and no older one needs to ([`Segments::supersede`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,6 +21,17 @@ pub(crate) struct Segments {
     vouches: BTreeMap<u32, BTreeSet<u32>>,
     /// Something may have become free since the last sweep.
     pub dirty: bool,
+}
+
+/// Segments without a live record that are kept for those they vouch for.
+#[derive(Debug, Default)]
+pub(crate) struct Blocked {
+    pub count: usize,
+    pub octets: u64,
+    /// The older segments with live records that keep them.
+    pub by: BTreeSet<u32>,
+    /// Live messages with records in those, one with records in several counted for each.
+    pub messages: u64,
 }
 
 impl Segments {
@@ -43,6 +58,28 @@ impl Segments {
 
     pub fn is_free(&self, segment: u32) -> bool {
         !self.live.contains_key(&segment) && !self.vouches.contains_key(&segment)
+    }
+
+    /// Which of these segments are kept only because they vouch, and what it takes to free them all.
+    pub fn blocked(&self, sealed: &[(u32, u64)]) -> Blocked {
+        let mut blocked = Blocked::default();
+        for (number, octets) in sealed.iter().filter(|(n, _)| !self.live.contains_key(n)) {
+            let Some(older) = self.vouches.get(number) else { continue };
+            blocked.count += 1;
+            blocked.octets += octets;
+            // The others are blocked themselves, and go with them.
+            blocked.by.extend(older.iter().filter(|n| self.live.contains_key(n)));
+        }
+        blocked.messages = blocked.by.iter().filter_map(|n| self.live.get(n)).map(|count| u64::from(*count)).sum();
+        blocked
+    }
+
+    /// A durable record in `by` says what is left of each of these segments: those before it need not vouch for them any more.
+    pub fn supersede(&mut self, segments: &BTreeSet<u32>, by: u32) {
+        for (_, older) in self.vouches.range_mut(..by) {
+            older.retain(|n| !segments.contains(n));
+        }
+        self.vouches.retain(|_, older| !older.is_empty());
     }
 
     /// The segment does not exist any more.
@@ -86,5 +123,30 @@ mod tests {
         assert!(segments.dirty && segments.is_free(1) && !segments.is_free(2));
         segments.gone(1);
         assert!(segments.is_free(2));
+    }
+
+    #[test]
+    fn a_chain_of_vouchers_ends_at_the_segment_that_says_what_is_left() {
+        let mut segments = Segments::default();
+        segments.add(1);
+        for n in 2..=5 {
+            segments.vouch(n, n - 1);
+        }
+        segments.vouch(4, 1);
+        let sealed: Vec<_> = (1..=4).map(|n| (n, 10)).collect();
+        let blocked = segments.blocked(&sealed);
+        assert_eq!((blocked.count, blocked.octets, blocked.messages), (3, 30, 1));
+        assert_eq!(blocked.by, BTreeSet::from([1]));
+        segments.vouch(5, 1);
+        segments.supersede(&BTreeSet::from([1]), 5);
+        assert!(segments.is_free(2) && !segments.is_free(3));
+        for n in 2..=4 {
+            assert!(segments.is_free(n));
+            segments.gone(n);
+        }
+        assert!(!segments.is_free(1) && !segments.is_free(5));
+        segments.drop(1);
+        segments.gone(1);
+        assert!(segments.is_free(5));
     }
 }

@@ -15,8 +15,8 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::checkpoint;
 use crate::codec::{
-    ALL, Envelope, Journal, KIND_ACCEPTED, KIND_CHUNK, KIND_JOURNAL, RecipientSpec, decode_accepted, decode_journal, decode_reroute,
-    encode_accepted, encode_chunk, encode_journal, encode_reroute,
+    ALL, Envelope, Journal, KIND_ACCEPTED, KIND_CHUNK, KIND_JOURNAL, KIND_REMAIN, RecipientSpec, decode_accepted, decode_journal,
+    decode_remain, decode_reroute, encode_accepted, encode_chunk, encode_journal, encode_reroute,
 };
 use crate::error::QueueError;
 use crate::id::{MessageId, format_id, now_us};
@@ -532,7 +532,11 @@ fn replay(index: &mut Index, loc: Loc, kind: u8, payload: &[u8]) {
     match kind {
         KIND_ACCEPTED => {
             let Some((envelope, layout)) = decode_accepted(payload) else { return };
-            if index.contains(&envelope.id) || envelope.recipients.iter().all(|r| r.destination.is_empty()) {
+            // An id is accepted again only when its former message is finished; the word of that is in a remain record still to come.
+            if let Some(slot) = index.find(&envelope.id) {
+                index.remove(slot);
+            }
+            if envelope.recipients.iter().all(|r| r.destination.is_empty()) {
                 return;
             }
             let mut extra: Vec<u32> = layout.chunks.iter().map(|(loc, _)| loc.segment).collect();
@@ -543,6 +547,13 @@ fn replay(index: &mut Index, loc: Loc, kind: u8, payload: &[u8]) {
         KIND_JOURNAL => {
             let Some(journal) = decode_journal(payload) else { return };
             replay_journal(index, loc, &journal);
+        }
+        KIND_REMAIN => {
+            let Some(remain) = decode_remain(payload) else { return };
+            index.keep_only(&remain);
+            for segment in remain.keys() {
+                index.segments.vouch(loc.segment, *segment);
+            }
         }
         _ => {}
     }

@@ -58,6 +58,22 @@ fn commit(spool: &Spool, size: usize, recipients: Vec<RecipientSpec>) -> Message
     id
 }
 
+/// Messages of 9,000 octets, each finished when the fifth after it is committed, the last at the end.
+fn burst(spool: &Spool, count: usize) {
+    let mut waiting = std::collections::VecDeque::new();
+    for n in 0..count + 5 {
+        if n < count {
+            waiting.push_back(commit(spool, 9_000, vec![to("burst@b", "d0")]));
+        }
+        if n >= 5
+            && let Some(id) = waiting.pop_front()
+        {
+            assert_eq!(change(spool, id, None, kind::DELIVERED, 0), 1);
+        }
+    }
+    assert!(waiting.is_empty());
+}
+
 fn read(spool: &Spool, id: &MessageId) -> Vec<u8> {
     let mut reader = spool.read(id).unwrap();
     let mut out = vec![0; reader.size() as usize];
@@ -281,6 +297,10 @@ fn a_finished_message_never_comes_back_even_without_checkpoint_and_with_segments
     spool.sync(4);
     wait(&spool, 4).0.unwrap();
     eventually("segments are freed", || spool.stats().log.segments < 8);
+    burst(&spool, 100);
+    spool.sync(5);
+    wait(&spool, 5).0.unwrap();
+    eventually("segments are freed although the ones before them stay", || spool.stats().log.segments < 8);
     let crashed = copy_of(dir.path());
     let _ = fs::remove_file(crashed.path().join("checkpoint"));
     let spool = open(crashed.path());
@@ -323,18 +343,30 @@ fn a_refused_commit_leaves_nothing() {
 
 #[derive(Debug, Clone)]
 enum Op {
-    Commit { size: usize, recipients: usize },
-    Change { message: usize, recipient: Option<u16>, kind: u8 },
+    Commit {
+        size: usize,
+        recipients: usize,
+    },
+    Change {
+        message: usize,
+        recipient: Option<u16>,
+        kind: u8,
+    },
+    /// Messages come and go, each finished a while after the next came.
+    Burst(usize),
     Take,
     Checkpoint,
     Reopen,
-    Crash { checkpoint: bool },
+    Crash {
+        checkpoint: bool,
+    },
 }
 
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         4 => (0usize..9_000, 1usize..4).prop_map(|(size, recipients)| Op::Commit { size, recipients }),
         8 => (0usize..50, proptest::option::of(0u16..4), 1u8..10).prop_map(|(message, recipient, kind)| Op::Change { message, recipient, kind }),
+        1 => (10usize..40).prop_map(Op::Burst),
         1 => Just(Op::Take),
         1 => Just(Op::Checkpoint),
         1 => Just(Op::Reopen),
@@ -411,6 +443,7 @@ proptest! {
                     let expected = apply(&mut model, id, recipient, kind);
                     prop_assert_eq!(change(&spool, id, recipient, kind, 0), expected);
                 }
+                Op::Burst(count) => burst(&spool, count),
                 Op::Take => {
                     spool.take("d0", 3, 0);
                     spool.take("d1", 1, 0);
