@@ -297,6 +297,7 @@ fn a_finished_message_never_comes_back_even_without_checkpoint_and_with_segments
     spool.sync(4);
     wait(&spool, 4).0.unwrap();
     eventually("segments are freed", || spool.stats().log.segments < 8);
+    let stays = commit(&spool, 10, vec![to("stays@b", "d")]);
     burst(&spool, 100);
     spool.sync(5);
     wait(&spool, 5).0.unwrap();
@@ -305,7 +306,7 @@ fn a_finished_message_never_comes_back_even_without_checkpoint_and_with_segments
     let _ = fs::remove_file(crashed.path().join("checkpoint"));
     let spool = open(crashed.path());
     assert!(!spool.opening().checkpoint);
-    assert_eq!(spool.ids(None, 100), [keep]);
+    assert_eq!(spool.ids(None, 100), [keep, stays]);
 }
 
 #[test]
