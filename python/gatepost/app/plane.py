@@ -9,7 +9,6 @@ from pathlib import Path
 
 import structlog
 
-from gatepost.api.mailbox.v1 import mailbox_pb2
 from gatepost.app.snapshot import LiveRules
 from gatepost.config import Settings, parse_endpoint
 from gatepost.control.access import Access
@@ -21,7 +20,7 @@ from gatepost.control.ports import StatusSource
 from gatepost.control.rules import RulesServicer
 from gatepost.control.server import Certificates, ControlServer
 from gatepost.control.status import ServerServicer, reload_workers
-from gatepost.control.workers import CALL_SECONDS, WorkerLinks
+from gatepost.control.workers import WorkerLinks
 from gatepost.directory import Directory
 from gatepost.server.tls import certificate_files
 
@@ -47,11 +46,12 @@ class ControlPlane:
         self.unix_path = data / "control.sock"
         self._links = WorkerLinks({index: data / "run" / f"worker-{index}.sock" for index in workers})
         self._audit = AuditLog(data / "audit.log")
+        mailboxes = MailboxProxy(self._links)
         services = [
             MergedQueueServicer(self._links).service(),
             RulesServicer(directory, rules, settings, self.changed).service(),
-            DirectoryServicer(directory, self.changed, self._purge).service(),
-            MailboxProxy(self._links).service(),
+            DirectoryServicer(directory, self.changed, mailboxes.purge).service(),
+            mailboxes.service(),
             ServerServicer(source, self._links, rules, self._audit).service(),
         ]
         access = Access(directory.verify_token, lambda: settings().control.client_roles)
@@ -93,12 +93,6 @@ class ControlPlane:
         answers = await reload_workers(self._links, settings=True)
         for warning in answers.warnings:
             log.warning("a worker will read the settings when it is back", detail=warning)
-
-    async def _purge(self, volume: str, mailbox_id: bytes) -> None:
-        """Delete a removed user's mailbox, in any worker: all have every volume open."""
-        link = await self._links.pick_healthy()
-        request = mailbox_pb2.PurgeMailboxRequest(volume=volume, mailbox_id=mailbox_id.hex())
-        await link.mailbox.PurgeMailbox(request, timeout=CALL_SECONDS)
 
     def read_certificates(self) -> Certificates | None:
         """*blocking* What the TCP side shows, by the settings in force; None without TLS. Raises OSError or TlsError."""
