@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use parking_lot::MutexGuard;
+
 use crate::Done;
 use crate::batch::{Batch, Run, SpareFile};
 use crate::error::LogError;
@@ -47,7 +49,7 @@ impl Committer {
     }
 
     /// Ends the last segment with a mark and cuts it to its length, so that the next recovery knows all of it to be synced.
-    fn finish(&mut self) {
+    pub fn finish(&mut self) {
         let mut state = self.shared.state.lock();
         if state.fatal.is_some() || state.cut || state.segment != self.current.number() {
             return;
@@ -90,15 +92,20 @@ impl Committer {
                 break;
             }
         }
+        Some(Self::take_batch(&mut state))
+    }
+
+    /// Everything pending, marked as being written.
+    pub fn take_batch(state: &mut State) -> Arc<Batch> {
         state.hurry = false;
         let mut batch = std::mem::take(&mut state.pending);
         batch.sequence = state.appended;
         let batch = Arc::new(batch);
         state.writing = Some(Arc::clone(&batch));
-        Some(batch)
+        batch
     }
 
-    fn write_run(&mut self, run: &Run) -> Result<(), LogError> {
+    pub fn write_run(&mut self, run: &Run) -> Result<(), LogError> {
         if let Some(error) = &self.shared.state.lock().fatal {
             return Err(error.clone());
         }
@@ -131,7 +138,7 @@ impl Committer {
     }
 
     /// Records the outcome of a batch and tells everyone.
-    fn settle(&mut self, batch: Arc<Batch>, finished: usize, failure: Option<LogError>) {
+    pub fn settle(&mut self, batch: Arc<Batch>, finished: usize, failure: Option<LogError>) {
         let shared = Arc::clone(&self.shared);
         let mut octets = batch.octets();
         let mut dropped = None;
@@ -229,32 +236,42 @@ impl Shared {
     pub fn keep(&self) {
         let mut state = self.state.lock();
         loop {
-            if matches!(state.spare, Spare::Wanted) && !state.closing {
-                let discarded = std::mem::take(&mut state.discarded);
-                let made = parking_lot::MutexGuard::unlocked(&mut state, || {
-                    for spare in discarded {
-                        let _ = self.storage.remove(&spare.path);
-                    }
-                    make_spare(self)
-                });
-                state.spare = match made {
-                    Ok(file) => Spare::Ready(file),
-                    Err(error) => Spare::Failed(error, Instant::now()),
-                };
-                self.settled.notify_all();
-            } else if let Some(number) = state.doomed.first().copied() {
-                parking_lot::MutexGuard::unlocked(&mut state, || self.remove_segment(number));
-                state.doomed.retain(|n| *n != number);
-                self.settled.notify_all();
-            } else if state.closing {
-                if let Spare::Ready(file) = std::mem::replace(&mut state.spare, Spare::None) {
-                    let _ = self.storage.remove(&file.path);
-                }
-                return;
-            } else {
-                self.chores.wait(&mut state);
+            if self.chore(&mut state) {
+                continue;
             }
+            if state.closing {
+                return;
+            }
+            self.chores.wait(&mut state);
         }
+    }
+
+    /// Does one thing of what the keeper is there for; false when there is nothing to do. The state is unlocked meanwhile.
+    pub fn chore(&self, state: &mut MutexGuard<'_, State>) -> bool {
+        if matches!(state.spare, Spare::Wanted) && !state.closing {
+            let discarded = std::mem::take(&mut state.discarded);
+            let made = MutexGuard::unlocked(state, || {
+                for spare in discarded {
+                    let _ = self.storage.remove(&spare.path);
+                }
+                make_spare(self)
+            });
+            state.spare = match made {
+                Ok(file) => Spare::Ready(file),
+                Err(error) => Spare::Failed(error, self.storage.now()),
+            };
+        } else if let Some(number) = state.doomed.first().copied() {
+            MutexGuard::unlocked(state, || self.remove_segment(number));
+            state.doomed.retain(|n| *n != number);
+        } else if state.closing && matches!(state.spare, Spare::Ready(_)) {
+            if let Spare::Ready(file) = std::mem::replace(&mut state.spare, Spare::None) {
+                let _ = self.storage.remove(&file.path);
+            }
+        } else {
+            return false;
+        }
+        self.settled.notify_all();
+        true
     }
 
     /// Removes a segment file durably before the next removal begins. A failure leaves the file; the next recovery finds it dead again.
@@ -273,7 +290,7 @@ pub(crate) fn make_spare(shared: &Shared) -> Result<SpareFile, LogError> {
     loop {
         let file = shared.storage.create(&path).map_err(|e| LogError::io("create", &path, &e))?;
         let Err(error) = file.allocate(u64::from(size)).and_then(|()| file.sync()) else {
-            return Ok(SpareFile { path, file, size, made: Instant::now() });
+            return Ok(SpareFile { path, file, size, made: shared.storage.now() });
         };
         drop(file);
         let _ = shared.storage.remove(&path);

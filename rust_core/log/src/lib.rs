@@ -16,6 +16,7 @@ mod log;
 mod recover;
 mod segment;
 mod state;
+mod step;
 mod storage;
 
 pub use error::LogError;

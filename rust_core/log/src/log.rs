@@ -3,9 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::batch::Batch;
 use crate::committer::{Committer, make_spare, name_segment};
@@ -14,6 +13,7 @@ use crate::format::{Loc, RECORD_HEADER, RecordHeader, SEGMENT_HEADER, parse_segm
 use crate::recover::{Damage, Recovery, Replay, scan, set_aside};
 use crate::segment::{Segment, SegmentTable};
 use crate::state::{Shared, Spare, State, new_salt};
+use crate::step::Workers;
 use crate::storage::{LockGuard, OsStorage, Storage, lock_holder};
 use crate::{Class, Done};
 
@@ -31,12 +31,15 @@ pub struct Options {
     pub app: [u8; 4],
     /// Where the files are.
     pub storage: Arc<dyn Storage>,
+    /// False: no threads are started. [`Log::step`] does their work piece by piece, and calls that would wait for it do it themselves: for simulations,
+    /// in which a seed has to give the same order of calls every time.
+    pub threads: bool,
 }
 
 impl Options {
     /// 64 MiB segments on the operating system's files, no minimum of free space.
     pub fn new(app: [u8; 4]) -> Self {
-        Self { segment_bytes: 64 << 20, min_free_bytes: 0, app, storage: Arc::new(OsStorage) }
+        Self { segment_bytes: 64 << 20, min_free_bytes: 0, app, storage: Arc::new(OsStorage), threads: true }
     }
 }
 
@@ -72,7 +75,7 @@ pub struct Prepared {
 /// An open log. Dropping it closes it.
 pub struct Log {
     shared: Arc<Shared>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    workers: Mutex<Workers>,
     lock: Mutex<Option<Box<dyn LockGuard>>>,
 }
 
@@ -134,7 +137,7 @@ impl Log {
         while state.settled < target {
             state.hurry = true;
             self.shared.work.notify_one();
-            self.shared.settled.wait(&mut state);
+            self.await_committer(&mut state);
             if let Some(error) = &state.fatal {
                 return Err(error.clone());
             }
@@ -167,8 +170,22 @@ impl Log {
         }
         let mut state = self.shared.state.lock();
         while self.pending_bytes() > limit && Shared::check(&state).is_ok() {
-            self.shared.settled.wait_for(&mut state, std::time::Duration::from_millis(100));
+            self.await_committer(&mut state);
         }
+    }
+
+    /// Until the committer has done something; at most 100 ms.
+    fn await_committer(&self, state: &mut MutexGuard<'_, State>) {
+        if self.shared.threads {
+            self.shared.settled.wait_for(state, std::time::Duration::from_millis(100));
+        } else {
+            MutexGuard::unlocked(state, || self.workers.lock().commit());
+        }
+    }
+
+    /// Without threads ([`Options::threads`]): a piece of the committer's work, or of the keeper's if `chore`. False when there is nothing to do.
+    pub fn step(&self, chore: bool) -> bool {
+        if chore { self.shared.chore(&mut self.shared.state.lock()) } else { self.workers.lock().commit() }
     }
 
     /// Free space is below the configured minimum. Cheap: the answer is at most a quarter of a second old.
@@ -264,7 +281,7 @@ impl Log {
     pub fn wait_for_removals(&self) {
         let mut state = self.shared.state.lock();
         while !state.doomed.is_empty() {
-            self.shared.settled.wait(&mut state);
+            self.shared.await_keeper(&mut state);
         }
     }
 
@@ -302,9 +319,7 @@ impl Log {
         self.shared.work.notify_all();
         self.shared.chores.notify_all();
         self.shared.settled.notify_all();
-        for thread in self.threads.lock().drain(..) {
-            let _ = thread.join();
-        }
+        self.workers.lock().end(&self.shared);
         self.lock.lock().take();
         self.fatal().map_or(Ok(()), Err)
     }
@@ -422,11 +437,8 @@ impl Prepared {
         let shared = Arc::new(shared);
         let keeper = Arc::clone(&shared);
         let committer = Committer { shared: Arc::clone(&shared), done, current };
-        let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
-            std::thread::Builder::new().name(name.to_owned()).spawn(body).map_err(|e| LogError::Io(format!("start thread: {e}")))
-        };
-        let threads = vec![spawn("log-commit", Box::new(move || committer.run()))?, spawn("log-keep", Box::new(move || keeper.keep()))?];
-        Ok(Log { shared, threads: Mutex::new(threads), lock: Mutex::new(Some(self.lock)) })
+        let workers = if shared.threads { Workers::threads(committer, keeper)? } else { Workers::steps(committer) };
+        Ok(Log { shared, workers: Mutex::new(workers), lock: Mutex::new(Some(self.lock)) })
     }
 
     fn shared(&self, number: u32, salt: u32) -> Result<Shared, LogError> {
@@ -459,8 +471,7 @@ impl Prepared {
             doomed: Vec::new(),
             segments,
         };
-        let o = &self.options;
-        Ok(Shared::new(&self.dir, Arc::clone(storage), o.app, o.segment_bytes, o.min_free_bytes, state))
+        Ok(Shared::new(&self.dir, &self.options, state))
     }
 
     /// The last segment of the former run may hold nothing. It goes only now that a segment with a higher number is durable, so that numbers are

@@ -12,7 +12,7 @@ use crate::error::LogError;
 use crate::format::{RECORD_HEADER, SEGMENT_HEADER, record_size};
 use crate::segment::SegmentTable;
 use crate::storage::Storage;
-use crate::{Class, Loc};
+use crate::{Class, Loc, Options};
 
 /// How long a failed attempt to preallocate is believed before the next one.
 const SPARE_RETRY: Duration = Duration::from_millis(500);
@@ -71,6 +71,8 @@ pub(crate) struct Shared {
     pub app: [u8; 4],
     pub segment_bytes: u32,
     pub min_free_bytes: u64,
+    /// False: whoever would wait does the work itself (`step`).
+    pub threads: bool,
     pub table: SegmentTable,
     pub state: Mutex<State>,
     /// Wakes the committer.
@@ -90,14 +92,17 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub fn new(dir: &Path, storage: Arc<dyn Storage>, app: [u8; 4], segment_bytes: u32, min_free_bytes: u64, state: State) -> Self {
+    pub fn new(dir: &Path, options: &Options, state: State) -> Self {
+        let storage = Arc::clone(&options.storage);
         Self {
             dir: dir.to_owned(),
             table: SegmentTable::new(dir, Arc::clone(&storage)),
+            started: storage.now(),
             storage,
-            app,
-            segment_bytes,
-            min_free_bytes,
+            app: options.app,
+            segment_bytes: options.segment_bytes,
+            min_free_bytes: options.min_free_bytes,
+            threads: options.threads,
             state: Mutex::new(state),
             work: Condvar::new(),
             chores: Condvar::new(),
@@ -105,7 +110,6 @@ impl Shared {
             pending_bytes: AtomicU64::new(0),
             syncs: AtomicU64::new(0),
             spares: AtomicU64::new(0),
-            started: Instant::now(),
             space_checked: AtomicU64::new(u64::MAX),
             space_low: AtomicBool::new(false),
             free_bytes: AtomicU64::new(0),
@@ -114,7 +118,7 @@ impl Shared {
 
     /// Free octets of the file system, at most a quarter of a second old.
     pub fn free_bytes(&self) -> u64 {
-        let now = self.started.elapsed().as_millis() as u64;
+        let now = self.storage.now().duration_since(self.started).as_millis() as u64;
         let checked = self.space_checked.load(Ordering::Relaxed);
         if checked == u64::MAX || now.saturating_sub(checked) > SPACE_TTL_MS {
             self.space_checked.store(now, Ordering::Relaxed);
@@ -228,14 +232,15 @@ impl Shared {
             if !state.cut && u64::from(state.offset) + u64::from(need) <= u64::from(self.usable(state, class)) {
                 return Ok(());
             }
+            let recent = |at: Instant| self.storage.now().duration_since(at) < SPARE_RETRY;
             match std::mem::replace(&mut state.spare, Spare::None) {
                 Spare::Ready(file) if file.size == self.segment_bytes => self.roll(state, file),
                 Spare::Ready(file) if class == Class::Journal && SEGMENT_HEADER + need <= file.size => self.roll(state, file),
-                Spare::Ready(file) if file.made.elapsed() < SPARE_RETRY => {
+                Spare::Ready(file) if recent(file.made) => {
                     state.spare = Spare::Ready(file);
                     return Err(full());
                 }
-                Spare::Failed(error, at) if at.elapsed() < SPARE_RETRY => {
+                Spare::Failed(error, at) if recent(at) => {
                     state.spare = Spare::Failed(error.clone(), at);
                     return Err(error);
                 }
@@ -245,10 +250,19 @@ impl Shared {
                     }
                     state.spare = Spare::Wanted;
                     self.chores.notify_one();
-                    self.settled.wait(state);
+                    self.await_keeper(state);
                     Self::check(state)?;
                 }
             }
+        }
+    }
+
+    /// Until the keeper has done something.
+    pub fn await_keeper(&self, state: &mut MutexGuard<'_, State>) {
+        if self.threads {
+            self.settled.wait(state);
+        } else {
+            self.chore(state);
         }
     }
 

@@ -10,6 +10,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::Instant;
 
 /// An open file.
 pub trait StorageFile: Send + Sync {
@@ -54,6 +55,10 @@ pub trait Storage: Send + Sync {
     fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
     /// Takes an exclusive lock on `path` without waiting. `WouldBlock` when another holds it.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn LockGuard>>;
+    /// The clock that tells how old a failure or a figure of free space is.
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
 }
 
 /// The operating system's files.

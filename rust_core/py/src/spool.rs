@@ -6,7 +6,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use gatepost_log::OsStorage;
 use gatepost_queue as queue;
 use parking_lot::Mutex;
 use pyo3::buffer::PyBuffer;
@@ -159,7 +158,7 @@ impl Spool {
     #[new]
     #[pyo3(signature = (directory, *, segment_bytes = 67_108_864, min_free_bytes = 0))]
     fn new(py: Python<'_>, directory: PathBuf, segment_bytes: u32, min_free_bytes: u64) -> PyResult<Self> {
-        let options = queue::Options { segment_bytes, min_free_bytes, app: *b"SPOL", storage: Arc::new(OsStorage) };
+        let options = queue::Options { segment_bytes, min_free_bytes, ..queue::Options::new(*b"SPOL") };
         let spool = py.detach(|| queue::Spool::open(&directory, options)).map_err(|e| from_queue(&e))?;
         Ok(Self { inner: Arc::new(spool) })
     }

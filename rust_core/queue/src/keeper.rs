@@ -51,12 +51,18 @@ impl Core {
                 }
                 chores.sweep = false;
             }
-            again = self.sweep();
-            if self.checkpoint_due() {
-                // A failure costs nothing but time at the next opening, and the log reports what is wrong with the disk.
-                let _ = self.checkpoint();
-            }
+            again = self.tidy();
         }
+    }
+
+    /// One round of chores. True when something was busy.
+    pub fn tidy(&self) -> bool {
+        let busy = self.sweep();
+        if self.checkpoint_due() {
+            // A failure costs nothing but time at the next opening, and the log reports what is wrong with the disk.
+            let _ = self.checkpoint();
+        }
+        busy
     }
 
     /// Frees what can be freed. True when something was busy.

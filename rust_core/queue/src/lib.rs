@@ -31,5 +31,5 @@ pub use incoming::Incoming;
 pub use intake::{Defect, Facts};
 pub use query::{HistoryEntry, Job, JobRecipient, RecipientState, Summary};
 pub use reader::Reader;
-pub use spool::{Change, Opening, Spool, Stats};
+pub use spool::{Change, Opening, Spool, Stats, Work};
 pub use transition::{State, kind};

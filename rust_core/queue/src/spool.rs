@@ -109,7 +109,25 @@ pub(crate) struct Chores {
 pub struct Spool {
     pub(crate) core: Arc<Core>,
     opening: Opening,
-    keeper: Mutex<Option<JoinHandle<()>>>,
+    keeper: Mutex<Keeper>,
+}
+
+/// Who does the chores: a thread, whoever calls [`Spool::step`], or nobody any more.
+enum Keeper {
+    Thread(JoinHandle<()>),
+    Steps,
+    Ended,
+}
+
+/// A piece of background work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// Of the log's committer: take up what is pending, write and sync one run, or settle.
+    Commit,
+    /// Of the log's keeper: make one file, remove one.
+    LogChore,
+    /// Of the partition's keeper: free segments, checkpoint when due.
+    Tidy,
 }
 
 impl Shared {
@@ -145,6 +163,7 @@ impl Spool {
     /// Opens or creates the partition in `dir` and recovers it. Waits for the disk.
     pub fn open(dir: &Path, options: Options) -> Result<Self, QueueError> {
         let started = Instant::now();
+        let threads = options.threads;
         let mut prepared = Log::prepare(dir, options)?;
         let (mut index, from) = checkpoint::load(&prepared)?.unwrap_or_default();
         let checkpoint = !from.is_none();
@@ -163,10 +182,8 @@ impl Spool {
         let log = prepared.start(Box::new(move |tokens, result| callback.settled(tokens, result)))?;
         let core = Arc::new(Core { log, shared, streaming: AtomicU64::new(0), checkpointed: Mutex::new(from) });
         let opening = core.begin(recovery, checkpoint, started);
-        let keeper = Arc::clone(&core);
-        let thread = std::thread::Builder::new().name("spool-keep".into()).spawn(move || keeper.keep());
-        let thread = thread.map_err(|e| LogError::Io(format!("start thread: {e}")))?;
-        Ok(Self { core, opening, keeper: Mutex::new(Some(thread)) })
+        let keeper = if threads { Keeper::Thread(core.start_keeper()?) } else { Keeper::Steps };
+        Ok(Self { core, opening, keeper: Mutex::new(keeper) })
     }
 
     /// What opening found.
@@ -373,12 +390,29 @@ impl Spool {
         self.core.checkpoint()
     }
 
+    /// Without threads (`Options::threads`): a piece of background work. False when nothing was done, or nothing that changed anything.
+    pub fn step(&self, work: Work) -> bool {
+        match work {
+            Work::Commit => self.core.log.step(false),
+            Work::LogChore => self.core.log.step(true),
+            Work::Tidy => {
+                let wanted = std::mem::take(&mut self.core.shared.chores_wanted.lock().sweep);
+                self.core.tidy() || wanted
+            }
+        }
+    }
+
     /// Checkpoints, ends the threads, unlocks. Idempotent.
     pub fn close(&self) -> Result<(), QueueError> {
-        let Some(thread) = self.keeper.lock().take() else { return Ok(()) };
-        self.core.shared.chores_wanted.lock().stop = true;
-        self.core.shared.chores.notify_all();
-        let _ = thread.join();
+        match std::mem::replace(&mut *self.keeper.lock(), Keeper::Ended) {
+            Keeper::Ended => return Ok(()),
+            Keeper::Steps => {}
+            Keeper::Thread(thread) => {
+                self.core.shared.chores_wanted.lock().stop = true;
+                self.core.shared.chores.notify_all();
+                let _ = thread.join();
+            }
+        }
         let checkpointed = self.core.checkpoint();
         self.core.log.close()?;
         match checkpointed {
@@ -396,6 +430,12 @@ impl Drop for Spool {
 }
 
 impl Core {
+    fn start_keeper(self: &Arc<Self>) -> Result<JoinHandle<()>, LogError> {
+        let core = Arc::clone(self);
+        let thread = std::thread::Builder::new().name("spool-keep".into()).spawn(move || core.keep());
+        thread.map_err(|e| LogError::Io(format!("start thread: {e}")))
+    }
+
     /// Queues what recovery found and says what that was.
     fn begin(&self, recovery: Recovery, checkpoint: bool, started: Instant) -> Opening {
         let now = now_us();

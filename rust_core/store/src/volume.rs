@@ -69,12 +69,8 @@ impl Volume {
         std::fs::create_dir_all(dir.join("locks"))?;
         let _opening = wait_lock(&dir.join("locks/open"), OPEN_WAIT)?;
         check_format(dir)?;
-        let log_options = Options {
-            segment_bytes: options.segment_bytes,
-            min_free_bytes: options.min_free_bytes,
-            app: *b"MBOX",
-            storage: Arc::new(OsStorage),
-        };
+        let log_options =
+            Options { segment_bytes: options.segment_bytes, min_free_bytes: options.min_free_bytes, ..Options::new(*b"MBOX") };
         let (mut held, busy) = replay::hold_streams(&dir.join("log"), &options.stream, &log_options)?;
         let mut recovery = Recovery::default();
         let db = open_index(dir, &mut held, &busy, &mut recovery)?;
