@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use parking_lot::MutexGuard;
 
-use crate::Done;
 use crate::batch::{Batch, Run, SpareFile};
 use crate::error::LogError;
 use crate::format::{FORMAT_VERSION, SEGMENT_HEADER, SegmentHeader, segment_name};
 use crate::segment::Segment;
 use crate::state::{Shared, Spare, State, WRITE_EARLY};
+use crate::{Done, Loc};
 
 /// Smallest segment worth having when the disk is nearly full.
 const SMALLEST_SEGMENT: u32 = 32 << 10;
@@ -143,6 +143,9 @@ impl Committer {
         let mut octets = batch.octets();
         let mut dropped = None;
         let mut failure = failure;
+        if let Some(last) = batch.runs[..finished].last() {
+            shared.durable.store(Loc { segment: last.segment, offset: last.end() }.pack(), Ordering::Release);
+        }
         {
             let mut state = shared.state.lock();
             if let Some(error) = failure.take() {

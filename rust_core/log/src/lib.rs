@@ -18,6 +18,7 @@ mod segment;
 mod state;
 mod step;
 mod storage;
+mod tail;
 
 pub use error::LogError;
 pub use format::{FORMAT_VERSION, KIND_MARK, Loc, RECORD_HEADER, SEGMENT_HEADER, parse_segment_name, segment_name};
@@ -25,6 +26,7 @@ pub use log::{Log, LogReader, LogStats, Options, Prepared};
 pub use recover::{Damage, Recovery, Replay};
 pub use segment::Segment;
 pub use storage::{LockGuard, OsStorage, Storage, StorageFile};
+pub use tail::{ScanLimits, Scanned};
 
 /// Who may use the last free space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

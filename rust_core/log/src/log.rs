@@ -74,7 +74,7 @@ pub struct Prepared {
 
 /// An open log. Dropping it closes it.
 pub struct Log {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     workers: Mutex<Workers>,
     lock: Mutex<Option<Box<dyn LockGuard>>>,
 }

@@ -85,6 +85,8 @@ pub(crate) struct Shared {
     pub pending_bytes: AtomicU64,
     pub syncs: AtomicU64,
     pub spares: AtomicU64,
+    /// End of what is durable, packed.
+    pub durable: AtomicU64,
     started: Instant,
     space_checked: AtomicU64,
     space_low: AtomicBool,
@@ -94,6 +96,7 @@ pub(crate) struct Shared {
 impl Shared {
     pub fn new(dir: &Path, options: &Options, state: State) -> Self {
         let storage = Arc::clone(&options.storage);
+        let durable = Loc { segment: state.segment, offset: state.offset }.pack();
         Self {
             dir: dir.to_owned(),
             table: SegmentTable::new(dir, Arc::clone(&storage)),
@@ -110,6 +113,7 @@ impl Shared {
             pending_bytes: AtomicU64::new(0),
             syncs: AtomicU64::new(0),
             spares: AtomicU64::new(0),
+            durable: AtomicU64::new(durable),
             space_checked: AtomicU64::new(u64::MAX),
             space_low: AtomicBool::new(false),
             free_bytes: AtomicU64::new(0),

@@ -103,8 +103,9 @@ impl Core {
         index.segments.dirty = false;
         let mut busy = false;
         let segments = self.log.segments();
+        let unread = self.floor.first_kept(&segments);
         for (number, _) in &segments[..segments.len().saturating_sub(1)] {
-            if index.segments.is_free(*number) {
+            if *number < unread && index.segments.is_free(*number) {
                 if self.log.free(*number) {
                     index.segments.gone(*number);
                 } else {

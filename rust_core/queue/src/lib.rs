@@ -21,15 +21,22 @@ mod reader;
 mod segments;
 mod signal;
 mod spool;
+mod tail;
 mod transition;
 
 pub use codec::{Envelope, RecipientSpec};
 pub use error::QueueError;
-pub use gatepost_log::{LogError, Options};
+pub use gatepost_log::{Loc, LogError, Options};
 pub use id::{MessageId, format_id, new_message_id, now_us};
 pub use incoming::Incoming;
 pub use intake::{Defect, Facts};
 pub use query::{HistoryEntry, Job, JobRecipient, RecipientState, Summary};
 pub use reader::Reader;
 pub use spool::{Change, Opening, Spool, Stats, Work};
+pub use tail::{Entry, LAG, Read, Tail};
 pub use transition::{State, kind};
+
+/// Address, destination and route out of the detail of a reroute.
+pub fn reroute_detail(detail: &[u8]) -> Option<(String, String, Vec<u8>)> {
+    codec::decode_reroute(detail)
+}

@@ -23,6 +23,7 @@ use crate::id::{MessageId, format_id, now_us};
 use crate::incoming::Incoming;
 use crate::index::{HELD, Index, Message, NOWHERE, Operation, Recipient, Recipients};
 use crate::signal::Signal;
+use crate::tail::Floor;
 use crate::transition::{State, Transition, kind};
 
 /// Octets that may wait for the disk before a producer is made to wait.
@@ -87,6 +88,8 @@ pub(crate) struct Core {
     pub streaming: AtomicU64,
     /// Where the last checkpoint stands.
     pub checkpointed: Mutex<Loc>,
+    /// Up to where the history has read.
+    pub floor: Floor,
 }
 
 /// The part of it that exists before the log is open.
@@ -162,6 +165,16 @@ impl Shared {
 impl Spool {
     /// Opens or creates the partition in `dir` and recovers it. Waits for the disk.
     pub fn open(dir: &Path, options: Options) -> Result<Self, QueueError> {
+        Self::open_for(dir, options, false)
+    }
+
+    /// Like [`Spool::open`], for a partition whose records a [`crate::Tail`] will read: no segment is freed before the tail has
+    /// read it, within [`crate::LAG`].
+    pub fn open_tailed(dir: &Path, options: Options) -> Result<Self, QueueError> {
+        Self::open_for(dir, options, true)
+    }
+
+    fn open_for(dir: &Path, options: Options, tailed: bool) -> Result<Self, QueueError> {
         let started = Instant::now();
         let threads = options.threads;
         let mut prepared = Log::prepare(dir, options)?;
@@ -180,7 +193,7 @@ impl Spool {
         });
         let callback = Arc::clone(&shared);
         let log = prepared.start(Box::new(move |tokens, result| callback.settled(tokens, result)))?;
-        let core = Arc::new(Core { log, shared, streaming: AtomicU64::new(0), checkpointed: Mutex::new(from) });
+        let core = Arc::new(Core { log, shared, streaming: AtomicU64::new(0), checkpointed: Mutex::new(from), floor: Floor::new(tailed) });
         let opening = core.begin(recovery, checkpoint, started);
         let keeper = if threads { Keeper::Thread(core.start_keeper()?) } else { Keeper::Steps };
         Ok(Self { core, opening, keeper: Mutex::new(keeper) })

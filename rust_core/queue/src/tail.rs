@@ -1,0 +1,181 @@
+//! The partition's records as a stream, for what is derived from them in the background (the history of finished mail).
+//!
+//! A [`Tail`] reads durable records of kinds accepted and journal from a place on; "moved" records repeat what was read before and are passed
+//! over. It also tells the keeper up to where it has read: segments from there on stay, unless they have become more
+//! than [`LAG`], because a derived thing must never fill the disk that mail needs.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use gatepost_log::{Loc, LogError, ScanLimits};
+
+use crate::codec::{CHUNK_HEAD, Envelope, KIND_ACCEPTED, KIND_JOURNAL, Layout, accepted_length, decode_accepted, decode_journal};
+use crate::error::QueueError;
+use crate::id::MessageId;
+use crate::spool::{Core, Spool};
+
+/// Octets of sealed segments that are kept for a reader that lags.
+pub const LAG: u64 = 256 << 20;
+/// Octets of a message's header section that are handed over.
+const HEADER: usize = 16 << 10;
+/// Octets of a record read at first: envelope and header of most messages.
+const PREFIX: usize = 8 << 10;
+
+/// One record.
+#[derive(Debug, Clone)]
+pub enum Entry<'a> {
+    /// A message was accepted.
+    Accepted {
+        /// Its envelope.
+        envelope: Envelope,
+        /// The beginning of its octets: at least the header section, if that is no longer than 16 KiB.
+        head: &'a [u8],
+    },
+    /// A transition.
+    Journal {
+        /// Which message.
+        id: MessageId,
+        /// Unix microseconds.
+        time_us: u64,
+        /// Due time, or end of the grace of a removal.
+        next_us: u64,
+        /// None for every recipient it applies to.
+        recipient: Option<u16>,
+        /// One of [`crate::kind`].
+        kind: u8,
+        /// It finished the message.
+        finished: bool,
+        /// As journaled; for a reroute address, destination and route.
+        detail: &'a [u8],
+    },
+}
+
+/// How far a read came.
+#[derive(Debug, Clone, Copy)]
+pub struct Read {
+    /// Where to go on.
+    pub next: Loc,
+    /// Records before `next` were not there to be read.
+    pub skipped: bool,
+}
+
+/// Reads a partition's log behind its writers.
+pub struct Tail {
+    core: Arc<Core>,
+}
+
+/// Segments below this number have been read by the one tail there is; [`Floor::NONE`] when nobody reads.
+#[derive(Debug)]
+pub(crate) struct Floor(AtomicU32);
+
+impl Floor {
+    const NONE: u32 = u32::MAX;
+
+    pub fn new(tailed: bool) -> Self {
+        Self(AtomicU32::new(if tailed { 0 } else { Self::NONE }))
+    }
+
+    /// The first segment that may not be freed for the reader's sake. `segments` are all, the last is active.
+    pub fn first_kept(&self, segments: &[(u32, u64)]) -> u32 {
+        let floor = self.0.load(Ordering::Acquire);
+        let sealed = &segments[..segments.len().saturating_sub(1)];
+        let lag: u64 = sealed.iter().filter(|(n, _)| *n >= floor).map(|(_, octets)| octets).sum();
+        if lag > LAG { Self::NONE } else { floor }
+    }
+}
+
+impl Spool {
+    /// A reader of this partition's records. One at a time.
+    pub fn tail(&self) -> Tail {
+        Tail { core: Arc::clone(&self.core) }
+    }
+}
+
+impl Tail {
+    /// End of what is durable.
+    pub fn durable(&self) -> Loc {
+        self.core.log.durable()
+    }
+
+    /// Where the next record will go: once that is durable, everything that had happened is.
+    pub fn end(&self) -> Loc {
+        self.core.log.tail()
+    }
+
+    /// Tells a segment from another that had the same number; None when there is none.
+    pub fn salt(&self, segment: u32) -> Option<u32> {
+        self.core.log.salt(segment)
+    }
+
+    /// Segments below this one may be freed from now on; None: all may.
+    pub fn release(&self, below: Option<u32>) {
+        let floor = below.unwrap_or(Floor::NONE);
+        if self.core.floor.0.swap(floor, Ordering::AcqRel) != floor {
+            self.core.want_sweep();
+        }
+    }
+
+    /// Hands over up to `records` durable records from `from` on. Damaged ones are passed over. An error of the log ends it.
+    pub fn read(&self, from: Loc, records: usize, each: &mut dyn FnMut(Entry<'_>)) -> Result<Read, QueueError> {
+        let limits = ScanLimits { records, prefix: PREFIX };
+        let mut long = Vec::new();
+        let scanned = self.core.log.scan_durable(from, limits, &mut |loc, kind, payload, length| {
+            match kind {
+                KIND_ACCEPTED => self.accepted(loc, payload, length, &mut long, each),
+                KIND_JOURNAL => self.journal(loc, payload, length, &mut long, each),
+                _ => {}
+            }
+            Ok::<(), LogError>(())
+        })?;
+        Ok(Read { next: scanned.next, skipped: scanned.skipped })
+    }
+
+    fn accepted(&self, loc: Loc, payload: &[u8], length: u32, long: &mut Vec<u8>, each: &mut dyn FnMut(Entry<'_>)) {
+        let Some(needed) = accepted_length(payload) else { return };
+        let mut data = payload;
+        // Long envelopes and long headers are read again, whole.
+        if (data.len() < needed || no_header_end(&data[needed..])) && data.len() < length as usize {
+            if self.core.log.read_prefix(loc, needed.saturating_add(HEADER).min(length as usize), long).is_err() {
+                return;
+            }
+            data = long;
+        }
+        let Some((envelope, layout)) = decode_accepted(data) else { return };
+        let mut first = Vec::new();
+        let head = if layout.chunks.is_empty() { &data[needed.min(data.len())..] } else { self.first_chunk(&layout, &mut first) };
+        each(Entry::Accepted { envelope, head });
+    }
+
+    /// The beginning of a message in chunks; empty when it is gone already.
+    fn first_chunk<'a>(&self, layout: &Layout, out: &'a mut Vec<u8>) -> &'a [u8] {
+        let Some((loc, _)) = layout.chunks.first() else { return &[] };
+        match self.core.log.read_prefix(*loc, CHUNK_HEAD + HEADER, out) {
+            Ok(_) => out.get(CHUNK_HEAD..).unwrap_or(&[]),
+            Err(_) => &[],
+        }
+    }
+
+    fn journal(&self, loc: Loc, payload: &[u8], length: u32, long: &mut Vec<u8>, each: &mut dyn FnMut(Entry<'_>)) {
+        let mut data = payload;
+        if data.len() < length as usize {
+            if self.core.log.read(loc, long).is_err() {
+                return;
+            }
+            data = long;
+        }
+        let Some(journal) = decode_journal(data) else { return };
+        each(Entry::Journal {
+            id: journal.id,
+            time_us: journal.time_us,
+            next_us: journal.next_us,
+            recipient: (journal.recipient != crate::codec::ALL).then_some(journal.recipient),
+            kind: journal.kind,
+            finished: journal.finished,
+            detail: &journal.detail,
+        });
+    }
+}
+
+fn no_header_end(head: &[u8]) -> bool {
+    memchr::memmem::find(head, b"\r\n\r\n").is_none()
+}
