@@ -18,9 +18,11 @@ __all__ = [
     "K_FAILED",
     "K_HELD",
     "K_NOTE",
+    "K_PURGED",
     "K_RELEASED",
     "K_REMOVED",
     "K_REROUTED",
+    "K_RESTORED",
     "K_RETRY",
     "Appender",
     "ClosedError",
@@ -119,7 +121,11 @@ K_HELD: int
 K_RELEASED: int
 K_RETRY: int
 K_REROUTED: int
-"""Only in history; its detail is JSON with 'address' and 'destination'."""
+"""Only in history; its detail is JSON with 'address', 'destination' and the fields of its note."""
+K_RESTORED: int
+"""A removal undone."""
+K_PURGED: int
+"""The grace of a removal is over."""
 K_NOTE: int
 """K_NOTE: a note in the history without a change of state (delay notice sent, operator remark)."""
 
@@ -157,8 +163,21 @@ class Spool:
         ticket 0 = no completion wanted (on disk within about 10 ms). The in-memory state changes at once (so a job is not taken twice); the
         completion says it is on disk.
         """
-    def reroute(self, ticket: int, message_id: bytes, recipient_index: int, address: str, destination: str, route: bytes) -> None:
-        """Give one pending recipient a new route; due now, no longer in flight. Raises NotFoundError, InvalidError."""
+    def reroute(
+        self, ticket: int, message_id: bytes, recipient_index: int, address: str, destination: str, route: bytes, note: bytes
+    ) -> None:
+        """Give one pending recipient a new route; due now, no longer in flight. `note`: JSON object that says who did it, or b''.
+        Raises NotFoundError, InvalidError.
+        """
+    def undo(self, ticket: int, operation: str, ids: bytes, note: bytes) -> dict[str, int]:
+        """*blocking* Put back what the records with `"op":"OPERATION"` in their detail changed in these messages (16 octets each); `note` is the
+        detail of the records written and must have `"undo":"OPERATION"`. Returns messages by what became of them: undone, partly (some
+        recipients), finished, changed (by a later operation), untouched, already, unreadable; and recipients put back. Completion = on disk.
+        """
+    def purge(self, now_us: int, max: int) -> tuple[int, int]:
+        """*blocking* End at most `max` graces of removed recipients that are over at now_us, oldest first: (when the next one is over,
+        0 = none left; how many ended).
+        """
     def sync(self, ticket: int) -> None:
         """Completion once everything appended so far is on disk."""
     def completions(self) -> tuple[list[tuple[int, CoreError | None]], list[str]]:
@@ -178,7 +197,7 @@ class Spool:
     def list_ids(self, after: bytes | None, limit: int) -> list[bytes]:
         """Live message ids in id order after `after`."""
     def stats(self) -> dict[str, int]:
-        """messages, recipients, held, in_flight, bytes, segments, disk_bytes, free_bytes, appended_records, syncs."""
+        """messages, recipients, held, in_flight, bytes, removed, removed_bytes (in grace; not in the former), segments, disk_bytes, free_bytes, appended_records, syncs."""
     def destinations(self) -> list[tuple[str, int, int, int]]:
         """(destination, pending, ready, in_flight)."""
     def open(self, message_id: bytes) -> Reader:

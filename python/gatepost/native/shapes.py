@@ -7,7 +7,8 @@ RFC 3461 ORCPT form 'rfc822;a@b' or ''."""
 
 Change = tuple[bytes, int, int, int, bytes]
 """(message_id, recipient_index, kind, next_attempt_us, detail). kind is one of the K_* constants; detail is opaque bytes (JSON of
-the attempt). next_attempt_us is used by K_DEFERRED and K_RETRY, 0 = now; recipient_index -1 means every pending recipient."""
+the attempt). next_attempt_us is used by K_DEFERRED and K_RETRY, 0 = now, and by K_REMOVED: the end of its grace, 0 = at once and for good;
+recipient_index -1 means every pending recipient."""
 
 JobRecipient = tuple[int, str, str, int, bytes, int]
 """(index, address, original_recipient, notify_flags, route, attempts)."""

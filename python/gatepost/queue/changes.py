@@ -10,9 +10,11 @@ from gatepost.native import (
     K_FAILED,
     K_HELD,
     K_NOTE,
+    K_PURGED,
     K_RELEASED,
     K_REMOVED,
     K_REROUTED,
+    K_RESTORED,
     K_RETRY,
     Change,
 )
@@ -32,6 +34,8 @@ KIND_NAMES = {
     K_RELEASED: "released",
     K_RETRY: "retried",
     K_NOTE: "note",
+    K_RESTORED: "restored",
+    K_PURGED: "purged",
 }
 COUNTED = {K_DELIVERED: "delivered", K_DEFERRED: "deferred", K_FAILED: "failed", K_EXPIRED: "failed"}
 

@@ -195,15 +195,28 @@ class AsyncSpool:
         """Like `change`, but nobody waits: on disk within about 10 ms. A failure is found by the next call that waits."""
         self._native.change(0, changes)
 
-    def reroute(self, message_id: bytes, recipient_index: int, address: str, destination: str, route: bytes) -> asyncio.Future[None]:
-        """Give a pending recipient a new route, due now. Raises NotFoundError, InvalidError at once."""
+    def reroute(
+        self, message_id: bytes, recipient_index: int, address: str, destination: str, route: bytes, note: bytes = b""
+    ) -> asyncio.Future[None]:
+        """Give a pending recipient a new route, due now; `note`: JSON, who did it. Raises NotFoundError, InvalidError at once."""
         ticket, future = self._ticket()
         try:
-            self._native.reroute(ticket, message_id, recipient_index, address, destination, route)
+            self._native.reroute(ticket, message_id, recipient_index, address, destination, route, note)
         except CoreError:
             del self._waiting[ticket]
             raise
         return future
+
+    async def undo(self, operation: str, ids: bytes, note: bytes) -> dict[str, int]:
+        """Put back what an operation changed in these messages (packed ids); on disk on return. Counts as in _core.pyi."""
+        ticket, future = self._ticket()
+        counts = await asyncio.to_thread(self._native.undo, ticket, operation, ids, note)
+        await future
+        return counts
+
+    async def purge(self, now_us: int, limit: int) -> tuple[int, int]:
+        """End graces of removed recipients: (when the next one is over, 0 = none left; how many ended)."""
+        return await asyncio.to_thread(self._native.purge, now_us, limit)
 
     def get(self, message_id: bytes) -> Summary:
         """State of a live message. Raises NotFoundError."""

@@ -45,7 +45,9 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("K_RELEASED", kind::RELEASED)?;
     m.add("K_RETRY", kind::RETRY)?;
     m.add("K_NOTE", kind::NOTE)?;
-    m.add("K_REROUTED", kind::REROUTED)
+    m.add("K_REROUTED", kind::REROUTED)?;
+    m.add("K_RESTORED", kind::RESTORED)?;
+    m.add("K_PURGED", kind::PURGED)
 }
 
 /// `UUIDv7`, monotonic within the process.
@@ -232,8 +234,33 @@ impl Spool {
         address: &str,
         destination: &str,
         route: &[u8],
+        note: &[u8],
     ) -> PyResult<()> {
-        py.detach(|| self.inner.reroute(ticket, &message_id.0, recipient_index, address, destination, route)).map_err(|e| from_queue(&e))
+        py.detach(|| self.inner.reroute(ticket, &message_id.0, recipient_index, address, destination, route, note))
+            .map_err(|e| from_queue(&e))
+    }
+
+    /// Counts in the order of `_core.pyi`.
+    fn undo<'py>(&self, py: Python<'py>, ticket: u64, operation: &str, ids: &[u8], note: &[u8]) -> PyResult<Bound<'py, PyDict>> {
+        let (ids, rest) = ids.as_chunks::<16>();
+        if !rest.is_empty() {
+            return Err(InvalidError::new_err("ids have 16 octets each"));
+        }
+        let u = py.detach(|| self.inner.undo(ticket, operation, ids, note));
+        let dict = PyDict::new(py);
+        dict.set_item("undone", u.undone)?;
+        dict.set_item("partly", u.partly)?;
+        dict.set_item("finished", u.finished)?;
+        dict.set_item("changed", u.changed)?;
+        dict.set_item("untouched", u.untouched)?;
+        dict.set_item("already", u.already)?;
+        dict.set_item("unreadable", u.unreadable)?;
+        dict.set_item("recipients", u.recipients)?;
+        Ok(dict)
+    }
+
+    fn purge(&self, py: Python<'_>, now_us: u64, max: usize) -> (u64, usize) {
+        py.detach(|| self.inner.purge(now_us, max))
     }
 
     fn sync(&self, py: Python<'_>, ticket: u64) {
@@ -287,6 +314,8 @@ impl Spool {
         dict.set_item("held", s.held)?;
         dict.set_item("in_flight", s.in_flight)?;
         dict.set_item("bytes", s.octets)?;
+        dict.set_item("removed", s.removed)?;
+        dict.set_item("removed_bytes", s.removed_octets)?;
         dict.set_item("segments", s.log.segments)?;
         dict.set_item("disk_bytes", s.log.disk_bytes)?;
         dict.set_item("free_bytes", s.log.free_bytes)?;

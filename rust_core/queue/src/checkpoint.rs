@@ -8,7 +8,7 @@ use gatepost_log::{Loc, LogError, Prepared, Storage};
 
 use crate::codec::{Cursor, put_text};
 use crate::error::QueueError;
-use crate::index::{Index, LASTING, Message, NOWHERE, Recipient, Recipients};
+use crate::index::{GRACE, Index, LASTING, Message, NOWHERE, Recipient, Recipients};
 use crate::spool::Core;
 use crate::transition::State;
 
@@ -114,8 +114,8 @@ fn message(c: &mut Cursor<'_>, index: &mut Index, names: &[String]) -> Option<(M
     let mut recipients = Vec::new();
     for _ in 0..c.u16()? {
         let (next_us, number, attempts, state, flags) = (c.u64()?, c.u32()?, c.u16()?, State::from_u8(c.u8()?)?, c.u8()?);
-        let pending = number != NOWHERE && state == State::Pending;
-        let destination = if pending { index.intern(names.get(number as usize)?) } else { NOWHERE };
+        let wanted = number != NOWHERE && (state == State::Pending || flags & GRACE != 0);
+        let destination = if wanted { index.intern(names.get(number as usize)?) } else { NOWHERE };
         recipients.push(Recipient { next_us, destination, attempts, state, flags });
     }
     Some((Message { id, accepted, head, size, committing: false, recipients: Recipients::new(recipients) }, extra))

@@ -282,12 +282,23 @@ pub(crate) fn is_chunk(data: &[u8], id: &MessageId, index: u32) -> bool {
 }
 
 /// A recipient's new route, kept as the detail of its journal record.
-pub(crate) fn encode_reroute(address: &str, destination: &str, route: &[u8]) -> Result<Vec<u8>, QueueError> {
+pub(crate) fn encode_reroute(address: &str, destination: &str, route: &[u8], note: &[u8]) -> Result<Vec<u8>, QueueError> {
     let mut out = Vec::new();
     put_text(&mut out, address)?;
     put_text(&mut out, destination)?;
     put_bytes(&mut out, route)?;
+    put_bytes(&mut out, note)?;
     Ok(out)
+}
+
+/// Who did it, in JSON; nothing in a record of format version 1.
+pub(crate) fn reroute_note(data: &[u8]) -> Option<&[u8]> {
+    let mut c = Cursor(data);
+    let (_address, _destination) = (c.text()?, c.text()?);
+    let length = c.u32()? as usize;
+    c.take(length)?;
+    let length = c.u32()? as usize;
+    c.take(length)
 }
 
 /// Inverse of [`encode_reroute`]: address, destination, route.

@@ -22,8 +22,10 @@ pub(crate) const READY: u8 = 4;
 pub(crate) const TIMED: u8 = 8;
 /// A journal record holds its address and route.
 pub(crate) const REROUTED: u8 = 16;
+/// Removed, but restorable until its `next_us`; such a recipient keeps its hold flag and its destination's name.
+pub(crate) const GRACE: u8 = 32;
 /// Flags that survive a restart.
-pub(crate) const LASTING: u8 = HELD | REROUTED;
+pub(crate) const LASTING: u8 = HELD | REROUTED | GRACE;
 
 /// Destination number of recipients that have none.
 pub(crate) const NOWHERE: u32 = u32::MAX;
@@ -44,6 +46,10 @@ impl Recipient {
 
     pub fn pending(&self) -> bool {
         self.state == State::Pending
+    }
+
+    pub fn in_grace(&self) -> bool {
+        self.has(GRACE)
     }
 }
 
@@ -89,10 +95,19 @@ pub(crate) struct Message {
     pub recipients: Recipients,
 }
 
+impl Message {
+    /// No recipient is pending: what is left of it is a removal that can still be undone. Not counted, not listed unless asked for.
+    pub fn shadow(&self) -> bool {
+        !self.recipients.as_slice().iter().any(Recipient::pending)
+    }
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Destination {
     pub name: Box<str>,
     pub pending: u32,
+    /// Recipients in grace that name it.
+    pub kept: u32,
     pub in_flight: u32,
     /// Recipients whose READY flag is set.
     pub ready: u32,
@@ -126,6 +141,8 @@ pub(crate) struct Index {
     timers: BinaryHeap<Reverse<(u64, u32, u16)>>,
     /// Timer entries that became void.
     void_timers: usize,
+    /// Ends of graces; entries of restored recipients are void.
+    graces: BinaryHeap<Reverse<(u64, u32, u16)>>,
     pub segments: Segments,
     extra: HashMap<u32, Extra>,
     operations: Vec<Option<Operation>>,
@@ -137,6 +154,9 @@ pub(crate) struct Index {
     pub recipients: u64,
     pub held: u64,
     pub in_flight: u64,
+    /// Messages of which only a removal's grace is left, and their octets; not in the figures above.
+    pub shadows: u64,
+    pub shadow_octets: u64,
 }
 
 impl Index {
@@ -163,11 +183,17 @@ impl Index {
         &mut self.messages[slot as usize].recipients.as_mut_slice()[usize::from(recipient)]
     }
 
-    /// Ids of visible messages after `after`.
+    /// Messages with a pending recipient.
+    pub fn live(&self) -> u64 {
+        self.len() as u64 - self.shadows
+    }
+
+    /// Ids of visible messages with a pending recipient after `after`.
     pub fn ids(&self, after: Option<&MessageId>, limit: usize) -> Vec<MessageId> {
         use std::ops::Bound::{Excluded, Unbounded};
         let from = after.map_or(Unbounded, |id| Excluded(*id));
-        let visible = self.by_id.range((from, Unbounded)).filter(|(_, slot)| !self.message(**slot).committing);
+        let shown = |message: &Message| !message.committing && !message.shadow();
+        let visible = self.by_id.range((from, Unbounded)).filter(|(_, slot)| shown(self.message(**slot)));
         visible.map(|(id, _)| *id).take(limit).collect()
     }
 
@@ -211,15 +237,16 @@ impl Index {
                 self.segments.add(*segment);
             }
         }
-        self.octets += u64::from(message.size);
         for r in message.recipients.as_slice() {
-            self.recipients += 1;
             self.held += u64::from(r.pending() && r.has(HELD));
-            if r.pending() && r.destination != NOWHERE {
-                self.destinations[r.destination as usize].pending += 1;
+            if r.pending() {
+                self.count_pending(r.destination, 1);
+            }
+            if r.in_grace() {
+                self.count_kept(r.destination, 1);
             }
         }
-        let id = message.id;
+        let (id, shadow) = (message.id, message.shadow());
         let slot = if let Some(slot) = self.free_slots.pop() {
             self.messages[slot as usize] = message;
             slot
@@ -227,6 +254,13 @@ impl Index {
             self.messages.push(message);
             (self.messages.len() - 1) as u32
         };
+        self.count_message(slot, shadow, 1);
+        for n in 0..self.message(slot).recipients.as_slice().len() {
+            let r = self.message(slot).recipients.as_slice()[n];
+            if r.in_grace() {
+                self.graces.push(Reverse((r.next_us, slot, n as u16)));
+            }
+        }
         if !extra.is_empty() {
             self.extra.insert(slot, extra);
         }
@@ -236,18 +270,19 @@ impl Index {
 
     /// A message left the queue, or its commit failed. Its recipients are void from now on.
     pub fn remove(&mut self, slot: u32) {
+        self.count_message(slot, self.message(slot).shadow(), -1);
         for n in 0..self.message(slot).recipients.as_slice().len() {
             let r = self.message(slot).recipients.as_slice()[n];
-            self.recipients -= 1;
             if r.pending() {
                 self.leave_pending(slot, n as u16);
+            } else if r.in_grace() {
+                self.leave_grace(slot, n as u16);
             }
         }
         let message = &mut self.messages[slot as usize];
-        let (id, accepted, head, size) = (message.id, message.accepted.segment, message.head.segment, message.size);
+        let (id, accepted, head) = (message.id, message.accepted.segment, message.head.segment);
         message.accepted = Loc::NONE;
         message.recipients = Recipients::Many(Box::default());
-        self.octets -= u64::from(size);
         self.by_id.remove(&id);
         self.free_slots.push(slot);
         self.segments.drop(accepted);
@@ -282,34 +317,57 @@ impl Index {
 
     // ---- transitions
 
-    /// Would this change anything? (legal, is any recipient left pending after it)
+    /// Would this change anything? (legal, is any recipient left pending or in grace after it)
     pub fn judge(&self, slot: u32, recipient: u16, transition: &Transition) -> (bool, bool) {
         let list = self.message(slot).recipients.as_slice();
         let named = |n: usize| recipient == ALL || usize::from(recipient) == n;
         if recipient != ALL && usize::from(recipient) >= list.len() {
             return (false, true);
         }
-        let legal = transition.is_note() || list.iter().enumerate().any(|(n, r)| named(n) && transition.applies(r));
-        let ends = |n: usize, r: &Recipient| named(n) && transition.ends() && transition.applies(r);
-        let pending = list.iter().enumerate().any(|(n, r)| r.pending() && !ends(n, r));
-        (legal, pending)
+        let applies = |n: usize, r: &Recipient| named(n) && transition.applies(r, recipient != ALL);
+        let legal = transition.is_note() || list.iter().enumerate().any(|(n, r)| applies(n, r));
+        let ends = |n: usize, r: &Recipient| transition.ends() && applies(n, r);
+        let open = list.iter().enumerate().any(|(n, r)| (r.pending() || r.in_grace()) && !ends(n, r));
+        (legal, open)
     }
 
     /// Carries a transition out. With `now_us` None (replay) nothing is queued.
     pub fn apply(&mut self, slot: u32, recipient: u16, transition: &Transition, now_us: Option<u64>) {
         let count = self.message(slot).recipients.as_slice().len();
         let range = if recipient == ALL { 0..count } else { usize::from(recipient)..count.min(usize::from(recipient) + 1) };
+        let before = self.message(slot).shadow();
         for n in range {
             let n = n as u16;
-            if transition.applies(&self.message(slot).recipients.as_slice()[usize::from(n)]) {
+            if transition.applies(&self.message(slot).recipients.as_slice()[usize::from(n)], recipient != ALL) {
                 self.apply_one(slot, n, transition, now_us);
             }
+        }
+        let after = self.message(slot).shadow();
+        if before != after {
+            self.count_message(slot, before, -1);
+            self.count_message(slot, after, 1);
+        }
+    }
+
+    /// Puts a message into the figures, or takes it out.
+    fn count_message(&mut self, slot: u32, shadow: bool, by: i64) {
+        let message = self.message(slot);
+        let (octets, recipients) = (i64::from(message.size), i64::try_from(message.recipients.as_slice().len()).unwrap_or(0));
+        if shadow {
+            self.shadows = self.shadows.saturating_add_signed(by);
+            self.shadow_octets = self.shadow_octets.saturating_add_signed(by * octets);
+        } else {
+            self.octets = self.octets.saturating_add_signed(by * octets);
+            self.recipients = self.recipients.saturating_add_signed(by * recipients);
         }
     }
 
     fn apply_one(&mut self, slot: u32, n: u16, transition: &Transition, now_us: Option<u64>) {
         match transition {
-            t if t.ends() => self.leave_pending(slot, n),
+            t if t.ends() && self.recipient_mut(slot, n).pending() => self.leave_pending(slot, n),
+            t if t.ends() => self.leave_grace(slot, n),
+            Transition::Removed { until_us } => self.enter_grace(slot, n, *until_us),
+            Transition::Restored { .. } => self.restore(slot, n),
             Transition::Released => self.held -= 1,
             Transition::Held => {
                 self.held += 1;
@@ -352,6 +410,65 @@ impl Index {
         self.recipient_mut(slot, n).flags &= !HELD;
         self.count_pending(r.destination, -1);
         self.release_destination(r.destination);
+    }
+
+    /// The recipient is about to be removed with a grace. An attempt under way stays so: its outcome still counts.
+    fn enter_grace(&mut self, slot: u32, n: u16, until_us: u64) {
+        self.unqueue(slot, n);
+        let r = *self.recipient_mut(slot, n);
+        self.held -= u64::from(r.has(HELD));
+        self.count_pending(r.destination, -1);
+        self.count_kept(r.destination, 1);
+        self.graces.push(Reverse((until_us, slot, n)));
+    }
+
+    /// The recipient is about to be pending again.
+    fn restore(&mut self, slot: u32, n: u16) {
+        let r = *self.recipient_mut(slot, n);
+        self.held += u64::from(r.has(HELD));
+        self.count_pending(r.destination, 1);
+        self.count_kept(r.destination, -1);
+    }
+
+    /// The recipient's removal is final, or an outcome came in after it.
+    fn leave_grace(&mut self, slot: u32, n: u16) {
+        self.land(slot, n);
+        let r = self.recipient_mut(slot, n);
+        r.flags &= !(HELD | GRACE);
+        let destination = r.destination;
+        self.count_kept(destination, -1);
+        self.release_destination(destination);
+    }
+
+    /// The attempt that was under way when this recipient was removed is over, and changed nothing.
+    pub fn land_in_grace(&mut self, slot: u32, recipient: u16) {
+        if self.message(slot).recipients.as_slice().get(usize::from(recipient)).is_some_and(Recipient::in_grace) {
+            self.land(slot, recipient);
+        }
+    }
+
+    fn count_kept(&mut self, destination: u32, by: i32) {
+        if destination != NOWHERE {
+            let d = &mut self.destinations[destination as usize];
+            d.kept = d.kept.saturating_add_signed(by);
+        }
+    }
+
+    /// Up to `max` (message, recipient) whose grace ends at `now_us` or before, and when the next one ends (0: none).
+    pub fn graces_over(&mut self, now_us: u64, max: usize) -> (Vec<(MessageId, u16)>, u64) {
+        let mut over = Vec::new();
+        while let Some(Reverse((until, slot, n))) = self.graces.peek().copied() {
+            let r = self.messages[slot as usize].recipients.as_slice().get(usize::from(n));
+            let valid = r.is_some_and(|r| r.in_grace() && r.next_us == until);
+            if valid && (until > now_us || over.len() >= max) {
+                return (over, until);
+            }
+            self.graces.pop();
+            if valid {
+                over.push((self.message(slot).id, n));
+            }
+        }
+        (over, 0)
     }
 
     /// Not in flight any more.
@@ -542,7 +659,7 @@ impl Index {
     /// Forgets a destination that nobody uses.
     pub fn release_destination(&mut self, number: u32) {
         let Some(d) = self.destinations.get_mut(number as usize) else { return };
-        if d.pending == 0 && !d.announced && !d.name.is_empty() {
+        if d.pending == 0 && d.kept == 0 && !d.announced && !d.name.is_empty() {
             let name = std::mem::take(&mut d.name);
             d.queue = VecDeque::new();
             self.by_name.remove(&name);

@@ -23,6 +23,7 @@ mod signal;
 mod spool;
 mod tail;
 mod transition;
+mod undo;
 
 pub use codec::{Envelope, RecipientSpec};
 pub use error::QueueError;
@@ -35,6 +36,7 @@ pub use reader::Reader;
 pub use spool::{Change, Opening, Spool, Stats, Work};
 pub use tail::{Entry, LAG, Read, Tail};
 pub use transition::{State, kind};
+pub use undo::Undone;
 
 /// Address, destination and route out of the detail of a reroute.
 pub fn reroute_detail(detail: &[u8]) -> Option<(String, String, Vec<u8>)> {

@@ -5,7 +5,7 @@ use gatepost_log::Loc;
 
 use crate::codec::{
     ALL, Envelope, Journal, KIND_ACCEPTED, KIND_JOURNAL, Layout, RecipientSpec, accepted_length, decode_accepted, decode_journal,
-    decode_reroute,
+    decode_reroute, reroute_note,
 };
 use crate::error::QueueError;
 use crate::id::{MessageId, format_id, now_us};
@@ -101,12 +101,12 @@ pub struct HistoryEntry {
 }
 
 /// What is copied out of the index about a message.
-struct Place {
-    id: MessageId,
+pub(crate) struct Place {
+    pub id: MessageId,
     size: u32,
-    accepted: Loc,
-    head: Loc,
-    recipients: Vec<(u16, Recipient, String)>,
+    pub accepted: Loc,
+    pub head: Loc,
+    pub recipients: Vec<(u16, Recipient, String)>,
 }
 
 impl Place {
@@ -199,7 +199,7 @@ impl Spool {
 }
 
 impl Core {
-    fn place(&self, id: &MessageId) -> Result<Place, QueueError> {
+    pub(crate) fn place(&self, id: &MessageId) -> Result<Place, QueueError> {
         let index = self.shared.index.lock();
         let slot = index.find(id).ok_or_else(|| QueueError::NotFound(format_id(id)))?;
         Ok(Place::new(&index, slot, None))
@@ -259,7 +259,7 @@ impl Core {
     }
 
     /// Envelope and layout of an accepted record.
-    fn envelope(&self, id: &MessageId, loc: Loc, buffer: &mut Vec<u8>) -> Result<(Envelope, Layout), QueueError> {
+    pub(crate) fn envelope(&self, id: &MessageId, loc: Loc, buffer: &mut Vec<u8>) -> Result<(Envelope, Layout), QueueError> {
         let damaged = || QueueError::Damaged(format!("{loc}: not the accepted record of message {}", format_id(id)));
         let (kind, _) = self.log.read_prefix(loc, ENVELOPE_GUESS, buffer)?;
         let length = accepted_length(buffer).ok_or_else(damaged)?;
@@ -274,7 +274,7 @@ impl Core {
     }
 
     /// Journal records of a message, newest first, down to its accepted record, which is not looked at. Fails on one that was lost (disk full) or damaged.
-    fn walk(&self, head: Loc, accepted: Loc) -> Result<Vec<Journal>, QueueError> {
+    pub(crate) fn walk(&self, head: Loc, accepted: Loc) -> Result<Vec<Journal>, QueueError> {
         let mut found = Vec::new();
         let mut at = head;
         let mut buffer = Vec::new();
@@ -327,7 +327,11 @@ fn reroute(envelope: &mut Envelope, journal: &Journal) {
 
 fn reroute_json(detail: &[u8]) -> Vec<u8> {
     let Some((address, destination, _)) = decode_reroute(detail) else { return Vec::new() };
-    format!("{{\"address\":\"{}\",\"destination\":\"{}\"}}", json_text(&address), json_text(&destination)).into_bytes()
+    let note = reroute_note(detail).and_then(|note| std::str::from_utf8(note).ok()).unwrap_or_default();
+    // The note is a JSON object of its own: its fields join ours.
+    let more = note.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).filter(|fields| !fields.is_empty());
+    let more = more.map_or(String::new(), |fields| format!(",{fields}"));
+    format!("{{\"address\":\"{}\",\"destination\":\"{}\"{more}}}", json_text(&address), json_text(&destination)).into_bytes()
 }
 
 fn json_text(text: &str) -> String {

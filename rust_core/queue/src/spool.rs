@@ -27,7 +27,7 @@ use crate::tail::Floor;
 use crate::transition::{State, Transition, kind};
 
 /// Octets that may wait for the disk before a producer is made to wait.
-const HARD_PENDING: u64 = 64 << 20;
+pub(crate) const HARD_PENDING: u64 = 64 << 20;
 /// Octets of waiting data per streaming message above which `congested` asks for a pause, with bounds.
 const CONGESTION: std::ops::RangeInclusive<u64> = (512 << 10)..=(8 << 20);
 
@@ -61,6 +61,10 @@ pub struct Stats {
     pub in_flight: u64,
     /// Octets of live messages.
     pub octets: u64,
+    /// Messages removed whose grace is not over, and their octets; in none of the figures above.
+    pub removed: u64,
+    /// See `removed`.
+    pub removed_octets: u64,
     /// The log's own figures.
     pub log: gatepost_log::LogStats,
 }
@@ -135,7 +139,7 @@ pub enum Work {
 
 impl Shared {
     /// Tells the owner that `completions` has something. Call with what was pushed already visible.
-    fn wake(&self, index: &Index) {
+    pub fn wake(&self, index: &Index) {
         if !index.outbox.tickets.is_empty() || !index.outbox.ready.is_empty() {
             self.signal.raise();
         }
@@ -282,7 +286,14 @@ impl Spool {
         let mut failure = None;
         let mut done = 0;
         for change in changes {
-            let Some(transition) = Transition::from_kind(change.kind, if change.next_us == 0 { now } else { change.next_us }) else {
+            let next_us = match change.kind {
+                // A grace that is over already is none.
+                kind::REMOVED if change.next_us <= now => 0,
+                kind::REMOVED => change.next_us,
+                _ if change.next_us == 0 => now,
+                _ => change.next_us,
+            };
+            let Some(transition) = Transition::from_kind(change.kind, next_us) else {
                 continue;
             };
             let recipient = change.recipient.unwrap_or(ALL);
@@ -296,7 +307,8 @@ impl Spool {
         done
     }
 
-    /// Gives a pending recipient a new route; it is due now.
+    /// Gives a pending recipient a new route; it is due now. `note` is JSON that says who did it.
+    #[allow(clippy::too_many_arguments)]
     pub fn reroute(
         &self,
         ticket: u64,
@@ -305,11 +317,12 @@ impl Spool {
         address: &str,
         destination: &str,
         route: &[u8],
+        note: &[u8],
     ) -> Result<(), QueueError> {
         if destination.is_empty() {
             return Err(QueueError::Invalid("a route needs a destination".into()));
         }
-        let detail = encode_reroute(address, destination, route)?;
+        let detail = encode_reroute(address, destination, route, note)?;
         let now = now_us();
         let mut index = self.core.shared.index.lock();
         index.find(id).ok_or_else(|| QueueError::NotFound(format_id(id)))?;
@@ -330,7 +343,7 @@ impl Spool {
         self.core.shared.wake(&index);
     }
 
-    fn answer(&self, index: &mut Index, ticket: u64, failure: Option<LogError>) {
+    pub(crate) fn answer(&self, index: &mut Index, ticket: u64, failure: Option<LogError>) {
         if ticket == 0 {
             return;
         }
@@ -382,11 +395,13 @@ impl Spool {
         let log = self.core.log.stats();
         let index = self.core.shared.index.lock();
         Stats {
-            messages: index.len() as u64,
+            messages: index.live(),
             recipients: index.recipients,
             held: index.held,
             in_flight: index.in_flight,
             octets: index.octets,
+            removed: index.shadows,
+            removed_octets: index.shadow_octets,
             log,
         }
     }
@@ -458,7 +473,7 @@ impl Core {
         index.schedule_all(now);
         self.shared.wake(&index);
         Opening {
-            messages: index.len() as u64,
+            messages: index.live(),
             records: recovery.records,
             torn_bytes: recovery.torn_bytes,
             damaged: recovery.damaged,
@@ -480,23 +495,23 @@ impl Core {
         now: u64,
     ) -> Option<Result<(), LogError>> {
         let slot = index.find(id)?;
-        let (legal, pending) = index.judge(slot, recipient, transition);
+        let (legal, open) = index.judge(slot, recipient, transition);
         if !legal {
+            if matches!(transition, Transition::Deferred { .. } | Transition::Expired) {
+                index.land_in_grace(slot, recipient);
+            }
             return None;
         }
-        let next_us = match transition {
-            Transition::Deferred { next_us } | Transition::Retry { next_us } | Transition::Reroute { next_us, .. } => *next_us,
-            _ => 0,
-        };
+        let next_us = transition.time();
         let previous = index.message(slot).head;
-        let journal = Journal { id: *id, previous, time_us: now, next_us, recipient, kind, finished: !pending, detail: Vec::new() };
+        let journal = Journal { id: *id, previous, time_us: now, next_us, recipient, kind, finished: !open, detail: Vec::new() };
         let appended = self.log.append(KIND_JOURNAL, &[&encode_journal(&journal), detail], Class::Journal, None);
         if let Ok(loc) = appended {
             index.advance_head(slot, loc);
             self.note_segment(index, loc.segment);
         }
         index.apply(slot, recipient, transition, Some(now));
-        if !pending {
+        if !open {
             if let Ok(loc) = appended {
                 let accepted = index.message(slot).accepted.segment;
                 index.segments.vouch(loc.segment, accepted);

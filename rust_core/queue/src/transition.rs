@@ -6,16 +6,22 @@
 //! | Deferred | Pending | Pending, due later | no | yes |
 //! | Failed | Pending | Failed | no | yes |
 //! | Expired | Pending | Expired | no | no |
-//! | Removed | Pending | Removed | no | no |
+//! | Removed, no grace | Pending | Removed | no | no |
+//! | Removed, with grace | Pending | in grace | as before | no |
+//! | Restored | in grace | Pending, due then, held as before | as before | no |
+//! | Purged | in grace | Removed | no | no |
 //! | Held | Pending, not held | held | as before | no |
 //! | Released | Pending, held | not held | as before | no |
 //! | Retry | Pending | due then | as before | no |
 //! | Reroute | Pending | new destination, due now | no | no |
 //! | Note | any | as before | as before | no |
 //!
+//! In grace is the state Removed with the flag GRACE: gone for everybody, but its message keeps record and octets until Purged, so that the removal can
+//! be undone. Delivered and Failed also apply in grace when they name the recipient: an attempt that was under way when it was removed.
+//!
 //! Everything else is illegal and skipped. Legality depends on journaled state only, so that replay repeats every decision.
 
-use crate::index::{HELD, REROUTED, Recipient};
+use crate::index::{GRACE, HELD, REROUTED, Recipient};
 
 /// State of one recipient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,21 +81,39 @@ pub mod kind {
     pub const NOTE: u8 = 9;
     /// A new route.
     pub const REROUTED: u8 = 10;
+    /// A removal undone; due at the given time.
+    pub const RESTORED: u8 = 11;
+    /// The grace of a removal is over.
+    pub const PURGED: u8 = 12;
 }
 
 /// One change of one or all recipients of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Transition {
     Delivered,
-    Deferred { next_us: u64 },
+    Deferred {
+        next_us: u64,
+    },
     Failed,
     Expired,
-    Removed,
+    /// `until_us` 0: at once, for good.
+    Removed {
+        until_us: u64,
+    },
+    Restored {
+        next_us: u64,
+    },
+    Purged,
     Held,
     Released,
-    Retry { next_us: u64 },
+    Retry {
+        next_us: u64,
+    },
     Note,
-    Reroute { destination: u32, next_us: u64 },
+    Reroute {
+        destination: u32,
+        next_us: u64,
+    },
 }
 
 impl Transition {
@@ -100,7 +124,9 @@ impl Transition {
             kind::DEFERRED => Self::Deferred { next_us },
             kind::FAILED => Self::Failed,
             kind::EXPIRED => Self::Expired,
-            kind::REMOVED => Self::Removed,
+            kind::REMOVED => Self::Removed { until_us: next_us },
+            kind::RESTORED => Self::Restored { next_us },
+            kind::PURGED => Self::Purged,
             kind::HELD => Self::Held,
             kind::RELEASED => Self::Released,
             kind::RETRY => Self::Retry { next_us },
@@ -109,15 +135,16 @@ impl Transition {
         })
     }
 
-    /// Legal for this recipient?
-    pub fn applies(&self, r: &Recipient) -> bool {
-        r.pending()
-            && match self {
-                Self::Note => false,
-                Self::Held => !r.has(HELD),
-                Self::Released => r.has(HELD),
-                _ => true,
-            }
+    /// Legal for this recipient? `named`: it is meant by its number, not as one of all.
+    pub fn applies(&self, r: &Recipient, named: bool) -> bool {
+        match self {
+            Self::Note => false,
+            Self::Held => r.pending() && !r.has(HELD),
+            Self::Released => r.pending() && r.has(HELD),
+            Self::Restored { .. } | Self::Purged => r.in_grace(),
+            Self::Delivered | Self::Failed => r.pending() || named && r.in_grace(),
+            _ => r.pending(),
+        }
     }
 
     pub fn is_note(&self) -> bool {
@@ -126,7 +153,16 @@ impl Transition {
 
     /// Does it make the recipient's state final?
     pub fn ends(&self) -> bool {
-        matches!(self, Self::Delivered | Self::Failed | Self::Expired | Self::Removed)
+        matches!(self, Self::Delivered | Self::Failed | Self::Expired | Self::Removed { until_us: 0 } | Self::Purged)
+    }
+
+    /// The time in its journal record.
+    pub fn time(&self) -> u64 {
+        match self {
+            Self::Deferred { next_us } | Self::Retry { next_us } | Self::Reroute { next_us, .. } | Self::Restored { next_us } => *next_us,
+            Self::Removed { until_us } => *until_us,
+            _ => 0,
+        }
     }
 
     /// Writes the journaled part of the outcome.
@@ -136,12 +172,15 @@ impl Transition {
             Self::Failed => (r.state, r.attempts) = (State::Failed, r.attempts.saturating_add(1)),
             Self::Deferred { next_us } => (r.next_us, r.attempts) = (*next_us, r.attempts.saturating_add(1)),
             Self::Expired => r.state = State::Expired,
-            Self::Removed => r.state = State::Removed,
+            Self::Removed { until_us: 0 } => r.state = State::Removed,
+            Self::Removed { until_us } => (r.state, r.flags, r.next_us) = (State::Removed, r.flags | GRACE, *until_us),
+            Self::Restored { next_us } => (r.state, r.flags, r.next_us) = (State::Pending, r.flags & !GRACE, *next_us),
             Self::Held => r.flags |= HELD,
             Self::Released => r.flags &= !HELD,
             Self::Retry { next_us } => r.next_us = *next_us,
             Self::Reroute { next_us, .. } => (r.next_us, r.flags) = (*next_us, r.flags | REROUTED),
-            Self::Note => {}
+            // The flag of a grace goes when it is left.
+            Self::Purged | Self::Note => {}
         }
     }
 }

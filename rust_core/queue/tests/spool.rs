@@ -198,15 +198,15 @@ fn a_rerouted_recipient_goes_to_its_new_destination_with_its_new_route() {
     let spool = open(dir.path());
     let id = commit(&spool, 10, vec![to("a@b", "old")]);
     spool.take("old", 1, 0);
-    spool.reroute(5, &id, 0, "n@n", "new", b"new route").unwrap();
+    spool.reroute(5, &id, 0, "n@n", "new", b"new route", b"").unwrap();
     assert_eq!(wait(&spool, 5), (Ok(()), vec!["new".to_owned()]));
     assert_eq!(spool.destinations(), [("new".to_owned(), 1, 1, 0)]);
     drop(spool);
     let spool = open(dir.path());
     let job = spool.take("new", 1, 0).remove(0);
     assert_eq!((job.recipients[0].address.as_str(), &job.recipients[0].route[..]), ("n@n", &b"new route"[..]));
-    assert!(matches!(spool.reroute(0, &id, 7, "x", "y", b""), Err(QueueError::Invalid(_))));
-    assert!(matches!(spool.reroute(0, &[0; 16], 0, "x", "y", b""), Err(QueueError::NotFound(_))));
+    assert!(matches!(spool.reroute(0, &id, 7, "x", "y", b"", b""), Err(QueueError::Invalid(_))));
+    assert!(matches!(spool.reroute(0, &[0; 16], 0, "x", "y", b"", b""), Err(QueueError::NotFound(_))));
 }
 
 #[test]
