@@ -5,10 +5,11 @@ Methods marked *blocking* release the interpreter lock but may wait for the disk
 Methods with a `ticket` return at once; the result arrives through `completions()` after `event_fd` turned readable.
 """
 
+import builtins
 from collections.abc import Sequence
 from typing import final
 
-from gatepost.native.shapes import Change, Job, RecipientSpec, Summary
+from gatepost.native.shapes import Change, Job, NativeFilter, RecipientSpec, Summary
 
 __all__ = [
     "K_ACCEPTED",
@@ -196,9 +197,25 @@ class Spool:
         """*blocking* Journal of one live message, oldest first: (time_us, kind, recipient_index, detail)."""
     def list_ids(self, after: bytes | None, limit: int) -> list[bytes]:
         """Live message ids in id order after `after`."""
+    def list(self, filter: NativeFilter, after: bytes | None, limit: int) -> tuple[list[Summary], bytes | None]:
+        """*blocking* Up to `limit` messages that match, in id order after `after`, and where to go on (None: that was all). Looks for about 60 ms: a page
+        may be short, even empty, and still have a next one. Raises InvalidError for a filter that makes no sense.
+        """
+    def count(self, filter: NativeFilter) -> tuple[int, int]:
+        """*blocking* (messages, recipients) that match; recipients counts those that fit the filter's conditions on recipients."""
+    def select(self, filter: NativeFilter, limit: int) -> bytes:
+        """*blocking* Ids of the first `limit` messages that match, in id order, one behind the other."""
+    def change_all(self, ticket: int, ids: bytes, kind: int, next_us: int, detail: bytes) -> int:
+        """*blocking* One transition for all pending recipients of each message (ids one behind the other), in batches: others get their turn, and little
+        waits for the disk. Illegal ones are skipped; returns how many messages were changed. ticket (0: none) as in `change`.
+        """
+    def changeable(self, ids: bytes, kind: int) -> bytes:
+        """*blocking* Those of the ids for which `change_all` would change something now, in the same order."""
+    def destinations_of(self, ids: bytes) -> builtins.list[str]:
+        """*blocking* Destinations of the pending recipients of these messages, each once, sorted."""
     def stats(self) -> dict[str, int]:
         """messages, recipients, held, in_flight, bytes, removed, removed_bytes (in grace; not in the former), segments, disk_bytes, free_bytes, appended_records, syncs."""
-    def destinations(self) -> list[tuple[str, int, int, int]]:
+    def destinations(self) -> builtins.list[tuple[str, int, int, int]]:
         """(destination, pending, ready, in_flight)."""
     def open(self, message_id: bytes) -> Reader:
         """Reader over prefix + message. Raises NotFoundError."""

@@ -34,7 +34,7 @@ from gatepost._core import (
     SyncFailedError,
     new_message_id,
 )
-from gatepost.native.shapes import Change, Job, JobRecipient, RecipientSpec, RecipientState, Summary
+from gatepost.native.shapes import Change, Job, JobRecipient, NativeFilter, RecipientSpec, RecipientState, Summary
 
 __all__ = [
     "K_ACCEPTED",
@@ -65,6 +65,7 @@ __all__ = [
     "JobRecipient",
     "LockedError",
     "MailboxLock",
+    "NativeFilter",
     "NotFoundError",
     "Reader",
     "RecipientSpec",

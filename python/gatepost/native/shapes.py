@@ -1,4 +1,6 @@
-"""Tuples that cross the line to Rust in both directions. Times are Unix microseconds; ids 16 octets."""
+"""Shapes that cross the line to Rust in both directions. Times are Unix microseconds; ids 16 octets."""
+
+from typing import TypedDict
 
 RecipientSpec = tuple[str, str, str, int, bytes, int, bool]
 """(address, original_recipient, destination, notify_flags, route, next_attempt_us, held): destination is the scheduling key,
@@ -22,3 +24,26 @@ state in 'PENDING','DELIVERED','FAILED','EXPIRED','REMOVED'."""
 
 Summary = tuple[bytes, int, int, str, bytes, bool, list[RecipientState]]
 """(message_id, size_with_prefix, received_at_us, reverse_path, meta, in_flight, recipients)."""
+
+
+class NativeFilter(TypedDict, total=False):
+    """What to look for in the spool; a key that is missing asks for nothing, an unknown one is an InvalidError.
+
+    sender, recipient and destination are globs (* and ?), domain is exact, case is ignored; sender '<>' is the null reverse-path.
+    Sizes are octets with prefix, received_* Unix microseconds, all inclusive. reply is part of what the last attempt was told. Conditions
+    on recipients (recipient, domain, destination, state, held, reply) must hold together for one recipient; held=True means held and
+    pending. id_prefix is hexadecimal digits.
+    """
+
+    sender: str
+    recipient: str
+    domain: str
+    destination: str
+    state: str
+    held: bool
+    min_size: int
+    max_size: int
+    received_from: int
+    received_to: int
+    reply: str
+    id_prefix: str

@@ -66,7 +66,12 @@ impl Segment {
 
     /// Reads and verifies the whole record at `offset` into `out` (replaced). Returns its kind.
     pub fn read(&self, offset: u32, out: &mut Vec<u8>) -> Result<u8, LogError> {
-        out.resize(READ_AHEAD, 0);
+        self.read_ahead(offset, READ_AHEAD, out)
+    }
+
+    /// Like [`Segment::read`], for a record that is probably no longer than `ahead` octets: then one system call does.
+    pub fn read_ahead(&self, offset: u32, ahead: usize, out: &mut Vec<u8>) -> Result<u8, LogError> {
+        out.resize(ahead.max(RECORD_HEADER as usize), 0);
         let n = self.read_some(out, u64::from(offset))?;
         let header = RecordHeader::decode(&out[..n], self.salt, offset).ok_or_else(|| self.damaged(offset, "no record here"))?;
         let total = RECORD_HEADER as usize + header.length as usize;

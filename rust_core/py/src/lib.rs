@@ -2,6 +2,7 @@
 use pyo3::prelude::*;
 
 mod errors;
+mod filter;
 mod query;
 mod spool;
 mod store;

@@ -14,6 +14,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 
 use crate::errors::{InvalidError, from_log, from_queue};
+use crate::filter::FilterArg;
 
 /// Pieces shorter than this are fed without releasing the interpreter lock, which would cost more than the work.
 const RELEASE_FROM: usize = 4096;
@@ -66,6 +67,21 @@ impl<'a, 'py> FromPyObject<'a, 'py> for PyId {
     fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
         let bytes: &[u8] = object.extract()?;
         bytes.try_into().map(Self).map_err(|_| PyValueError::new_err("an id has 16 octets"))
+    }
+}
+
+/// Ids one behind the other in a bytes object.
+struct PackedIds<'a>(&'a [queue::MessageId]);
+
+impl<'a, 'py> FromPyObject<'a, 'py> for PackedIds<'a> {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        let octets: &'a [u8] = object.extract()?;
+        match octets.as_chunks() {
+            (ids, []) => Ok(Self(ids)),
+            _ => Err(PyValueError::new_err("ids have 16 octets each")),
+        }
     }
 }
 
@@ -288,10 +304,43 @@ impl Spool {
     }
 
     fn get<'py>(&self, py: Python<'py>, message_id: PyId) -> PyResult<Summary<'py>> {
-        let summary = py.detach(|| self.inner.get(&message_id.0)).map_err(|e| from_queue(&e))?;
-        let e = summary.envelope;
-        let recipients = summary.recipients.into_iter().map(|r| recipient_state(py, r)).collect();
-        Ok((PyBytes::new(py, &e.id), e.size, e.received_us, e.reverse_path, PyBytes::new(py, &e.meta), summary.in_flight, recipients))
+        py.detach(|| self.inner.get(&message_id.0)).map(|found| summary(py, found)).map_err(|e| from_queue(&e))
+    }
+
+    #[pyo3(signature = (filter, after, limit))]
+    fn list<'py>(
+        &self,
+        py: Python<'py>,
+        filter: FilterArg,
+        after: Option<PyId>,
+        limit: usize,
+    ) -> PyResult<(Vec<Summary<'py>>, Option<Bound<'py, PyBytes>>)> {
+        let (found, next) = py.detach(|| self.inner.list(&filter.0, after.map(|id| id.0), limit)).map_err(|e| from_queue(&e))?;
+        Ok((found.into_iter().map(|one| summary(py, one)).collect(), next.map(|id| PyBytes::new(py, &id))))
+    }
+
+    fn count(&self, py: Python<'_>, filter: FilterArg) -> PyResult<(u64, u64)> {
+        py.detach(|| self.inner.count(&filter.0)).map_err(|e| from_queue(&e))
+    }
+
+    fn select<'py>(&self, py: Python<'py>, filter: FilterArg, limit: usize) -> PyResult<Bound<'py, PyBytes>> {
+        let ids = py.detach(|| self.inner.select(&filter.0, limit)).map_err(|e| from_queue(&e))?;
+        Ok(PyBytes::new(py, ids.as_flattened()))
+    }
+
+    fn change_all(&self, py: Python<'_>, ticket: u64, ids: PackedIds<'_>, kind: u8, next_us: u64, detail: &[u8]) -> usize {
+        let ids = ids.0;
+        py.detach(|| self.inner.change_all(ticket, ids, kind, next_us, detail))
+    }
+
+    fn changeable<'py>(&self, py: Python<'py>, ids: PackedIds<'_>, kind: u8) -> Bound<'py, PyBytes> {
+        let ids = ids.0;
+        PyBytes::new(py, py.detach(|| self.inner.changeable(ids, kind)).as_flattened())
+    }
+
+    fn destinations_of(&self, py: Python<'_>, ids: PackedIds<'_>) -> Vec<String> {
+        let ids = ids.0;
+        py.detach(|| self.inner.destinations_of(ids))
     }
 
     fn history<'py>(&self, py: Python<'py>, message_id: PyId) -> PyResult<Vec<HistoryEntry<'py>>> {
@@ -357,6 +406,12 @@ fn change((id, recipient, kind, next_us, detail): ChangeArg) -> PyResult<queue::
 fn job(py: Python<'_>, job: queue::Job) -> Job<'_> {
     let recipients = job.recipients.into_iter().map(|r| (r.index, r.address, r.original, r.notify, PyBytes::new(py, &r.route), r.attempts));
     (PyBytes::new(py, &job.id), job.size, job.received_us, job.reverse_path, PyBytes::new(py, &job.meta), recipients.collect())
+}
+
+fn summary(py: Python<'_>, summary: queue::Summary) -> Summary<'_> {
+    let e = summary.envelope;
+    let recipients = summary.recipients.into_iter().map(|r| recipient_state(py, r)).collect();
+    (PyBytes::new(py, &e.id), e.size, e.received_us, e.reverse_path, PyBytes::new(py, &e.meta), summary.in_flight, recipients)
 }
 
 fn recipient_state(py: Python<'_>, r: queue::RecipientState) -> RecipientState<'_> {

@@ -197,6 +197,13 @@ impl Index {
         visible.map(|(id, _)| *id).take(limit).collect()
     }
 
+    /// Visible messages after `after` that are not below `low`, in id order, with their slots.
+    pub fn visible(&self, after: Option<&MessageId>, low: &MessageId) -> impl Iterator<Item = (MessageId, u32)> {
+        use std::ops::Bound::{Excluded, Included, Unbounded};
+        let from = after.filter(|id| *id >= low).map_or(Included(*low), |id| Excluded(*id));
+        self.by_id.range((from, Unbounded)).map(|(id, slot)| (*id, *slot)).filter(|(_, slot)| !self.message(*slot).committing)
+    }
+
     /// Messages in id order with the segments they have records in besides those of `accepted` and `head`.
     pub fn all(&self) -> impl Iterator<Item = (&Message, &[u32])> {
         self.by_id.values().map(|slot| (self.message(*slot), self.extra.get(slot).map_or(&[][..], Vec::as_slice)))

@@ -7,10 +7,12 @@
 //! flight is never handed out twice; a finished message never comes back, whatever segments are gone and whether or not there is
 //! a checkpoint. Failures: see [`QueueError`]; a failed sync closes the partition for good.
 
+mod bulk;
 mod checkpoint;
 mod codec;
 mod dots;
 mod error;
+mod filter;
 mod id;
 mod incoming;
 mod index;
@@ -18,6 +20,7 @@ mod intake;
 mod keeper;
 mod query;
 mod reader;
+mod scan;
 mod segments;
 mod signal;
 mod spool;
@@ -27,12 +30,14 @@ mod undo;
 
 pub use codec::{Envelope, RecipientSpec};
 pub use error::QueueError;
+pub use filter::Filter;
 pub use gatepost_log::{Loc, LogError, Options};
 pub use id::{MessageId, format_id, new_message_id, now_us};
 pub use incoming::Incoming;
 pub use intake::{Defect, Facts};
 pub use query::{HistoryEntry, Job, JobRecipient, RecipientState, Summary};
 pub use reader::Reader;
+pub use scan::Page;
 pub use spool::{Change, Opening, Spool, Stats, Work};
 pub use tail::{Entry, LAG, Read, Tail};
 pub use transition::{State, kind};

@@ -145,35 +145,7 @@ impl Spool {
     /// State of one live message. One whose record cannot be read is shown with what the index knows, the fault in place of the last detail: it must
     /// be seen to be removed.
     pub fn get(&self, id: &MessageId) -> Result<Summary, QueueError> {
-        let place = self.core.place(id)?;
-        let read = self.core.envelope(&place.id, place.accepted, &mut Vec::new());
-        let fault = read.as_ref().err().map(|error| format!("{{\"reason\":\"{}\"}}", json_text(&error.to_string())).into_bytes());
-        let mut envelope = read.map_or_else(|_| unreadable(&place), |(envelope, _)| envelope);
-        let untouched = |r: &Recipient| r.attempts == 0 && r.pending() && r.flags & REROUTED == 0;
-        let quiet = place.recipients.iter().all(|(_, r, _)| untouched(r));
-        // A damaged journal record costs the details, not the state, which the index knows.
-        let journal = if quiet { Vec::new() } else { self.core.walk(place.head, place.accepted).unwrap_or_default() };
-        for j in journal.iter().rev() {
-            reroute(&mut envelope, j);
-        }
-        let detail = |n: u16| {
-            let tells = |j: &&Journal| (kind::DELIVERED..=kind::REMOVED).contains(&j.kind) && (j.recipient == n || j.recipient == ALL);
-            fault.clone().unwrap_or_else(|| journal.iter().find(tells).map(|j| j.detail.clone()).unwrap_or_default())
-        };
-        let recipients = place.recipients.iter().zip(&envelope.recipients).map(|((n, r, destination), spec)| RecipientState {
-            address: spec.address.clone(),
-            original: spec.original.clone(),
-            destination: if destination.is_empty() { spec.destination.clone() } else { destination.clone() },
-            notify: spec.notify,
-            route: spec.route.clone(),
-            state: r.state,
-            held: r.has(HELD),
-            next_us: r.next_us,
-            attempts: r.attempts,
-            last_detail: detail(*n),
-        });
-        let in_flight = place.recipients.iter().any(|(_, r, _)| r.has(crate::index::IN_FLIGHT));
-        Ok(Summary { in_flight, recipients: recipients.collect(), envelope })
+        self.core.summary(id)
     }
 
     /// Journal of one live message, oldest first.
@@ -199,6 +171,39 @@ impl Spool {
 }
 
 impl Core {
+    /// See [`Spool::get`].
+    pub fn summary(&self, id: &MessageId) -> Result<Summary, QueueError> {
+        let place = self.place(id)?;
+        let read = self.envelope(&place.id, place.accepted, &mut Vec::new());
+        let fault = read.as_ref().err().map(|error| format!("{{\"reason\":\"{}\"}}", json_text(&error.to_string())).into_bytes());
+        let mut envelope = read.map_or_else(|_| unreadable(&place), |(envelope, _)| envelope);
+        let untouched = |r: &Recipient| r.attempts == 0 && r.pending() && r.flags & REROUTED == 0;
+        let quiet = place.recipients.iter().all(|(_, r, _)| untouched(r));
+        // A damaged journal record costs the details, not the state, which the index knows.
+        let journal = if quiet { Vec::new() } else { self.walk(place.head, place.accepted).unwrap_or_default() };
+        for j in journal.iter().rev() {
+            reroute(&mut envelope, j);
+        }
+        let detail = |n: u16| {
+            let tells = |j: &&Journal| (kind::DELIVERED..=kind::REMOVED).contains(&j.kind) && (j.recipient == n || j.recipient == ALL);
+            fault.clone().unwrap_or_else(|| journal.iter().find(tells).map(|j| j.detail.clone()).unwrap_or_default())
+        };
+        let recipients = place.recipients.iter().zip(&envelope.recipients).map(|((n, r, destination), spec)| RecipientState {
+            address: spec.address.clone(),
+            original: spec.original.clone(),
+            destination: if destination.is_empty() { spec.destination.clone() } else { destination.clone() },
+            notify: spec.notify,
+            route: spec.route.clone(),
+            state: r.state,
+            held: r.has(HELD),
+            next_us: r.next_us,
+            attempts: r.attempts,
+            last_detail: detail(*n),
+        });
+        let in_flight = place.recipients.iter().any(|(_, r, _)| r.has(crate::index::IN_FLIGHT));
+        Ok(Summary { in_flight, recipients: recipients.collect(), envelope })
+    }
+
     pub(crate) fn place(&self, id: &MessageId) -> Result<Place, QueueError> {
         let index = self.shared.index.lock();
         let slot = index.find(id).ok_or_else(|| QueueError::NotFound(format_id(id)))?;

@@ -286,14 +286,7 @@ impl Spool {
         let mut failure = None;
         let mut done = 0;
         for change in changes {
-            let next_us = match change.kind {
-                // A grace that is over already is none.
-                kind::REMOVED if change.next_us <= now => 0,
-                kind::REMOVED => change.next_us,
-                _ if change.next_us == 0 => now,
-                _ => change.next_us,
-            };
-            let Some(transition) = Transition::from_kind(change.kind, next_us) else {
+            let Some(transition) = Transition::asked(change.kind, change.next_us, now) else {
                 continue;
             };
             let recipient = change.recipient.unwrap_or(ALL);

@@ -135,6 +135,17 @@ impl Transition {
         })
     }
 
+    /// As a caller asks for it: time 0 is now, and a grace that is over already is none.
+    pub fn asked(kind: u8, next_us: u64, now_us: u64) -> Option<Self> {
+        let next_us = match kind {
+            kind::REMOVED if next_us <= now_us => 0,
+            kind::REMOVED => next_us,
+            _ if next_us == 0 => now_us,
+            _ => next_us,
+        };
+        Self::from_kind(kind, next_us)
+    }
+
     /// Legal for this recipient? `named`: it is meant by its number, not as one of all.
     pub fn applies(&self, r: &Recipient, named: bool) -> bool {
         match self {

@@ -1,0 +1,72 @@
+//! One change of very many messages. Carried out in batches, so that nobody else waits for the index for long and what waits for the disk stays
+//! bounded. Not atomic: a crash leaves a part of it done, which repeating it completes (a transition that is illegal by then is skipped).
+
+use gatepost_log::LogError;
+use parking_lot::MutexGuard;
+
+use crate::codec::ALL;
+use crate::id::{MessageId, now_us};
+use crate::index::NOWHERE;
+use crate::spool::Spool;
+use crate::transition::Transition;
+
+/// Messages changed while the index is locked once: a few milliseconds.
+const BATCH: usize = 1024;
+/// Messages looked at while the index is locked once.
+const LOOK: usize = 8192;
+/// Octets that may wait for the disk before the next batch.
+const PENDING: u64 = 8 << 20;
+
+impl Spool {
+    /// One transition for all pending recipients of each message. Messages for which it is illegal are skipped; returns how many were not. `ticket` (0: none)
+    /// comes back when all is durable, or with the first error. Waits for the disk.
+    pub fn change_all(&self, ticket: u64, ids: &[MessageId], kind: u8, next_us: u64, detail: &[u8]) -> usize {
+        let now = now_us();
+        let mut failure: Option<LogError> = None;
+        let mut done = 0;
+        let transition = Transition::asked(kind, next_us, now);
+        for batch in ids.chunks(BATCH) {
+            let Some(transition) = &transition else { break };
+            self.core.log.wait_for_room(PENDING);
+            let mut index = self.core.shared.index.lock();
+            for id in batch {
+                if let Some(result) = self.core.transition(&mut index, id, ALL, transition, detail, kind, now) {
+                    done += 1;
+                    failure = failure.or(result.err());
+                }
+            }
+            self.core.shared.wake(&index);
+            MutexGuard::unlock_fair(index);
+        }
+        let mut index = self.core.shared.index.lock();
+        self.answer(&mut index, ticket, failure);
+        self.core.shared.wake(&index);
+        done
+    }
+
+    /// Those of these messages for which the transition would be legal now, in the same order.
+    pub fn changeable(&self, ids: &[MessageId], kind: u8) -> Vec<MessageId> {
+        let mut found = Vec::new();
+        let Some(transition) = Transition::from_kind(kind, 0) else { return found };
+        for batch in ids.chunks(LOOK) {
+            let index = self.core.shared.index.lock();
+            let legal = |id: &&MessageId| index.find(id).is_some_and(|slot| index.judge(slot, ALL, &transition).0);
+            found.extend(batch.iter().filter(legal).copied());
+            MutexGuard::unlock_fair(index);
+        }
+        found
+    }
+
+    /// Names of the destinations of pending recipients of these messages, each once.
+    pub fn destinations_of(&self, ids: &[MessageId]) -> Vec<String> {
+        let mut names = std::collections::BTreeSet::new();
+        for batch in ids.chunks(LOOK) {
+            let index = self.core.shared.index.lock();
+            let recipients = batch.iter().filter_map(|id| index.find(id)).flat_map(|slot| index.message(slot).recipients.as_slice());
+            let numbers: std::collections::HashSet<u32> = recipients.filter(|r| r.pending()).map(|r| r.destination).collect();
+            names.extend(numbers.iter().filter(|n| **n != NOWHERE).map(|n| index.destination_name(*n).to_owned()));
+            MutexGuard::unlock_fair(index);
+        }
+        names.into_iter().collect()
+    }
+}

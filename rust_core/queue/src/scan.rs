@@ -1,0 +1,339 @@
+//! Listing, counting and selecting by a [`Filter`].
+//!
+//! The index is walked in slices, so that its lock is never held for long; what changes meanwhile is seen or not. What the index cannot answer is
+//! read from the records of each slice's candidates afterwards, without the lock, by two threads in the order of the log. A message
+//! whose record is unusual (rerouted, unreadable) is judged by its [`Summary`], which is slower and says the same.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use gatepost_log::{Loc, Segment};
+
+use crate::codec::{ALL, Glance, KIND_ACCEPTED, KIND_JOURNAL, accepted_length, decode_journal};
+use crate::error::QueueError;
+use crate::filter::{Filter, Matcher};
+use crate::id::MessageId;
+use crate::index::{Index, NOWHERE, REROUTED, Recipient};
+use crate::query::Summary;
+use crate::spool::{Core, Spool};
+use crate::transition::kind;
+
+/// Messages looked at while the index is locked once: the first slice is small, since most pages are full after it.
+const SLICE: std::ops::RangeInclusive<usize> = 256..=8192;
+/// How long one call of `list` looks for matches before it returns with what it has.
+const LIST_BUDGET: Duration = Duration::from_millis(60);
+/// Octets read of an accepted record at first, and of a journal record.
+const ENVELOPE_GUESS: usize = 768;
+const JOURNAL_GUESS: usize = 512;
+/// Candidates from which on a second thread is worth its start.
+const SHARE_FROM: usize = 512;
+
+/// A page of messages, and the id to go on after; None at the end.
+pub type Page = (Vec<Summary>, Option<MessageId>);
+
+/// A message that matches as far as the index can tell.
+struct Candidate {
+    id: MessageId,
+    accepted: Loc,
+    head: Loc,
+    /// Recipients that match so far; None for all.
+    only: Option<Vec<u16>>,
+    recipients: u16,
+    /// Its records do not simply tell.
+    unusual: bool,
+    /// Some recipient had an attempt, so that the journal tells something.
+    attempted: bool,
+}
+
+/// One walk over a part of the index.
+struct Slice {
+    candidates: Vec<Candidate>,
+    /// The last message looked at.
+    last: Option<MessageId>,
+    ended: bool,
+}
+
+impl Spool {
+    /// Up to `limit` messages that match, in id order after `after`. Looks for a bounded time: a page may be short, or empty, and still have a next one.
+    /// Reads records, so it may wait for the disk.
+    pub fn list(&self, filter: &Filter, after: Option<MessageId>, limit: usize) -> Result<Page, QueueError> {
+        let (found, next) = self.core.search(filter, after, limit, Some(LIST_BUDGET))?;
+        let mut page = Vec::with_capacity(found.len());
+        for id in found {
+            match self.get(&id) {
+                Err(QueueError::NotFound(_)) => {}
+                summary => page.push(summary?),
+            }
+        }
+        Ok((page, next))
+    }
+
+    /// How many messages match, and how many of their recipients do (all of them when the filter asks for none). Waits for the disk.
+    pub fn count(&self, filter: &Filter) -> Result<(u64, u64), QueueError> {
+        let mut total = (0, 0);
+        self.core.each(filter, None, None, &mut |_, recipients| {
+            total.0 += 1;
+            total.1 += recipients as u64;
+            true
+        })?;
+        Ok(total)
+    }
+
+    /// Ids of the first `limit` messages that match, in order. Waits for the disk.
+    pub fn select(&self, filter: &Filter, limit: usize) -> Result<Vec<MessageId>, QueueError> {
+        Ok(self.core.search(filter, None, limit, None)?.0)
+    }
+}
+
+impl Core {
+    fn search(
+        &self,
+        filter: &Filter,
+        after: Option<MessageId>,
+        limit: usize,
+        budget: Option<Duration>,
+    ) -> Result<(Vec<MessageId>, Option<MessageId>), QueueError> {
+        let mut found = Vec::new();
+        if limit == 0 {
+            return Ok((found, after));
+        }
+        let next = self.each(filter, after, budget, &mut |id, _| {
+            found.push(id);
+            found.len() < limit
+        })?;
+        Ok((found, next))
+    }
+
+    /// Hands over each match with its number of matching recipients until `take` says that it is enough or the budget is spent. Returns where to go on.
+    fn each(
+        &self,
+        filter: &Filter,
+        after: Option<MessageId>,
+        budget: Option<Duration>,
+        take: &mut dyn FnMut(MessageId, usize) -> bool,
+    ) -> Result<Option<MessageId>, QueueError> {
+        let matcher = Matcher::new(filter)?;
+        let end = budget.map(|budget| Instant::now() + budget);
+        let (mut after, mut size) = (after, *SLICE.start());
+        let mut known = Known::default();
+        loop {
+            let slice = self.slice(&matcher, after, size, &mut known);
+            let counts = self.counts(&matcher, &slice.candidates);
+            for (candidate, recipients) in slice.candidates.iter().zip(counts).filter(|(_, recipients)| *recipients > 0) {
+                if !take(candidate.id, recipients) {
+                    return Ok(Some(candidate.id));
+                }
+            }
+            after = slice.last.or(after);
+            if slice.ended {
+                return Ok(None);
+            }
+            if end.is_some_and(|end| Instant::now() >= end) {
+                return Ok(after);
+            }
+            size = (size * 4).min(*SLICE.end());
+        }
+    }
+
+    fn slice(&self, matcher: &Matcher, after: Option<MessageId>, size: usize, known: &mut Known) -> Slice {
+        let (low, high) = matcher.ids();
+        let mut slice = Slice { candidates: Vec::new(), last: None, ended: true };
+        let index = self.shared.index.lock();
+        // Numbers of destinations that went may have been given to others.
+        known.0.clear();
+        for (seen, (id, slot)) in index.visible(after.as_ref(), &low).enumerate() {
+            if id > high {
+                break;
+            }
+            if seen == size {
+                slice.ended = false;
+                break;
+            }
+            slice.last = Some(id);
+            slice.candidates.extend(candidate(&index, slot, matcher, known));
+        }
+        slice
+    }
+
+    /// Of each candidate the number of recipients that match when records are looked at as well.
+    fn counts(&self, matcher: &Matcher, candidates: &[Candidate]) -> Vec<usize> {
+        if !asks_records(matcher) || candidates.len() < SHARE_FROM {
+            return Sweep::new(self, matcher).counts(candidates);
+        }
+        let (first, second) = candidates.split_at(candidates.len() / 2);
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| Sweep::new(self, matcher).counts(second));
+            let mut counts = Sweep::new(self, matcher).counts(first);
+            counts.extend(other.join().unwrap_or_else(|_| vec![0; second.len()]));
+            counts
+        })
+    }
+}
+
+/// Which destinations, by their numbers, match the filter.
+#[derive(Default)]
+struct Known(Vec<Option<bool>>);
+
+impl Known {
+    fn matches(&mut self, index: &Index, matcher: &Matcher, number: u32) -> bool {
+        // That of a recipient without one, if it ever had one, stands in its records.
+        if !matcher.asks_destination() || number == NOWHERE {
+            return true;
+        }
+        if self.0.is_empty() {
+            self.0.resize(index.destinations.len(), None);
+        }
+        *self.0[number as usize].get_or_insert_with(|| matcher.destination(index.destination_name(number)))
+    }
+}
+
+/// Some condition needs more than the index.
+fn asks_records(matcher: &Matcher) -> bool {
+    matcher.asks_sender() || matcher.asks_address() || matcher.asks_reply() || matcher.asks_received()
+}
+
+/// The message, if it matches as far as the index can tell.
+fn candidate(index: &Index, slot: u32, matcher: &Matcher, known: &mut Known) -> Option<Candidate> {
+    let message = index.message(slot);
+    if !matcher.size(u64::from(message.size)) || message.shadow() && !matcher.asks_removed() {
+        return None;
+    }
+    let list = message.recipients.as_slice();
+    let mut fits = |r: &Recipient| matcher.status(r) && known.matches(index, matcher, r.destination);
+    let only = if let [one] = list {
+        fits(one).then_some(None)?
+    } else {
+        let some: Vec<u16> = list.iter().enumerate().filter(|(_, r)| fits(r)).map(|(n, _)| n as u16).collect();
+        if some.is_empty() {
+            return None;
+        }
+        (some.len() < list.len()).then_some(some)
+    };
+    let rerouted = asks_records(matcher) && list.iter().any(|r| r.has(REROUTED));
+    Some(Candidate {
+        id: message.id,
+        accepted: message.accepted,
+        head: message.head,
+        unusual: rerouted || matcher.asks_destination() && list.iter().any(|r| r.destination == NOWHERE),
+        attempted: list.iter().any(|r| r.attempts > 0 || !r.pending()),
+        recipients: list.len() as u16,
+        only,
+    })
+}
+
+/// Reads records of candidates, one after the other.
+struct Sweep<'a> {
+    core: &'a Core,
+    matcher: &'a Matcher,
+    segment: Option<Arc<Segment>>,
+    buffer: Vec<u8>,
+}
+
+impl<'a> Sweep<'a> {
+    fn new(core: &'a Core, matcher: &'a Matcher) -> Self {
+        Self { core, matcher, segment: None, buffer: Vec::new() }
+    }
+
+    fn counts(&mut self, candidates: &[Candidate]) -> Vec<usize> {
+        candidates.iter().map(|c| self.count(c)).collect()
+    }
+
+    fn count(&mut self, candidate: &Candidate) -> usize {
+        if candidate.unusual {
+            return self.slow(candidate);
+        }
+        let mut wanted = candidate.only.clone().unwrap_or_else(|| (0..candidate.recipients).collect());
+        if asks_records(self.matcher) {
+            match self.accepted(candidate, &mut wanted) {
+                Some(true) => {}
+                Some(false) => return 0,
+                None => return self.slow(candidate),
+            }
+        }
+        if self.matcher.asks_reply() && !wanted.is_empty() && self.told(candidate, &mut wanted).is_none() {
+            return self.slow(candidate);
+        }
+        wanted.len()
+    }
+
+    /// By the same summary that operators see.
+    fn slow(&self, candidate: &Candidate) -> usize {
+        self.core.summary(&candidate.id).map_or(0, |summary| self.matcher.summary(&summary))
+    }
+
+    /// Does the accepted record match? Takes recipients whose addresses do not out of `wanted`. None when it cannot be read.
+    fn accepted(&mut self, candidate: &Candidate, wanted: &mut Vec<u16>) -> Option<bool> {
+        let length = match self.prefix(candidate.accepted, ENVELOPE_GUESS)? {
+            KIND_ACCEPTED => accepted_length(&self.buffer)?,
+            _ => return None,
+        };
+        if length > self.buffer.len() {
+            self.prefix(candidate.accepted, length)?;
+        }
+        let mut glance = Glance::new(&self.buffer).filter(|glance| glance.id == candidate.id)?;
+        if !self.matcher.received(glance.received_us) || !self.matcher.sender(glance.reverse_path) {
+            return Some(false);
+        }
+        if self.matcher.asks_address() {
+            let mut fits = Vec::with_capacity(wanted.len());
+            for n in 0..candidate.recipients {
+                if self.matcher.address(glance.address()?) && wanted.contains(&n) {
+                    fits.push(n);
+                }
+            }
+            *wanted = fits;
+        }
+        Some(!wanted.is_empty())
+    }
+
+    /// Leaves those in `wanted` whose last attempt was told what is asked for. None when the journal cannot be read.
+    fn told(&mut self, candidate: &Candidate, wanted: &mut Vec<u16>) -> Option<()> {
+        let (mut open, mut fits) = (std::mem::take(wanted), Vec::new());
+        let mut at = if candidate.attempted { candidate.head } else { candidate.accepted };
+        while !open.is_empty() && at != candidate.accepted && !at.is_none() {
+            if self.whole(at)? != KIND_JOURNAL {
+                return None;
+            }
+            let journal = decode_journal(&self.buffer).filter(|j| j.previous < at)?;
+            if (kind::DELIVERED..=kind::REMOVED).contains(&journal.kind) {
+                let named = |n: &u16| journal.recipient == ALL || journal.recipient == *n;
+                if open.iter().any(named) && self.matcher.reply(&journal.detail) {
+                    fits.extend(open.iter().copied().filter(named));
+                }
+                open.retain(|n| !named(n));
+            }
+            at = journal.previous;
+        }
+        if self.matcher.reply(b"") {
+            fits.append(&mut open);
+        }
+        *wanted = fits;
+        Some(())
+    }
+
+    /// First octets of a record into the buffer. Its kind; None when it cannot be read.
+    fn prefix(&mut self, loc: Loc, limit: usize) -> Option<u8> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let written = self.segment(loc).and_then(|segment| segment.read_prefix(loc.offset, limit, &mut buffer).ok());
+        // What is not written yet is in the log's memory.
+        let read = written.or_else(|| self.core.log.read_prefix(loc, limit, &mut buffer).ok());
+        self.buffer = buffer;
+        read.map(|(kind, _)| kind)
+    }
+
+    /// A whole record into the buffer.
+    fn whole(&mut self, loc: Loc) -> Option<u8> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let written = self.segment(loc).and_then(|segment| segment.read_ahead(loc.offset, JOURNAL_GUESS, &mut buffer).ok());
+        let kind = written.or_else(|| self.core.log.read(loc, &mut buffer).ok());
+        self.buffer = buffer;
+        kind
+    }
+
+    fn segment(&mut self, loc: Loc) -> Option<&Segment> {
+        if self.segment.as_ref().is_none_or(|segment| segment.number() != loc.segment) {
+            self.segment = self.core.segment(loc).ok();
+        }
+        self.segment.as_deref()
+    }
+}
