@@ -150,7 +150,7 @@ class Spool:
     def pending_bytes(self) -> int:
         """Octets appended but not yet synced: back-pressure when this grows past a few MiB (await a `sync` ticket)."""
     def congested(self) -> bool:
-        """So much waits for the disk (512 KiB per streaming message, 8 MiB in all) that receivers should pause until a `sync` ticket."""
+        """So much waits for the disk (256 KiB per streaming message but no less than 512 KiB, 8 MiB at most) that receivers should pause until a `sync` ticket."""
     def low_space(self) -> bool:
         """Free space is below min_free_bytes: commits would fail with DiskFullError. At most a quarter of a second old."""
     def commit(self, ticket: int, incoming: Incoming, reverse_path: str, recipients: Sequence[RecipientSpec], meta: bytes) -> None:

@@ -129,7 +129,7 @@ class AsyncSpool:
         return self._native.receive(prefix=prefix, max_bytes=max_bytes, allow_bare=allow_bare, message_id=message_id)
 
     async def drain(self) -> None:
-        """Return when so little waits for the disk that memory stays bounded: 512 KiB per streaming message, 8 MiB in all."""
+        """Return when so little waits for the disk that memory stays bounded (see `congested`)."""
         while not self._closed and self._native.congested():
             ticket, future = self._ticket()
             self._native.sync(ticket)

@@ -100,6 +100,11 @@ impl Body for Store {
         self.measure(data);
         let body = if self.head_done { data } else { self.take_header(data) };
         self.facts.body_8bit |= !body.is_ascii();
+        let wanted = self.buffer.len() + data.len();
+        if wanted > self.buffer.capacity() && wanted > BUFFER / 4 {
+            // A large message: grow once to what a full buffer needs, not by doubling beyond it.
+            self.buffer.reserve_exact(BUFFER + BUFFER / 4 - self.buffer.len());
+        }
         self.buffer.extend_from_slice(data);
     }
 

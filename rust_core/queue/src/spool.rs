@@ -28,7 +28,9 @@ use crate::transition::{State, Transition, kind};
 
 /// Octets that may wait for the disk before a producer is made to wait.
 pub(crate) const HARD_PENDING: u64 = 64 << 20;
-/// Octets of waiting data per streaming message above which `congested` asks for a pause, with bounds.
+/// Octets of waiting data per streaming message above which `congested` asks for a pause, with bounds. What waits takes about four times its
+/// size at the worst: the batch being written, the one being filled, and the room each grew to.
+const CONGESTION_EACH: u64 = 256 << 10;
 const CONGESTION: std::ops::RangeInclusive<u64> = (512 << 10)..=(8 << 20);
 
 /// What opening a partition found.
@@ -226,7 +228,7 @@ impl Spool {
     /// So much waits for the disk that receivers should pause until a sync.
     pub fn congested(&self) -> bool {
         let streaming = self.core.streaming.load(Ordering::Relaxed).max(1);
-        self.pending_bytes() > (streaming << 19).clamp(*CONGESTION.start(), *CONGESTION.end())
+        self.pending_bytes() > (streaming * CONGESTION_EACH).clamp(*CONGESTION.start(), *CONGESTION.end())
     }
 
     /// New mail would be refused for want of space.

@@ -45,6 +45,11 @@ impl Sink {
             self.flush(volume)?;
             data = later;
         }
+        let wanted = self.buffer.len() + data.len();
+        if wanted > self.buffer.capacity() && wanted > self.chunk / 4 {
+            // Grow once to a whole chunk, not by doubling beyond it.
+            self.buffer.reserve_exact(self.chunk - self.buffer.len());
+        }
         self.buffer.extend_from_slice(data);
         Ok(())
     }
