@@ -132,7 +132,7 @@ K_NOTE: int
 
 @final
 class Spool:
-    def __new__(cls, directory: str, *, segment_bytes: int = 67108864, min_free_bytes: int = 0) -> Spool:
+    def __new__(cls, directory: str, *, segment_bytes: int = 67108864, min_free_bytes: int = 0, resume_free_bytes: int = 0) -> Spool:
         """*blocking* Open or create a partition; recover it (checkpoint + replay). Raises LockedError, FormatVersionError, DiskFullError."""
     @property
     def event_fd(self) -> int:
@@ -152,7 +152,9 @@ class Spool:
     def congested(self) -> bool:
         """So much waits for the disk (256 KiB per streaming message but no less than 512 KiB, 8 MiB at most) that receivers should pause until a `sync` ticket."""
     def low_space(self) -> bool:
-        """Free space is below min_free_bytes: commits would fail with DiskFullError. At most a quarter of a second old."""
+        """Free space is below min_free_bytes, or was and is below resume_free_bytes: commits would fail with DiskFullError. At most a quarter of a
+        second old.
+        """
     def commit(self, ticket: int, incoming: Incoming, reverse_path: str, recipients: Sequence[RecipientSpec], meta: bytes) -> None:
         """The commit point. Completion with no error = message on disk. Ready recipients then appear as ready destinations.
         Raises (and then the ticket never completes) DiskFullError, SyncFailedError, ClosedError, and InvalidError when `incoming` is not whole,
@@ -250,7 +252,9 @@ _MessageInfo = tuple[int, int, int, int, list[str], bytes]
 
 @final
 class Store:
-    def __new__(cls, directory: str, *, stream: str, segment_bytes: int = 67108864, min_free_bytes: int = 0) -> Store:
+    def __new__(
+        cls, directory: str, *, stream: str, segment_bytes: int = 67108864, min_free_bytes: int = 0, resume_free_bytes: int = 0
+    ) -> Store:
         """*blocking* Open or create a volume. `stream` names this process's own log inside it (one process per stream: LockedError);
         e.g. 'w0'. Recovers by replaying log tails into the SQLite index; streams of dead processes are replayed too.
         """

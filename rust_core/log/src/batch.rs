@@ -1,9 +1,10 @@
 //! What waits to be written: runs of finished record bytes, one run per segment, and the tokens to call back.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
-use crate::format::{KIND_MARK, RecordHeader, align, record_size};
+use crate::format::{Identity, KIND_MARK, RecordHeader, align, record_size};
 use crate::storage::StorageFile;
 
 /// Buffers up to this size are kept for the next batch.
@@ -12,7 +13,9 @@ const KEEP_CAPACITY: usize = 1 << 20;
 /// A preallocated file that has no segment number yet.
 pub(crate) struct SpareFile {
     pub path: PathBuf,
-    pub file: Box<dyn StorageFile>,
+    pub file: Arc<dyn StorageFile>,
+    /// Salt of the segment the file was before.
+    pub former: Option<u32>,
     /// Octets preallocated: a whole segment, or less when the disk has no more.
     pub size: u32,
     pub made: Instant,
@@ -21,7 +24,7 @@ pub(crate) struct SpareFile {
 /// Consecutive records of one segment.
 pub(crate) struct Run {
     pub segment: u32,
-    pub salt: u32,
+    pub identity: Identity,
     pub start: u32,
     pub bytes: Vec<u8>,
     /// Tokens of records that end in this run.
@@ -32,10 +35,10 @@ pub(crate) struct Run {
 
 impl Run {
     /// Begins with a batch mark.
-    pub fn new(segment: u32, salt: u32, start: u32, mut bytes: Vec<u8>, opens: Option<SpareFile>) -> Self {
+    pub fn new(segment: u32, identity: Identity, start: u32, mut bytes: Vec<u8>, opens: Option<SpareFile>) -> Self {
         bytes.clear();
-        let mut run = Self { segment, salt, start, bytes, tokens: Vec::new(), opens };
-        run.push(KIND_MARK, 0, &[]);
+        let mut run = Self { segment, identity, start, bytes, tokens: Vec::new(), opens };
+        run.push(KIND_MARK, 8, &[&identity.nonce.to_le_bytes()]);
         run
     }
 
@@ -48,7 +51,7 @@ impl Run {
     pub fn push(&mut self, kind: u8, length: u32, parts: &[&[u8]]) -> u32 {
         let offset = self.end();
         self.bytes.reserve(record_size(length) as usize);
-        self.bytes.extend_from_slice(&RecordHeader::encode(self.salt, offset, kind, length, parts));
+        self.bytes.extend_from_slice(&RecordHeader::encode(self.identity.salt, offset, kind, length, parts));
         for part in parts {
             self.bytes.extend_from_slice(part);
         }
@@ -85,7 +88,7 @@ impl Batch {
     /// The record bytes (from the header on, with what follows) at a place, if they are in this batch.
     pub fn find(&self, segment: u32, offset: u32) -> Option<(&[u8], u32)> {
         let run = self.runs.iter().find(|r| r.segment == segment && r.start <= offset && offset < r.end())?;
-        Some((&run.bytes[(offset - run.start) as usize..], run.salt))
+        Some((&run.bytes[(offset - run.start) as usize..], run.identity.salt))
     }
 
     /// A buffer worth keeping.

@@ -11,13 +11,11 @@ use parking_lot::MutexGuard;
 
 use crate::batch::{Batch, Run, SpareFile};
 use crate::error::LogError;
-use crate::format::{FORMAT_VERSION, SEGMENT_HEADER, SegmentHeader, segment_name};
+use crate::format::{SEGMENT_HEADER, segment_name};
 use crate::segment::Segment;
+use crate::spares::{make_spare, name_segment};
 use crate::state::{Shared, Spare, State, WRITE_EARLY};
 use crate::{Done, Loc};
-
-/// Smallest segment worth having when the disk is nearly full.
-const SMALLEST_SEGMENT: u32 = 32 << 10;
 
 /// How long appends that nobody waits for may stay in memory.
 const LAZY: Duration = Duration::from_millis(10);
@@ -54,7 +52,7 @@ impl Committer {
         if state.fatal.is_some() || state.cut || state.segment != self.current.number() {
             return;
         }
-        let mut run = Run::new(state.segment, state.salt, state.offset, Vec::new(), None);
+        let mut run = Run::new(state.segment, state.identity, state.offset, Vec::new(), None);
         if run.start == SEGMENT_HEADER {
             run.bytes.clear();
         }
@@ -129,10 +127,8 @@ impl Committer {
         let end = self.shared.segment_length(self.current.number());
         self.current.file().truncate(end).map_err(|e| LogError::writing("truncate", &old, &e))?;
         self.current.file().sync().map_err(|e| LogError::syncing(&old, &e))?;
-        name_segment(&self.shared, spare, run.segment, run.salt)?;
-        let path = self.shared.dir.join(segment_name(run.segment));
-        let file = self.shared.storage.open(&path, true).map_err(|e| LogError::writing("open", &path, &e))?;
-        self.current = Arc::new(Segment::new(run.segment, run.salt, file));
+        name_segment(&self.shared, spare, run.segment, run.identity)?;
+        self.current = Arc::new(Segment::new(run.segment, run.identity, Arc::clone(&spare.file)));
         self.shared.table.insert(Arc::clone(&self.current));
         Ok(())
     }
@@ -253,21 +249,28 @@ impl Shared {
     pub fn chore(&self, state: &mut MutexGuard<'_, State>) -> bool {
         if matches!(state.spare, Spare::Wanted) && !state.closing {
             let discarded = std::mem::take(&mut state.discarded);
+            let kept = state.kept.pop();
             let made = MutexGuard::unlocked(state, || {
                 for spare in discarded {
                     let _ = self.storage.remove(&spare.path);
                 }
-                make_spare(self)
+                kept.map_or_else(|| make_spare(self), Ok)
             });
             state.spare = match made {
                 Ok(file) => Spare::Ready(file),
                 Err(error) => Spare::Failed(error, self.storage.now()),
             };
         } else if let Some(number) = state.doomed.first().copied() {
-            MutexGuard::unlocked(state, || self.remove_segment(number));
+            let keep = !state.closing && state.kept.len() < self.keep_spares && !self.low_space();
+            let kept = MutexGuard::unlocked(state, || self.retire_segment(number, keep));
+            state.kept.extend(kept);
             state.doomed.retain(|n| *n != number);
         } else if state.closing && matches!(state.spare, Spare::Ready(_)) {
             if let Spare::Ready(file) = std::mem::replace(&mut state.spare, Spare::None) {
+                let _ = self.storage.remove(&file.path);
+            }
+        } else if state.closing && !state.kept.is_empty() {
+            for file in std::mem::take(&mut state.kept) {
                 let _ = self.storage.remove(&file.path);
             }
         } else {
@@ -276,41 +279,4 @@ impl Shared {
         self.settled.notify_all();
         true
     }
-
-    /// Removes a segment file durably before the next removal begins. A failure leaves the file; the next recovery finds it dead again.
-    fn remove_segment(&self, number: u32) {
-        self.table.forget(number);
-        if self.storage.remove(&self.dir.join(segment_name(number))).is_ok() {
-            let _ = self.storage.sync_dir(&self.dir);
-        }
-    }
-}
-
-/// A preallocated file under a name that is no segment's: a whole segment, or on a nearly full disk as much of one as can be had.
-pub(crate) fn make_spare(shared: &Shared) -> Result<SpareFile, LogError> {
-    let path = shared.dir.join(format!("spare-{}", shared.spares.fetch_add(1, Ordering::Relaxed)));
-    let mut size = shared.segment_bytes;
-    loop {
-        let file = shared.storage.create(&path).map_err(|e| LogError::io("create", &path, &e))?;
-        let Err(error) = file.allocate(u64::from(size)).and_then(|()| file.sync()) else {
-            return Ok(SpareFile { path, file, size, made: shared.storage.now() });
-        };
-        drop(file);
-        let _ = shared.storage.remove(&path);
-        let error = LogError::io("allocate", &path, &error);
-        if !error.is_disk_full() || size <= SMALLEST_SEGMENT {
-            return Err(error);
-        }
-        size = (size / 4).max(SMALLEST_SEGMENT);
-    }
-}
-
-/// Writes the header of segment `number` into a spare file and renames it, durably.
-pub(crate) fn name_segment(shared: &Shared, spare: &SpareFile, number: u32, salt: u32) -> Result<(), LogError> {
-    let path = shared.dir.join(segment_name(number));
-    let header = SegmentHeader { version: FORMAT_VERSION, number, salt, app: shared.app }.encode();
-    spare.file.write_at(&header, 0).map_err(|e| LogError::writing("write", &path, &e))?;
-    spare.file.sync().map_err(|e| LogError::syncing(&path, &e))?;
-    shared.storage.rename(&spare.path, &path).map_err(|e| LogError::writing("rename", &path, &e))?;
-    shared.storage.sync_dir(&shared.dir).map_err(|e| LogError::syncing(&shared.dir, &e))
 }

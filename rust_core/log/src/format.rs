@@ -5,6 +5,10 @@
 //! `length u32 | crc32c u32 | kind u8 | check u24 | payload`. The checksum also covers a random salt of the segment and the
 //! record's own offset: octets inside a message, or left from an earlier use of the file, can never pass for a record.
 //! `check` (24 bits over the same without the payload) lets a scan reject a place in nanoseconds.
+//!
+//! Files are used again for new segments, so behind the end of the newest one there may be records of a former life. For a record at its own
+//! place the checksum is a bijection of the salt: another salt never accepts it. Octets that somebody arranged to pass under some salt are
+//! kept out by the batch marks, which carry the segment's 64-bit nonce since version 2: behind the last mark nothing is taken for synced.
 
 use std::fmt;
 
@@ -13,7 +17,7 @@ pub const SEGMENT_HEADER: u32 = 128;
 /// Octets before the payload of a record.
 pub const RECORD_HEADER: u32 = 12;
 /// Newest segment layout this program reads, and the one it writes.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 /// Kind of the record that begins every batch (0 is no kind, so that zeroes are no record): all before it in its segment was synced before it was written.
 pub const KIND_MARK: u8 = 0xff;
 
@@ -75,8 +79,36 @@ pub fn parse_segment_name(name: &str) -> Option<u32> {
 pub(crate) struct SegmentHeader {
     pub version: u32,
     pub number: u32,
-    pub salt: u32,
+    pub identity: Identity,
     pub app: [u8; 4],
+}
+
+/// What tells the records of one segment from those of every other, and from those of former lives of its file. Random, new for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Identity {
+    /// Goes into every record's checksum.
+    pub salt: u32,
+    /// Payload of the batch marks; 0 in version 1, where they are empty.
+    pub nonce: u64,
+}
+
+impl Identity {
+    /// Values nobody outside can foresee, so that message octets cannot be made to look like records. The salt differs from `former`.
+    pub fn new(former: Option<u32>) -> Self {
+        use std::hash::{BuildHasher, Hasher, RandomState};
+        let random = |n: u8| {
+            let mut hasher = RandomState::new().build_hasher();
+            hasher.write_u8(n);
+            hasher.finish()
+        };
+        let salt = std::iter::repeat_with(|| random(0) as u32).find(|salt| *salt != 0 && Some(*salt) != former);
+        Self { salt: salt.unwrap_or(1), nonce: random(1).max(1) }
+    }
+
+    /// Is this the payload of a batch mark?
+    pub fn is_mark(&self, payload: &[u8]) -> bool {
+        if self.nonce == 0 { payload.is_empty() } else { payload == self.nonce.to_le_bytes() }
+    }
 }
 
 /// Why a header could not be read.
@@ -93,8 +125,9 @@ impl SegmentHeader {
         copy[..8].copy_from_slice(MAGIC);
         copy[8..12].copy_from_slice(&self.version.to_le_bytes());
         copy[12..16].copy_from_slice(&self.number.to_le_bytes());
-        copy[16..20].copy_from_slice(&self.salt.to_le_bytes());
+        copy[16..20].copy_from_slice(&self.identity.salt.to_le_bytes());
         copy[20..24].copy_from_slice(&self.app);
+        copy[24..32].copy_from_slice(&self.identity.nonce.to_le_bytes());
         let crc = crc32c::crc32c(&copy[..60]);
         copy[60..].copy_from_slice(&crc.to_le_bytes());
         let mut out = [0u8; SEGMENT_HEADER as usize];
@@ -122,7 +155,7 @@ impl SegmentHeader {
         let header = Self {
             version: u32_at(copy, 8),
             number: u32_at(copy, 12),
-            salt: u32_at(copy, 16),
+            identity: Identity { salt: u32_at(copy, 16), nonce: u64::from(u32_at(copy, 28)) << 32 | u64::from(u32_at(copy, 24)) },
             app: [copy[20], copy[21], copy[22], copy[23]],
         };
         if header.version == 0 || header.version > FORMAT_VERSION {
@@ -189,6 +222,9 @@ pub(crate) const fn record_size(payload: u32) -> u32 {
     (RECORD_HEADER + payload).next_multiple_of(ALIGN)
 }
 
+/// Octets of a batch mark.
+pub(crate) const MARK_SIZE: u32 = record_size(8);
+
 /// The next place at or after `offset` where a record can begin.
 pub(crate) const fn align(offset: u32) -> u32 {
     offset.next_multiple_of(ALIGN)
@@ -202,6 +238,8 @@ fn u32_at(data: &[u8], at: usize) -> u32 {
 mod tests {
     use super::*;
 
+    const IDENTITY: Identity = Identity { salt: 99, nonce: 7 };
+
     #[test]
     fn a_location_packs_into_an_integer_that_orders_alike() {
         let a = Loc { segment: 1, offset: u32::MAX };
@@ -213,7 +251,7 @@ mod tests {
 
     #[test]
     fn one_damaged_header_copy_is_survived_and_two_are_not() {
-        let header = SegmentHeader { version: 1, number: 7, salt: 99, app: *b"TEST" };
+        let header = SegmentHeader { version: 1, number: 7, identity: IDENTITY, app: *b"TEST" };
         let mut bytes = header.encode();
         bytes[17] ^= 1;
         assert_eq!(SegmentHeader::decode(&bytes, 7), Ok(header));
@@ -223,7 +261,7 @@ mod tests {
 
     #[test]
     fn a_newer_version_is_its_own_fault() {
-        let header = SegmentHeader { version: FORMAT_VERSION + 1, number: 7, salt: 99, app: *b"TEST" };
+        let header = SegmentHeader { version: FORMAT_VERSION + 1, number: 7, identity: IDENTITY, app: *b"TEST" };
         assert_eq!(SegmentHeader::decode(&header.encode(), 7), Err(HeaderFault::Version(FORMAT_VERSION + 1)));
     }
 
@@ -235,6 +273,28 @@ mod tests {
         assert!(RecordHeader::decode(&header, 5, 136).is_none());
         assert!(RecordHeader::decode(&header, 6, 128).is_none());
         assert!(RecordHeader::decode(&[0; 12], 5, 128).is_none());
+    }
+
+    #[test]
+    fn no_other_salt_accepts_a_record_at_its_own_place() {
+        let header = RecordHeader::encode(5, 128, 3, 4, &[b"abcd"]);
+        let accepts = |salt: u32| RecordHeader::decode(&header, salt, 128).is_some_and(|h| h.verify(b"abcd"));
+        assert!(accepts(5));
+        assert!(
+            (0..200_000)
+                .map(|n: u32| n.wrapping_mul(2_654_435_761))
+                .chain((0..32).map(|bit| 5 ^ 1 << bit))
+                .filter(|s| *s != 5)
+                .all(|s| !accepts(s))
+        );
+    }
+
+    #[test]
+    fn a_mark_of_another_life_is_none() {
+        let identity = Identity::new(None);
+        assert!(identity.is_mark(&identity.nonce.to_le_bytes()) && !identity.is_mark(&[]) && !identity.is_mark(&[0; 8]));
+        assert!(Identity { salt: 1, nonce: 0 }.is_mark(&[]));
+        assert_ne!(Identity::new(Some(identity.salt)).salt, identity.salt);
     }
 
     #[test]

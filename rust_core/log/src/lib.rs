@@ -15,6 +15,7 @@ mod format;
 mod log;
 mod recover;
 mod segment;
+mod spares;
 mod state;
 mod step;
 mod storage;

@@ -7,12 +7,13 @@ use std::sync::atomic::Ordering;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::batch::Batch;
-use crate::committer::{Committer, make_spare, name_segment};
+use crate::committer::Committer;
 use crate::error::LogError;
-use crate::format::{Loc, RECORD_HEADER, RecordHeader, SEGMENT_HEADER, parse_segment_name, segment_name};
+use crate::format::{Identity, Loc, RECORD_HEADER, RecordHeader, SEGMENT_HEADER, parse_segment_name, segment_name};
 use crate::recover::{Damage, Recovery, Replay, scan, set_aside};
 use crate::segment::{Segment, SegmentTable};
-use crate::state::{Shared, Spare, State, new_salt};
+use crate::spares::{make_spare, name_segment};
+use crate::state::{Shared, Spare, State};
 use crate::step::Workers;
 use crate::storage::{LockGuard, OsStorage, Storage, lock_holder};
 use crate::{Class, Done};
@@ -27,6 +28,10 @@ pub struct Options {
     pub segment_bytes: u32,
     /// Free space below which [`Class::Message`] appends are refused.
     pub min_free_bytes: u64,
+    /// Free space at which they are taken again after that; 0 for the minimum and a tenth of it, at least 64 MiB, more.
+    pub resume_free_bytes: u64,
+    /// How many freed segments are kept to be used again. 0 where other processes read the segments: only this one's readers are known.
+    pub keep_spares: usize,
     /// Four letters that say whose records these are; opening another's directory fails.
     pub app: [u8; 4],
     /// Where the files are.
@@ -39,7 +44,8 @@ pub struct Options {
 impl Options {
     /// 64 MiB segments on the operating system's files, no minimum of free space.
     pub fn new(app: [u8; 4]) -> Self {
-        Self { segment_bytes: 64 << 20, min_free_bytes: 0, app, storage: Arc::new(OsStorage), threads: true }
+        let storage = Arc::new(OsStorage);
+        Self { segment_bytes: 64 << 20, min_free_bytes: 0, resume_free_bytes: 0, keep_spares: 1, app, storage, threads: true }
     }
 }
 
@@ -48,7 +54,7 @@ impl Options {
 pub struct LogStats {
     /// Segments that exist.
     pub segments: u64,
-    /// Octets of disk they take.
+    /// Octets of disk that they and the spare files take.
     pub disk_bytes: u64,
     /// Free octets of the file system.
     pub free_bytes: u64,
@@ -306,7 +312,7 @@ impl Log {
         let state = self.shared.state.lock();
         LogStats {
             segments: state.segments.len() as u64,
-            disk_bytes: state.segments.iter().map(|(_, bytes)| bytes).sum(),
+            disk_bytes: state.segments.iter().map(|(_, bytes)| bytes).sum::<u64>() + state.spare_bytes(),
             free_bytes,
             appended: state.appended,
             syncs: self.shared.syncs.load(Ordering::Relaxed),
@@ -423,15 +429,15 @@ impl Prepared {
             self.replay(Loc { segment: u32::MAX, offset: 0 }, &mut |_, _, _| Ok(()))?;
         }
         let number = self.highest + 1;
-        let salt = new_salt();
-        let mut shared = self.shared(number, salt)?;
+        let identity = Identity::new(None);
+        let mut shared = self.shared(number, identity)?;
         for name in &self.spares {
             let _ = shared.storage.remove(&self.dir.join(name));
         }
         let spare = make_spare(&shared)?;
         shared.state.get_mut().limit = spare.size;
-        name_segment(&shared, &spare, number, salt)?;
-        let current = Arc::new(Segment::new(number, salt, spare.file));
+        name_segment(&shared, &spare, number, identity)?;
+        let current = Arc::new(Segment::new(number, identity, spare.file));
         shared.table.insert(Arc::clone(&current));
         self.drop_empty(&shared);
         let shared = Arc::new(shared);
@@ -441,7 +447,7 @@ impl Prepared {
         Ok(Log { shared, workers: Mutex::new(workers), lock: Mutex::new(Some(self.lock)) })
     }
 
-    fn shared(&self, number: u32, salt: u32) -> Result<Shared, LogError> {
+    fn shared(&self, number: u32, identity: Identity) -> Result<Shared, LogError> {
         let storage = &self.options.storage;
         let mut segments = Vec::new();
         for n in &self.segments {
@@ -452,13 +458,14 @@ impl Prepared {
         segments.push((number, u64::from(self.options.segment_bytes)));
         let state = State {
             segment: number,
-            salt,
+            identity,
             offset: SEGMENT_HEADER,
             limit: self.options.segment_bytes,
             cut: false,
             pending: Batch::default(),
             writing: None,
             spare: Spare::None,
+            kept: Vec::new(),
             discarded: Vec::new(),
             buffer: Vec::new(),
             appended: 0,

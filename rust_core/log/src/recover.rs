@@ -89,16 +89,18 @@ impl<'a> Window<'a> {
 
     /// The record at `offset`, if a valid one is there.
     fn record(&mut self, offset: u32) -> Result<Option<(u8, &[u8])>, LogError> {
-        let salt = self.segment.salt();
+        let segment = self.segment;
         let head = self.at(u64::from(offset), RECORD_HEADER as usize)?;
-        let Some(header) = RecordHeader::decode(head, salt, offset) else { return Ok(None) };
+        let Some(header) = RecordHeader::decode(head, segment.salt(), offset) else { return Ok(None) };
         let total = u64::from(RECORD_HEADER) + u64::from(header.length);
         if u64::from(offset) + total > self.len {
             return Ok(None);
         }
         let bytes = self.at(u64::from(offset), RECORD_HEADER as usize + header.length as usize)?;
         let payload = bytes.get(RECORD_HEADER as usize..).unwrap_or(&[]);
-        Ok((payload.len() == header.length as usize && header.verify(payload)).then_some((header.kind, payload)))
+        let whole = payload.len() == header.length as usize && header.verify(payload);
+        let valid = whole && (header.kind != KIND_MARK || segment.is_mark(payload));
+        Ok(valid.then_some((header.kind, payload)))
     }
 
     /// Place of the first valid record at or after `offset`.

@@ -1,13 +1,16 @@
 //! Open segment files and how records are read out of them. Used by the log itself, by recovery and by [`crate::LogReader`].
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
 use crate::Loc;
 use crate::error::LogError;
-use crate::format::{FORMAT_VERSION, HeaderFault, KIND_MARK, RECORD_HEADER, RecordHeader, SEGMENT_HEADER, SegmentHeader, segment_name};
+use crate::format::{
+    FORMAT_VERSION, HeaderFault, Identity, KIND_MARK, RECORD_HEADER, RecordHeader, SEGMENT_HEADER, SegmentHeader, segment_name,
+};
 use crate::storage::{Storage, StorageFile};
 
 /// Segment files kept open at a time; a reader that holds one keeps it open beyond that.
@@ -18,13 +21,13 @@ const READ_AHEAD: usize = 16 * 1024;
 /// One open segment. Stays readable after the segment was freed.
 pub struct Segment {
     number: u32,
-    salt: u32,
-    file: Box<dyn StorageFile>,
+    identity: Identity,
+    file: Arc<dyn StorageFile>,
 }
 
 impl Segment {
-    pub(crate) fn new(number: u32, salt: u32, file: Box<dyn StorageFile>) -> Self {
-        Self { number, salt, file }
+    pub(crate) fn new(number: u32, identity: Identity, file: Arc<dyn StorageFile>) -> Self {
+        Self { number, identity, file }
     }
 
     /// Opens a segment and reads its header.
@@ -40,7 +43,7 @@ impl Segment {
             HeaderFault::Version(found) => LogError::Version { file: segment_name(number), found, known: FORMAT_VERSION },
             HeaderFault::Damaged(reason) => LogError::Damaged { file: segment_name(number), offset: 0, reason: reason.to_owned() },
         })?;
-        Ok((Self::new(number, header.salt, file), header))
+        Ok((Self::new(number, header.identity, file.into()), header))
     }
 
     /// Number of this segment.
@@ -49,7 +52,12 @@ impl Segment {
     }
 
     pub(crate) fn salt(&self) -> u32 {
-        self.salt
+        self.identity.salt
+    }
+
+    /// Is this the payload of one of its batch marks?
+    pub(crate) fn is_mark(&self, payload: &[u8]) -> bool {
+        self.identity.is_mark(payload)
     }
 
     pub(crate) fn file(&self) -> &dyn StorageFile {
@@ -73,7 +81,7 @@ impl Segment {
     pub fn read_ahead(&self, offset: u32, ahead: usize, out: &mut Vec<u8>) -> Result<u8, LogError> {
         out.resize(ahead.max(RECORD_HEADER as usize), 0);
         let n = self.read_some(out, u64::from(offset))?;
-        let header = RecordHeader::decode(&out[..n], self.salt, offset).ok_or_else(|| self.damaged(offset, "no record here"))?;
+        let header = RecordHeader::decode(&out[..n], self.identity.salt, offset).ok_or_else(|| self.damaged(offset, "no record here"))?;
         let total = RECORD_HEADER as usize + header.length as usize;
         if total > n {
             if u64::from(offset) + total as u64 > self.file.len().map_err(|e| LogError::io("stat", Path::new("segment"), &e))? {
@@ -97,7 +105,7 @@ impl Segment {
     pub fn read_prefix(&self, offset: u32, limit: usize, out: &mut Vec<u8>) -> Result<(u8, u32), LogError> {
         out.resize(RECORD_HEADER as usize + limit, 0);
         let n = self.read_some(out, u64::from(offset))?;
-        let header = RecordHeader::decode(&out[..n], self.salt, offset).ok_or_else(|| self.damaged(offset, "no record here"))?;
+        let header = RecordHeader::decode(&out[..n], self.identity.salt, offset).ok_or_else(|| self.damaged(offset, "no record here"))?;
         out.truncate(n.min(RECORD_HEADER as usize + header.length as usize));
         out.drain(..RECORD_HEADER as usize);
         Ok((header.kind, header.length))
@@ -107,7 +115,7 @@ impl Segment {
     pub fn read_range(&self, offset: u32, from: u32, buf: &mut [u8]) -> Result<usize, LogError> {
         let mut head = [0u8; RECORD_HEADER as usize];
         let n = self.read_some(&mut head, u64::from(offset))?;
-        let header = RecordHeader::decode(&head[..n], self.salt, offset).ok_or_else(|| self.damaged(offset, "no record here"))?;
+        let header = RecordHeader::decode(&head[..n], self.identity.salt, offset).ok_or_else(|| self.damaged(offset, "no record here"))?;
         let want = (header.length.saturating_sub(from) as usize).min(buf.len());
         let at = u64::from(offset) + u64::from(RECORD_HEADER) + u64::from(from);
         if self.read_some(&mut buf[..want], at)? < want {
@@ -126,45 +134,78 @@ pub(crate) fn is_internal(kind: u8) -> bool {
 pub(crate) struct SegmentTable {
     dir: PathBuf,
     storage: Arc<dyn Storage>,
-    open: Mutex<Vec<Arc<Segment>>>,
+    open: Mutex<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    segments: Vec<Arc<Segment>>,
+    /// Dropped from the table while somebody was reading them.
+    dropped: Vec<Weak<Segment>>,
+    /// Gone for good. Whoever opened one's file just before must not get it.
+    retired: BTreeSet<u32>,
 }
 
 impl SegmentTable {
     pub fn new(dir: &Path, storage: Arc<dyn Storage>) -> Self {
-        Self { dir: dir.to_owned(), storage, open: Mutex::new(Vec::new()) }
+        Self { dir: dir.to_owned(), storage, open: Mutex::default() }
     }
 
     /// The segment, opened if it is not.
     pub fn get(&self, number: u32) -> Result<Arc<Segment>, LogError> {
-        if let Some(found) = self.open.lock().iter().rev().find(|s| s.number == number) {
-            return Ok(Arc::clone(found));
+        if let Some(found) = self.open.lock().find(number) {
+            return Ok(found);
         }
         let (segment, _) = Segment::open(&*self.storage, &self.dir, number, false)?;
-        let segment = Arc::new(segment);
-        self.insert(Arc::clone(&segment));
+        let mut open = self.open.lock();
+        if open.retired.contains(&number) {
+            return Err(LogError::NotFound(Loc { segment: number, offset: 0 }));
+        }
+        // Another may have opened it meanwhile: one handle each, so that it is known who reads.
+        let segment = open.find(number).unwrap_or_else(|| Arc::new(segment));
+        open.insert(Arc::clone(&segment));
         Ok(segment)
     }
 
     pub fn insert(&self, segment: Arc<Segment>) {
-        let mut open = self.open.lock();
-        if open.iter().any(|s| s.number == segment.number) {
-            return;
-        }
-        if open.len() >= OPEN_FILES {
-            open.remove(0);
-        }
-        open.push(segment);
+        self.open.lock().insert(segment);
     }
 
-    /// Forgets a segment; those who hold it can go on reading.
-    pub fn forget(&self, number: u32) {
-        self.open.lock().retain(|s| s.number != number);
+    /// Closes a segment for good: it cannot be had any more, those who hold it can go on reading. True when nobody does.
+    pub fn retire(&self, number: u32) -> bool {
+        let mut open = self.open.lock();
+        open.retired.insert(number);
+        open.segments.retain(|s| s.number != number || Arc::strong_count(s) > 1);
+        let held = open.find(number).is_some();
+        open.segments.retain(|s| s.number != number);
+        !held
     }
 
     /// Forgets segments whose file is gone, which would keep its space. A directory that cannot be listed forgets none.
     pub fn forget_removed(&self) {
         if let Ok(names) = self.storage.list(&self.dir) {
-            self.open.lock().retain(|s| names.contains(&segment_name(s.number)));
+            self.open.lock().segments.retain(|s| names.contains(&segment_name(s.number)));
         }
+    }
+}
+
+impl Open {
+    fn find(&self, number: u32) -> Option<Arc<Segment>> {
+        let dropped = || self.dropped.iter().filter_map(Weak::upgrade).find(|s| s.number == number);
+        self.segments.iter().rev().find(|s| s.number == number).cloned().or_else(dropped)
+    }
+
+    fn insert(&mut self, segment: Arc<Segment>) {
+        if self.segments.iter().any(|s| s.number == segment.number) {
+            return;
+        }
+        if self.segments.len() >= OPEN_FILES {
+            let oldest = self.segments.remove(0);
+            self.dropped.retain(|s| s.strong_count() > 0);
+            if Arc::strong_count(&oldest) > 1 {
+                self.dropped.push(Arc::downgrade(&oldest));
+            }
+        }
+        self.segments.push(segment);
     }
 }

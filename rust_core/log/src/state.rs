@@ -9,13 +9,15 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::batch::{Batch, Run, SpareFile};
 use crate::error::LogError;
-use crate::format::{RECORD_HEADER, SEGMENT_HEADER, record_size};
+use crate::format::{Identity, MARK_SIZE, RECORD_HEADER, SEGMENT_HEADER, record_size};
 use crate::segment::SegmentTable;
 use crate::storage::Storage;
 use crate::{Class, Loc, Options};
 
 /// How long a failed attempt to preallocate is believed before the next one.
 const SPARE_RETRY: Duration = Duration::from_millis(500);
+/// Free space above the minimum that ends a shortage, at least.
+const RESUME_MARGIN: u64 = 64 << 20;
 /// How long free space is believed.
 const SPACE_TTL_MS: u64 = 250;
 /// Octets that wait before the committer writes although nobody asked for a sync.
@@ -34,7 +36,7 @@ pub(crate) enum Spare {
 pub(crate) struct State {
     /// Segment that takes the next record.
     pub segment: u32,
-    pub salt: u32,
+    pub identity: Identity,
     /// Where the next record goes.
     pub offset: u32,
     /// Octets preallocated for the active segment. Less than a whole segment only when the disk was nearly full: then it takes no mail.
@@ -44,6 +46,8 @@ pub(crate) struct State {
     pub pending: Batch,
     pub writing: Option<Arc<Batch>>,
     pub spare: Spare,
+    /// Freed segments that wait to be used again.
+    pub kept: Vec<SpareFile>,
     /// Small spares given up for the attempt to make a whole one; the keeper removes them.
     pub discarded: Vec<SpareFile>,
     pub buffer: Vec<u8>,
@@ -64,6 +68,24 @@ pub(crate) struct State {
     pub segments: Vec<(u32, u64)>,
 }
 
+/// Free space at which messages are taken again.
+fn resume_at(options: &Options) -> u64 {
+    let default = options.min_free_bytes.saturating_add((options.min_free_bytes / 10).max(RESUME_MARGIN));
+    match options.resume_free_bytes {
+        _ if options.min_free_bytes == 0 => 0,
+        0 => default,
+        given => given.max(options.min_free_bytes),
+    }
+}
+
+impl State {
+    /// Octets of the files that will become segments.
+    pub fn spare_bytes(&self) -> u64 {
+        let ready = if let Spare::Ready(file) = &self.spare { u64::from(file.size) } else { 0 };
+        ready + self.kept.iter().map(|file| u64::from(file.size)).sum::<u64>()
+    }
+}
+
 /// Shared by the log's handle, its committer and its keeper.
 pub(crate) struct Shared {
     pub dir: PathBuf,
@@ -71,6 +93,9 @@ pub(crate) struct Shared {
     pub app: [u8; 4],
     pub segment_bytes: u32,
     pub min_free_bytes: u64,
+    pub resume_free_bytes: u64,
+    /// How many freed segments may wait to be used again.
+    pub keep_spares: usize,
     /// False: whoever would wait does the work itself (`step`).
     pub threads: bool,
     pub table: SegmentTable,
@@ -105,6 +130,8 @@ impl Shared {
             app: options.app,
             segment_bytes: options.segment_bytes,
             min_free_bytes: options.min_free_bytes,
+            resume_free_bytes: resume_at(options),
+            keep_spares: options.keep_spares,
             threads: options.threads,
             state: Mutex::new(state),
             work: Condvar::new(),
@@ -128,7 +155,9 @@ impl Shared {
             self.space_checked.store(now, Ordering::Relaxed);
             if let Ok(free) = self.storage.free_bytes(&self.dir) {
                 self.free_bytes.store(free, Ordering::Relaxed);
-                self.space_low.store(free < self.min_free_bytes, Ordering::Relaxed);
+                // Hysteresis, so that reception does not come and go with every message that is delivered.
+                let limit = if self.space_low.load(Ordering::Relaxed) { self.resume_free_bytes } else { self.min_free_bytes };
+                self.space_low.store(free < limit, Ordering::Relaxed);
             }
         }
         self.free_bytes.load(Ordering::Relaxed)
@@ -142,7 +171,7 @@ impl Shared {
 
     /// Largest payload that fits.
     pub fn max_payload(&self) -> u32 {
-        self.segment_bytes - self.reserve() - SEGMENT_HEADER - 2 * record_size(0) - RECORD_HEADER
+        self.segment_bytes - self.reserve() - SEGMENT_HEADER - 2 * MARK_SIZE - RECORD_HEADER
     }
 
     /// Octets at the end of the active segment that only journal records may use while no next segment can be had.
@@ -208,7 +237,7 @@ impl Shared {
         let fits = opens.is_none() && state.pending.runs.last().is_some_and(|r| r.segment == state.segment && r.end() == state.offset);
         if !fits {
             let buffer = std::mem::take(&mut state.buffer);
-            let run = Run::new(state.segment, state.salt, state.offset, buffer, opens);
+            let run = Run::new(state.segment, state.identity, state.offset, buffer, opens);
             state.offset = run.end();
             state.pending.runs.push(run);
         }
@@ -230,7 +259,7 @@ impl Shared {
     /// Sees to it that `need` octets fit behind `state.offset`, moving on to the next segment if they do not. Mail goes into whole segments only; the
     /// journal also takes a small one, which is all that a nearly full disk gives.
     fn make_room(&self, state: &mut MutexGuard<'_, State>, need: u32, class: Class) -> Result<(), LogError> {
-        let need = need + record_size(0);
+        let need = need + MARK_SIZE;
         let full = || LogError::DiskFull("no room for another segment".to_owned());
         loop {
             if !state.cut && u64::from(state.offset) + u64::from(need) <= u64::from(self.usable(state, class)) {
@@ -278,7 +307,7 @@ impl Shared {
         }
         state.cut = false;
         state.segment += 1;
-        state.salt = new_salt();
+        state.identity = Identity::new(file.former);
         state.offset = SEGMENT_HEADER;
         state.limit = file.size;
         let number = state.segment;
@@ -288,12 +317,4 @@ impl Shared {
         // The run's mark makes the batch look begun, so what is appended to it next would wake nobody.
         self.work.notify_one();
     }
-}
-
-/// A value nobody outside can foresee, so that message octets cannot be made to look like records.
-pub(crate) fn new_salt() -> u32 {
-    use std::hash::{BuildHasher, Hasher, RandomState};
-    let mut hasher = RandomState::new().build_hasher();
-    hasher.write_u8(0);
-    (hasher.finish() as u32).max(1)
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use gatepost_log::{Class, Loc, Log, LogError, LogReader, Options, OsStorage, Recovery};
+use gatepost_log::{Class, FORMAT_VERSION, Loc, Log, LogError, LogReader, Options, OsStorage, Recovery};
 
 const KIND: u8 = 7;
 
@@ -275,7 +275,7 @@ fn a_segment_of_a_newer_version_is_refused_by_name() {
     fs::write(&path, bytes).unwrap();
     let mut prepared = Log::prepare(dir.path(), options()).unwrap();
     let error = prepared.replay(Loc::NONE, &mut |_, _, _| Ok(())).unwrap_err();
-    assert_eq!(error, LogError::Version { file: "00000001.seg".into(), found: 9, known: 1 });
+    assert_eq!(error, LogError::Version { file: "00000001.seg".into(), found: 9, known: FORMAT_VERSION });
 }
 
 #[test]

@@ -128,9 +128,16 @@ impl Store {
 #[pymethods]
 impl Store {
     #[new]
-    #[pyo3(signature = (directory, *, stream, segment_bytes = 67_108_864, min_free_bytes = 0))]
-    fn new(py: Python<'_>, directory: PathBuf, stream: String, segment_bytes: u32, min_free_bytes: u64) -> PyResult<Self> {
-        let options = VolumeOptions { stream, segment_bytes, min_free_bytes };
+    #[pyo3(signature = (directory, *, stream, segment_bytes = 67_108_864, min_free_bytes = 0, resume_free_bytes = 0))]
+    fn new(
+        py: Python<'_>,
+        directory: PathBuf,
+        stream: String,
+        segment_bytes: u32,
+        min_free_bytes: u64,
+        resume_free_bytes: u64,
+    ) -> PyResult<Self> {
+        let options = VolumeOptions { stream, segment_bytes, min_free_bytes, resume_free_bytes };
         let core = raise(py.detach(|| CoreStore::open(&directory, &options)))?;
         Ok(Self { core })
     }

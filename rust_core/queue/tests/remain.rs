@@ -31,7 +31,7 @@ struct Crash {
     finished: BTreeSet<MessageId>,
 }
 
-/// Files that copy the directory before every removal of a segment, and that can lose the writes with some octets in them.
+/// Files that copy the directory before a segment goes, removed or renamed to be used again, and that can lose the writes with some octets in them.
 #[derive(Default)]
 struct Observed {
     known: Mutex<Known>,
@@ -78,6 +78,10 @@ impl Storage for Files {
         Ok(Box::new(ObservedFile(OsStorage.open(path, write)?, Arc::clone(&self.0))))
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        if is_segment(from) {
+            let crash = self.0.crash(from.parent().unwrap());
+            self.0.crashes.lock().push(crash);
+        }
         OsStorage.rename(from, to)
     }
     fn remove(&self, path: &Path) -> io::Result<()> {
@@ -125,12 +129,9 @@ fn copy_of(dir: &Path) -> tempfile::TempDir {
         let mut paths: Vec<PathBuf> = fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect();
         paths.retain(|path| is_segment(path) || path.ends_with("checkpoint"));
         paths.sort();
-        let last = paths.iter().rposition(|path| is_segment(path));
-        let copied = paths.iter().enumerate().all(|(n, path)| {
+        let copied = paths.iter().all(|path| {
             let target = to.path().join(path.file_name().unwrap());
-            // Nobody writes to a segment that has a successor.
-            let sealed = is_segment(path) && Some(n) != last;
-            if sealed { fs::hard_link(path, target).is_ok() } else { fs::copy(path, target).is_ok() }
+            fs::copy(path, target).is_ok()
         });
         if copied && paths.iter().all(|path| path.exists()) {
             return to;

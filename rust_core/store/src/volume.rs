@@ -40,6 +40,8 @@ pub struct VolumeOptions {
     pub segment_bytes: u32,
     /// Free space below which messages are refused.
     pub min_free_bytes: u64,
+    /// Free space at which they are taken again; 0 for the default of [`Options`].
+    pub resume_free_bytes: u64,
 }
 
 /// An open volume.
@@ -69,8 +71,13 @@ impl Volume {
         std::fs::create_dir_all(dir.join("locks"))?;
         let _opening = wait_lock(&dir.join("locks/open"), OPEN_WAIT)?;
         check_format(dir)?;
-        let log_options =
-            Options { segment_bytes: options.segment_bytes, min_free_bytes: options.min_free_bytes, ..Options::new(*b"MBOX") };
+        let log_options = Options {
+            segment_bytes: options.segment_bytes,
+            min_free_bytes: options.min_free_bytes,
+            resume_free_bytes: options.resume_free_bytes,
+            keep_spares: 0,
+            ..Options::new(*b"MBOX")
+        };
         let (mut held, busy) = replay::hold_streams(&dir.join("log"), &options.stream, &log_options)?;
         let mut recovery = Recovery::default();
         let db = open_index(dir, &mut held, &busy, &mut recovery)?;

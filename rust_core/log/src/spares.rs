@@ -1,0 +1,89 @@
+//! Files that become segments: preallocated ones, and freed segments that are used again. The keeper thread makes them, the committer names them.
+//!
+//! Writing into blocks that were written before costs the file system no journal commit, about a third of the time of a sync into
+//! preallocated ones. So a freed segment is renamed to a spare. Invariants: the rename is durable before the file is written again, so
+//! no crash leaves a segment's name on another's octets; a file that somebody may still read (an `Arc<Segment>` is out) is removed, never
+//! written again; the next life has another salt and nonce (`format`). Failure: a file that cannot be kept is removed; one that cannot be removed is found
+//! at the next opening.
+
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+
+use crate::batch::SpareFile;
+use crate::error::LogError;
+use crate::format::{FORMAT_VERSION, Identity, SEGMENT_HEADER, SegmentHeader, segment_name};
+use crate::state::Shared;
+
+/// Smallest segment worth having when the disk is nearly full.
+const SMALLEST_SEGMENT: u32 = 32 << 10;
+
+impl Shared {
+    fn spare_path(&self) -> PathBuf {
+        self.dir.join(format!("spare-{}", self.spares.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// Takes a segment out of the directory, durably before the next one goes: as a spare if `keep` and nobody reads it, else removed. A failure
+    /// leaves the file; the next recovery finds it dead again.
+    pub fn retire_segment(&self, number: u32, keep: bool) -> Option<SpareFile> {
+        let unread = self.table.retire(number);
+        if keep
+            && unread
+            && let Some(spare) = self.recycle(number)
+        {
+            return Some(spare);
+        }
+        if self.storage.remove(&self.dir.join(segment_name(number))).is_ok() {
+            let _ = self.storage.sync_dir(&self.dir);
+        }
+        None
+    }
+
+    /// The segment's file as a spare of full size; None when it is not worth it or something fails.
+    fn recycle(&self, number: u32) -> Option<SpareFile> {
+        let (from, path) = (self.dir.join(segment_name(number)), self.spare_path());
+        let file = self.storage.open(&from, true).ok()?;
+        let mut header = [0; SEGMENT_HEADER as usize];
+        let n = file.read_at(&mut header, 0).ok()?;
+        let former = SegmentHeader::decode(&header[..n], number).ok()?.identity.salt;
+        let (length, size) = (file.len().ok()?, u64::from(self.segment_bytes));
+        if length < size / 2 || length > size {
+            return None;
+        }
+        self.storage.rename(&from, &path).ok()?;
+        let ready = self.storage.sync_dir(&self.dir).and_then(|()| file.allocate(size)).and_then(|()| file.sync());
+        if ready.is_err() {
+            let _ = self.storage.remove(&path).and_then(|()| self.storage.sync_dir(&self.dir));
+            return None;
+        }
+        Some(SpareFile { path, file: file.into(), former: Some(former), size: self.segment_bytes, made: self.storage.now() })
+    }
+}
+
+/// A preallocated file under a name that is no segment's: a whole segment, or on a nearly full disk as much of one as can be had.
+pub(crate) fn make_spare(shared: &Shared) -> Result<SpareFile, LogError> {
+    let path = shared.spare_path();
+    let mut size = shared.segment_bytes;
+    loop {
+        let file = shared.storage.create(&path).map_err(|e| LogError::io("create", &path, &e))?;
+        let Err(error) = file.allocate(u64::from(size)).and_then(|()| file.sync()) else {
+            return Ok(SpareFile { path, file: file.into(), former: None, size, made: shared.storage.now() });
+        };
+        drop(file);
+        let _ = shared.storage.remove(&path);
+        let error = LogError::io("allocate", &path, &error);
+        if !error.is_disk_full() || size <= SMALLEST_SEGMENT {
+            return Err(error);
+        }
+        size = (size / 4).max(SMALLEST_SEGMENT);
+    }
+}
+
+/// Writes the header of segment `number` into a spare file and renames it, durably.
+pub(crate) fn name_segment(shared: &Shared, spare: &SpareFile, number: u32, identity: Identity) -> Result<(), LogError> {
+    let path = shared.dir.join(segment_name(number));
+    let header = SegmentHeader { version: FORMAT_VERSION, number, identity, app: shared.app }.encode();
+    spare.file.write_at(&header, 0).map_err(|e| LogError::writing("write", &path, &e))?;
+    spare.file.sync().map_err(|e| LogError::syncing(&path, &e))?;
+    shared.storage.rename(&spare.path, &path).map_err(|e| LogError::writing("rename", &path, &e))?;
+    shared.storage.sync_dir(&shared.dir).map_err(|e| LogError::syncing(&shared.dir, &e))
+}
