@@ -270,6 +270,15 @@ class Store:
         Streams; memory per call is bounded. The mailbox is created (INBOX and special-use folders) when it does not exist; a missing
         folder falls back to INBOX.
         """
+    def learn(self, route: bytes, mailbox_id: bytes, folder: str) -> None:
+        """Tell `deliver_due` what a route that it gave back means."""
+    def deliver_due(self, ticket: int, spool: Spool, destination: str, max_jobs: int) -> None:
+        """Take due jobs of a destination, deliver them like `deliver`, and journal them, in a Rust thread. The result is in `rounds`."""
+    def rounds(self) -> list[tuple[int, int, int, list[tuple[Job, list[CoreError | None] | None]]]]:
+        """Drain finished tickets of `deliver_due`: (ticket, jobs taken, recipients delivered and journaled, jobs for the caller to finish).
+
+        Such a job has an error or None per recipient; or None at all: not tried, since its route is not known or a report is due.
+        """
 
     # Everything below is *blocking*.
     def ensure_mailbox(self, mailbox_id: bytes) -> None: ...

@@ -1,20 +1,27 @@
 """LocalTransport: routes of kind local → the mail store, hundreds of messages per call. Called by queue.scheduler.
 
+Most mail goes in rounds: the store's thread takes, stores and journals it without a call of Python per message. What a round leaves
+(a fault, a report that is due, a route that the store has not been taught yet) goes through `deliver`.
+
 Invariants: the store keeps (message id, recipient index) as the key of a delivery, so a batch that is repeated after a crash stores nothing
 twice; the message's octets never pass through Python. A fault of one mailbox touches only its own recipients; a fault of the volume
 (disk full, fsync) backs the volume off as a whole. Never raises.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from gatepost.mailbox import Volumes
 from gatepost.native import ClosedError, CoreError, DamagedError, DiskFullError, NotFoundError, SyncFailedError
-from gatepost.queue.transport import Deferred, Delivered, Job, JobRecipient, JobResult, Outcome
+from gatepost.queue.transport import Deferred, Delivered, Job, JobRecipient, JobResult, Outcome, RoundResult
+from gatepost.routing.model import Route
 from gatepost.spool import AsyncSpool
 
 BATCH = 256
 
 _DELIVERED = Delivered()
+
+_encoded = lru_cache(maxsize=4096)(Route.encode)
 
 Delivery = tuple[bytes, int, bytes, str, bytes]
 """As in _core.pyi."""
@@ -35,9 +42,20 @@ class LocalTransport:
         try:
             store = self._volumes.by_name(destination.partition(":")[2])
             outcomes = iter([outcome(error) for error in await store.deliver(deliveries, self._spool)])
+            for job in jobs:
+                store.learn([(_encoded(one.route), one.route.mailbox_id, one.route.folder) for one in job.recipients])
         except (CoreError, LookupError, OSError) as error:
             outcomes = iter([outcome(error)] * len(deliveries))
         return [JobResult(tuple(next(outcomes) for _ in job.recipients)) for job in jobs]
+
+    async def round(self, destination: str, count: int) -> RoundResult | None:
+        """Take, store and journal up to `count` jobs. None when the volume is not to be had; `deliver` says why."""
+        try:
+            store = self._volumes.by_name(destination.partition(":")[2])
+            taken, delivered, left = await store.deliver_due(destination, count, self._spool)
+        except (CoreError, LookupError, OSError):
+            return None
+        return RoundResult(taken, delivered, [(job, _result(errors)) for job, errors in left])
 
     async def close(self) -> None:
         """Nothing to close: the volumes belong to app."""
@@ -63,3 +81,7 @@ def outcome(error: Exception | None) -> Outcome:
     if isinstance(error, NotFoundError | LookupError):
         return Deferred(f"no such mailbox or volume now: {error}", "4.3.5")
     return Deferred(f"the mailbox cannot take the message: {error}", "4.2.0")
+
+
+def _result(errors: Sequence[CoreError | None] | None) -> JobResult | None:
+    return JobResult(tuple(outcome(error) for error in errors)) if errors is not None else None

@@ -8,14 +8,14 @@ Failures are CoreError from native, passed through; one that a watcher's callbac
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import structlog
 
-from gatepost.native import ClosedError, CoreError, Spool, Store
+from gatepost.native import ClosedError, CoreError, Job, Spool, Store
 
 log = structlog.get_logger(__name__)
 
@@ -28,6 +28,9 @@ T = TypeVar("T")
 
 Delivery = tuple[bytes, int, bytes, str, bytes]
 """(message_id, recipient_index, mailbox_id, folder_name, prefix), as in _core.pyi."""
+
+Round = tuple[int, int, list[tuple[Job, list[CoreError | None] | None]]]
+"""What `deliver_due` did: (jobs taken, recipients delivered and journaled, jobs to finish), as in _core.pyi."""
 
 FolderInfo = tuple[bytes, str, str, bool, int, int, int, int, int, int, int]
 """As in _core.pyi."""
@@ -62,6 +65,7 @@ class AsyncStore:
         self._closed = False
         self._ticket = 0
         self._waiting: dict[int, tuple[asyncio.Future[list[CoreError | None]], int]] = {}
+        self._rounds: dict[int, tuple[asyncio.Future[Round], Spool]] = {}
         self._watchers: dict[bytes, list[Callable[[], None]]] = defaultdict(list)
         self._modseq = 0
         self._poke = asyncio.Event()
@@ -115,14 +119,40 @@ class AsyncStore:
         finally:
             self._waiting.pop(ticket, None)
 
+    def learn(self, routes: Iterable[tuple[bytes, bytes, str]]) -> None:
+        """Teach `deliver_due` what encoded routes mean: (route, mailbox id, folder)."""
+        for route, mailbox_id, folder in routes:
+            if self._store is not None:
+                self._store.learn(route, mailbox_id, folder)
+
+    async def deliver_due(self, destination: str, count: int, spool: SpoolHandle) -> Round:
+        """Take up to `count` due jobs of the spool, store and journal them. Raises as `open` does; nothing has been taken then."""
+        store = await self.open()
+        self._ticket += 1
+        future: asyncio.Future[Round] = asyncio.get_running_loop().create_future()
+        store.deliver_due(self._ticket, spool.native, destination, count)
+        self._rounds[self._ticket] = (future, spool.native)
+        return await future
+
     def _completed(self) -> None:
         if self._store is None:
             return
-        for ticket, error, each in self._store.completions():
+        finished = self._store.completions()  # this clears the descriptor, so it comes first
+        for ticket, taken, delivered, left in self._store.rounds():
+            self._end_round(ticket, (taken, delivered, left))
+        for ticket, error, each in finished:
             future, count = self._waiting.pop(ticket, (None, 0))
             if future is not None and not future.done():
                 future.set_result(each if each is not None else [error] * count)
         self._poke.set()
+
+    def _end_round(self, ticket: int, result: Round) -> None:
+        future, spool = self._rounds.pop(ticket)
+        if not future.done():
+            future.set_result(result)
+            return
+        for job, _ in result[2]:  # nobody waits any more
+            spool.give_back(job[0], [recipient[0] for recipient in job[5]])
 
     def watch(self, folder_id: bytes, callback: Callable[[], None]) -> None:
         """Call back on the loop after anything in the folder changed, by whomever; also when the folder is deleted."""

@@ -27,8 +27,9 @@ from gatepost.queue.jobs import decode_job
 from gatepost.queue.paused import PausedDestinations
 from gatepost.queue.report import Reporter
 from gatepost.queue.retry import MICROSECONDS, RetryPolicy
+from gatepost.queue.rounds import RoundLane
 from gatepost.queue.settle import Moment, Settler
-from gatepost.queue.transport import ChainTransport, Deferred, Job, JobResult, Transport
+from gatepost.queue.transport import ChainTransport, Deferred, Job, JobResult, RoundResult, RoundTransport, Transport
 from gatepost.spool import AsyncSpool
 
 LOCAL_LANES = 2
@@ -69,6 +70,7 @@ class Scheduler:
         self._lanes: set[asyncio.Task[None]] = set()
         self._remote_lanes = 0
         self._chaining: dict[str, ChainTransport] = {}
+        self._rounding: dict[str, RoundTransport] = {}
         self._changes: list[Change] = []
         self._flushing: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -80,6 +82,7 @@ class Scheduler:
         """Begin: everything that is due is ready at once."""
         self._stopping = False
         self._chaining = {name: one for name, one in self._transports.items() if isinstance(one, ChainTransport)}
+        self._rounding = {name: one for name, one in self._transports.items() if isinstance(one, RoundTransport)}
         self._spool.on_ready(self._on_ready)
         self._spool.on_committed(self._on_committed)
         self.advance()
@@ -171,7 +174,7 @@ class Scheduler:
                 now = self.now()
                 self._states = {key: kept for key, kept in self._states.items() if not kept.forgettable(now)}
             local = name.startswith("local:")
-            limit = LOCAL_LANES if local else wanted
+            limit = wanted if not local else 1 if "local" in self._rounding else LOCAL_LANES
             state = self._states[name] = DestinationState(name, limit, limit, local)
         elif not state.local and state.maximum != wanted:  # the settings were reloaded
             state.maximum = state.limit = wanted
@@ -215,7 +218,11 @@ class Scheduler:
     async def _lane(self, state: DestinationState) -> None:
         transport = self._transports.get(state.name.partition(":")[0])
         chaining = self._chaining.get(state.name.partition(":")[0])
+        rounding = self._rounding.get(state.name.partition(":")[0])
         try:
+            if rounding is not None:
+                await RoundLane(self, state, self._batch(state, transport)).run(rounding)
+                return
             while jobs := self._take(state, self._batch(state, transport)):
                 if state.lanes < state.limit and not state.failures:
                     self._enqueue(state)
@@ -229,6 +236,8 @@ class Scheduler:
         finally:
             state.lanes -= 1
             self._remote_lanes -= 0 if state.local else 1
+            if rounding is not None and not state.lanes:
+                state.limit = state.maximum
             if state.ready:
                 self._enqueue(state)
             self._dispatch()
@@ -247,9 +256,13 @@ class Scheduler:
     def _batch(self, state: DestinationState, transport: Transport | None) -> int:
         return self._settings().queue.local_batch if state.local else getattr(transport, "batch", 1)
 
+    def may_take(self, state: DestinationState) -> bool:
+        """False when nothing may be started for this destination."""
+        return not (self._stopping or state.name in self._paused or state.backing_off(self.now()) or self._spool.fatal is not None)
+
     def _take(self, state: DestinationState, count: int) -> list[Job]:
         """The next jobs; [] when there are none, or when nothing may be started."""
-        if self._stopping or self._spool.fatal is not None or state.name in self._paused or state.backing_off(self.now()):
+        if not self.may_take(state):
             return []
         jobs = self._decode(state.name, count)
         state.ready = bool(jobs)
@@ -281,6 +294,13 @@ class Scheduler:
         started = self.now()
         try:
             results = await self._deliver(state.name, transport, jobs)
+        except asyncio.CancelledError:
+            self.give_back(jobs)
+            raise
+        await self._settle_results(state, jobs, results, started)
+
+    async def _settle_results(self, state: DestinationState, jobs: list[Job], results: Sequence[JobResult], started: int) -> None:
+        try:
             now = self.now()
             self._judge_destination(state, results, started, now)
             await self._settle(state, jobs, results, started, now)
@@ -290,6 +310,41 @@ class Scheduler:
         except Exception:
             log.exception("outcomes not settled", destination=state.name)
             self.put_off(jobs)
+
+    def one_by_one(self) -> bool:
+        """For a lane of rounds: somebody watches, so every change has to become an event."""
+        return self.events.watched
+
+    def wake(self, state: DestinationState) -> None:
+        """For a lane of rounds: start another one, if there is room and something to do."""
+        state.ready = True
+        self._enqueue(state)
+        self._dispatch()
+
+    async def attempt_next(self, state: DestinationState, transport: Transport, count: int) -> int:
+        """For a lane of rounds: the way of a transport that makes none."""
+        jobs = self._take(state, count)
+        if jobs:
+            await self._attempt(state, transport, jobs)
+        return len(jobs)
+
+    async def settle_round(self, state: DestinationState, transport: Transport, result: RoundResult, started: int) -> None:
+        """For a lane of rounds: count what was delivered, and finish what the round left."""
+        self.counters["delivered"] += result.delivered
+        if result.delivered:
+            state.succeeded(self.now())
+        untried: list[Job] = []
+        tried: list[tuple[Job, JobResult]] = []
+        for raw, outcomes in result.left:
+            job = self._readable(state.name, raw)
+            if job is not None and outcomes is not None:
+                tried.append((job, outcomes))
+            elif job is not None:
+                untried.append(job)
+        if tried:
+            await self._settle_results(state, [job for job, _ in tried], [outcomes for _, outcomes in tried], started)
+        if untried:
+            await self._attempt(state, transport, untried)
 
     async def settle_one(self, state: DestinationState, job: Job, result: JobResult, started: int) -> None:
         """For a chain: judge the destination by one result, and journal it."""

@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 
 from gatepost.message.envelope import Meta, Notify
 from gatepost.message.reply import RemoteReply
+from gatepost.native import Job as RawJob
 from gatepost.routing.model import Route
 
 
@@ -107,4 +108,22 @@ class ChainTransport(Transport, Protocol):
 
     async def chain(self, destination: str, job: Job, lane: Lane) -> None:
         """Carry out `job`, and go on with what `lane.next()` gives. Must not raise for a remote or local fault."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RoundResult:
+    """What a round did: jobs taken, recipients delivered and journaled, and the jobs to finish: with outcomes, or None = not tried yet."""
+
+    taken: int
+    delivered: int
+    left: Sequence[tuple[RawJob, JobResult | None]] = ()
+
+
+@runtime_checkable
+class RoundTransport(Transport, Protocol):
+    """A transport that takes jobs from the spool, delivers and journals them without a call per job."""
+
+    async def round(self, destination: str, count: int) -> RoundResult | None:
+        """Carry out up to `count` due jobs. None: it cannot begin and has taken nothing; `deliver` says why."""
         ...

@@ -21,8 +21,9 @@ const RELEASE_FROM: usize = 4096;
 
 type RecipientArg = (String, String, String, u8, Vec<u8>, u64, bool);
 type ChangeArg = (PyId, i32, u8, u64, Vec<u8>);
-type Job<'py> = (Bound<'py, PyBytes>, u64, u64, String, Bound<'py, PyBytes>, Vec<JobRecipient<'py>>);
-type JobRecipient<'py> = (u16, String, String, u8, Bound<'py, PyBytes>, u16);
+/// A job as Python sees it.
+pub type Job<'py> = (Bound<'py, PyBytes>, u64, u64, String, Bound<'py, PyBytes>, Vec<JobRecipient<'py>>);
+pub type JobRecipient<'py> = (u16, String, String, u8, Bound<'py, PyBytes>, u16);
 type RecipientState<'py> = (String, String, String, u8, Bound<'py, PyBytes>, &'static str, bool, u64, u16, Bound<'py, PyBytes>);
 type Summary<'py> = (Bound<'py, PyBytes>, u64, u64, String, Bound<'py, PyBytes>, bool, Vec<RecipientState<'py>>);
 type Facts<'py> = (usize, u64, bool, u64, bool, Vec<Bound<'py, PyBytes>>, bool);
@@ -403,7 +404,8 @@ fn change((id, recipient, kind, next_us, detail): ChangeArg) -> PyResult<queue::
     Ok(queue::Change { id: id.0, recipient, kind, next_us, detail })
 }
 
-fn job(py: Python<'_>, job: queue::Job) -> Job<'_> {
+/// Converts a job.
+pub fn job(py: Python<'_>, job: queue::Job) -> Job<'_> {
     let recipients = job.recipients.into_iter().map(|r| (r.index, r.address, r.original, r.notify, PyBytes::new(py, &r.route), r.attempts));
     (PyBytes::new(py, &job.id), job.size, job.received_us, job.reverse_path, PyBytes::new(py, &job.meta), recipients.collect())
 }

@@ -6,10 +6,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use gatepost_queue::{QueueError, Spool as QueueSpool};
+use gatepost_delivery::{FromSpool, Round, Targets};
 use gatepost_store::{
     Appender as CoreAppender, Delivery, FetchOptions, FetchStream as CoreFetch, FileLock, FolderInfo, Id, MessageInfo, Mode, Result,
-    Source, Store as CoreStore, StoreError, StoredMessage as CoreStored, VolumeOptions, parse_flags,
+    Store as CoreStore, StoreError, StoredMessage as CoreStored, VolumeOptions, parse_flags,
 };
 use parking_lot::Mutex;
 use pyo3::prelude::*;
@@ -20,7 +20,7 @@ use crate::errors::{
     SyncFailedError,
 };
 use crate::query;
-use crate::spool::{PyId, Spool, with_octets};
+use crate::spool::{Job, PyId, Spool, job, with_octets};
 
 type FolderTuple<'py> = (Bound<'py, PyBytes>, String, String, bool, i64, i64, i64, i64, i64, i64, i64);
 type MessageTuple<'py> = (i64, i64, i64, i64, Vec<String>, Bound<'py, PyBytes>);
@@ -83,40 +83,25 @@ fn message_tuples<'py>(py: Python<'py>, list: &[MessageInfo]) -> Vec<MessageTupl
     list.iter().map(|m| message_tuple(py, m)).collect()
 }
 
+type RoundTuple<'py> = (u64, usize, usize, Vec<(Job<'py>, Option<Vec<Option<Py<PyAny>>>>)>);
+
+fn round_tuple(py: Python<'_>, ticket: u64, round: Round) -> RoundTuple<'_> {
+    let value = |error: &StoreError| from_store(error).into_value(py).into_any();
+    let left = round.left.into_iter().map(|left| {
+        let results = left.results.map(|each| each.iter().map(|r| r.as_ref().err().map(value)).collect());
+        (job(py, left.job), results)
+    });
+    (ticket, round.taken, round.delivered, left.collect())
+}
+
 type DeliveryArg = (PyId, i32, PyId, String, Vec<u8>);
-
-/// The spool as the place messages are delivered from.
-struct FromSpool(Arc<QueueSpool>);
-
-impl Source for FromSpool {
-    fn read(&self, message_id: &Id, limit: usize, each: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
-        let mut reader = self.0.read(message_id).map_err(|e| from_spool(&e))?;
-        let mut buffer = vec![0u8; limit.min(usize::try_from(reader.size()).unwrap_or(limit)).max(1)];
-        loop {
-            let n = reader.read(&mut buffer).map_err(|e| from_spool(&e))?;
-            if n == 0 {
-                return Ok(());
-            }
-            each(&buffer[..n])?;
-        }
-    }
-}
-
-/// An error of the spool as one of the store, for that delivery.
-fn from_spool(error: &QueueError) -> StoreError {
-    let text = error.to_string();
-    match error {
-        QueueError::Log(error) => StoreError::from(error.clone()),
-        QueueError::NotFound(_) => StoreError::NotFound(text),
-        QueueError::Damaged(_) => StoreError::Damaged(text),
-        _ => StoreError::Io(text),
-    }
-}
 
 /// One volume, opened by this process.
 #[pyclass(frozen, module = "gatepost._core")]
 pub struct Store {
     core: CoreStore,
+    targets: Arc<Targets>,
+    rounds: Arc<Mutex<Vec<(u64, Round)>>>,
 }
 
 impl Store {
@@ -139,7 +124,7 @@ impl Store {
     ) -> PyResult<Self> {
         let options = VolumeOptions { stream, segment_bytes, min_free_bytes, resume_free_bytes };
         let core = raise(py.detach(|| CoreStore::open(&directory, &options)))?;
-        Ok(Self { core })
+        Ok(Self { core, targets: Arc::default(), rounds: Arc::default() })
     }
 
     #[getter]
@@ -173,6 +158,23 @@ impl Store {
             })
             .collect();
         raise(self.core.deliver(ticket, Arc::new(FromSpool(spool.core())), deliveries))
+    }
+
+    fn learn(&self, route: &[u8], mailbox_id: PyId, folder: &str) {
+        self.targets.learn(route, mailbox_id.0, folder);
+    }
+
+    fn deliver_due(&self, ticket: u64, spool: &Spool, destination: String, max_jobs: usize) -> PyResult<()> {
+        let (spool, targets, rounds) = (spool.core(), Arc::clone(&self.targets), Arc::clone(&self.rounds));
+        raise(self.core.spawn(Box::new(move |volume| {
+            let round = Round::run(&spool, volume, &targets, &destination, max_jobs);
+            rounds.lock().push((ticket, round));
+        })))
+    }
+
+    fn rounds<'py>(&self, py: Python<'py>) -> Vec<RoundTuple<'py>> {
+        let finished = std::mem::take(&mut *self.rounds.lock());
+        finished.into_iter().map(|(ticket, round)| round_tuple(py, ticket, round)).collect()
     }
 
     #[allow(clippy::type_complexity)]

@@ -22,11 +22,7 @@ const UPKEEP: Duration = Duration::from_secs(30);
 /// A finished ticket: its number and a result per delivery.
 pub type Completion = (u64, Vec<Result<()>>);
 
-struct Job {
-    ticket: u64,
-    source: Arc<dyn Source>,
-    deliveries: Vec<Delivery>,
-}
+type Work = Box<dyn FnOnce(&Volume) + Send>;
 
 struct Out {
     finished: Mutex<Vec<Completion>>,
@@ -37,7 +33,7 @@ struct Out {
 pub struct Store {
     volume: Arc<Volume>,
     out: Arc<Out>,
-    jobs: Mutex<Option<Sender<Job>>>,
+    jobs: Mutex<Option<Sender<Work>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     ending: Arc<(Mutex<bool>, Condvar)>,
 }
@@ -73,9 +69,21 @@ impl Store {
 
     /// Deliver in the background.
     pub fn deliver(&self, ticket: u64, source: Arc<dyn Source>, deliveries: Vec<Delivery>) -> Result<()> {
+        let out = Arc::clone(&self.out);
+        self.spawn(Box::new(move |volume| {
+            // A fault of ours must cost these deliveries an attempt, not the thread: the queue waits for every ticket.
+            let results = catch_unwind(AssertUnwindSafe(|| volume.deliver(&*source, &deliveries)))
+                .unwrap_or_else(|_| vec![Err(StoreError::Io("delivery panicked; standard error says where".into())); deliveries.len()]);
+            drop(source);
+            out.finished.lock().push((ticket, results));
+        }))
+    }
+
+    /// Run `work` in a delivery thread; the descriptor is readable when it is done. It must not panic. On closing it is finished first.
+    pub fn spawn(&self, work: Box<dyn FnOnce(&Volume) + Send>) -> Result<()> {
         let jobs = self.jobs.lock();
         let sender = jobs.as_ref().ok_or(StoreError::Closed)?;
-        sender.send(Job { ticket, source, deliveries }).map_err(|_| StoreError::Closed)
+        sender.send(work).map_err(|_| StoreError::Closed)
     }
 
     /// Drain what is finished.
@@ -102,16 +110,11 @@ impl Drop for Store {
     }
 }
 
-fn work(volume: &Volume, out: &Out, jobs: &Mutex<Receiver<Job>>) {
+fn work(volume: &Volume, out: &Out, jobs: &Mutex<Receiver<Work>>) {
     loop {
         let job = jobs.lock().recv();
         let Ok(job) = job else { return };
-        // A fault of ours must cost these deliveries an attempt, not the thread: the queue waits for every ticket.
-        let deliver = || volume.deliver(&*job.source, &job.deliveries);
-        let results = catch_unwind(AssertUnwindSafe(deliver))
-            .unwrap_or_else(|_| vec![Err(StoreError::Io("delivery panicked; standard error says where".into())); job.deliveries.len()]);
-        drop(job.source);
-        out.finished.lock().push((job.ticket, results));
+        job(volume);
         out.event.set();
     }
 }
