@@ -194,6 +194,8 @@ class QueueStats:
     delivered: int
     deferred: int
     failed: int
+    removed: int = 0
+    removed_octets: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,6 +107,13 @@ class Queue(Section):
     destination_concurrency: Count = Field(20, description="Deliveries at once to one destination, per worker.")
     total_concurrency: Count = Field(500, description="Deliveries at once to all remote destinations, per worker.")
     local_batch: Count = Field(256, description="Messages handed to the mail store in one batch.")
+    undo_seconds: float = Field(
+        900,
+        ge=0,
+        le=604_800,
+        allow_inf_nan=False,
+        description="How long hold, release, remove and reroute can be undone, and removed mail keeps its space; 0 is not at all. In seconds.",
+    )
 
     @model_validator(mode="after")
     def _waits_in_order(self) -> Self:

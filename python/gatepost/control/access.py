@@ -58,12 +58,18 @@ def _rules(service: str, role: Role, names: str, *, changes: bool) -> dict[str, 
 
 
 RPCS: Mapping[str, Rule] = {
-    **_rules("queue.v1.QueueService", Role.VIEWER, "ListMessages GetMessage WatchQueue GetStats ListDestinations", changes=False),
-    **_rules("queue.v1.QueueService", Role.OPERATOR, "DownloadMessage", changes=False),
+    **_rules(
+        "queue.v1.QueueService",
+        Role.VIEWER,
+        "ListMessages GetMessage WatchQueue GetStats ListDestinations ListOperations ListCauses",
+        changes=False,
+    ),
+    **_rules("queue.v1.QueueService", Role.OPERATOR, "DownloadMessage PreviewSelection", changes=False),
     **_rules(
         "queue.v1.QueueService",
         Role.OPERATOR,
-        "HoldMessages ReleaseMessages RetryMessages RerouteMessage RemoveMessages PauseDestination ResumeDestination SubmitMessage",
+        "HoldMessages ReleaseMessages RetryMessages RerouteMessage RerouteMessages RemoveMessages UndoOperation "
+        "PauseDestination ResumeDestination SubmitMessage",
         changes=True,
     ),
     **_rules(

@@ -40,6 +40,8 @@ _KINDS: Mapping[str, api.QueueEventKind.ValueType] = {
     "retried": api.QUEUE_EVENT_KIND_RETRIED,
     "rerouted": api.QUEUE_EVENT_KIND_REROUTED,
     "note": api.QUEUE_EVENT_KIND_NOTE,
+    "restored": api.QUEUE_EVENT_KIND_RESTORED,
+    "purged": api.QUEUE_EVENT_KIND_PURGED,
     "overflow": api.QUEUE_EVENT_KIND_OVERFLOW,
     "paused": api.QUEUE_EVENT_KIND_DESTINATION_PAUSED,
     "resumed": api.QUEUE_EVENT_KIND_DESTINATION_RESUMED,
@@ -96,10 +98,10 @@ def id_prefix(text: str, field: str = "message_id") -> str:
 
 
 def check_selection(selection: api.MessageSelection) -> None:
-    """Exactly one of ids, filter (not empty), all. Raises ControlError."""
-    given = [bool(selection.message_ids), selection.HasField("filter") and not is_empty(selection.filter), selection.all]
-    if sum(given) != 1:
-        raise invalid("selection", "must have exactly one of message_ids, filter (with at least one field) and all")
+    """Exactly one of ids, filter (not empty), all, token. Raises ControlError."""
+    filtered = selection.HasField("filter") and not is_empty(selection.filter)
+    if sum((bool(selection.message_ids), filtered, selection.all, bool(selection.token))) != 1:
+        raise invalid("selection", "must have exactly one of message_ids, filter (with at least one field), all and token")
     if len(selection.message_ids) > MAX_IDS:
         raise invalid("selection.message_ids", f"must be at most {MAX_IDS}")
 
@@ -158,6 +160,8 @@ def recipient_proto(index: int, recipient: RecipientStatus) -> api.QueueRecipien
     )
     if recipient.state == "PENDING" and recipient.next_attempt:
         made.next_attempt_time.CopyFrom(timestamp(recipient.next_attempt))
+    if recipient.state == "REMOVED" and recipient.next_attempt > time.time_ns() // 1000:
+        made.removed_until.CopyFrom(timestamp(recipient.next_attempt))
     return made
 
 
@@ -264,6 +268,8 @@ def stats_proto(stats: Mapping[str, int]) -> api.QueueStats:
         delivered=stats.get("delivered", 0),
         deferred=stats.get("deferred", 0),
         failed=stats.get("failed", 0),
+        removed=stats.get("removed", 0),
+        removed_octets=stats.get("removed_bytes", 0),
     )
 
 

@@ -46,6 +46,54 @@ RECIPIENT_STATE_EXPIRED: RecipientState.ValueType  # 4
 RECIPIENT_STATE_REMOVED: RecipientState.ValueType  # 5
 Global___RecipientState: _TypeAlias = RecipientState  # noqa: Y015
 
+class _OperationKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OperationKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OperationKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    OPERATION_KIND_UNSPECIFIED: _OperationKind.ValueType  # 0
+    OPERATION_KIND_HOLD: _OperationKind.ValueType  # 1
+    OPERATION_KIND_RELEASE: _OperationKind.ValueType  # 2
+    OPERATION_KIND_RETRY: _OperationKind.ValueType  # 3
+    OPERATION_KIND_REMOVE: _OperationKind.ValueType  # 4
+    OPERATION_KIND_REROUTE: _OperationKind.ValueType  # 5
+
+class OperationKind(_OperationKind, metaclass=_OperationKindEnumTypeWrapper):
+    """What was done."""
+
+OPERATION_KIND_UNSPECIFIED: OperationKind.ValueType  # 0
+OPERATION_KIND_HOLD: OperationKind.ValueType  # 1
+OPERATION_KIND_RELEASE: OperationKind.ValueType  # 2
+OPERATION_KIND_RETRY: OperationKind.ValueType  # 3
+OPERATION_KIND_REMOVE: OperationKind.ValueType  # 4
+OPERATION_KIND_REROUTE: OperationKind.ValueType  # 5
+Global___OperationKind: _TypeAlias = OperationKind  # noqa: Y015
+
+class _OperationState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OperationStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OperationState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    OPERATION_STATE_UNSPECIFIED: _OperationState.ValueType  # 0
+    OPERATION_STATE_RUNNING: _OperationState.ValueType  # 1
+    OPERATION_STATE_DONE: _OperationState.ValueType  # 2
+    OPERATION_STATE_INTERRUPTED: _OperationState.ValueType  # 3
+    """The server or the caller went away in the middle; `changed` may be too low. What was done stands, and can be undone."""
+    OPERATION_STATE_UNDONE: _OperationState.ValueType  # 4
+
+class OperationState(_OperationState, metaclass=_OperationStateEnumTypeWrapper):
+    """How far it came."""
+
+OPERATION_STATE_UNSPECIFIED: OperationState.ValueType  # 0
+OPERATION_STATE_RUNNING: OperationState.ValueType  # 1
+OPERATION_STATE_DONE: OperationState.ValueType  # 2
+OPERATION_STATE_INTERRUPTED: OperationState.ValueType  # 3
+"""The server or the caller went away in the middle; `changed` may be too low. What was done stands, and can be undone."""
+OPERATION_STATE_UNDONE: OperationState.ValueType  # 4
+Global___OperationState: _TypeAlias = OperationState  # noqa: Y015
+
 class _QueueEventKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -70,6 +118,10 @@ class _QueueEventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_QueueE
     QUEUE_EVENT_KIND_DESTINATION_RESUMED: _QueueEventKind.ValueType  # 14
     QUEUE_EVENT_KIND_WORKER: _QueueEventKind.ValueType  # 15
     """A worker went away or came back; `text` says which."""
+    QUEUE_EVENT_KIND_RESTORED: _QueueEventKind.ValueType  # 16
+    """A removal was undone."""
+    QUEUE_EVENT_KIND_PURGED: _QueueEventKind.ValueType  # 17
+    """A removal became final: its grace was over."""
 
 class QueueEventKind(_QueueEventKind, metaclass=_QueueEventKindEnumTypeWrapper):
     """What happened to a message."""
@@ -92,6 +144,10 @@ QUEUE_EVENT_KIND_DESTINATION_PAUSED: QueueEventKind.ValueType  # 13
 QUEUE_EVENT_KIND_DESTINATION_RESUMED: QueueEventKind.ValueType  # 14
 QUEUE_EVENT_KIND_WORKER: QueueEventKind.ValueType  # 15
 """A worker went away or came back; `text` says which."""
+QUEUE_EVENT_KIND_RESTORED: QueueEventKind.ValueType  # 16
+"""A removal was undone."""
+QUEUE_EVENT_KIND_PURGED: QueueEventKind.ValueType  # 17
+"""A removal became final: its grace was over."""
 Global___QueueEventKind: _TypeAlias = QueueEventKind  # noqa: Y015
 
 @_typing.final
@@ -174,14 +230,17 @@ Global___QueueFilter: _TypeAlias = QueueFilter  # noqa: Y015
 
 @_typing.final
 class MessageSelection(_message.Message):
-    """Which messages a bulk call acts on: exactly one of ids, filter (with at least one field), or all."""
+    """Which messages a bulk call acts on: exactly one of ids, filter (with at least one field), all, or token."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MESSAGE_IDS_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
     ALL_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
     all: _builtins.bool
+    token: _builtins.str
+    """From PreviewSelection: exactly the ids frozen then. May be used several times."""
     @_builtins.property
     def message_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Full ids, or prefixes of at least 8 hexadecimal digits that fit exactly one message. At most 10,000."""
@@ -194,10 +253,11 @@ class MessageSelection(_message.Message):
         message_ids: _abc.Iterable[_builtins.str] | None = ...,
         filter: Global___QueueFilter | None = ...,
         all: _builtins.bool = ...,
+        token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "filter", b"filter", "message_ids", b"message_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "filter", b"filter", "message_ids", b"message_ids", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -215,11 +275,18 @@ class BulkResult(_message.Message):
     SELECTED_AT_FIELD_NUMBER: _builtins.int
     PARTIAL_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    OPERATION_ID_FIELD_NUMBER: _builtins.int
+    UNDO_UNTIL_FIELD_NUMBER: _builtins.int
+    GONE_FIELD_NUMBER: _builtins.int
     matched: _builtins.int
     """Messages selected."""
     changed: _builtins.int
     """Messages changed. 0 with dry_run."""
     partial: _builtins.bool
+    operation_id: _builtins.str
+    """For UndoOperation; empty when nothing was done."""
+    gone: _builtins.int
+    """Of a frozen selection: messages that left the queue since. Not in `matched`."""
     @_builtins.property
     def message_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The first 1,000 selected ids, in order."""
@@ -230,6 +297,10 @@ class BulkResult(_message.Message):
 
     @_builtins.property
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def undo_until(self) -> _timestamp_pb2.Timestamp:
+        """Until when it can be undone; unset when it cannot."""
+
     def __init__(
         self,
         *,
@@ -239,10 +310,13 @@ class BulkResult(_message.Message):
         selected_at: _timestamp_pb2.Timestamp | None = ...,
         partial: _builtins.bool = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
+        operation_id: _builtins.str = ...,
+        undo_until: _timestamp_pb2.Timestamp | None = ...,
+        gone: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["selected_at", b"selected_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["selected_at", b"selected_at", "undo_until", b"undo_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "matched", b"matched", "message_ids", b"message_ids", "partial", b"partial", "selected_at", b"selected_at", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "gone", b"gone", "matched", b"matched", "message_ids", b"message_ids", "operation_id", b"operation_id", "partial", b"partial", "selected_at", b"selected_at", "undo_until", b"undo_until", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -307,6 +381,7 @@ class QueueRecipient(_message.Message):
     LAST_REASON_FIELD_NUMBER: _builtins.int
     ROUTE_FIELD_NUMBER: _builtins.int
     NOTIFY_FIELD_NUMBER: _builtins.int
+    REMOVED_UNTIL_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """Index in the envelope, from 0."""
     address: _builtins.str
@@ -333,6 +408,10 @@ class QueueRecipient(_message.Message):
     def notify(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """RFC 3461 NOTIFY keywords: NEVER, SUCCESS, FAILURE, DELAY."""
 
+    @_builtins.property
+    def removed_until(self) -> _timestamp_pb2.Timestamp:
+        """Of a removed one: until when the removal can be undone."""
+
     def __init__(
         self,
         *,
@@ -348,10 +427,11 @@ class QueueRecipient(_message.Message):
         last_reason: _builtins.str = ...,
         route: _common_pb2.Route | None = ...,
         notify: _abc.Iterable[_builtins.str] | None = ...,
+        removed_until: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["last_reply", b"last_reply", "next_attempt_time", b"next_attempt_time", "route", b"route"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_reply", b"last_reply", "next_attempt_time", b"next_attempt_time", "removed_until", b"removed_until", "route", b"route"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "attempts", b"attempts", "destination", b"destination", "held", b"held", "index", b"index", "last_reason", b"last_reason", "last_reply", b"last_reply", "next_attempt_time", b"next_attempt_time", "notify", b"notify", "original_recipient", b"original_recipient", "route", b"route", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "attempts", b"attempts", "destination", b"destination", "held", b"held", "index", b"index", "last_reason", b"last_reason", "last_reply", b"last_reply", "next_attempt_time", b"next_attempt_time", "notify", b"notify", "original_recipient", b"original_recipient", "removed_until", b"removed_until", "route", b"route", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -643,6 +723,84 @@ class DownloadMessageResponse(_message.Message):
 Global___DownloadMessageResponse: _TypeAlias = DownloadMessageResponse  # noqa: Y015
 
 @_typing.final
+class PreviewSelectionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SELECTION_FIELD_NUMBER: _builtins.int
+    SAMPLE_SIZE_FIELD_NUMBER: _builtins.int
+    sample_size: _builtins.int
+    """Messages to show; 0 means 10, at most 100."""
+    @_builtins.property
+    def selection(self) -> Global___MessageSelection: ...
+    def __init__(
+        self,
+        *,
+        selection: Global___MessageSelection | None = ...,
+        sample_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["selection", b"selection"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sample_size", b"sample_size", "selection", b"selection"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewSelectionRequest: _TypeAlias = PreviewSelectionRequest  # noqa: Y015
+
+@_typing.final
+class PreviewSelectionResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    RECIPIENTS_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    OCTETS_FIELD_NUMBER: _builtins.int
+    SAMPLE_FIELD_NUMBER: _builtins.int
+    SELECTED_AT_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """Pass it as selection.token."""
+    messages: _builtins.int
+    recipients: _builtins.int
+    """Their pending recipients, and of these the held ones."""
+    held: _builtins.int
+    octets: _builtins.int
+    """Octets of the messages."""
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def sample(self) -> _containers.RepeatedCompositeFieldContainer[Global___QueueMessage]:
+        """The oldest ones."""
+
+    @_builtins.property
+    def selected_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What to know before acting, such as deliveries under way."""
+
+    def __init__(
+        self,
+        *,
+        token: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        messages: _builtins.int = ...,
+        recipients: _builtins.int = ...,
+        held: _builtins.int = ...,
+        octets: _builtins.int = ...,
+        sample: _abc.Iterable[Global___QueueMessage] | None = ...,
+        selected_at: _timestamp_pb2.Timestamp | None = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "selected_at", b"selected_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "held", b"held", "messages", b"messages", "octets", b"octets", "recipients", b"recipients", "sample", b"sample", "selected_at", b"selected_at", "token", b"token", "warnings", b"warnings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewSelectionResponse: _TypeAlias = PreviewSelectionResponse  # noqa: Y015
+
+@_typing.final
 class HoldMessagesRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -865,25 +1023,442 @@ class RerouteMessageResponse(_message.Message):
 
     CHANGED_FIELD_NUMBER: _builtins.int
     ROUTES_FIELD_NUMBER: _builtins.int
+    OPERATION_ID_FIELD_NUMBER: _builtins.int
+    UNDO_UNTIL_FIELD_NUMBER: _builtins.int
     changed: _builtins.int
     """Recipients that got the new route."""
+    operation_id: _builtins.str
+    """For UndoOperation."""
     @_builtins.property
     def routes(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.Route]:
         """The route of each, in order."""
 
+    @_builtins.property
+    def undo_until(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
         self,
         *,
         changed: _builtins.int = ...,
         routes: _abc.Iterable[_common_pb2.Route] | None = ...,
+        operation_id: _builtins.str = ...,
+        undo_until: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["undo_until", b"undo_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "routes", b"routes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "operation_id", b"operation_id", "routes", b"routes", "undo_until", b"undo_until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RerouteMessageResponse: _TypeAlias = RerouteMessageResponse  # noqa: Y015
+
+@_typing.final
+class RerouteMessagesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SELECTION_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    ROUTE_FIELD_NUMBER: _builtins.int
+    BY_RULES_FIELD_NUMBER: _builtins.int
+    NEW_ADDRESS_FIELD_NUMBER: _builtins.int
+    dry_run: _builtins.bool
+    by_rules: _builtins.bool
+    new_address: _builtins.str
+    @_builtins.property
+    def selection(self) -> Global___MessageSelection: ...
+    @_builtins.property
+    def route(self) -> _common_pb2.Route:
+        """As in RerouteMessageRequest."""
+
+    def __init__(
+        self,
+        *,
+        selection: Global___MessageSelection | None = ...,
+        dry_run: _builtins.bool = ...,
+        route: _common_pb2.Route | None = ...,
+        by_rules: _builtins.bool = ...,
+        new_address: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["by_rules", b"by_rules", "new_address", b"new_address", "route", b"route", "selection", b"selection", "target", b"target"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by_rules", b"by_rules", "dry_run", b"dry_run", "new_address", b"new_address", "route", b"route", "selection", b"selection", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["route", "by_rules", "new_address"]  # noqa: Y015
+    _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
+
+Global___RerouteMessagesRequest: _TypeAlias = RerouteMessagesRequest  # noqa: Y015
+
+@_typing.final
+class RerouteMessagesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULT_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    FIRST_REFUSAL_FIELD_NUMBER: _builtins.int
+    refused: _builtins.int
+    """Messages of which no recipient could go that way, and the reason of the first."""
+    first_refusal: _builtins.str
+    @_builtins.property
+    def result(self) -> Global___BulkResult: ...
+    def __init__(
+        self,
+        *,
+        result: Global___BulkResult | None = ...,
+        refused: _builtins.int = ...,
+        first_refusal: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_refusal", b"first_refusal", "refused", b"refused", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RerouteMessagesResponse: _TypeAlias = RerouteMessagesResponse  # noqa: Y015
+
+@_typing.final
+class Operation(_message.Message):
+    """Something an operator did to messages."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPERATION_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    MATCHED_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    UNDO_UNTIL_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    SELECTION_FIELD_NUMBER: _builtins.int
+    UNDONE_BY_FIELD_NUMBER: _builtins.int
+    UNDO_TIME_FIELD_NUMBER: _builtins.int
+    UNDO_FIELD_NUMBER: _builtins.int
+    operation_id: _builtins.str
+    kind: Global___OperationKind.ValueType
+    state: Global___OperationState.ValueType
+    actor: _builtins.str
+    """Who did it, as in the audit log."""
+    matched: _builtins.int
+    """Messages selected, and changed."""
+    changed: _builtins.int
+    reason: _builtins.str
+    selection: _builtins.str
+    """The selection in words."""
+    undone_by: _builtins.str
+    """Set when an undo was asked for."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def undo_until(self) -> _timestamp_pb2.Timestamp:
+        """Until when it can be undone; unset when it cannot: `reason` says why."""
+
+    @_builtins.property
+    def undo_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def undo(self) -> Global___UndoResult: ...
+    def __init__(
+        self,
+        *,
+        operation_id: _builtins.str = ...,
+        kind: Global___OperationKind.ValueType = ...,
+        state: Global___OperationState.ValueType = ...,
+        actor: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        matched: _builtins.int = ...,
+        changed: _builtins.int = ...,
+        undo_until: _timestamp_pb2.Timestamp | None = ...,
+        reason: _builtins.str = ...,
+        selection: _builtins.str = ...,
+        undone_by: _builtins.str = ...,
+        undo_time: _timestamp_pb2.Timestamp | None = ...,
+        undo: Global___UndoResult | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time", "undo", b"undo", "undo_time", b"undo_time", "undo_until", b"undo_until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "changed", b"changed", "kind", b"kind", "matched", b"matched", "operation_id", b"operation_id", "reason", b"reason", "selection", b"selection", "start_time", b"start_time", "state", b"state", "undo", b"undo", "undo_time", b"undo_time", "undo_until", b"undo_until", "undone_by", b"undone_by"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Operation: _TypeAlias = Operation  # noqa: Y015
+
+@_typing.final
+class UndoResult(_message.Message):
+    """What an undo did. Each message of the operation is in exactly one count of messages."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    UNDONE_FIELD_NUMBER: _builtins.int
+    PARTLY_FIELD_NUMBER: _builtins.int
+    FINISHED_FIELD_NUMBER: _builtins.int
+    CHANGED_LATER_FIELD_NUMBER: _builtins.int
+    UNTOUCHED_FIELD_NUMBER: _builtins.int
+    ALREADY_UNDONE_FIELD_NUMBER: _builtins.int
+    UNREADABLE_FIELD_NUMBER: _builtins.int
+    RECIPIENTS_FIELD_NUMBER: _builtins.int
+    undone: _builtins.int
+    """As before the operation."""
+    partly: _builtins.int
+    """Some of its recipients are; the others ended or were changed later."""
+    finished: _builtins.int
+    """Left the queue, or its recipients ended: delivered, failed, expired, removed for good."""
+    changed_later: _builtins.int
+    """Changed by a later operation."""
+    untouched: _builtins.int
+    """The operation had not changed it, or had not come to it."""
+    already_undone: _builtins.int
+    """Undone by an earlier call."""
+    unreadable: _builtins.int
+    """Its journal cannot be read."""
+    recipients: _builtins.int
+    """Recipients put back."""
+    def __init__(
+        self,
+        *,
+        undone: _builtins.int = ...,
+        partly: _builtins.int = ...,
+        finished: _builtins.int = ...,
+        changed_later: _builtins.int = ...,
+        untouched: _builtins.int = ...,
+        already_undone: _builtins.int = ...,
+        unreadable: _builtins.int = ...,
+        recipients: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["already_undone", b"already_undone", "changed_later", b"changed_later", "finished", b"finished", "partly", b"partly", "recipients", b"recipients", "undone", b"undone", "unreadable", b"unreadable", "untouched", b"untouched"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UndoResult: _TypeAlias = UndoResult  # noqa: Y015
+
+@_typing.final
+class ListOperationsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    page_token: _builtins.str
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListOperationsRequest: _TypeAlias = ListOperationsRequest  # noqa: Y015
+
+@_typing.final
+class ListOperationsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPERATIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    PARTIAL_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    partial: _builtins.bool
+    @_builtins.property
+    def operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Operation]: ...
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        operations: _abc.Iterable[Global___Operation] | None = ...,
+        next_page_token: _builtins.str = ...,
+        partial: _builtins.bool = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "operations", b"operations", "partial", b"partial", "warnings", b"warnings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListOperationsResponse: _TypeAlias = ListOperationsResponse  # noqa: Y015
+
+@_typing.final
+class UndoOperationRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPERATION_ID_FIELD_NUMBER: _builtins.int
+    operation_id: _builtins.str
+    """Empty: the caller's newest that can be undone."""
+    def __init__(
+        self,
+        *,
+        operation_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["operation_id", b"operation_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UndoOperationRequest: _TypeAlias = UndoOperationRequest  # noqa: Y015
+
+@_typing.final
+class UndoOperationResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPERATION_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    PARTIAL_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
+    partial: _builtins.bool
+    """A worker could not be asked: its part is not undone. Call again."""
+    @_builtins.property
+    def operation(self) -> Global___Operation: ...
+    @_builtins.property
+    def result(self) -> Global___UndoResult: ...
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        operation: Global___Operation | None = ...,
+        result: Global___UndoResult | None = ...,
+        partial: _builtins.bool = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["operation", b"operation", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["operation", b"operation", "partial", b"partial", "result", b"result", "warnings", b"warnings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UndoOperationResponse: _TypeAlias = UndoOperationResponse  # noqa: Y015
+
+@_typing.final
+class Cause(_message.Message):
+    """Recipients that wait for the same reason."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLASS_FIELD_NUMBER: _builtins.int
+    ENHANCED_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    RECIPIENTS_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    OLDEST_FIELD_NUMBER: _builtins.int
+    NEXT_ATTEMPT_TIME_FIELD_NUMBER: _builtins.int
+    EXAMPLE_MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    EXAMPLE_RECIPIENT_FIELD_NUMBER: _builtins.int
+    EXAMPLE_REASON_FIELD_NUMBER: _builtins.int
+    EXAMPLE_REPLY_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    enhanced: _builtins.str
+    """RFC 3463 status and reply code of the last failure; empty and 0 when there was none."""
+    code: _builtins.int
+    host: _builtins.str
+    """Host that answered or was tried, else the destination."""
+    text: _builtins.str
+    """The reply or reason, with what differs from message to message replaced by '…'."""
+    recipients: _builtins.int
+    messages: _builtins.int
+    example_message_id: _builtins.str
+    """One of them, with the full reply or reason."""
+    example_recipient: _builtins.str
+    example_reason: _builtins.str
+    held: _builtins.int
+    """Recipients of these that are held: not tried again until released."""
+    @_builtins.property
+    def oldest(self) -> _timestamp_pb2.Timestamp:
+        """When the oldest of the messages was received."""
+
+    @_builtins.property
+    def next_attempt_time(self) -> _timestamp_pb2.Timestamp:
+        """The earliest next attempt."""
+
+    @_builtins.property
+    def example_reply(self) -> _common_pb2.SmtpReply: ...
+    def __init__(
+        self,
+        *,
+        enhanced: _builtins.str = ...,
+        code: _builtins.int = ...,
+        host: _builtins.str = ...,
+        text: _builtins.str = ...,
+        recipients: _builtins.int = ...,
+        messages: _builtins.int = ...,
+        oldest: _timestamp_pb2.Timestamp | None = ...,
+        next_attempt_time: _timestamp_pb2.Timestamp | None = ...,
+        example_message_id: _builtins.str = ...,
+        example_recipient: _builtins.str = ...,
+        example_reason: _builtins.str = ...,
+        example_reply: _common_pb2.SmtpReply | None = ...,
+        held: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["example_reply", b"example_reply", "next_attempt_time", b"next_attempt_time", "oldest", b"oldest"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["class", b"class", "code", b"code", "enhanced", b"enhanced", "example_message_id", b"example_message_id", "example_reason", b"example_reason", "example_recipient", b"example_recipient", "example_reply", b"example_reply", "held", b"held", "host", b"host", "messages", b"messages", "next_attempt_time", b"next_attempt_time", "oldest", b"oldest", "recipients", b"recipients", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Cause: _TypeAlias = Cause  # noqa: Y015
+
+@_typing.final
+class ListCausesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIMIT_FIELD_NUMBER: _builtins.int
+    limit: _builtins.int
+    """At most this many; 0 means 100, at most 1,000."""
+    def __init__(
+        self,
+        *,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCausesRequest: _TypeAlias = ListCausesRequest  # noqa: Y015
+
+@_typing.final
+class ListCausesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CAUSES_FIELD_NUMBER: _builtins.int
+    RECIPIENTS_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    PARTIAL_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
+    recipients: _builtins.int
+    """All causes, those beyond the limit too. A message with several causes counts once for each."""
+    messages: _builtins.int
+    partial: _builtins.bool
+    @_builtins.property
+    def causes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Cause]: ...
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        causes: _abc.Iterable[Global___Cause] | None = ...,
+        recipients: _builtins.int = ...,
+        messages: _builtins.int = ...,
+        partial: _builtins.bool = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["causes", b"causes", "messages", b"messages", "partial", b"partial", "recipients", b"recipients", "warnings", b"warnings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCausesResponse: _TypeAlias = ListCausesResponse  # noqa: Y015
 
 @_typing.final
 class WatchQueueRequest(_message.Message):
@@ -989,6 +1564,8 @@ class QueueStats(_message.Message):
     DELIVERED_FIELD_NUMBER: _builtins.int
     DEFERRED_FIELD_NUMBER: _builtins.int
     FAILED_FIELD_NUMBER: _builtins.int
+    REMOVED_FIELD_NUMBER: _builtins.int
+    REMOVED_OCTETS_FIELD_NUMBER: _builtins.int
     messages: _builtins.int
     recipients: _builtins.int
     held: _builtins.int
@@ -1006,6 +1583,9 @@ class QueueStats(_message.Message):
     """Recipients since the workers started."""
     deferred: _builtins.int
     failed: _builtins.int
+    removed: _builtins.int
+    """Messages removed whose removal can still be undone, and their octets; in none of the other numbers of messages and octets."""
+    removed_octets: _builtins.int
     def __init__(
         self,
         *,
@@ -1020,10 +1600,12 @@ class QueueStats(_message.Message):
         delivered: _builtins.int = ...,
         deferred: _builtins.int = ...,
         failed: _builtins.int = ...,
+        removed: _builtins.int = ...,
+        removed_octets: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "deferred", b"deferred", "delivered", b"delivered", "disk_octets", b"disk_octets", "failed", b"failed", "free_octets", b"free_octets", "held", b"held", "in_flight", b"in_flight", "message_octets", b"message_octets", "messages", b"messages", "recipients", b"recipients"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "deferred", b"deferred", "delivered", b"delivered", "disk_octets", b"disk_octets", "failed", b"failed", "free_octets", b"free_octets", "held", b"held", "in_flight", b"in_flight", "message_octets", b"message_octets", "messages", b"messages", "recipients", b"recipients", "removed", b"removed", "removed_octets", b"removed_octets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

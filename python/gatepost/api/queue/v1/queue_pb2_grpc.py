@@ -53,6 +53,11 @@ class QueueServiceStub:
                 request_serializer=gatepost_dot_api_dot_queue_dot_v1_dot_queue__pb2.DownloadMessageRequest.SerializeToString,
                 response_deserializer=gatepost_dot_api_dot_queue_dot_v1_dot_queue__pb2.DownloadMessageResponse.FromString,
                 _registered_method=True)
+        self.PreviewSelection = channel.unary_unary(
+                '/gatepost.api.queue.v1.QueueService/PreviewSelection',
+                request_serializer=gatepost_dot_api_dot_queue_dot_v1_dot_queue__pb2.PreviewSelectionRequest.SerializeToString,
+                response_deserializer=gatepost_dot_api_dot_queue_dot_v1_dot_queue__pb2.PreviewSelectionResponse.FromString,
+                _registered_method=True)
         self.HoldMessages = channel.unary_unary(
                 '/gatepost.api.queue.v1.QueueService/HoldMessages',
                 request_serializer=gatepost_dot_api_dot_queue_dot_v1_dot_queue__pb2.HoldMessagesRequest.SerializeToString,
@@ -73,10 +78,30 @@ class QueueServiceStub:
                 request_serializer=gatepost_dot_api_dot_queue_dot_v1_dot_queue__pb2.RerouteMessageRequest.SerializeToString,
                 response_deserializer=gatepost_dot_api_dot_queue_dot_v1_dot_queue__pb2.RerouteMessageResponse.FromString,
                 _registered_method=True)
+        self.RerouteMessages = channel.unary_unary(
+                '/gatepost.api.queue.v1.QueueService/RerouteMessages',
+                request_serializer=gatepost_dot_api_dot_queue_dot_v1_dot_queue__pb2.RerouteMessagesRequest.SerializeToString,
+                response_deserializer=gatepost_dot_api_dot_queue_dot_v1_dot_queue__pb2.RerouteMessagesResponse.FromString,
+                _registered_method=True)
         self.RemoveMessages = channel.unary_unary(
                 '/gatepost.api.queue.v1.QueueService/RemoveMessages',
                 request_serializer=gatepost_dot_api_dot_queue_dot_v1_dot_queue__pb2.RemoveMessagesRequest.SerializeToString,
                 response_deserializer=gatepost_dot_api_dot_queue_dot_v1_dot_queue__pb2.RemoveMessagesResponse.FromString,
+                _registered_method=True)
+        self.ListOperations = channel.unary_unary(
+                '/gatepost.api.queue.v1.QueueService/ListOperations',
+                request_serializer=gatepost_dot_api_dot_queue_dot_v1_dot_queue__pb2.ListOperationsRequest.SerializeToString,
+                response_deserializer=gatepost_dot_api_dot_queue_dot_v1_dot_queue__pb2.ListOperationsResponse.FromString,
+                _registered_method=True)
+        self.UndoOperation = channel.unary_unary(
+                '/gatepost.api.queue.v1.QueueService/UndoOperation',
+                request_serializer=gatepost_dot_api_dot_queue_dot_v1_dot_queue__pb2.UndoOperationRequest.SerializeToString,
+                response_deserializer=gatepost_dot_api_dot_queue_dot_v1_dot_queue__pb2.UndoOperationResponse.FromString,
+                _registered_method=True)
+        self.ListCauses = channel.unary_unary(
+                '/gatepost.api.queue.v1.QueueService/ListCauses',
+                request_serializer=gatepost_dot_api_dot_queue_dot_v1_dot_queue__pb2.ListCausesRequest.SerializeToString,
+                response_deserializer=gatepost_dot_api_dot_queue_dot_v1_dot_queue__pb2.ListCausesResponse.FromString,
                 _registered_method=True)
         self.WatchQueue = channel.unary_stream(
                 '/gatepost.api.queue.v1.QueueService/WatchQueue',
@@ -141,10 +166,21 @@ class QueueServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PreviewSelection(self, request, context):
+        """Freezes a selection: the ids it means now, with their number and a sample, under a token that the bulk calls take in place of a filter. Mail that
+        comes later is not in it. Kept for the caller alone, in the memory of the workers, until `expire_time`; a worker keeps at most 32 selections and
+        4 million ids, and forgets the oldest beyond that. No effect on the queue. Role: operator.
+        INVALID_ARGUMENT: empty or ambiguous selection. NOT_FOUND: an id in the selection. UNAVAILABLE: a worker cannot be asked (nothing is frozen).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def HoldMessages(self, request, context):
         """Stops deliveries of every pending recipient of the messages until they are released. An attempt under way is not broken off.
         Messages already held are matched but not changed. Role: operator.
         INVALID_ARGUMENT: empty or ambiguous selection. NOT_FOUND: an id in the selection is not in the queue (nothing is changed).
+        FAILED_PRECONDITION: the token is unknown, another caller's, expired, or a worker restarted since (nothing is changed): preview again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -172,9 +208,42 @@ class QueueServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RerouteMessages(self, request, context):
+        """Gives pending recipients of every selected message a new way, as RerouteMessage does. A message whose recipients cannot go that way is left
+        as it is and counted. Role: operator. Status codes as for HoldMessages, and INVALID_ARGUMENT for a bad target.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RemoveMessages(self, request, context):
-        """Takes pending recipients out of the queue for good. With `send_dsn` the sender gets a failure report (RFC 3464), never for a null
-        reverse-path. Cannot be undone. Role: operator. Status codes as for HoldMessages.
+        """Takes pending recipients out of the queue. They are kept, with their messages, for queue.undo_seconds: until then UndoOperation brings them back;
+        then, or earlier when disk space runs low, they are gone for good. With `send_dsn` the sender gets a failure report (RFC 3464) at once, never
+        for a null reverse-path, and the removal cannot be undone. Role: operator. Status codes as for HoldMessages.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListOperations(self, request, context):
+        """What operators did to messages, newest first: those that can be undone, and some that cannot any more. No effect. Role: viewer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndoOperation(self, request, context):
+        """Puts back what an operation changed: hold flag, due time, way and address of each recipient, as the operation found them. What ended
+        meanwhile, or was changed by a later operation, is left alone and counted. Calling it again finishes an undo that was cut short. Role: operator.
+        NOT_FOUND: no such operation. FAILED_PRECONDITION: it cannot be undone (any more); the text says why.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListCauses(self, request, context):
+        """Why mail waits: the pending recipients with a failed attempt, grouped by the cause of the last failure. Numbers, addresses, times and ids in
+        replies do not split groups. Most recipients first. Reads the journal of the whole queue. No effect. Role: viewer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -247,6 +316,11 @@ def add_QueueServiceServicer_to_server(servicer, server):
                     request_deserializer=gatepost_dot_api_dot_queue_dot_v1_dot_queue__pb2.DownloadMessageRequest.FromString,
                     response_serializer=gatepost_dot_api_dot_queue_dot_v1_dot_queue__pb2.DownloadMessageResponse.SerializeToString,
             ),
+            'PreviewSelection': grpc.unary_unary_rpc_method_handler(
+                    servicer.PreviewSelection,
+                    request_deserializer=gatepost_dot_api_dot_queue_dot_v1_dot_queue__pb2.PreviewSelectionRequest.FromString,
+                    response_serializer=gatepost_dot_api_dot_queue_dot_v1_dot_queue__pb2.PreviewSelectionResponse.SerializeToString,
+            ),
             'HoldMessages': grpc.unary_unary_rpc_method_handler(
                     servicer.HoldMessages,
                     request_deserializer=gatepost_dot_api_dot_queue_dot_v1_dot_queue__pb2.HoldMessagesRequest.FromString,
@@ -267,10 +341,30 @@ def add_QueueServiceServicer_to_server(servicer, server):
                     request_deserializer=gatepost_dot_api_dot_queue_dot_v1_dot_queue__pb2.RerouteMessageRequest.FromString,
                     response_serializer=gatepost_dot_api_dot_queue_dot_v1_dot_queue__pb2.RerouteMessageResponse.SerializeToString,
             ),
+            'RerouteMessages': grpc.unary_unary_rpc_method_handler(
+                    servicer.RerouteMessages,
+                    request_deserializer=gatepost_dot_api_dot_queue_dot_v1_dot_queue__pb2.RerouteMessagesRequest.FromString,
+                    response_serializer=gatepost_dot_api_dot_queue_dot_v1_dot_queue__pb2.RerouteMessagesResponse.SerializeToString,
+            ),
             'RemoveMessages': grpc.unary_unary_rpc_method_handler(
                     servicer.RemoveMessages,
                     request_deserializer=gatepost_dot_api_dot_queue_dot_v1_dot_queue__pb2.RemoveMessagesRequest.FromString,
                     response_serializer=gatepost_dot_api_dot_queue_dot_v1_dot_queue__pb2.RemoveMessagesResponse.SerializeToString,
+            ),
+            'ListOperations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListOperations,
+                    request_deserializer=gatepost_dot_api_dot_queue_dot_v1_dot_queue__pb2.ListOperationsRequest.FromString,
+                    response_serializer=gatepost_dot_api_dot_queue_dot_v1_dot_queue__pb2.ListOperationsResponse.SerializeToString,
+            ),
+            'UndoOperation': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndoOperation,
+                    request_deserializer=gatepost_dot_api_dot_queue_dot_v1_dot_queue__pb2.UndoOperationRequest.FromString,
+                    response_serializer=gatepost_dot_api_dot_queue_dot_v1_dot_queue__pb2.UndoOperationResponse.SerializeToString,
+            ),
+            'ListCauses': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCauses,
+                    request_deserializer=gatepost_dot_api_dot_queue_dot_v1_dot_queue__pb2.ListCausesRequest.FromString,
+                    response_serializer=gatepost_dot_api_dot_queue_dot_v1_dot_queue__pb2.ListCausesResponse.SerializeToString,
             ),
             'WatchQueue': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchQueue,
@@ -399,6 +493,33 @@ class QueueService:
             _registered_method=True)
 
     @staticmethod
+    def PreviewSelection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gatepost.api.queue.v1.QueueService/PreviewSelection',
+            gatepost_dot_api_dot_queue_dot_v1_dot_queue__pb2.PreviewSelectionRequest.SerializeToString,
+            gatepost_dot_api_dot_queue_dot_v1_dot_queue__pb2.PreviewSelectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def HoldMessages(request,
             target,
             options=(),
@@ -507,6 +628,33 @@ class QueueService:
             _registered_method=True)
 
     @staticmethod
+    def RerouteMessages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gatepost.api.queue.v1.QueueService/RerouteMessages',
+            gatepost_dot_api_dot_queue_dot_v1_dot_queue__pb2.RerouteMessagesRequest.SerializeToString,
+            gatepost_dot_api_dot_queue_dot_v1_dot_queue__pb2.RerouteMessagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def RemoveMessages(request,
             target,
             options=(),
@@ -523,6 +671,87 @@ class QueueService:
             '/gatepost.api.queue.v1.QueueService/RemoveMessages',
             gatepost_dot_api_dot_queue_dot_v1_dot_queue__pb2.RemoveMessagesRequest.SerializeToString,
             gatepost_dot_api_dot_queue_dot_v1_dot_queue__pb2.RemoveMessagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListOperations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gatepost.api.queue.v1.QueueService/ListOperations',
+            gatepost_dot_api_dot_queue_dot_v1_dot_queue__pb2.ListOperationsRequest.SerializeToString,
+            gatepost_dot_api_dot_queue_dot_v1_dot_queue__pb2.ListOperationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndoOperation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gatepost.api.queue.v1.QueueService/UndoOperation',
+            gatepost_dot_api_dot_queue_dot_v1_dot_queue__pb2.UndoOperationRequest.SerializeToString,
+            gatepost_dot_api_dot_queue_dot_v1_dot_queue__pb2.UndoOperationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCauses(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gatepost.api.queue.v1.QueueService/ListCauses',
+            gatepost_dot_api_dot_queue_dot_v1_dot_queue__pb2.ListCausesRequest.SerializeToString,
+            gatepost_dot_api_dot_queue_dot_v1_dot_queue__pb2.ListCausesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -32,10 +32,17 @@ class QueueServiceStub:
     """The octets of a message, trace header included, in chunks of at most 64 KiB. No effect. Role: operator.
     NOT_FOUND. DATA_LOSS: the stored record is damaged.
     """
+    PreviewSelection: _aio.UnaryUnaryMultiCallable[_queue_pb2.PreviewSelectionRequest, _queue_pb2.PreviewSelectionResponse]
+    """Freezes a selection: the ids it means now, with their number and a sample, under a token that the bulk calls take in place of a filter. Mail that
+    comes later is not in it. Kept for the caller alone, in the memory of the workers, until `expire_time`; a worker keeps at most 32 selections and
+    4 million ids, and forgets the oldest beyond that. No effect on the queue. Role: operator.
+    INVALID_ARGUMENT: empty or ambiguous selection. NOT_FOUND: an id in the selection. UNAVAILABLE: a worker cannot be asked (nothing is frozen).
+    """
     HoldMessages: _aio.UnaryUnaryMultiCallable[_queue_pb2.HoldMessagesRequest, _queue_pb2.HoldMessagesResponse]
     """Stops deliveries of every pending recipient of the messages until they are released. An attempt under way is not broken off.
     Messages already held are matched but not changed. Role: operator.
     INVALID_ARGUMENT: empty or ambiguous selection. NOT_FOUND: an id in the selection is not in the queue (nothing is changed).
+    FAILED_PRECONDITION: the token is unknown, another caller's, expired, or a worker restarted since (nothing is changed): preview again.
     """
     ReleaseMessages: _aio.UnaryUnaryMultiCallable[_queue_pb2.ReleaseMessagesRequest, _queue_pb2.ReleaseMessagesResponse]
     """Lets held messages go on; they are due at once. Role: operator. Status codes as for HoldMessages."""
@@ -45,9 +52,25 @@ class QueueServiceStub:
     """Gives pending recipients of one message a new way, due now. A held one is released unless the new route says hold. Role: operator.
     NOT_FOUND: message or recipient. FAILED_PRECONDITION: no recipient is pending. INVALID_ARGUMENT: bad target.
     """
+    RerouteMessages: _aio.UnaryUnaryMultiCallable[_queue_pb2.RerouteMessagesRequest, _queue_pb2.RerouteMessagesResponse]
+    """Gives pending recipients of every selected message a new way, as RerouteMessage does. A message whose recipients cannot go that way is left
+    as it is and counted. Role: operator. Status codes as for HoldMessages, and INVALID_ARGUMENT for a bad target.
+    """
     RemoveMessages: _aio.UnaryUnaryMultiCallable[_queue_pb2.RemoveMessagesRequest, _queue_pb2.RemoveMessagesResponse]
-    """Takes pending recipients out of the queue for good. With `send_dsn` the sender gets a failure report (RFC 3464), never for a null
-    reverse-path. Cannot be undone. Role: operator. Status codes as for HoldMessages.
+    """Takes pending recipients out of the queue. They are kept, with their messages, for queue.undo_seconds: until then UndoOperation brings them back;
+    then, or earlier when disk space runs low, they are gone for good. With `send_dsn` the sender gets a failure report (RFC 3464) at once, never
+    for a null reverse-path, and the removal cannot be undone. Role: operator. Status codes as for HoldMessages.
+    """
+    ListOperations: _aio.UnaryUnaryMultiCallable[_queue_pb2.ListOperationsRequest, _queue_pb2.ListOperationsResponse]
+    """What operators did to messages, newest first: those that can be undone, and some that cannot any more. No effect. Role: viewer."""
+    UndoOperation: _aio.UnaryUnaryMultiCallable[_queue_pb2.UndoOperationRequest, _queue_pb2.UndoOperationResponse]
+    """Puts back what an operation changed: hold flag, due time, way and address of each recipient, as the operation found them. What ended
+    meanwhile, or was changed by a later operation, is left alone and counted. Calling it again finishes an undo that was cut short. Role: operator.
+    NOT_FOUND: no such operation. FAILED_PRECONDITION: it cannot be undone (any more); the text says why.
+    """
+    ListCauses: _aio.UnaryUnaryMultiCallable[_queue_pb2.ListCausesRequest, _queue_pb2.ListCausesResponse]
+    """Why mail waits: the pending recipients with a failed attempt, grouped by the cause of the last failure. Numbers, addresses, times and ids in
+    replies do not split groups. Most recipients first. Reads the journal of the whole queue. No effect. Role: viewer.
     """
     WatchQueue: _aio.UnaryStreamMultiCallable[_queue_pb2.WatchQueueRequest, _queue_pb2.WatchQueueResponse]
     """Events from now on, until the caller ends the stream. A worker restart does not end it. A reader that is too slow loses events and
@@ -110,6 +133,18 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def PreviewSelection(
+        self,
+        request: _queue_pb2.PreviewSelectionRequest,
+        context: _aio.ServicerContext[_queue_pb2.PreviewSelectionRequest, _abc.Awaitable[_queue_pb2.PreviewSelectionResponse]],
+    ) -> _abc.Awaitable[_queue_pb2.PreviewSelectionResponse]:
+        """Freezes a selection: the ids it means now, with their number and a sample, under a token that the bulk calls take in place of a filter. Mail that
+        comes later is not in it. Kept for the caller alone, in the memory of the workers, until `expire_time`; a worker keeps at most 32 selections and
+        4 million ids, and forgets the oldest beyond that. No effect on the queue. Role: operator.
+        INVALID_ARGUMENT: empty or ambiguous selection. NOT_FOUND: an id in the selection. UNAVAILABLE: a worker cannot be asked (nothing is frozen).
+        """
+
+    @_abc_1.abstractmethod
     def HoldMessages(
         self,
         request: _queue_pb2.HoldMessagesRequest,
@@ -118,6 +153,7 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
         """Stops deliveries of every pending recipient of the messages until they are released. An attempt under way is not broken off.
         Messages already held are matched but not changed. Role: operator.
         INVALID_ARGUMENT: empty or ambiguous selection. NOT_FOUND: an id in the selection is not in the queue (nothing is changed).
+        FAILED_PRECONDITION: the token is unknown, another caller's, expired, or a worker restarted since (nothing is changed): preview again.
         """
 
     @_abc_1.abstractmethod
@@ -147,13 +183,53 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def RerouteMessages(
+        self,
+        request: _queue_pb2.RerouteMessagesRequest,
+        context: _aio.ServicerContext[_queue_pb2.RerouteMessagesRequest, _abc.Awaitable[_queue_pb2.RerouteMessagesResponse]],
+    ) -> _abc.Awaitable[_queue_pb2.RerouteMessagesResponse]:
+        """Gives pending recipients of every selected message a new way, as RerouteMessage does. A message whose recipients cannot go that way is left
+        as it is and counted. Role: operator. Status codes as for HoldMessages, and INVALID_ARGUMENT for a bad target.
+        """
+
+    @_abc_1.abstractmethod
     def RemoveMessages(
         self,
         request: _queue_pb2.RemoveMessagesRequest,
         context: _aio.ServicerContext[_queue_pb2.RemoveMessagesRequest, _abc.Awaitable[_queue_pb2.RemoveMessagesResponse]],
     ) -> _abc.Awaitable[_queue_pb2.RemoveMessagesResponse]:
-        """Takes pending recipients out of the queue for good. With `send_dsn` the sender gets a failure report (RFC 3464), never for a null
-        reverse-path. Cannot be undone. Role: operator. Status codes as for HoldMessages.
+        """Takes pending recipients out of the queue. They are kept, with their messages, for queue.undo_seconds: until then UndoOperation brings them back;
+        then, or earlier when disk space runs low, they are gone for good. With `send_dsn` the sender gets a failure report (RFC 3464) at once, never
+        for a null reverse-path, and the removal cannot be undone. Role: operator. Status codes as for HoldMessages.
+        """
+
+    @_abc_1.abstractmethod
+    def ListOperations(
+        self,
+        request: _queue_pb2.ListOperationsRequest,
+        context: _aio.ServicerContext[_queue_pb2.ListOperationsRequest, _abc.Awaitable[_queue_pb2.ListOperationsResponse]],
+    ) -> _abc.Awaitable[_queue_pb2.ListOperationsResponse]:
+        """What operators did to messages, newest first: those that can be undone, and some that cannot any more. No effect. Role: viewer."""
+
+    @_abc_1.abstractmethod
+    def UndoOperation(
+        self,
+        request: _queue_pb2.UndoOperationRequest,
+        context: _aio.ServicerContext[_queue_pb2.UndoOperationRequest, _abc.Awaitable[_queue_pb2.UndoOperationResponse]],
+    ) -> _abc.Awaitable[_queue_pb2.UndoOperationResponse]:
+        """Puts back what an operation changed: hold flag, due time, way and address of each recipient, as the operation found them. What ended
+        meanwhile, or was changed by a later operation, is left alone and counted. Calling it again finishes an undo that was cut short. Role: operator.
+        NOT_FOUND: no such operation. FAILED_PRECONDITION: it cannot be undone (any more); the text says why.
+        """
+
+    @_abc_1.abstractmethod
+    def ListCauses(
+        self,
+        request: _queue_pb2.ListCausesRequest,
+        context: _aio.ServicerContext[_queue_pb2.ListCausesRequest, _abc.Awaitable[_queue_pb2.ListCausesResponse]],
+    ) -> _abc.Awaitable[_queue_pb2.ListCausesResponse]:
+        """Why mail waits: the pending recipients with a failed attempt, grouped by the cause of the last failure. Numbers, addresses, times and ids in
+        replies do not split groups. Most recipients first. Reads the journal of the whole queue. No effect. Role: viewer.
         """
 
     @_abc_1.abstractmethod
