@@ -112,7 +112,7 @@ class Queue(Section):
         ge=0,
         le=604_800,
         allow_inf_nan=False,
-        description="How long hold, release, remove and reroute can be undone, and removed mail keeps its space; 0 is not at all. In seconds.",
+        description="How long hold, release, remove and reroute can be undone and removed mail is kept; 0 is not at all. In seconds.",
     )
 
     @model_validator(mode="after")
