@@ -10,7 +10,7 @@ use crate::batch::Batch;
 use crate::committer::Committer;
 use crate::error::LogError;
 use crate::format::{Identity, Loc, RECORD_HEADER, RecordHeader, SEGMENT_HEADER, parse_segment_name, segment_name};
-use crate::recover::{Damage, Recovery, Replay, scan, set_aside};
+use crate::recover::{Damage, Recovery, Replay, scan, seal, set_aside};
 use crate::segment::{Segment, SegmentTable};
 use crate::spares::{make_spare, name_segment};
 use crate::state::{Shared, Spare, State};
@@ -92,7 +92,7 @@ impl Log {
             return Err(LogError::TooLarge(options.segment_bytes as usize));
         }
         let storage = &options.storage;
-        storage.make_dir(dir).map_err(|e| LogError::io("create", dir, &e))?;
+        make_lasting_dir(&**storage, dir)?;
         let path = dir.join("lock");
         let lock = storage.lock(&path).map_err(|e| match e.kind() {
             std::io::ErrorKind::WouldBlock => LogError::Locked { path: path.display().to_string(), holder: lock_holder(&path) },
@@ -331,6 +331,20 @@ impl Log {
     }
 }
 
+/// Creates the directory if need be and makes its name durable, and the names of those above it: what is synced in a directory that a power cut takes
+/// away is lost all the same. Those above may not be ours to sync.
+fn make_lasting_dir(storage: &dyn Storage, dir: &Path) -> Result<(), LogError> {
+    storage.make_dir(dir).map_err(|e| LogError::io("create", dir, &e))?;
+    for above in dir.ancestors().skip(1) {
+        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+        match storage.sync_dir(above) {
+            Err(e) if e.raw_os_error() == Some(libc::EIO) => return Err(LogError::io("sync", above, &e)),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 impl Drop for Log {
     fn drop(&mut self) {
         let _ = self.close();
@@ -358,6 +372,7 @@ impl Prepared {
     pub fn replay(&mut self, from: Loc, each: &mut Replay<'_>) -> Result<Recovery, LogError> {
         let mut recovery = Recovery::default();
         self.replayed = true;
+        recovery.damaged = self.moved_before()?;
         let last = self.segments.last().copied();
         for number in self.segments.clone() {
             let Some(segment) = self.open_segment(number, &mut recovery)? else { continue };
@@ -374,7 +389,7 @@ impl Prepared {
                 }
             }
             if Some(number) == last {
-                self.cut(&segment, found.end)?;
+                seal(&self.dir, &segment, &found)?;
                 recovery.torn_bytes = found.torn;
                 self.end = Some((number, found.end));
             }
@@ -401,26 +416,33 @@ impl Prepared {
         }
     }
 
+    /// Segments that an earlier opening moved aside: reported as long as they lie there, since nobody may have heard of it that time.
+    fn moved_before(&self) -> Result<Vec<Damage>, LogError> {
+        let (storage, room) = (&self.options.storage, self.dir.join("damaged"));
+        let mut names = match storage.list(&room) {
+            Ok(names) => names,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(LogError::io("list", &room, &e)),
+        };
+        names.retain(|name| parse_segment_name(name).is_some());
+        names.sort_unstable();
+        let describe = |file: String| {
+            let length = storage.open(&room.join(&file), false).and_then(|f| f.len()).unwrap_or(0);
+            Damage { file, offset: 0, length, reason: "moved to damaged/ by an earlier opening".to_owned() }
+        };
+        Ok(names.into_iter().map(describe).collect())
+    }
+
     /// A segment whose header is gone cannot be read at all: the whole file moves to `damaged/`.
     fn move_aside(&self, number: u32) -> Result<u64, LogError> {
         let storage = &self.options.storage;
         let (room, path) = (self.dir.join("damaged"), self.dir.join(segment_name(number)));
         let length = storage.open(&path, false).and_then(|f| f.len()).unwrap_or(0);
-        storage.make_dir(&room).map_err(|e| LogError::io("create", &room, &e))?;
+        storage.make_dir(&room).and_then(|()| storage.sync_dir(&self.dir)).map_err(|e| LogError::io("create", &room, &e))?;
         storage.rename(&path, &room.join(segment_name(number))).map_err(|e| LogError::io("rename", &path, &e))?;
         storage.sync_dir(&room).map_err(|e| LogError::io("sync", &room, &e))?;
         storage.sync_dir(&self.dir).map_err(|e| LogError::io("sync", &self.dir, &e))?;
         Ok(length)
-    }
-
-    fn cut(&self, segment: &Segment, end: u32) -> Result<(), LogError> {
-        let path = self.dir.join(segment_name(segment.number()));
-        let length = segment.file().len().map_err(|e| LogError::io("stat", &path, &e))?;
-        if length != u64::from(end) {
-            segment.file().truncate(u64::from(end)).map_err(|e| LogError::io("truncate", &path, &e))?;
-            segment.file().sync().map_err(|e| LogError::syncing(&path, &e))?;
-        }
-        Ok(())
     }
 
     /// Creates a fresh segment and starts the threads. Call after [`Prepared::replay`].

@@ -56,6 +56,8 @@ pub(crate) struct ScanEnd {
     pub end: u32,
     /// Octets of the file that look written but are no synced record.
     pub torn: u64,
+    /// All before here is known to be synced.
+    pub synced: u32,
 }
 
 /// A window over a segment file that slides forward.
@@ -153,10 +155,13 @@ pub(crate) fn scan(
 ) -> Result<ScanEnd, LogError> {
     let mut window = Window::new(segment)?;
     let mut at = from.max(SEGMENT_HEADER);
+    let mut mark = at;
     while u64::from(at) < window.len {
         if let Some((kind, payload)) = window.record(at)? {
             let size = record_size(payload.len() as u32);
-            if !is_internal(kind) {
+            if is_internal(kind) {
+                mark = at;
+            } else {
                 replay(Loc { segment: segment.number(), offset: at }, kind, payload)?;
                 recovery.records += 1;
             }
@@ -166,7 +171,7 @@ pub(crate) fn scan(
         let next = window.resync(at + align(1))?;
         let synced = !last || next.map_or(Ok(false), |next| window.mark_after(next))?;
         if !synced {
-            return Ok(ScanEnd { end: at, torn: window.torn(at)? });
+            return Ok(ScanEnd { end: at, torn: window.torn(at)?, synced: mark });
         }
         let end = next.map_or(window.len, u64::from);
         recovery.damaged.push(Damage {
@@ -177,7 +182,28 @@ pub(crate) fn scan(
         });
         at = end as u32;
     }
-    Ok(ScanEnd { end: at, torn: 0 })
+    Ok(ScanEnd { end: at, torn: 0, synced: mark })
+}
+
+/// Makes what was replayed of the last segment durable, and cuts off what follows. What no later mark proves synced is written again: it may be in the
+/// page cache only, of a process that was killed, or of a sync that failed, after which the kernel takes it for written.
+pub(crate) fn seal(dir: &Path, segment: &Segment, found: &ScanEnd) -> Result<(), LogError> {
+    let path = dir.join(segment_name(segment.number()));
+    let (file, end) = (segment.file(), u64::from(found.end));
+    let (mut at, mut buf) = (u64::from(found.synced), Vec::new());
+    while at < end {
+        buf.resize(WINDOW.min(usize::try_from(end - at).unwrap_or(WINDOW)), 0);
+        let n = file.read_at(&mut buf, at).map_err(|e| LogError::io("read", &path, &e))?;
+        if n == 0 {
+            break;
+        }
+        file.write_at(&buf[..n], at).map_err(|e| LogError::io("write", &path, &e))?;
+        at += n as u64;
+    }
+    if file.len().map_err(|e| LogError::io("stat", &path, &e))? != end {
+        file.truncate(end).map_err(|e| LogError::io("truncate", &path, &e))?;
+    }
+    file.sync().map_err(|e| LogError::syncing(&path, &e))
 }
 
 /// Copies a damaged stretch to `damaged/`, once; the original stays where it is until its segment is freed.

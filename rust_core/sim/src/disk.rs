@@ -1,0 +1,581 @@
+//! A disk that can be trusted with nothing that was not synced: the storage seam (`gatepost_log::Storage`) kept in memory, with faults on demand.
+//!
+//! Callers: the histories of this crate and the tests of log and queue. Clones share the disk. Everything that happens follows from the seed
+//! and the order of the calls, so the same calls give the same disk. Modelled:
+//! - A file's writes and length are durable once it is synced; a power cut keeps, loses, tears or reorders what was not.
+//! - Names are durable once their directory is synced: a power cut can lose creations, undo renames and bring removed files back.
+//! - Every call is counted, and can fail ([`Fault`]) or be the last before the power goes ([`Disk::cut_power_at`]).
+//! - After a sync that failed the changes are lost or kept, and the next sync succeeds all the same, as with Linux.
+//! - A capacity, locks that die with the process, bits that flip, a clock.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use gatepost_log::{LockGuard, Storage, StorageFile};
+use parking_lot::Mutex;
+
+use crate::inode::Inode;
+use crate::names::Names;
+use crate::rng::Rng;
+
+/// What a call is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Call {
+    /// `Storage::create`
+    Create,
+    /// `Storage::open`
+    Open,
+    /// `Storage::rename`
+    Rename,
+    /// `Storage::remove`
+    Remove,
+    /// `Storage::list`
+    List,
+    /// `Storage::make_dir`
+    MakeDir,
+    /// `Storage::sync_dir`
+    SyncDir,
+    /// `Storage::free_bytes`
+    FreeBytes,
+    /// `Storage::lock`
+    Lock,
+    /// `StorageFile::read_at`
+    Read,
+    /// `StorageFile::write_at`
+    Write,
+    /// `StorageFile::sync`
+    Sync,
+    /// `StorageFile::allocate`
+    Allocate,
+    /// `StorageFile::truncate`
+    Truncate,
+    /// `StorageFile::len`
+    Len,
+}
+
+/// A call as it happened, for a test to look at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Traced {
+    /// Which.
+    pub call: Call,
+    /// File name, without the directory.
+    pub name: String,
+}
+
+/// Calls that are to fail.
+#[derive(Debug, Clone)]
+pub struct Fault {
+    /// These calls.
+    pub call: Call,
+    /// Only on files whose name contains this.
+    pub name: String,
+    /// Only writes whose data contains this.
+    pub needle: Vec<u8>,
+    /// How many such calls succeed before.
+    pub after: u64,
+    /// How many fail then.
+    pub times: u64,
+    /// With this error number.
+    pub errno: i32,
+    /// Octets of a write that get through before it fails; None for any number.
+    pub partial: Option<usize>,
+}
+
+impl Fault {
+    /// All such calls fail from now on.
+    pub fn new(call: Call, errno: i32) -> Self {
+        Self { call, name: String::new(), needle: Vec::new(), after: 0, times: u64::MAX, errno, partial: None }
+    }
+
+    /// The next such call fails.
+    pub fn once(call: Call, errno: i32) -> Self {
+        Self { times: 1, ..Self::new(call, errno) }
+    }
+
+    fn matches(&self, call: Call, name: &str, data: &[u8]) -> bool {
+        let found = || data.windows(self.needle.len()).any(|w| w == self.needle);
+        self.call == call && name.contains(&self.name) && (self.needle.is_empty() || found())
+    }
+}
+
+/// The disk. Clones are the same disk; [`Disk::fork`] makes another.
+#[derive(Clone)]
+pub struct Disk(Arc<Mutex<Inner>>);
+
+#[derive(Clone)]
+struct Inner {
+    rng: Rng,
+    inodes: BTreeMap<u64, Inode>,
+    names: Names,
+    next_inode: u64,
+    capacity: Option<u64>,
+    locks: BTreeSet<PathBuf>,
+    /// Counts restarts: handles and locks of former lives do nothing.
+    life: u64,
+    calls: u64,
+    cut_at: Option<u64>,
+    dead: bool,
+    faults: Vec<Fault>,
+    hits: u64,
+    trace: Option<Vec<Traced>>,
+    start: Instant,
+    elapsed: Duration,
+}
+
+/// What is to happen in a call.
+enum Verdict {
+    Fine,
+    /// Fails; of a write so many octets get through.
+    Fails(io::Error, Option<usize>),
+    /// The power goes in this call: it may be carried out or not.
+    Last,
+}
+
+fn error(errno: i32) -> io::Error {
+    io::Error::from_raw_os_error(errno)
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+impl Disk {
+    /// An empty disk without a limit.
+    pub fn new(seed: u64) -> Self {
+        Self(Arc::new(Mutex::new(Inner {
+            rng: Rng::new(seed),
+            inodes: BTreeMap::new(),
+            names: Names::default(),
+            next_inode: 1,
+            capacity: None,
+            locks: BTreeSet::new(),
+            life: 0,
+            calls: 0,
+            cut_at: None,
+            dead: false,
+            faults: Vec::new(),
+            hits: 0,
+            trace: None,
+            start: Instant::now(),
+            elapsed: Duration::ZERO,
+        })))
+    }
+
+    /// For one process: fails for good once that was killed or the power was cut.
+    pub fn storage(&self) -> Arc<dyn Storage> {
+        Arc::new(Mount { life: self.0.lock().life, disk: self.clone() })
+    }
+
+    /// Another disk with the same contents, as after [`Disk::kill`].
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        let mut inner = self.0.lock().clone();
+        inner.restart();
+        Self(Arc::new(Mutex::new(inner)))
+    }
+
+    /// Calls so far.
+    pub fn calls(&self) -> u64 {
+        self.0.lock().calls
+    }
+
+    /// The power goes in the `n`-th call from now (1 is the next). All calls fail from then on until [`Disk::power_cut`].
+    pub fn cut_power_at(&self, n: Option<u64>) {
+        let mut inner = self.0.lock();
+        inner.cut_at = n.map(|n| inner.calls + n);
+    }
+
+    /// The power is gone.
+    pub fn dead(&self) -> bool {
+        self.0.lock().dead
+    }
+
+    /// Power off and on again: what was not synced is decided, locks and handles are gone, faults are cleared.
+    pub fn power_cut(&self) {
+        let mut guard = self.0.lock();
+        let inner = &mut *guard;
+        for inode in inner.inodes.values_mut() {
+            inode.power_cut(&mut inner.rng);
+        }
+        inner.names.power_cut(&mut inner.rng);
+        inner.restart();
+    }
+
+    /// The process died (SIGKILL) and the machine did not: everything written is still there, and still not synced.
+    pub fn kill(&self) {
+        let mut inner = self.0.lock();
+        if inner.dead {
+            drop(inner);
+            return self.power_cut();
+        }
+        inner.restart();
+    }
+
+    /// Fails calls from now on.
+    pub fn fail(&self, fault: Fault) {
+        self.0.lock().faults.push(fault);
+    }
+
+    /// No call fails any more.
+    pub fn mend(&self) {
+        self.0.lock().faults.clear();
+    }
+
+    /// How many calls failed because of a [`Fault`].
+    pub fn hits(&self) -> u64 {
+        self.0.lock().hits
+    }
+
+    /// So many octets fit; None for no limit.
+    pub fn set_capacity(&self, octets: Option<u64>) {
+        self.0.lock().capacity = octets;
+    }
+
+    /// Octets in use.
+    pub fn used(&self) -> u64 {
+        self.0.lock().used()
+    }
+
+    /// Lets time pass.
+    pub fn pass(&self, time: Duration) {
+        self.0.lock().elapsed += time;
+    }
+
+    /// Changes bits of an octet of a file, on the platter and in the cache.
+    pub fn flip(&self, path: &Path, offset: u64, mask: u8) {
+        let mut inner = self.0.lock();
+        if let Some(number) = inner.names.find(path)
+            && let Some(inode) = inner.inodes.get_mut(&number)
+        {
+            inode.flip(usize::try_from(offset).unwrap_or(usize::MAX), mask);
+        }
+    }
+
+    /// Contents of a file as programs see it.
+    pub fn contents(&self, path: &Path) -> Option<Vec<u8>> {
+        let inner = self.0.lock();
+        let number = inner.names.find(path)?;
+        Some(inner.inodes.get(&number)?.octets().to_vec())
+    }
+
+    /// Names of the files of a directory, ascending.
+    pub fn files(&self, dir: &Path) -> Vec<String> {
+        self.0.lock().names.list(dir).unwrap_or_default()
+    }
+
+    /// Removes a file at once and for good.
+    pub fn delete(&self, path: &Path) {
+        let mut inner = self.0.lock();
+        let _ = inner.names.remove(path);
+        inner.names.sync(path.parent().unwrap_or(path));
+    }
+
+    /// Remembers calls from now on.
+    pub fn trace(&self) {
+        self.0.lock().trace = Some(Vec::new());
+    }
+
+    /// The calls remembered; forgets them.
+    pub fn traced(&self) -> Vec<Traced> {
+        self.0.lock().trace.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+}
+
+impl Inner {
+    fn restart(&mut self) {
+        self.locks.clear();
+        self.faults.clear();
+        self.life += 1;
+        self.dead = false;
+        self.cut_at = None;
+        for inode in self.inodes.values_mut() {
+            inode.handles = 0;
+        }
+        self.drop_nameless();
+    }
+
+    fn drop_nameless(&mut self) {
+        let named = self.names.inodes();
+        self.inodes.retain(|number, inode| inode.handles > 0 || named.contains(number));
+    }
+
+    fn used(&self) -> u64 {
+        let named = self.names.live_inodes();
+        self.inodes.iter().filter(|(n, inode)| inode.handles > 0 || named.contains(n)).map(|(_, inode)| inode.len() as u64).sum()
+    }
+
+    fn room(&self, more: u64) -> io::Result<()> {
+        match self.capacity {
+            Some(capacity) if more > 0 && self.used() + more > capacity => Err(error(libc::ENOSPC)),
+            _ => Ok(()),
+        }
+    }
+
+    fn judge(&mut self, life: u64, call: Call, name: &str, data: &[u8]) -> Verdict {
+        if self.dead || life != self.life {
+            return Verdict::Fails(error(libc::EIO), Some(0));
+        }
+        self.calls += 1;
+        if let Some(trace) = &mut self.trace {
+            trace.push(Traced { call, name: name.to_owned() });
+        }
+        if self.cut_at == Some(self.calls) {
+            self.dead = true;
+            return Verdict::Last;
+        }
+        for fault in &mut self.faults {
+            if fault.times > 0 && fault.matches(call, name, data) {
+                if fault.after > 0 {
+                    fault.after -= 1;
+                    continue;
+                }
+                fault.times -= 1;
+                self.hits += 1;
+                return Verdict::Fails(error(fault.errno), fault.partial);
+            }
+        }
+        Verdict::Fine
+    }
+
+    /// For calls that are carried out whole or not at all. Err ends the call; Ok(false): it is carried out, and nobody hears of it.
+    fn gate(&mut self, life: u64, call: Call, path: &Path) -> io::Result<bool> {
+        match self.judge(life, call, &name_of(path), &[]) {
+            Verdict::Fine => Ok(true),
+            Verdict::Fails(error, _) => Err(error),
+            Verdict::Last if self.rng.chance(50) => Ok(false),
+            Verdict::Last => Err(error(libc::EIO)),
+        }
+    }
+
+    fn inode(&mut self, number: u64) -> io::Result<&mut Inode> {
+        self.inodes.get_mut(&number).ok_or_else(|| error(libc::EIO))
+    }
+}
+
+/// What the caller is told of a call that was carried out.
+fn told<T>(heard: bool, value: T) -> io::Result<T> {
+    if heard { Ok(value) } else { Err(error(libc::EIO)) }
+}
+
+struct SimFile {
+    disk: Disk,
+    inode: u64,
+    life: u64,
+    path: PathBuf,
+}
+
+impl SimFile {
+    fn open(disk: &Disk, inner: &mut Inner, inode: u64, path: &Path) -> io::Result<Box<dyn StorageFile>> {
+        inner.inode(inode)?.handles += 1;
+        Ok(Box::new(Self { disk: disk.clone(), inode, life: inner.life, path: path.to_owned() }))
+    }
+}
+
+impl Drop for SimFile {
+    fn drop(&mut self) {
+        let mut inner = self.disk.0.lock();
+        if inner.life == self.life {
+            if let Some(inode) = inner.inodes.get_mut(&self.inode) {
+                inode.handles -= 1;
+            }
+            inner.drop_nameless();
+        }
+    }
+}
+
+impl StorageFile for SimFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut inner = self.disk.0.lock();
+        let heard = inner.gate(self.life, Call::Read, &self.path)?;
+        let n = inner.inode(self.inode)?.read(buf, usize::try_from(offset).unwrap_or(usize::MAX));
+        told(heard, n)
+    }
+
+    fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        let mut guard = self.disk.0.lock();
+        let inner = &mut *guard;
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+        let (mut through, mut outcome) = match inner.judge(self.life, Call::Write, &name_of(&self.path), data) {
+            Verdict::Fine => (data.len(), Ok(())),
+            Verdict::Fails(e, partial) => (partial.unwrap_or_else(|| inner.rng.index(data.len() + 1)).min(data.len()), Err(e)),
+            Verdict::Last => (inner.rng.index(data.len() + 1), Err(error(libc::EIO))),
+        };
+        let len = inner.inode(self.inode)?.len();
+        if let Err(full) = inner.room((offset + through).saturating_sub(len) as u64) {
+            // As much as fits: what was there already, and a part of what is free.
+            through = through.min(len.saturating_sub(offset));
+            outcome = Err(full);
+        }
+        inner.inode(self.inode)?.write(&data[..through], offset);
+        outcome
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut guard = self.disk.0.lock();
+        let inner = &mut *guard;
+        let rng = &mut inner.rng.clone();
+        inner.rng.draw();
+        match inner.judge(self.life, Call::Sync, &name_of(&self.path), &[]) {
+            Verdict::Fine => inner.inode(self.inode)?.sync(),
+            // The power cut decides about what is dirty.
+            Verdict::Last => return Err(error(libc::EIO)),
+            Verdict::Fails(e, _) => {
+                if self.life == inner.life && !inner.dead {
+                    inner.inode(self.inode)?.fail_sync(rng);
+                }
+                return Err(e);
+            }
+        }
+        Ok(())
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        let mut inner = self.disk.0.lock();
+        let heard = inner.gate(self.life, Call::Allocate, &self.path)?;
+        let now = inner.inode(self.inode)?.len() as u64;
+        inner.room(len.saturating_sub(now))?;
+        if len > now {
+            inner.inode(self.inode)?.set_len(usize::try_from(len).unwrap_or(usize::MAX));
+        }
+        told(heard, ())
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        let mut inner = self.disk.0.lock();
+        let heard = inner.gate(self.life, Call::Truncate, &self.path)?;
+        inner.inode(self.inode)?.set_len(usize::try_from(len).unwrap_or(usize::MAX));
+        told(heard, ())
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        let mut inner = self.disk.0.lock();
+        let heard = inner.gate(self.life, Call::Len, &self.path)?;
+        let len = inner.inode(self.inode)?.len() as u64;
+        told(heard, len)
+    }
+}
+
+struct SimLock {
+    disk: Disk,
+    path: PathBuf,
+    life: u64,
+}
+
+impl LockGuard for SimLock {}
+
+impl Drop for SimLock {
+    fn drop(&mut self) {
+        let mut inner = self.disk.0.lock();
+        if inner.life == self.life {
+            inner.locks.remove(&self.path);
+        }
+    }
+}
+
+/// The disk as one process sees it.
+struct Mount {
+    disk: Disk,
+    life: u64,
+}
+
+impl Storage for Mount {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn StorageFile>> {
+        let mut inner = self.disk.0.lock();
+        let life = self.life;
+        let heard = inner.gate(life, Call::Create, path)?;
+        let number = inner.next_inode;
+        inner.names.create(path, number)?;
+        inner.next_inode += 1;
+        inner.inodes.insert(number, Inode::default());
+        let file = SimFile::open(&self.disk, &mut inner, number, path)?;
+        drop(inner);
+        told(heard, file)
+    }
+
+    fn open(&self, path: &Path, _write: bool) -> io::Result<Box<dyn StorageFile>> {
+        let mut inner = self.disk.0.lock();
+        let life = self.life;
+        let heard = inner.gate(life, Call::Open, path)?;
+        let number = inner.names.find(path).ok_or_else(|| error(libc::ENOENT))?;
+        let file = SimFile::open(&self.disk, &mut inner, number, path)?;
+        drop(inner);
+        told(heard, file)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut inner = self.disk.0.lock();
+        let life = self.life;
+        let heard = inner.gate(life, Call::Rename, to)?;
+        inner.names.rename(from, to)?;
+        inner.drop_nameless();
+        told(heard, ())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut inner = self.disk.0.lock();
+        let life = self.life;
+        let heard = inner.gate(life, Call::Remove, path)?;
+        inner.names.remove(path)?;
+        inner.drop_nameless();
+        told(heard, ())
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let mut inner = self.disk.0.lock();
+        let life = self.life;
+        let heard = inner.gate(life, Call::List, dir)?;
+        let names = inner.names.list(dir)?;
+        told(heard, names)
+    }
+
+    fn make_dir(&self, dir: &Path) -> io::Result<()> {
+        let mut inner = self.disk.0.lock();
+        let life = self.life;
+        let heard = inner.gate(life, Call::MakeDir, dir)?;
+        inner.names.make_dir(dir);
+        told(heard, ())
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        let mut inner = self.disk.0.lock();
+        let life = self.life;
+        let heard = inner.gate(life, Call::SyncDir, dir)?;
+        inner.names.check_dir(dir)?;
+        inner.names.sync(dir);
+        inner.drop_nameless();
+        told(heard, ())
+    }
+
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        let mut inner = self.disk.0.lock();
+        let life = self.life;
+        let heard = inner.gate(life, Call::FreeBytes, dir)?;
+        let free = inner.capacity.map_or(1 << 40, |capacity| capacity.saturating_sub(inner.used()));
+        told(heard, free)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn LockGuard>> {
+        let mut inner = self.disk.0.lock();
+        let life = self.life;
+        let heard = inner.gate(life, Call::Lock, path)?;
+        if !inner.locks.insert(path.to_owned()) {
+            return Err(error(libc::EWOULDBLOCK));
+        }
+        if inner.names.find(path).is_none() {
+            let number = inner.next_inode;
+            inner.next_inode += 1;
+            inner.names.create(path, number)?;
+            inner.inodes.insert(number, Inode::default());
+        }
+        drop(inner);
+        told(heard, Box::new(SimLock { disk: self.disk.clone(), path: path.to_owned(), life }) as Box<dyn LockGuard>)
+    }
+
+    fn now(&self) -> Instant {
+        let inner = self.disk.0.lock();
+        inner.start + inner.elapsed
+    }
+}

@@ -1,0 +1,17 @@
+//! For tests only: a disk that fails, forgets and decays on demand, and random histories of the log and the spool that run on it.
+//!
+//! Callers: the tests of `gatepost-log` and `gatepost-queue`, and `make soak`. [`Disk`] stands behind the storage seam; docs/durability.md says what it
+//! simulates and how to reproduce a failure from its seed.
+
+mod chaos;
+mod disk;
+mod history;
+mod inode;
+mod log_history;
+mod names;
+mod rng;
+mod spool_history;
+
+pub use disk::{Call, Disk, Fault, Traced};
+pub use history::{Diary, Failure, Limits, Subject, run};
+pub use rng::Rng;

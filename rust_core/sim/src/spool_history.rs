@@ -1,0 +1,7 @@
+//! Random histories of the spool.
+
+use crate::history::{Diary, Limits};
+
+pub(crate) fn run(_seed: u64, _limits: &Limits, _diary: &mut Diary) -> Result<(), String> {
+    Ok(())
+}
