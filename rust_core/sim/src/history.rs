@@ -78,7 +78,7 @@ impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         writeln!(f, "{}", self.diary.join("\n"))?;
         writeln!(f, "{:?} history {} failed in {} steps: {}", self.subject, self.seed, self.cut, self.reason)?;
-        write!(f, "reproduce: make soak SEED={} SOAK_ARGS=\"--only {:?} --histories 1\"", self.seed, self.subject)
+        write!(f, "reproduce: make soak-histories SEED={} HISTORIES=1 SOAK_ARGS=\"--only {:?}\"", self.seed, self.subject)
     }
 }
 
@@ -100,6 +100,15 @@ pub fn run(subject: Subject, seed: u64) -> Result<(), Box<Failure>> {
         Ok(()) => Ok(()),
         Err(reason) => Err(Box::new(explain(subject, seed, &limits, reason))),
     }
+}
+
+/// What happens in the history of that seed, line by line.
+pub fn tell(subject: Subject, seed: u64) -> Vec<String> {
+    let mut diary = Diary::kept();
+    if let Err(reason) = attempt(subject, seed, &Limits::default(), &mut diary) {
+        diary.note(|| reason);
+    }
+    diary.lines.unwrap_or_default()
 }
 
 /// Runs a failed history again with fewer and fewer steps. The choices of the steps that are left are the same.

@@ -67,10 +67,14 @@ impl Inode {
         }
     }
 
-    /// A sync that fails: what was to be written counts as written from now on, whether it was or not; the cache still shows it.
+    /// A sync that fails: data that was to be written counts as written from now on, whether it was or not; the cache still shows it. The length
+    /// is the journal's, and stays to be written.
     pub fn fail_sync(&mut self, rng: &mut Rng) {
         let dirty = std::mem::take(&mut self.dirty);
         settle(&mut self.durable, &dirty, rng);
+        if self.live.len() != self.durable.len() {
+            self.dirty.push(Change::Length(self.live.len()));
+        }
     }
 
     pub fn power_cut(&mut self, rng: &mut Rng) {

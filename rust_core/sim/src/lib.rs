@@ -13,5 +13,5 @@ mod rng;
 mod spool_history;
 
 pub use disk::{Call, Disk, Fault, Traced};
-pub use history::{Diary, Failure, Limits, Subject, run};
+pub use history::{Diary, Failure, Limits, Subject, run, tell};
 pub use rng::Rng;
