@@ -6,8 +6,9 @@ Methods with a `ticket` return at once; the result arrives through `completions(
 """
 
 import builtins
-from collections.abc import Sequence
-from typing import final
+from asyncio import Transport
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, final
 
 from gatepost.native.shapes import Change, Job, NativeFilter, RecipientSpec, Summary
 
@@ -25,6 +26,7 @@ __all__ = [
     "K_REROUTED",
     "K_RESTORED",
     "K_RETRY",
+    "LINE_LIMIT",
     "Appender",
     "ClosedError",
     "CoreError",
@@ -35,6 +37,7 @@ __all__ = [
     "FormatVersionError",
     "Incoming",
     "InvalidError",
+    "Line",
     "LockedError",
     "MailboxLock",
     "NotFoundError",
@@ -43,6 +46,7 @@ __all__ = [
     "Store",
     "StoredMessage",
     "SyncFailedError",
+    "Wire",
     "new_message_id",
 ]
 
@@ -390,3 +394,90 @@ class StoredMessage:
 
 def new_message_id() -> bytes:
     """UUIDv7, monotonic within the process."""
+
+# ---- sockets and command lines of the receiving servers --------------------------------------------------------------
+
+LINE_LIMIT: int
+"""Octets a command line may have at most, with CR LF."""
+
+@final
+class Wire:
+    """The sockets of one SMTP listener: an epoll set whose `fd` stands in the event loop. All calls come from the loop's thread."""
+
+    def __new__(cls, open: Callable[[Line, str, int], Any], commands: Mapping[bytes, tuple[Callable[[Any, str], Any], int]]) -> Wire:
+        """`open(line, address, port)` makes the session of a new connection; `commands` has the method of each verb, and the octets its line
+        may have with CR LF.
+        """
+    @property
+    def fd(self) -> int:
+        """Readable while `turn` has something to do."""
+    def configure(self, allow_bare: bool) -> None:
+        """Whether a bare LF ends a command line."""
+    def set_now(self, now: float) -> None:
+        """The loop's clock, for `Line.active`."""
+    def listen(self, fd: int) -> None:
+        """Take connections from a listening socket, which stays the caller's."""
+    def accept_again(self) -> None:
+        """After `turn` raised."""
+    def stop_listening(self) -> None: ...
+    def line(self) -> Line:
+        """A line without a socket, for a session whose octets come through a transport."""
+    def turn(self) -> None:
+        """Take connections, read, run commands, write, as far as it goes without waiting. Raises OSError when a connection cannot be accepted:
+        none is taken until `accept_again`.
+        """
+
+@final
+class Line:
+    """The native half of a session. It calls the session's `bad_line(what)`, `got_line(text)`, `unknown_command(line)`,
+    `command_failed(exception)`, `hold(awaitable)`, `end_of_data()`, `congested()`, `turn_over()` and `connection_lost(None)`; one that raises
+    ends the connection. What is called from within a command takes effect when the command has returned.
+    """
+
+    @property
+    def active(self) -> float:
+        """When the client last sent a whole line or octets of a message, or an operation ended."""
+    @property
+    def kept(self) -> int:
+        """Octets of input kept because the session waits; at most 64 KiB and one read."""
+    @property
+    def in_data(self) -> bool:
+        """Octets of a message are being read."""
+    @property
+    def blocked(self) -> bool:
+        """Replies wait because the client does not read them."""
+    @property
+    def dropping(self) -> bool:
+        """The connection ends or has ended: nothing more is sent, and input is dropped."""
+    def send(self, octets: bytes) -> None:
+        """Queue a reply; it leaves at the end of the turn, or with `flush`."""
+    def flush(self) -> None: ...
+    def hold(self) -> None:
+        """Run no commands until `release` and `go_on`."""
+    def release(self) -> None: ...
+    def answer(self, octets: bytes) -> None:
+        """`release`, `send`, `go_on`."""
+    def want_line(self) -> None:
+        """Though held, hand over one line, by `got_line`."""
+    def next_turn(self) -> None:
+        """Go on after `turn_over`."""
+    def go_on(self) -> None:
+        """Run kept input unless held."""
+    def take_data(self, incoming: Incoming, taken: int = 0) -> None:
+        """Input goes to `incoming` up to the end of data; `taken` octets of the message were read before."""
+    def take_by(self, sink: Callable[[bytes], int] | None) -> None:
+        """Input goes to `sink`, which returns how much it used, until this is called with None."""
+    def close(self) -> None:
+        """Close once everything is sent."""
+    def end_output(self) -> None:
+        """Send what is queued, then our half of the stream ends; input is read and dropped until the client's half ends, too. Under TLS: close."""
+    def abort(self) -> None:
+        """Reset the connection."""
+    def detach(self) -> int | None:
+        """The socket's descriptor, now the caller's; kept input and what is behind the running command are dropped. None without a socket."""
+    def attach(self, session: Any, transport: Transport) -> None:
+        """From now on replies go to `transport`, and its protocol hands over octets by `feed`, and calls `block` and `lost`."""
+    def feed(self, data: bytes) -> None: ...
+    def block(self, blocked: bool) -> None: ...
+    def lost(self) -> None:
+        """The transport is gone, or never came to be. Idempotent."""

@@ -14,6 +14,7 @@ from gatepost._core import (
     K_REROUTED,
     K_RESTORED,
     K_RETRY,
+    LINE_LIMIT,
     Appender,
     ClosedError,
     CoreError,
@@ -24,6 +25,7 @@ from gatepost._core import (
     FormatVersionError,
     Incoming,
     InvalidError,
+    Line,
     LockedError,
     MailboxLock,
     NotFoundError,
@@ -32,6 +34,7 @@ from gatepost._core import (
     Store,
     StoredMessage,
     SyncFailedError,
+    Wire,
     new_message_id,
 )
 from gatepost.native.shapes import Change, Job, JobRecipient, NativeFilter, RecipientSpec, RecipientState, Summary
@@ -50,6 +53,7 @@ __all__ = [
     "K_REROUTED",
     "K_RESTORED",
     "K_RETRY",
+    "LINE_LIMIT",
     "Appender",
     "Change",
     "ClosedError",
@@ -63,6 +67,7 @@ __all__ = [
     "InvalidError",
     "Job",
     "JobRecipient",
+    "Line",
     "LockedError",
     "MailboxLock",
     "NativeFilter",
@@ -75,5 +80,6 @@ __all__ = [
     "StoredMessage",
     "Summary",
     "SyncFailedError",
+    "Wire",
     "new_message_id",
 ]

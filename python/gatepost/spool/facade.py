@@ -10,6 +10,7 @@ import asyncio
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVarTuple
 
@@ -20,6 +21,7 @@ from gatepost.native import Change, ClosedError, CoreError, Incoming, Job, Reade
 
 ReadyCallback = Callable[[Sequence[str]], None]
 CommittedCallback = Callable[[bytes, Envelope], None]
+Done = Callable[[CoreError | None], None]
 
 Args = TypeVarTuple("Args")
 
@@ -45,7 +47,8 @@ class AsyncSpool:
         self._native = native
         self._loop = asyncio.get_running_loop()
         self._tickets = itertools.count(1)
-        self._waiting: dict[int, asyncio.Future[None]] = {}
+        self._waiting: dict[int, Done] = {}
+        self._announced: dict[int, tuple[bytes, Envelope]] = {}
         self._ready: list[ReadyCallback] = []
         self._committed: list[CommittedCallback] = []
         self._fatal: CoreError | None = None
@@ -71,9 +74,8 @@ class AsyncSpool:
             await asyncio.to_thread(self._native.close)
         finally:
             self._pick_up()
-            for future in self._waiting.values():
-                _end(future, ClosedError("the spool was closed"))
-            self._waiting.clear()
+            for ticket in list(self._waiting):
+                self._settle(ticket, ClosedError("the spool was closed"))
 
     # ---- what is known without asking the disk
 
@@ -139,17 +141,27 @@ class AsyncSpool:
         self, incoming: Incoming, envelope: Envelope, recipients: Sequence[PlannedRecipient], rule_version: int
     ) -> asyncio.Future[None]:
         """The commit point. The future ends without error once the message is on disk; it fails with CoreError. Nothing is raised here."""
-        ticket, future = self._ticket()
+        future = self._loop.create_future()
+        self.commit_then(incoming, envelope, recipients, rule_version, partial(_end, future))
+        return future
+
+    def commit_then(
+        self, incoming: Incoming, envelope: Envelope, recipients: Sequence[PlannedRecipient], rule_version: int, done: Done
+    ) -> None:
+        """The commit point with a callback: `done(None)` once the message is on disk, `done(error)` when it is not to be. Called once,
+        from the event loop and never before this returns.
+        """
+        ticket = next(self._tickets)
+        self._waiting[ticket] = done
         meta = Meta(envelope.origin, envelope.envid, envelope.ret, envelope.body, envelope.smtputf8, rule_version).encode()
         specs = [(r.address, r.orcpt, r.destination, int(r.notify), r.route, 0, r.held) for r in recipients]
         try:
             self._native.commit(ticket, incoming, envelope.reverse_path, specs, meta)
         except CoreError as error:
-            self._settle(ticket, error)
-        else:
-            if self._committed:
-                self._announce(incoming.message_id, envelope, future)
-        return future
+            self._loop.call_soon(self._settle, ticket, error)
+            return
+        if self._committed:
+            self._announced[ticket] = (incoming.message_id, envelope)
 
     def on_committed(self, callback: CommittedCallback | None) -> None:
         """Call `callback(message_id, envelope)` after each commit that succeeded; None forgets all callbacks."""
@@ -158,14 +170,9 @@ class AsyncSpool:
         else:
             self._committed.append(callback)
 
-    def _announce(self, message_id: bytes, envelope: Envelope, future: asyncio.Future[None]) -> None:
-        def done(ended: asyncio.Future[None]) -> None:
-            if ended.cancelled() or ended.exception() is not None:
-                return
-            for callback in tuple(self._committed):
-                _guarded(callback, message_id, envelope)
-
-        future.add_done_callback(done)
+    def _announce(self, message_id: bytes, envelope: Envelope) -> None:
+        for callback in tuple(self._committed):
+            _guarded(callback, message_id, envelope)
 
     # ---- the queue
 
@@ -235,16 +242,19 @@ class AsyncSpool:
     def _ticket(self) -> tuple[int, asyncio.Future[None]]:
         ticket = next(self._tickets)
         future = self._loop.create_future()
-        self._waiting[ticket] = future
+        self._waiting[ticket] = partial(_end, future)
         return ticket, future
 
     def _settle(self, ticket: int, error: CoreError | None) -> None:
         if isinstance(error, SyncFailedError) and self._fatal is None:
             self._fatal = error
             log.critical("spool partition failed and is closed; check the disk, then restart", error=str(error))
-        future = self._waiting.pop(ticket, None)
-        if future is not None:
-            _end(future, error)
+        announced = self._announced.pop(ticket, None)
+        if announced is not None and error is None:
+            self._announce(*announced)
+        done = self._waiting.pop(ticket, None)
+        if done is not None:
+            _guarded(done, error)
 
     def _pick_up(self) -> None:
         """The eventfd is readable: end futures, then tell who schedules."""

@@ -3,13 +3,17 @@ use pyo3::prelude::*;
 
 mod errors;
 mod filter;
+mod line;
+mod line_state;
 mod query;
 mod spool;
 mod store;
+mod wire;
 
 #[pymodule]
 fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     errors::register(m)?;
     spool::register(m)?;
-    store::register(m)
+    store::register(m)?;
+    wire::register(m)
 }

@@ -105,8 +105,8 @@ pub fn with_octets<T: Send>(py: Python<'_>, data: &Bound<'_, PyAny>, f: impl FnO
 
 /// One message being received.
 #[pyclass(module = "gatepost._core", frozen)]
-struct Incoming {
-    inner: Mutex<queue::Incoming>,
+pub struct Incoming {
+    pub(crate) inner: Mutex<queue::Incoming>,
 }
 
 #[pymethods]

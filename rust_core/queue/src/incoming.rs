@@ -98,6 +98,11 @@ impl Incoming {
         }
     }
 
+    /// So much waits for the disk that more should not be taken until a sync.
+    pub fn congested(&self) -> bool {
+        self.core.congested()
+    }
+
     /// Header section without the prefix, at most 64 KiB.
     pub fn header(&self) -> &[u8] {
         self.intake.header()

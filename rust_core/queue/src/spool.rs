@@ -227,8 +227,7 @@ impl Spool {
 
     /// So much waits for the disk that receivers should pause until a sync.
     pub fn congested(&self) -> bool {
-        let streaming = self.core.streaming.load(Ordering::Relaxed).max(1);
-        self.pending_bytes() > (streaming * CONGESTION_EACH).clamp(*CONGESTION.start(), *CONGESTION.end())
+        self.core.congested()
     }
 
     /// New mail would be refused for want of space.
@@ -542,6 +541,12 @@ impl Core {
         if index.segments.dirty {
             self.want_sweep();
         }
+    }
+
+    /// See [`Spool::congested`].
+    pub fn congested(&self) -> bool {
+        let streaming = self.streaming.load(Ordering::Relaxed).max(1);
+        self.log.pending_bytes() > (streaming * CONGESTION_EACH).clamp(*CONGESTION.start(), *CONGESTION.end())
     }
 
     /// Wakes the keeper to free segments.

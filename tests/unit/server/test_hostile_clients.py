@@ -65,7 +65,7 @@ async def test_a_huge_line_is_answered_once_and_its_octets_are_not_kept(receive:
         client.send(b"x" * 50_000)
         await client.writer.drain()
     session = next(iter(running.server.sessions))
-    assert len(session._input) <= connection.LINE_LIMIT
+    assert session.line.kept <= connection.LINE_LIMIT
     client.send(b"\r\nNOOP\r\n")
     assert await client.reply() == "500 5.5.2 line too long"
     assert (await client.reply())[:3] == "250"
@@ -136,7 +136,7 @@ async def test_a_client_that_never_reads_its_replies_is_not_served_further(recei
         await asyncio.sleep(0)
     await asyncio.sleep(0.5)
     session = next(iter(running.server.sessions), None)
-    assert session is None or len(session._input) < 600_000
+    assert session is None or session.line.kept < 600_000
     deadline = time.monotonic() + 10
     while running.server.sessions and time.monotonic() < deadline:
         await asyncio.sleep(0.1)

@@ -1,34 +1,33 @@
-"""One SMTP connection below its commands: lines in, replies out, one operation at a time.
+"""One SMTP connection below its commands: what a line of the client leads to, replies, one operation at a time, deadlines.
 
-aiosmtpd reads through a StreamReader in a task per connection and waits after each reply. Here the protocol itself is the state
-machine: `data_received` cuts lines and runs the command's method at once; only what has to wait (commit, AUTH, TLS, a full spool)
-makes the connection *held*: input is kept, bounded, until that operation ends. Replies to one chunk of input leave in one write
-(RFC 2920). aiosmtpd's command model stays: methods named smtp_VERB, found in a table that is made once per class. A method
-returns None when it is done, or an awaitable to be held for; SmtpError is its way to refuse.
+aiosmtpd reads through a StreamReader in a task per connection and waits after each reply. Here the native `Line` reads the socket, cuts
+lines and calls the command's method at once; only what has to wait (commit, AUTH, TLS, a full spool) makes the connection *held*: input is
+kept, bounded, until that operation ends. Replies to one piece of input leave in one write (RFC 2920). Under TLS the octets come through
+an asyncio transport, for which this object is the protocol, and go to the same Line. aiosmtpd's command model stays: methods named
+smtp_VERB, found in a table that is made once per class. A method returns None when it is done, or an awaitable to be held for; SmtpError
+is its way to refuse.
 
-Invariants: kept input is at most INPUT_HIGH octets plus one chunk; a line is at most LINE_LIMIT; a line ends with CR LF and holds no
-other CR, LF or NUL, or the connection ends; nothing read before a TLS handshake is used after it.
+Invariants: kept input is at most 64 KiB plus one piece; a line is at most LINE_LIMIT; a line ends with CR LF and holds no other CR, LF
+or NUL, or the connection ends; nothing read before a TLS handshake is used after it.
 """
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from aiosmtpd.smtp import SMTP
 
 from gatepost.message.reply import Reply, SmtpError
-from gatepost.protocol.smtp.grammar import decode_argument
-from gatepost.server.tls import start_server_tls
+from gatepost.native import LINE_LIMIT, Line
+from gatepost.server.tls import HANDSHAKE_SECONDS, SHUTDOWN_SECONDS
 
 if TYPE_CHECKING:
     from gatepost.server.smtp.server import SmtpServer
 
-LINE_LIMIT = 12_288
-"""Octets with CR LF. RFC 4954 section 4 wants this much for AUTH; other commands are held to LINE_LIMITS."""
-LINE_LIMITS = {b"MAIL": 2048, b"RCPT": 2048, b"AUTH": LINE_LIMIT}
+LINE_LIMITS = {"MAIL": 2048, "RCPT": 2048, "AUTH": LINE_LIMIT}
+"""Octets with CR LF. RFC 4954 section 4 wants so much for AUTH; other commands are held to DEFAULT_LINE_LIMIT."""
 DEFAULT_LINE_LIMIT = 512
-INPUT_HIGH = 65_536
-COMMANDS_PER_TURN = 200
 LINGER_SECONDS = 3.0
 STOP_LINGER_SECONDS = 1.0
 
@@ -42,43 +41,45 @@ CLOSING = Reply(421, "4.7.0", "closing the connection")
 SHUTTING_DOWN = Reply(421, "4.3.2", "server is shutting down, try again later")
 TIMED_OUT = Reply(421, "4.4.2", "timeout, closing the connection")
 INTERNAL_ERROR = Reply(421, "4.3.0", "internal error, try again later")
+BAD_LINES = {
+    "too-long": LINE_TOO_LONG,
+    "bare": BARE_NEWLINE,
+    "nul": NUL_OCTET,
+    "not-utf8": Reply(501, "5.5.2", "argument is not valid UTF-8"),
+}
+"""What the native side finds wrong with a line."""
 HTTP_VERBS = frozenset({b"GET", b"POST", b"PUT", b"CONNECT", b"HEAD", b"OPTIONS"})
 
 Command = Callable[[Any, str], Awaitable[None] | None]
-Sink = Callable[[bytes, int], int]
-"""Takes octets from a position on, returns the position behind what it used."""
 
 
 class Connection(SMTP):
-    """The protocol object; session.py adds the smtp_* methods."""
+    """The session and TLS protocol object; session.py adds the smtp_* methods. `line` is its native half."""
 
-    commands: ClassVar[dict[bytes, Command]] = {}
+    commands: ClassVar[dict[bytes, tuple[Command, int]]] = {}
+    """The method of each verb, and how long its line may be."""
+
+    client = ""
+    client_port = 0
+    tls = ""
+    errors = 0
+    committing = False
+    _operation: asyncio.Future[Any] | None = None
+    _line_wanted: asyncio.Future[str] | None = None
+    _lost = False
+    _handshake = False
+    _abort_at = 0.0
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls.commands = {name[5:].encode(): getattr(cls, name) for name in dir(cls) if name.startswith("smtp_")}
+        verbs = [name[5:] for name in dir(cls) if name.startswith("smtp_")]
+        cls.commands = {verb.encode(): (getattr(cls, f"smtp_{verb}"), LINE_LIMITS.get(verb, DEFAULT_LINE_LIMIT)) for verb in verbs}
 
-    def __init__(self, server: "SmtpServer") -> None:
+    def __init__(self, server: "SmtpServer", line: Line | None = None) -> None:
         # Not super().__init__(): it would build reader, hooks and tables anew for every connection, a quarter of a short session's cost.
         self.server = server
-        self.loop = server.loop
-        self.transport: asyncio.Transport | None = None
-        self.client = ""
-        self.client_port = 0
-        self.tls = ""
-        self.started = self.active = server.now
-        self.errors = 0
-        self.committing = False
-        self.sink: Sink | None = None
-        self._input = b""
-        self._output: list[bytes] = []
-        self._operation: asyncio.Future[Any] | None = None
-        self._line_wanted: asyncio.Future[str] | None = None
-        self._skipping = self._blocked = self._turn_over = self._paused = self._eof = False
-        self._dropping = self._lost = self._handshake = False
-        self.discard_rest = False
-        """Set by STARTTLS: octets pipelined behind it were not protected (RFC 3207 section 6)."""
-        self._abort_at = 0.0
+        self.line = line or server.wire.line()
+        self.started = server.now
 
     # ---- hooks of the subclass ---------------------------------------------------------------------------------------
 
@@ -91,50 +92,40 @@ class Connection(SMTP):
     def on_tls(self) -> None:
         """TLS began: forget what the client said before (RFC 3207 section 4.2)."""
 
-    # ---- transport callbacks -----------------------------------------------------------------------------------------
+    # ---- connection --------------------------------------------------------------------------------------------------
+
+    def begin(self, client: str, port: int) -> None:
+        """A plain connection: count the client in and greet it."""
+        self.client, self.client_port = client, port
+        refusal = self.server.admit(self)
+        if refusal is None:
+            self.greet()
+        else:
+            self.line.send(refusal.encode())
+            self.line.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Count the client in and greet it. Under implicit TLS the handshake is done, and the server counted it before that."""
-        self.transport = cast(asyncio.Transport, transport)
+        """TLS is there. Under implicit TLS the server has counted the client before the handshake."""
+        secured = cast(asyncio.Transport, transport)
+        self.line.attach(self, secured)
+        cipher = secured.get_extra_info("cipher")
+        self.tls = f"{cipher[1]} {cipher[0]}" if cipher else "TLS"
         if self.server.listener.implicit_tls:
-            self._note_cipher()
-        else:
-            self.set_peer(transport.get_extra_info("peername"))
-            refusal = self.server.admit(self)
-            if refusal is not None:
-                self._dropping = True
-                self.transport.write(refusal.encode())
-                self.transport.close()
-                return
-        self.greet()
-        self.flush()
+            self.greet()
+            self.flush()
 
     def set_peer(self, peer: object) -> None:
         """Note who is there; a Unix socket's peer has no address."""
         if isinstance(peer, tuple):
             self.client, self.client_port = peer[0], peer[1]
 
-    def _note_cipher(self) -> None:
-        assert self.transport is not None
-        cipher = self.transport.get_extra_info("cipher")
-        self.tls = f"{cipher[1]} {cipher[0]}" if cipher else "TLS"
-
     def data_received(self, data: bytes) -> None:
-        """Run what came, or keep it while an operation holds the connection."""
-        if self._dropping:
-            return
-        if self._input:
-            data = self._input + data
-            self._input = b""
-        if self._held():
-            self._keep(data)
-        else:
-            self._process(data)
+        """Octets that came under TLS."""
+        self.line.feed(data)
 
     def eof_received(self) -> bool | None:
-        """The client is done sending. Over plain TCP it may still read, so what it sent is worked off before the connection closes."""
-        self._eof = True
-        return not self.tls and not self._dropping and self._held()
+        """The client is done sending; the transport closes."""
+        return None
 
     def connection_lost(self, error: Exception | None) -> None:
         """Forget the connection. A commit under way goes on: its message was wholly received, and a client that sends it again makes the
@@ -142,168 +133,79 @@ class Connection(SMTP):
         """
         if self._lost:
             return
-        self._lost = self._dropping = True
+        self._lost = True
         self.server.forget(self)
-        self._input, self.sink = b"", None
-        if self._operation is not None and not self.committing:
+        self.line.lost()
+        if self._operation is not None:
             self._operation.cancel()
         self.on_lost()
-        self.transport = None
 
     def pause_writing(self) -> None:
         """The client does not read its replies: run no more commands until it does."""
-        self._blocked = True
+        self.line.block(True)
 
     def resume_writing(self) -> None:
         """Replies left; go on."""
-        self._blocked = False
-        self._go_on()
+        self.line.block(False)
 
-    # ---- input -------------------------------------------------------------------------------------------------------
+    # ---- what the native side calls ----------------------------------------------------------------------------------
 
-    def _held(self) -> bool:
-        return (self._operation is not None and self._line_wanted is None) or self._blocked or self._turn_over
-
-    def _keep(self, data: bytes) -> None:
-        self._input = data
-        if len(data) > INPUT_HIGH and not self._paused and self.transport is not None:
-            self._paused = True
-            self.transport.pause_reading()
-
-    def _process(self, data: bytes) -> None:
-        """Feed the sink or run commands until the input is used up or something has to be waited for."""
-        position, end, budget = 0, len(data), COMMANDS_PER_TURN
-        while position < end and not self._dropping and not self._held():
-            if self.sink is not None:
-                position = self.sink(data, position)
-                continue
-            line_end = data.find(b"\n", position)
-            if line_end < 0:
-                position = self._check_partial(data, position)
-                break
-            line = data[position : line_end + 1]
-            position = line_end + 1
-            self._on_line(line)
-            budget -= 1
-            if not budget:
-                self._turn_over = True
-                self.loop.call_soon(self._next_turn)
-        if self.discard_rest:
-            self.discard_rest = False
-        elif position < end and not self._dropping:
-            self._keep(data[position:] if position else data)
-        if self._output:
-            self.flush()
-
-    def _check_partial(self, data: bytes, position: int) -> int:
-        """Octets of an unfinished line: kept up to the limit, dropped beyond it until the line ends."""
-        if self._skipping or len(data) - position > LINE_LIMIT:
-            self._skipping = True
-            return len(data)
-        return position
-
-    def _next_turn(self) -> None:
-        self._turn_over = False
-        self._go_on()
-
-    def _go_on(self) -> None:
-        """Run kept input unless something still holds the connection."""
-        if self._held() or self._dropping:
-            return
-        if self._paused and self.transport is not None:
-            self._paused = False
-            self.transport.resume_reading()
-        data, self._input = self._input, b""
-        if data:
-            self._process(data)
-        self.flush()
-        if self._eof and not self._held() and self.transport is not None:
-            self.transport.close()
-
-    def _on_line(self, line: bytes) -> None:
-        """One line with its LF."""
-        self.active = self.server.now
-        text = line[:-2]
-        if self._skipping or len(line) > LINE_LIMIT:
-            self._skipping = False
-            self._refuse_line(LINE_TOO_LONG)
-            return
-        if line[-2:] != b"\r\n" or b"\r" in text:
-            text = line.rstrip(b"\r\n")
-            if not self.server.settings.smtp.allow_bare_newlines or b"\r" in text:
-                # Smuggled commands look like this. Whatever follows is not to be trusted either.
-                self.reply(BARE_NEWLINE)
-                self.close_with(CLOSING)
-                return
-        if self._line_wanted is not None:
-            wanted, self._line_wanted = self._line_wanted, None
-            if not wanted.done():
-                wanted.set_result(text.decode("latin-1"))
-        else:
-            self._run(text)
-
-    def _refuse_line(self, reply: Reply) -> None:
-        if self._line_wanted is None:
+    def bad_line(self, what: str) -> None:
+        """A line that is none; `what` is a key of BAD_LINES."""
+        reply = BAD_LINES[what]
+        if reply is BARE_NEWLINE:
+            # Smuggled commands look like this. Whatever follows is not to be trusted either.
+            self.reply(reply)
+            self.close_with(CLOSING)
+        elif self._line_wanted is None:
             self.refuse(reply)
-            return
-        wanted, self._line_wanted = self._line_wanted, None
-        wanted.set_exception(SmtpError(reply.code, reply.enhanced, reply.text))
-
-    def _run(self, line: bytes) -> None:
-        """Look the command up and call its method."""
-        verb, _, argument = line.partition(b" ")
-        command = self.commands.get(verb)
-        if command is None:
-            verb = verb.upper()
-            command = self.commands.get(verb)
-            if command is None:
-                self._on_unknown(line, verb)
-                return
-        if len(line) + 2 > DEFAULT_LINE_LIMIT and len(line) + 2 > LINE_LIMITS.get(verb, DEFAULT_LINE_LIMIT):
-            self.refuse(LINE_TOO_LONG)
-            return
-        if b"\0" in argument:
-            self.refuse(NUL_OCTET)
-            return
-        try:
-            waiting = command(self, decode_argument(argument))
-        except SmtpError as error:
-            self.refuse(error.reply)
-        except Exception:
-            self.server.log.exception("smtp command failed", verb=verb.decode(), client=self.client)
-            self.close_with(INTERNAL_ERROR)
         else:
-            if waiting is not None:
-                self.hold(waiting)
+            wanted, self._line_wanted = self._line_wanted, None
+            wanted.set_exception(SmtpError(reply.code, reply.enhanced, reply.text))
 
-    def _on_unknown(self, line: bytes, verb: bytes) -> None:
-        if verb in HTTP_VERBS and b"HTTP/" in line:
+    def got_line(self, text: str) -> None:
+        """The line an operation waits for."""
+        wanted, self._line_wanted = self._line_wanted, None
+        if wanted is not None and not wanted.done():
+            wanted.set_result(text)
+
+    def unknown_command(self, line: bytes) -> None:
+        """No method of that name."""
+        if line.partition(b" ")[0].upper() in HTTP_VERBS and b"HTTP/" in line:
             self.close_with(NOT_HTTP)  # a browser tricked into talking to us: what follows are its headers and body
         else:
             self.refuse(NUL_OCTET if b"\0" in line else UNKNOWN)
+
+    def command_failed(self, error: BaseException) -> None:
+        """A command's method raised."""
+        if isinstance(error, SmtpError):
+            self.refuse(error.reply)
+        else:
+            self.server.log.error("smtp command failed", exc_info=error, client=self.client)
+            self.close_with(INTERNAL_ERROR)
+
+    def turn_over(self) -> None:
+        """Many commands in a row: let others have their turn."""
+        self.server.loop.call_soon(self.line.next_turn)
 
     # ---- output ------------------------------------------------------------------------------------------------------
 
     def reply(self, reply: Reply) -> None:
         """Queue a reply; it leaves at the end of the turn."""
-        self._output.append(reply.encode())
+        self.line.send(reply.encode())
 
     def send(self, line: bytes) -> None:
         """Queue an encoded reply."""
-        self._output.append(line)
+        self.line.send(line)
 
     async def push(self, status: str | bytes) -> None:
         """aiosmtpd's way to reply, for methods inherited from it."""
-        self._output.append((status.encode() if isinstance(status, str) else status) + b"\r\n")
+        self.line.send((status.encode() if isinstance(status, str) else status) + b"\r\n")
         self.flush()
 
     def flush(self) -> None:
-        """Write what is queued."""
-        output = self._output
-        if output:
-            if self.transport is not None and not self._abort_at:
-                self.transport.write(output[0] if len(output) == 1 else b"".join(output))
-            output.clear()
+        """Write what is queued; at the end of a turn that happens by itself."""
+        self.line.flush()
 
     def refuse(self, reply: Reply) -> None:
         """Reply with an error. 421 closes; 5yz are counted, and too many end the session; 4yz are no fault of the client's."""
@@ -327,99 +229,103 @@ class Connection(SMTP):
         """Send what is queued and end the connection. Over plain TCP our side closes first and input is read and dropped for a moment:
         to close over unread input would reset the connection and could destroy the last reply on its way.
         """
-        transport = self.transport
-        if transport is None or self._abort_at or transport.is_closing():
-            self._dropping = True
-            return
         if self._handshake:
-            transport.abort()
-            return
-        self.flush()
-        self._dropping, self._input = True, b""
-        linger = STOP_LINGER_SECONDS if self.server.stopping else LINGER_SECONDS
-        self._abort_at = self.loop.time() + linger  # from here on `flush` writes no more
-        if self._paused:
-            self._paused = False
-            transport.resume_reading()
-        if self.tls or self._eof:
-            transport.close()
+            self.abort()
+        elif not self.line.dropping:
+            linger = STOP_LINGER_SECONDS if self.server.stopping else LINGER_SECONDS
+            self._abort_at = self.server.loop.time() + linger
+            self.line.end_output()
+
+    def abort(self) -> None:
+        """End the connection at once."""
+        if self._handshake and self._operation is not None:
+            self._operation.cancel()
         else:
-            transport.write_eof()
+            self.line.abort()
 
     # ---- operations --------------------------------------------------------------------------------------------------
 
-    def hold(self, waiting: Awaitable[Any], done: Callable[[asyncio.Future[Any]], None] | None = None) -> None:
-        """Run no further input until `waiting` is done. `done` (or else `release`, which replies to errors) is called then."""
+    def hold(self, waiting: Awaitable[Any]) -> None:
+        """Run no further input until `waiting` is done; then its error becomes a reply."""
+        self.line.hold()
         self.flush()
         self._operation = asyncio.ensure_future(waiting)
-        self._operation.add_done_callback(done or self.release)
+        self._operation.add_done_callback(self._release)
 
-    def release(self, operation: asyncio.Future[Any]) -> None:
-        """End of a held operation: its error becomes a reply, then the input goes on."""
+    def _release(self, operation: asyncio.Future[Any]) -> None:
         self._operation = None
-        self.active = self.server.now
         error = None if operation.cancelled() else operation.exception()
         if self._lost:
             return
+        self.line.release()
         if isinstance(error, SmtpError):
             self.refuse(error.reply)
         elif error is not None:
             self.server.log.error("smtp operation failed", exc_info=error, client=self.client)
             self.close_with(INTERNAL_ERROR)
-        self.flush()
-        self._go_on()
+        self.line.go_on()
 
     async def read_line(self) -> str:
         """Within a held operation: the client's next line without CR LF (octets as Latin-1). Raises SmtpError when it is too long."""
-        self._line_wanted = self.loop.create_future()
-        self.flush()
-        self.loop.call_soon(self._go_on)
+        self._line_wanted = self.server.loop.create_future()
+        self.line.want_line()
+        self.server.loop.call_soon(self.line.go_on)
         return await self._line_wanted
 
     def begin_tls(self) -> None:
-        """Stop reading and run the handshake; whatever was read before is gone (RFC 3207 section 4.2)."""
-        assert self.transport is not None
-        self._input = b""
-        self.flush()
+        """Stop reading and run the handshake; whatever was read before is gone (RFC 3207 section 4.2), and whatever plaintext the socket
+        still holds fails the handshake.
+        """
         self._handshake = True
-        self.transport.pause_reading()
-        self.hold(self._upgrade(self.transport))
+        fd = self.line.detach()
+        if fd is None:
+            raise ConnectionResetError("the connection is gone")
+        self.hold(self._upgrade(socket.socket(fileno=fd)))
 
-    async def _upgrade(self, plain: asyncio.Transport) -> None:
+    async def _upgrade(self, plain: socket.socket) -> None:
         try:
-            self.transport = await start_server_tls(plain, self, self.server.context.tls.server_context())
-        except OSError as error:
-            self.server.log.debug("tls handshake failed", client=self.client, error=str(error))
+            await self.server.loop.connect_accepted_socket(
+                lambda: self,
+                plain,
+                ssl=self.server.context.tls.server_context(),
+                ssl_handshake_timeout=HANDSHAKE_SECONDS,
+                ssl_shutdown_timeout=SHUTDOWN_SECONDS,
+            )
+        except BaseException as error:
+            plain.close()
             self._operation = None
             self.connection_lost(None)
+            if not isinstance(error, OSError):
+                raise
+            self.server.log.debug("tls handshake failed", client=self.client, error=str(error))
             return
         self._handshake = False
-        self._note_cipher()
         self.on_tls()
 
     # ---- deadlines and shutdown --------------------------------------------------------------------------------------
 
     def check_time(self, now: float) -> None:
         """Called about once a second: end what is overdue."""
-        if self.transport is None or self.committing:
+        if self._lost or self.committing:
             return
         if self._abort_at:
             if now >= self._abort_at:
-                self.transport.abort()
+                self.line.abort()
             return
-        limits = self.server.settings.smtp
-        silence = limits.data_seconds if self.sink is not None else limits.idle_seconds
+        limits, line = self.server.settings.smtp, self.line
+        silence = limits.data_seconds if line.in_data else limits.idle_seconds
         waits_for_client = self._operation is None or self._line_wanted is not None
-        if now - self.started > limits.session_seconds or (waits_for_client and now - self.active > silence):
+        if now - self.started > limits.session_seconds or (waits_for_client and now - line.active > silence):
             self.server.log.info("smtp session ended", reason="timeout", client=self.client)
+            blocked = line.blocked
             self.close_with(TIMED_OUT)
-            if self._blocked:
-                self.transport.abort()
+            if blocked:
+                line.abort()
 
     @property
     def in_message(self) -> bool:
         """True while octets of a message are being read or it is being committed."""
-        return self.sink is not None or self.committing
+        return self.line.in_data or self.committing
 
     def shut_down(self) -> None:
         """The server stops: leave now, unless a message is on its way."""

@@ -5,7 +5,6 @@ defect is read to its proper end, refused, and after a bare CR or LF the connect
 transaction. 250 is sent only after `spool.commit` said that the message is on disk.
 """
 
-import asyncio
 from collections.abc import Sequence
 from functools import partial
 
@@ -81,8 +80,12 @@ class Messages(Commands):
             return
         self._need_recipients()
         self._begin()
-        self.sink = self._take_dotted
-        self.send(GO_AHEAD)
+        assert self._intake is not None
+        if self._intake.incoming is None:
+            self.line.take_by(self._take_header)
+        else:
+            self.line.take_data(self._intake.incoming)
+        self.line.send(GO_AHEAD)
 
     def _need_recipients(self) -> None:
         if self.envelope is None:
@@ -119,26 +122,27 @@ class Messages(Commands):
             prefix=prefix, max_bytes=smtp.max_message_bytes, allow_bare=smtp.allow_bare_newlines, message_id=self._message_id
         )
 
-    def _take_dotted(self, data: bytes, position: int) -> int:
-        """Sink while DATA runs."""
+    def _take_header(self, data: bytes) -> int:
+        """Sink while a submitted message's header is kept back; the native side takes over behind it."""
         intake = self._intake
         assert intake is not None
-        self.active = self.server.now
-        position = intake.feed(data, position)
+        used = intake.feed(data)
         if intake.done:
-            self.sink = None
-            assert intake.incoming is not None
-            self._end_of_message(intake.incoming, chunked=False)
-        elif intake.taken >= self._next_drain:
-            self._drain(intake)
-        return position
+            self.line.take_by(None)
+            self.end_of_data()
+        elif intake.incoming is not None:
+            self.line.take_data(intake.incoming, intake.taken)
+        return used
 
-    def _drain(self, intake: Intake) -> None:
+    def end_of_data(self) -> None:
+        """CR LF . CR LF was seen."""
+        assert self._intake is not None
+        assert self._intake.incoming is not None
+        self._end_of_message(self._intake.incoming, chunked=False)
+
+    def congested(self) -> None:
         """Back-pressure: a client that is faster than the disk waits."""
-        self._next_drain = intake.taken + DRAIN_EVERY
-        spool = self.server.context.spool
-        if spool.congested():
-            self.hold(spool.drain())
+        self.hold(self.server.context.spool.drain())
 
     # ---- BDAT (RFC 3030) ---------------------------------------------------------------------------------------------
 
@@ -152,7 +156,7 @@ class Messages(Commands):
         except SmtpError as refusal:
             self._chunk_refusal = refusal.reply
         if self._chunk_left:
-            self.sink = self._take_chunk
+            self.line.take_by(self._take_chunk)
         else:
             self._end_of_chunk()
 
@@ -167,20 +171,21 @@ class Messages(Commands):
             return TOO_BIG
         return None
 
-    def _take_chunk(self, data: bytes, position: int) -> int:
+    def _take_chunk(self, data: bytes) -> int:
         """Sink while the octets of a chunk arrive."""
-        self.active = self.server.now
-        end = min(len(data), position + self._chunk_left)
+        used = min(len(data), self._chunk_left)
         if self._chunk_refusal is None:
             assert self._intake is not None
-            self._intake.feed_raw(memoryview(data)[position:end])
+            self._intake.feed_raw(memoryview(data)[:used])
             if self._intake.taken >= self._next_drain:
-                self._drain(self._intake)
-        self._chunk_left -= end - position
+                self._next_drain = self._intake.taken + DRAIN_EVERY
+                if self.server.context.spool.congested():
+                    self.congested()
+        self._chunk_left -= used
         if not self._chunk_left:
-            self.sink = None
+            self.line.take_by(None)
             self._end_of_chunk()
-        return end
+        return used
 
     def _end_of_chunk(self) -> None:
         refusal = self._chunk_refusal
@@ -206,14 +211,11 @@ class Messages(Commands):
             self._refuse_message(refusal, closing=defect in SMUGGLING_DEFECTS)
             return
         rule_version = self.server.context.rule_set().version
-        try:
-            commit = self.server.context.spool.commit(incoming, self._committed_envelope(), self._planned(), rule_version)
-        except CoreError as fault:
-            self._refuse_message(reply_for(fault), closing=False)
-            return
         self._intake = None
         self.committing = True
-        self.hold(commit, partial(self._after_commit, len(envelope.recipients)))
+        self.line.hold()
+        done = partial(self._after_commit, len(envelope.recipients))
+        self.server.context.spool.commit_then(incoming, self._committed_envelope(), self._planned(), rule_version, done)
 
     def _check_facts(self, incoming: Incoming, chunked: bool) -> Reply | None:
         """Bare line ends: DATA has them refused or mended by the native receiver, but chunks are kept octet for octet, so they are
@@ -244,25 +246,23 @@ class Messages(Commands):
         if closing or refusal.code == 421:
             self.close_soon()
 
-    def _after_commit(self, recipients: int, commit: "asyncio.Future[None]") -> None:
+    def _after_commit(self, recipients: int, fault: Exception | None) -> None:
         """The spool's verdict is there."""
         self.committing = False
-        self._operation = None
-        self.active = self.server.now
-        reply = self._verdict(commit)
+        reply = self._verdict(fault)
         if self._lost:
             return
         self.messages += 1
         self.end_transaction()
+        self.line.release()
         self.answer_message(reply, recipients)
         if reply.code == 421 or self.server.stopping:
             self.flush()
             self.shut_down()
-        self._go_on()
+        self.line.go_on()
 
-    def _verdict(self, commit: "asyncio.Future[None]") -> Reply:
+    def _verdict(self, fault: Exception | None) -> Reply:
         """250 if the message is on disk, else why not."""
-        fault = asyncio.CancelledError() if commit.cancelled() else commit.exception()
         if fault is None:
             self.server.accepted += 1
             return Reply(250, "2.0.0", f"{self._identity} queued")

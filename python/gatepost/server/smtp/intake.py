@@ -32,13 +32,9 @@ class Intake:
         """The end of data was seen."""
         return self.incoming is not None and self.incoming.done
 
-    def feed(self, data: bytes, position: int) -> int:
-        """Dotted octets from `position` on; returns the position behind the last one used."""
-        if self.incoming is not None:
-            used = self.incoming.feed(data, position)
-            self.taken += used
-            return position + used
-        head = self._head + data[position:]
+    def feed(self, data: bytes) -> int:
+        """Dotted octets while the header is kept back; returns how many were used."""
+        head = self._head + data
         if not _header_complete(head, dotted=True):
             self._head = head
             return len(data)

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 
 from gatepost.config import Settings
 from gatepost.message.reply import Reply
+from gatepost.native import Line, Wire
 from gatepost.policy.trust import TrustedNetworks, is_loopback
-from gatepost.server.acceptor import TlsAcceptor
+from gatepost.server.acceptor import ACCEPT_PAUSE, TlsAcceptor
 from gatepost.server.context import Listener, ServerContext
 from gatepost.server.smtp.auth import SmtpSession
 from gatepost.server.smtp.connection import Connection
@@ -38,7 +39,8 @@ class SmtpServer:
         self.accepted = self.refused = self.connected = 0
         self.not_receiving: Reply | None = None
         self.sessions: set[Connection] = set()
-        self._servers: list[asyncio.Server] = []
+        self.wire = Wire(self._open_session, self.session_class.commands)
+        self._sockets: list[socket.socket] = []
         self._acceptor = TlsAcceptor(context.tls, context.log, self.listener)
         self._ticker: asyncio.Task[None] | None = None
         self._empty = asyncio.Event()
@@ -54,6 +56,7 @@ class SmtpServer:
         """Derive what depends on the settings."""
         self.settings = settings
         self.trusted = TrustedNetworks(settings.trust.networks)
+        self.wire.configure(settings.smtp.allow_bare_newlines)
         self.greeting = f"220 {self.context.hostname} {'LMTP' if self.listener is Listener.LMTP else 'ESMTP'} Gatepost\r\n".encode()
         self._ehlo.clear()
 
@@ -62,14 +65,41 @@ class SmtpServer:
     async def start(self, sockets: Sequence[socket.socket]) -> None:
         """Listen on bound sockets."""
         self.loop = asyncio.get_running_loop()
-        self.now = self.loop.time()
+        self._look_at_clock()
         self.stopping = False
         self._ticker = self.loop.create_task(self._tick())
         for sock in sockets:
             if self.listener.implicit_tls:
                 self._acceptor.start(sock, BACKLOG, self._make_session, self._admit_tls, self.forget)
             else:
-                self._servers.append(await self.loop.create_server(self._make_session, sock=sock, backlog=BACKLOG))
+                self._listen(sock)
+
+    def _listen(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections inherit it
+        sock.listen(BACKLOG)
+        if not self._sockets:
+            self.loop.add_reader(self.wire.fd, self._turn)
+        self._sockets.append(sock)
+        self.wire.listen(sock.fileno())
+
+    def _turn(self) -> None:
+        """Sockets are ready."""
+        try:
+            self.wire.turn()
+        except OSError as error:
+            self.log.error("cannot accept", listener=self.listener, error=str(error))
+            self.loop.call_later(ACCEPT_PAUSE, self._accept_again)
+
+    def _accept_again(self) -> None:
+        if self._sockets:
+            self.wire.accept_again()
+
+    def _open_session(self, line: Line, client: str, port: int) -> Connection:
+        session = self.session_class(self, line)
+        session.begin(client, port)
+        return session
 
     def _make_session(self) -> Connection:
         return self.session_class(self)
@@ -80,9 +110,9 @@ class SmtpServer:
     async def stop(self, grace: float) -> None:
         """Stop accepting; idle sessions get 421 and close; messages under way may finish within `grace` seconds."""
         self.stopping = True
-        for server in self._servers:
-            server.close()
-        self._servers.clear()
+        self.wire.stop_listening()
+        for sock in self._sockets:
+            sock.close()
         self._acceptor.close()
         for session in list(self.sessions):
             session.shut_down()
@@ -93,8 +123,10 @@ class SmtpServer:
             except TimeoutError:
                 self.log.warning("sessions cut off at shutdown", count=len(self.sessions), listener=self.listener)
         for session in list(self.sessions):
-            if session.transport is not None:
-                session.transport.abort()
+            session.abort()
+        if self._sockets:
+            self._sockets.clear()
+            self.loop.remove_reader(self.wire.fd)
         if self._ticker is not None:
             self._ticker.cancel()
             self._ticker = None
@@ -102,10 +134,14 @@ class SmtpServer:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_SECONDS)
-            self.now = self.loop.time()
+            self._look_at_clock()
             self.not_receiving = self._spool_state()
             for session in list(self.sessions):
                 session.check_time(self.now)
+
+    def _look_at_clock(self) -> None:
+        self.now = self.loop.time()
+        self.wire.set_now(self.now)
 
     def _spool_state(self) -> Reply | None:
         """Why no message can be taken now, if so."""

@@ -144,11 +144,8 @@ class Commands(Connection):
     @syntax("QUIT")
     def smtp_QUIT(self, arg: str) -> None:
         """Say good-bye and close."""
-        self.send(BYE)
-        self.flush()
-        self._dropping = True
-        if self.transport is not None:
-            self.transport.close()
+        self.line.send(BYE)
+        self.line.close()
 
     @syntax("VRFY address")
     def smtp_VRFY(self, arg: str) -> None:
@@ -165,7 +162,7 @@ class Commands(Connection):
     def smtp_HELP(self, arg: str) -> None:
         """Names the commands, or the syntax of one."""
         if arg.strip():
-            method = self.commands.get(arg.strip().upper().encode("utf-8"))
+            method, _ = self.commands.get(arg.strip().upper().encode("utf-8"), (None, 0))
             text = getattr(method, "__smtp_syntax__", None)
             if text is None:
                 raise SmtpError(504, "5.5.4", "no help for that")
@@ -182,7 +179,6 @@ class Commands(Connection):
         if self.tls:
             raise error(NO_TLS_TWICE)
         self.send(GO_AHEAD_TLS)
-        self.discard_rest = True
         self.begin_tls()
 
     # ---- transaction commands ----------------------------------------------------------------------------------------

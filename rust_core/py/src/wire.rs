@@ -1,0 +1,171 @@
+//! `Wire` for Python: the listening sockets of one server, the lines of its sessions, and the epoll set that holds both.
+//!
+//! Everything runs in the event loop's thread. A line is in the table for as long as it has a socket. When a connection cannot be
+//! accepted (no descriptors left, say) the listeners rest until they are told to go on, and `turn` raises.
+
+#![allow(clippy::needless_pass_by_value)]
+
+use std::collections::HashMap;
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use gatepost_wire::{Interest, Peer, Poller, Socket, accept};
+use parking_lot::Mutex;
+use pyo3::exceptions::PyOSError;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::line::Line;
+
+/// Octets read at once.
+const SCRATCH: usize = 128 * 1024;
+/// Connections taken from one listener before the others get their turn.
+const ACCEPTS_PER_TURN: usize = 64;
+
+/// Adds the classes.
+pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add_class::<Wire>()?;
+    m.add_class::<Line>()?;
+    m.add("LINE_LIMIT", gatepost_wire::LINE_LIMIT)
+}
+
+pub struct Command {
+    pub method: Py<PyAny>,
+    /// Octets its line may have, with CR LF.
+    pub limit: usize,
+}
+
+/// The sockets of one server.
+#[pyclass(module = "gatepost._core", frozen)]
+pub struct Wire {
+    pub(crate) poller: Poller,
+    pub(crate) commands: HashMap<Vec<u8>, Command>,
+    /// Makes a session for (line, address, port).
+    open: Py<PyAny>,
+    pub(crate) lines: Mutex<HashMap<u64, Py<Line>>>,
+    listeners: Mutex<HashMap<u64, RawFd>>,
+    pub(crate) next: AtomicU64,
+    pub(crate) scratch: Mutex<Vec<u8>>,
+    pub(crate) allow_bare: AtomicBool,
+    pub(crate) now: Mutex<f64>,
+}
+
+impl Wire {
+    fn accept_some(slf: &Bound<'_, Self>, token: u64, listener: RawFd) -> PyResult<()> {
+        let wire = slf.get();
+        for _ in 0..ACCEPTS_PER_TURN {
+            match accept(listener) {
+                Ok((socket, peer)) => {
+                    if let Err(error) = Self::begin(slf, socket, peer) {
+                        error.write_unraisable(slf.py(), None);
+                    }
+                }
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EAGAIN) => return Ok(()),
+                    Some(libc::ECONNABORTED | libc::EINTR) => {}
+                    _ => {
+                        wire.poller.change(listener, token, Interest::default())?;
+                        return Err(PyOSError::new_err(error.to_string()));
+                    }
+                },
+            }
+        }
+        Ok(())
+    }
+
+    fn begin(slf: &Bound<'_, Self>, socket: Socket, (host, port): Peer) -> PyResult<()> {
+        let (py, wire) = (slf.py(), slf.get());
+        let line = Bound::new(py, Line::new(slf))?;
+        let interest = Interest { read: true, write: false };
+        wire.poller.add(socket.fd(), line.get().token, interest)?;
+        {
+            let mut state = line.get().state.lock();
+            state.socket = Some(socket);
+            state.interest = interest;
+            state.flags.running = true;
+        }
+        let session = wire.open.bind(py).call1((&line, host, port))?;
+        *line.get().session.lock() = Some(session.unbind());
+        wire.lines.lock().insert(line.get().token, line.clone().unbind());
+        line.get().state.lock().flags.running = false;
+        Line::settle(&line);
+        Ok(())
+    }
+}
+
+#[pymethods]
+impl Wire {
+    #[new]
+    fn new(open: Py<PyAny>, commands: &Bound<'_, PyDict>) -> PyResult<Self> {
+        let mut table = HashMap::new();
+        for (verb, entry) in commands {
+            let (method, limit) = entry.extract()?;
+            table.insert(verb.extract::<Vec<u8>>()?, Command { method, limit });
+        }
+        Ok(Self {
+            poller: Poller::new()?,
+            commands: table,
+            open,
+            lines: Mutex::default(),
+            listeners: Mutex::default(),
+            next: AtomicU64::new(1),
+            scratch: Mutex::new(vec![0; SCRATCH]),
+            allow_bare: AtomicBool::new(false),
+            now: Mutex::new(0.0),
+        })
+    }
+
+    #[getter]
+    fn fd(&self) -> RawFd {
+        self.poller.fd()
+    }
+
+    fn configure(&self, allow_bare: bool) {
+        self.allow_bare.store(allow_bare, Ordering::Relaxed);
+    }
+
+    fn set_now(&self, now: f64) {
+        *self.now.lock() = now;
+    }
+
+    fn listen(&self, fd: RawFd) -> PyResult<()> {
+        let token = self.next.fetch_add(1, Ordering::Relaxed);
+        self.poller.add(fd, token, Interest { read: true, write: false })?;
+        self.listeners.lock().insert(token, fd);
+        Ok(())
+    }
+
+    fn accept_again(&self) -> PyResult<()> {
+        for (token, fd) in &*self.listeners.lock() {
+            self.poller.change(*fd, *token, Interest { read: true, write: false })?;
+        }
+        Ok(())
+    }
+
+    fn stop_listening(&self) {
+        for (_, fd) in self.listeners.lock().drain() {
+            let _ = self.poller.remove(fd);
+        }
+    }
+
+    fn line(slf: &Bound<'_, Self>) -> Line {
+        Line::new(slf)
+    }
+
+    fn turn(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let wire = slf.get();
+        let mut failure = Ok(());
+        for ready in wire.poller.take()? {
+            let listener = wire.listeners.lock().get(&ready.token).copied();
+            if let Some(fd) = listener {
+                failure = failure.and(Self::accept_some(slf, ready.token, fd));
+                continue;
+            }
+            let line = wire.lines.lock().get(&ready.token).map(|line| line.clone_ref(slf.py()));
+            if let Some(line) = line {
+                Line::on_ready(line.bind(slf.py()), ready);
+            }
+        }
+        failure
+    }
+}
