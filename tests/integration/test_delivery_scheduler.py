@@ -346,7 +346,7 @@ async def test_lists_are_filtered_and_paged_in_order(tmp_path: Path) -> None:
             if not token:
                 break
         assert seen == ids[1::2]
-        assert await lab.service.select(Filter(domain="here.test")) == ids[::2]
+        assert await lab.service.select(Filter(domain="here.test")) == b"".join(ids[::2])
 
 
 async def test_watchers_see_what_happens(tmp_path: Path) -> None:

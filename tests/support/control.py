@@ -34,6 +34,7 @@ from gatepost.queue.submit import SubmissionRefused, Submitted
 from gatepost.queue.views import Destination, Filter, HistoryEntry, Page, QueuedMessage, decode_summary
 from gatepost.routing.model import Route, RouteKind, RuleSet
 from support.certificates import Authority
+from support.queue_filter import matches
 
 BASE = 0x0193_0000_0000_7000_8000_0000_0000_0000
 
@@ -97,7 +98,7 @@ class MemoryQueue:
         for one in sorted(self.rows):
             if one <= after:
                 continue
-            if (wanted or Filter()).matches(self._raw(one), time.time_ns() // 1000):
+            if matches(wanted or Filter(), self._raw(one), time.time_ns() // 1000):
                 found.append(decode_summary(self._raw(one)))
                 if len(found) == limit:
                     return Page(tuple(found), format_message_id(one))

@@ -1,16 +1,15 @@
 """QueueService: what an operator sees and does, on one worker's part of the queue. Called by control/ (and through it CLI and SDK).
 
-Invariants: reading never blocks the event loop for more than a few milliseconds (slices, then a turn for others); every change is journaled
-with its author; an action on a message that is not there raises NotFoundError, in bulk it is not counted. Memory per call is bounded by
-the page or slice, not by the queue.
+Invariants: what reads many messages runs in a thread, natively; every change is journaled with its author; an action on a message
+that is not there raises NotFoundError, in bulk it is not counted. Memory per call is bounded by the page, or by 16 octets per message
+selected.
 """
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from gatepost.message.ids import format_message_id, parse_message_id
-from gatepost.native import K_HELD, K_NOTE, K_RELEASED, K_REMOVED, K_RETRY, Change, NotFoundError, Reader, Summary
+from gatepost.native import K_HELD, K_NOTE, K_RELEASED, K_REMOVED, K_RETRY, Change, NativeFilter, NotFoundError, Reader, Summary
 from gatepost.queue.attempt import encode_detail
 from gatepost.queue.changes import KIND_NAMES
 from gatepost.queue.events import QueueEvent
@@ -28,14 +27,10 @@ from gatepost.queue.views import (
 from gatepost.routing.model import Route
 from gatepost.spool import AsyncSpool
 
-SLICE_SECONDS = 0.004
 IDS = 512
-MAX_SCANNED = 50_000
-"""Messages looked at for one page; a filter that matches little gives a short page with a token, not a long wait."""
 MAX_PAGE = 1000
+MAX_SELECTED = 10_000_000
 
-Ids = list[bytes]
-Messages = list[QueuedMessage]
 Changes = list[Change]
 
 
@@ -52,27 +47,20 @@ class QueueService:
     async def list(self, wanted: Filter | None = None, page_token: str = "", limit: int = 100) -> Page:
         """Messages in id order after `page_token`. Raises ValueError on a bad token."""
         after = parse_message_id(page_token) if page_token else None
-        wanted = wanted or Filter()
-        limit = max(1, min(limit, MAX_PAGE))
-        found: Messages = []
-        scanned = 0
-        async for raw, message_id in self._scan(after):
-            scanned += 1
-            if raw is not None and wanted.matches(raw, self._scheduler.now()):
-                found.append(decode_summary(raw))
-            if len(found) >= limit or scanned >= MAX_SCANNED:
-                return Page(tuple(found), format_message_id(message_id))
-        return Page(tuple(found))
+        native = (wanted or Filter()).native(self._scheduler.now())
+        return await asyncio.to_thread(self._page, native, after, max(1, min(limit, MAX_PAGE)))
 
-    async def select(self, wanted: Filter, limit: int = 1_000_000) -> Ids:
-        """Ids of all matching messages, oldest first, at most `limit`."""
-        ids: Ids = []
-        async for raw, message_id in self._scan(None):
-            if raw is not None and wanted.matches(raw, self._scheduler.now()):
-                ids.append(message_id)
-                if len(ids) >= limit:
-                    break
-        return ids
+    def _page(self, wanted: NativeFilter, after: bytes | None, limit: int) -> Page:
+        rows, following = self._spool.page(wanted, after, limit)
+        return Page(tuple(decode_summary(raw) for raw in rows), format_message_id(following) if following else "")
+
+    async def count(self, wanted: Filter) -> tuple[int, int]:
+        """How many messages match, and how many of their recipients."""
+        return await asyncio.to_thread(self._spool.count, wanted.native(self._scheduler.now()))
+
+    async def select(self, wanted: Filter, limit: int = MAX_SELECTED) -> bytes:
+        """Ids of the first `limit` messages that match, oldest first, one behind the other (16 octets each)."""
+        return await asyncio.to_thread(self._spool.select, wanted.native(self._scheduler.now()), limit)
 
     async def get(self, message_id: bytes) -> QueuedMessage:
         """One live message. Raises NotFoundError."""
@@ -153,17 +141,6 @@ class QueueService:
         return self._one_destination(name)
 
     # ---- inside
-
-    async def _scan(self, after: bytes | None) -> AsyncIterator[tuple[Summary | None, bytes]]:
-        """Every live message after an id; None for one that finished meanwhile. Gives the loop a turn every SLICE_SECONDS."""
-        pause_at = time.perf_counter() + SLICE_SECONDS
-        while ids := self._spool.list_ids(after, IDS):
-            for message_id in ids:
-                yield self._summary(message_id), message_id
-                if time.perf_counter() >= pause_at:
-                    await asyncio.sleep(0)
-                    pause_at = time.perf_counter() + SLICE_SECONDS
-            after = ids[-1]
 
     def _summary(self, message_id: bytes) -> Summary | None:
         try:

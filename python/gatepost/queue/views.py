@@ -1,12 +1,11 @@
 """What the queue shows of itself: messages, recipients, history, destinations, and the filter over them. Pure values; made by service."""
 
-import re
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from fnmatch import translate
+from dataclasses import dataclass
 
 from gatepost.message.envelope import Meta, Notify, Origin
-from gatepost.native import RecipientState, Summary
+from gatepost.native import NativeFilter, RecipientState, Summary
 from gatepost.queue.attempt import decode_detail
 from gatepost.queue.changes import KIND_NAMES
 from gatepost.queue.jobs import decode_meta, decode_notify, decode_route
@@ -79,7 +78,7 @@ class Page:
     next_page_token: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Filter:
     """Everything given must hold; recipient conditions must hold together for one recipient.
 
@@ -100,55 +99,31 @@ class Filter:
     reply: str = ""
     id_prefix: str = ""
     received_before: int | None = None
-    _globs: dict[str, "re.Pattern[str]"] = field(default_factory=dict, repr=False, compare=False)
 
-    def matches(self, raw: Summary, now: int) -> bool:
-        """Whether a message as the spool shows it passes; nothing is decoded that is not asked for."""
-        message_id, size, received_at, reverse_path, _, _, recipients = raw
-        if self.id_prefix and not message_id.hex().startswith(self.id_prefix.replace("-", "").lower()):
-            return False
-        if not self._in_range(size, received_at, now):
-            return False
-        if self.sender and not self._glob(self.sender).match(reverse_path.lower() or "<>"):
-            return False
-        if not self._asks_recipient():
-            return True
-        return any(self._recipient(one) for one in recipients)
-
-    def _in_range(self, size: int, received_at: int, now: int) -> bool:
-        age = (now - received_at) / MICROSECONDS
-        return (
-            (self.min_size is None or size >= self.min_size)
-            and (self.max_size is None or size <= self.max_size)
-            and (self.older_than is None or age >= self.older_than)
-            and (self.newer_than is None or age <= self.newer_than)
-            and (self.received_before is None or received_at <= self.received_before)
-        )
-
-    def _asks_recipient(self) -> bool:
-        return bool(self.recipient or self.domain or self.destination or self.state or self.held is not None or self.reply)
-
-    def _recipient(self, raw: RecipientState) -> bool:
-        address, _, destination, _, _, state, held, _, _, last = raw
-        return (
-            (not self.recipient or bool(self._glob(self.recipient).match(address.lower())))
-            and (not self.domain or address.rpartition("@")[2].lower() == self.domain.lower())
-            and (not self.destination or bool(self._glob(self.destination).match(destination.lower())))
-            and (not self.state or state == self.state.upper())
-            and (self.held is None or (held == self.held and (state == "PENDING" or not self.held)))
-            and (not self.reply or self._in_last(last))
-        )
-
-    def _in_last(self, last: bytes) -> bool:
-        fields = decode_detail(last)
-        text = " ".join(str(fields.get(key, "")) for key in ("code", "enhanced", "text", "reason", "host"))
-        return self.reply.lower() in text.lower()
-
-    def _glob(self, pattern: str) -> "re.Pattern[str]":
-        known = self._globs.get(pattern)
-        if known is None:
-            known = self._globs[pattern] = re.compile(translate(pattern.lower().replace("[", "[[]")))
-        return known
+    def native(self, now: int) -> NativeFilter:
+        """The same for the spool; `now` (Unix µs) turns ages into times."""
+        wanted: NativeFilter = {
+            "sender": self.sender,
+            "recipient": self.recipient,
+            "domain": self.domain,
+            "destination": self.destination,
+            "state": self.state,
+            "reply": self.reply,
+            "id_prefix": self.id_prefix,
+        }
+        if self.held is not None:
+            wanted["held"] = self.held
+        if self.min_size is not None:
+            wanted["min_size"] = self.min_size
+        if self.max_size is not None:
+            wanted["max_size"] = self.max_size
+        if self.newer_than is not None:
+            wanted["received_from"] = max(0, math.ceil(now - self.newer_than * MICROSECONDS))
+        latest = [] if self.older_than is None else [math.floor(now - self.older_than * MICROSECONDS)]
+        latest += [] if self.received_before is None else [self.received_before]
+        if latest:
+            wanted["received_to"] = max(0, min(latest))
+        return wanted
 
 
 def decode_summary(raw: Summary) -> QueuedMessage:

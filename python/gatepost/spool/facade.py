@@ -17,7 +17,7 @@ from typing import TypeVarTuple
 import structlog
 
 from gatepost.message.envelope import Envelope, Meta
-from gatepost.native import Change, ClosedError, CoreError, Incoming, Job, Reader, Spool, Summary, SyncFailedError
+from gatepost.native import Change, ClosedError, CoreError, Incoming, Job, NativeFilter, Reader, Spool, Summary, SyncFailedError
 
 ReadyCallback = Callable[[Sequence[str]], None]
 CommittedCallback = Callable[[bytes, Envelope], None]
@@ -123,6 +123,20 @@ class AsyncSpool:
     def list_ids(self, after: bytes | None, limit: int) -> list[bytes]:
         """Ids of live messages in order, after `after`."""
         return self._native.list_ids(after, limit)
+
+    # ---- questions about many messages: from a thread, they may take seconds
+
+    def page(self, wanted: NativeFilter, after: bytes | None, limit: int) -> tuple[Sequence[Summary], bytes | None]:
+        """A page of messages that match, and where to go on (None: that was all)."""
+        return self._native.list(wanted, after, limit)
+
+    def count(self, wanted: NativeFilter) -> tuple[int, int]:
+        """(messages, recipients) that match."""
+        return self._native.count(wanted)
+
+    def select(self, wanted: NativeFilter, limit: int) -> bytes:
+        """Ids of the first `limit` messages that match, one behind the other."""
+        return self._native.select(wanted, limit)
 
     # ---- receiving
 

@@ -91,7 +91,7 @@ def test_pages_follow_each_other_without_gap(spool: Spool) -> None:
 def test_a_rerouted_recipient_is_found_where_it_goes_now(spool: Spool) -> None:
     one = put(spool, "a@b", ("old@old.test", "smtp:old"))
     settle(spool)
-    spool.reroute(1, one, 0, "new@new.test", "smtp:new", b"route")
+    spool.reroute(1, one, 0, "new@new.test", "smtp:new", b"route", b"")
     assert wait_native(spool, 1)[0] is None
     assert selected(spool, {"domain": "new.test", "destination": "smtp:new"}) == [one]
     assert selected(spool, {"domain": "old.test"}) == []
