@@ -1,40 +1,62 @@
-"""The two sides of the comparison. Each method starts a fresh server, warms it up, sends the load, checks the count, and returns msg/s.
+"""The sides of the comparison. Each method starts a fresh server, warms it up, sends the load, checks the count, and returns a Figure.
 
-Like is compared with like: both sides acknowledge only what is synced to the same disk, both keep their defaults (process and
-concurrency limits, no tuning), both get the load over loopback as trusted clients. What the three benches mean:
+Like is compared with like: all sides acknowledge only what is synced to the same disk, all keep their defaults (process and
+concurrency limits, no tuning), all get the load over loopback as trusted clients. What the benches mean:
 
 accept           The message is durable in the queue and stays there. Postfix puts it on hold at SMTP time, which is the cheapest thing
                  it can do with a message it must keep: no queue manager, no delivery attempt (deferring costs it twice as much).
-                 Gatepost holds it by a domain rule.
-accept-to-mailbox Until the last message is in the recipient's INBOX. Postfix hands over to Dovecot's LMTP server, which writes Maildir.
+                 Gatepost holds it by a domain rule; Exim has queue_only; OpenSMTPD's deliveries are paused.
+mailbox          Until the last message is in the recipient's INBOX. Postfix hands over to Dovecot's LMTP server, which writes Maildir.
 relay            Until the next hop, smtp-sink on loopback, has counted the last message.
+latency          One message at a time on an idle server, accepted as in `accept`.
 """
 
 import tempfile
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from load import Load, Sink
+from load import Load, Sink, one_by_one
 from support.dovecot import Dovecot
 from support.gatepost import ALICE, PASSWORD, Gatepost
 from support.postfix import Postfix
 from support.programs import exists, imap
+from usage import cpu_seconds, machine_seconds
 
 HELD = "someone@held.test"
 RELAYED = "someone@relay.test"
 WARM_UP = Load(messages=200)
+LATENCIES = 200
+PAUSE = 0.02
 
 
-def measure(load: Load, port: int, recipient: str, arrived: Callable[[], int], *, wait: bool) -> float:
-    """Warm up, send, and return messages per second; `wait` for the arrival, or for the acknowledgement only."""
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One measurement: messages per second; CPU seconds per 1,000 messages of the server's processes, and of the whole machine."""
+
+    rate: float
+    cpu: float
+    machine: float
+
+
+def measure(load: Load, port: int, recipient: str, arrived: Callable[[], int], *, wait: bool, roots: list[int]) -> Figure:
+    """Warm up, send, measure; `wait` for the arrival, or for the acknowledgement only. The CPU is taken when all has arrived."""
     WARM_UP.send_until(port, recipient, arrived, WARM_UP.messages)
     total = WARM_UP.messages + load.messages
-    if wait:
-        return load.messages / load.send_until(port, recipient, arrived, total)
-    seconds = load.send(port, recipient)
+    server, machine = cpu_seconds(roots), machine_seconds()
+    seconds = load.send_until(port, recipient, arrived, total) if wait else load.send(port, recipient)
+    server, machine = cpu_seconds(roots) - server, machine_seconds() - machine
     if arrived() != total:
-        raise AssertionError(f"{total} messages were acknowledged, {arrived()} are in the queue")
-    return load.messages / seconds
+        raise AssertionError(f"{total} messages were acknowledged, {arrived()} have arrived")
+    return Figure(load.messages / seconds, server * 1000 / load.messages, machine * 1000 / load.messages)
+
+
+def latencies(port: int, recipient: str) -> list[float]:
+    """Seconds per message on an idle server, after a warm-up."""
+    one_by_one(port, recipient, 20, 10_000, PAUSE)
+    time.sleep(0.5)
+    return one_by_one(port, recipient, LATENCIES, 10_000, PAUSE)
 
 
 class PostfixSide:
@@ -45,12 +67,20 @@ class PostfixSide:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
-    def accept(self, load: Load) -> float:
-        """Into the hold queue."""
-        with Postfix("smtpd_client_restrictions = static:hold\n", log=False, parent=self.directory) as postfix:
-            return measure(load, postfix.port, HELD, lambda: postfix.queued("hold"), wait=False)
+    def _holding(self) -> Postfix:
+        return Postfix("smtpd_client_restrictions = static:hold\n", log=False, parent=self.directory)
 
-    def mailbox(self, load: Load) -> float:
+    def accept(self, load: Load) -> Figure:
+        """Into the hold queue."""
+        with self._holding() as postfix:
+            return measure(load, postfix.port, HELD, lambda: postfix.queued("hold"), wait=False, roots=[postfix.pid])
+
+    def latency(self) -> list[float]:
+        """Into the hold queue, one by one."""
+        with self._holding() as postfix:
+            return latencies(postfix.port, HELD)
+
+    def mailbox(self, load: Load) -> Figure:
         """Over LMTP into Maildir."""
         with Dovecot(self.directory) as dovecot:
             settings = (
@@ -58,14 +88,15 @@ class PostfixSide:
                 f"virtual_transport = lmtp:inet:127.0.0.1:{dovecot.lmtp_port}\n"
             )
             with Postfix(settings, log=False, parent=self.directory) as postfix:
-                return measure(load, postfix.port, ALICE, lambda: dovecot.messages(ALICE), wait=True)
+                roots = [postfix.pid, dovecot.pid]
+                return measure(load, postfix.port, ALICE, lambda: dovecot.messages(ALICE), wait=True, roots=roots)
 
-    def relay(self, load: Load) -> float:
+    def relay(self, load: Load) -> Figure:
         """To smtp-sink."""
         with Sink(self.directory) as sink:
             settings = f"relayhost = [127.0.0.1]:{sink.port}\n"
             with Postfix(settings, log=False, parent=self.directory) as postfix:
-                return measure(load, postfix.port, RELAYED, sink.count, wait=True)
+                return measure(load, postfix.port, RELAYED, sink.count, wait=True, roots=[postfix.pid])
 
 
 class GatepostSide:
@@ -77,22 +108,33 @@ class GatepostSide:
         self.directory = directory
         self.workers = workers
 
-    def _server(self) -> Gatepost:
-        return Gatepost(Path(tempfile.mkdtemp(prefix="gatepost-", dir=self.directory)), users=[ALICE], workers=self.workers)
+    def server(self, **settings: object) -> Gatepost:
+        """A server that is not started yet, in a directory of its own."""
+        return Gatepost(Path(tempfile.mkdtemp(prefix="gatepost-", dir=self.directory)), users=[ALICE], workers=self.workers, **settings)
 
-    def accept(self, load: Load) -> float:
+    def accept(self, load: Load) -> Figure:
         """Into the queue, held by a rule."""
-        with self._server() as server:
+        with self.server() as server:
             server.cli("rule", "add", "held.test", "--kind", "hold")
-            return measure(load, server.port("smtp"), HELD, lambda: int(server.json("status")["queue"]["messages"]), wait=False)
 
-    def mailbox(self, load: Load) -> float:
+            def queued() -> int:
+                return int(server.json("status")["queue"]["messages"])
+
+            return measure(load, server.port("smtp"), HELD, queued, wait=False, roots=[server.pid])
+
+    def latency(self) -> list[float]:
+        """Into the queue, held by a rule, one by one."""
+        with self.server() as server:
+            server.cli("rule", "add", "held.test", "--kind", "hold")
+            return latencies(server.port("smtp"), HELD)
+
+    def mailbox(self, load: Load) -> Figure:
         """Into a mailbox, counted by IMAP STATUS."""
-        with self._server() as server, imap(server.port("imaps"), ALICE, PASSWORD) as client:
-            return measure(load, server.port("smtp"), ALICE, lambda: exists(client), wait=True)
+        with self.server() as server, imap(server.port("imaps"), ALICE, PASSWORD) as client:
+            return measure(load, server.port("smtp"), ALICE, lambda: exists(client), wait=True, roots=[server.pid])
 
-    def relay(self, load: Load) -> float:
+    def relay(self, load: Load) -> Figure:
         """To smtp-sink by a gateway rule."""
-        with Sink(self.directory) as sink, self._server() as server:
+        with Sink(self.directory) as sink, self.server() as server:
             server.cli("rule", "add", "relay.test", "--kind", "gateway", "--host", "127.0.0.1", "--port", str(sink.port))
-            return measure(load, server.port("smtp"), RELAYED, sink.count, wait=True)
+            return measure(load, server.port("smtp"), RELAYED, sink.count, wait=True, roots=[server.pid])

@@ -99,6 +99,12 @@ class Dovecot:
             end(self._process)
         shutil.rmtree(self.root, ignore_errors=True)
 
+    @property
+    def pid(self) -> int:
+        """The master process."""
+        assert self._process is not None
+        return self._process.pid
+
     def log(self) -> str:
         """What it has logged so far."""
         file = self.root / "log"

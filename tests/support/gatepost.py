@@ -149,6 +149,12 @@ class Gatepost:
         """Process ids of the workers, by number."""
         return [worker["pid"] for worker in sorted(self.endpoints()["workers"], key=lambda worker: worker["index"])]
 
+    @property
+    def pid(self) -> int:
+        """The supervisor's process id."""
+        assert self.process is not None
+        return self.process.pid
+
     def log(self) -> str:
         """What it has written so far."""
         return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""

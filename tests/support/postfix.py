@@ -121,6 +121,12 @@ class Postfix:
             end(self._process)
         shutil.rmtree(self.root, ignore_errors=True)
 
+    @property
+    def pid(self) -> int:
+        """The process above all its daemons."""
+        assert self._process is not None
+        return self._process.pid
+
     def log(self) -> str:
         """What it has logged so far."""
         return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
