@@ -4,7 +4,7 @@ Built by the supervisor. Every change of rules, users or volumes is taken over b
 `user add` followed by a login works at once. Raises ControlServerError or TlsError at start.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 
 import structlog
@@ -39,12 +39,14 @@ class ControlPlane:
         rules: LiveRules,
         workers: Sequence[int],
         source: StatusSource,
+        *,
+        drains: Container[int] = (),
     ) -> None:
         self._settings = settings
         self._rules = rules
         data = settings().data
         self.unix_path = data / "control.sock"
-        self._links = WorkerLinks({index: data / "run" / f"worker-{index}.sock" for index in workers})
+        self._links = WorkerLinks({index: data / "run" / f"worker-{index}.sock" for index in workers}, drains)
         self._audit = AuditLog(data / "audit.log")
         mailboxes = MailboxProxy(self._links)
         services = [
@@ -78,6 +80,16 @@ class ControlPlane:
         await self._server.stop(STOP_SECONDS)
         await self._links.close()
         self._audit.close()
+
+    async def retired(self, index: int) -> None:
+        """The partition of a drain worker is empty and its worker has ended."""
+        await self._links.retire(index)
+
+    async def tell_health(self, workers: Mapping[int, bool]) -> None:
+        """`workers`: number → works as it should. The whole counts as not serving while one of them is closed after an I/O error."""
+        for index, well in workers.items():
+            await self._server.set_health(f"gatepost.worker.{index}", serving=well)
+        await self._server.set_health("", serving=all(workers.values()))
 
     async def changed(self) -> None:
         """A change was committed: take it over here and in every worker."""

@@ -1,9 +1,12 @@
 """The workers as processes: start, watch, restart, stop. Used by the supervisor only.
 
-A worker is exec'ed, never forked. It inherits its listening sockets, a pipe on which it says `ready`, and the read end of a
-life line: when the supervisor is gone, the pipe closes and the worker drains and leaves. A worker that dies is started again
+A worker is exec'ed, never forked. It inherits its listening sockets, a pipe on which it tells how it is (`parent_line`), and the read end
+of a life line: when the supervisor is gone, the pipe closes and the worker drains and leaves. A worker that dies is started again
 at once, later with growing pauses; the listening sockets stay open meanwhile, so clients wait instead of being refused. After
 GIVE_UP failed starts in a row the sockets are closed, so that the kernel sends clients to the other workers, until it is back.
+
+Surplus partitions, left by an earlier start with more workers, get a drain worker each: no sockets, nobody waits for it at the start, and
+when it says that it is empty, its place goes: `on_retired` removes the partition.
 """
 
 import asyncio
@@ -14,16 +17,18 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
 
 from gatepost.app.listeners import ListenError, ListenerSet, close_all
+from gatepost.app.parent_line import LineReader
 
 GIVE_UP = 5
 QUICK_SECONDS = 10.0
 READY_SECONDS = 60.0
+"""How long a worker that starts may be silent. Recovery may take longer; it reports how far it is."""
 RETRY_SECONDS = 30.0
 LONGEST_PAUSE = 1.0
 
@@ -42,6 +47,15 @@ class WorkerProcess:
     quick_deaths: int = 0
     failed_starts: int = 0
     started: float = 0.0
+    heard: float = 0.0
+    """When it last got further on its way to ready."""
+    drains: bool = False
+    """It empties a surplus partition."""
+    empty: bool = False
+    detail: str = ""
+    """What it said last while it was not ready: how far recovery is, or why it ended."""
+    failure: str = ""
+    """Not empty while a partition or volume of it is closed after an I/O error."""
 
     @property
     def pid(self) -> int:
@@ -50,36 +64,56 @@ class WorkerProcess:
 
 
 class WorkerPool:
-    """Keeps `count` workers alive. `arguments` are passed to each: data directory, config file."""
+    """Keeps `count` workers alive, and those of `surplus` partitions until they are empty. `arguments` are passed to each: data directory,
+    config file. `on_retired` gets the number of a partition that has been emptied and closed.
+    """
 
-    def __init__(self, count: int, listeners: ListenerSet, arguments: Sequence[str], on_change: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        count: int,
+        listeners: ListenerSet,
+        arguments: Sequence[str],
+        on_change: Callable[[], None],
+        *,
+        surplus: Sequence[int] = (),
+        on_retired: Callable[[int], Awaitable[None]] | None = None,
+    ) -> None:
         self._listeners = listeners
         self._arguments = list(arguments)
         self._on_change = on_change
+        self._on_retired = on_retired
         self._life_read, self._life_write = os.pipe()
         self._keepers: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
-        self.workers = [WorkerProcess(n, {}) for n in range(count)]
+        self.workers = [WorkerProcess(n, {}) for n in range(count)] + [WorkerProcess(n, {}, drains=True) for n in surplus]
 
     async def start(self) -> None:
-        """Start all. Raises RuntimeError with the worker's number when one does not become ready."""
+        """Start all, and wait for those that listen. Raises RuntimeError with the worker's number when one does not become ready."""
+        waited: list[tuple[WorkerProcess, asyncio.Task[None]]] = []
         for worker in self.workers:
-            worker.sockets = self._listeners.open()
-            self._keepers.append(asyncio.create_task(self._keep(worker), name=f"worker {worker.index}"))
-        for worker, keeper in zip(self.workers, self._keepers, strict=True):
+            worker.sockets = {} if worker.drains else self._listeners.open()
+            worker.heard = time.monotonic()
+            keeper = asyncio.create_task(self._keep(worker), name=f"worker {worker.index}")
+            self._keepers.append(keeper)
+            if not worker.drains:
+                waited.append((worker, keeper))
+        for worker, keeper in waited:
             await self._await_ready(worker, keeper)
 
     async def _await_ready(self, worker: WorkerProcess, keeper: asyncio.Task[None]) -> None:
+        """Wait as long as the worker gets further; READY_SECONDS of silence are too many."""
         waiter = asyncio.create_task(worker.ready.wait())
         try:
-            await asyncio.wait({waiter, keeper}, timeout=READY_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            while not waiter.done() and not keeper.done() and (left := worker.heard + READY_SECONDS - time.monotonic()) > 0:
+                await asyncio.wait({waiter, keeper}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         finally:
             waiter.cancel()
         if not worker.ready.is_set():
-            raise RuntimeError(f"worker {worker.index} did not start; its message is above")
+            fault = f": {worker.detail}" if worker.detail else "; its message is above"
+            raise RuntimeError(f"worker {worker.index} did not start{fault}")
 
     async def _keep(self, worker: WorkerProcess) -> None:
-        first = True
+        first = not worker.drains
         while not self._stopping.is_set():
             try:
                 was_ready, status = await self._run_once(worker)
@@ -87,17 +121,32 @@ class WorkerPool:
                 was_ready, status = False, f"not started: {error}"
             if self._stopping.is_set():
                 return
-            log.error("worker died", worker=worker.index, status=status, restarts=worker.restarts)
+            if worker.empty:
+                await self._retire(worker)
+                return
+            if worker.failure:
+                log.warning("worker restarts after a failed sync", worker=worker.index, status=status, failure=worker.failure)
+            else:
+                log.error("worker died", worker=worker.index, status=status, restarts=worker.restarts)
             if first and not was_ready:
                 return
             first = False
             await self._pause(worker, failed_start=not was_ready and status != signal.SIGKILL.name)
             worker.restarts += 1
 
+    async def _retire(self, worker: WorkerProcess) -> None:
+        """The partition of a drain worker is empty and closed."""
+        self.workers.remove(worker)
+        if self._on_retired is not None:
+            await self._on_retired(worker.index)
+        self._on_change()
+
     async def _run_once(self, worker: WorkerProcess) -> tuple[bool, str]:
         """Exec the worker and wait for its end. Returns whether it was ready, and how it ended. Raises OSError when it cannot start."""
-        worker.started = time.monotonic()
+        worker.started = worker.heard = time.monotonic()
+        worker.failure = ""
         ready_read, ready_write = os.pipe()
+        os.set_blocking(ready_read, False)
         try:
             worker.process = await self._exec(worker, ready_write)
         except BaseException:
@@ -108,9 +157,12 @@ class WorkerPool:
         if self._stopping.is_set():
             worker.process.terminate()  # `stop` came too early to see it
         loop = asyncio.get_running_loop()
-        loop.add_reader(ready_read, self._on_ready, worker, ready_read)
+        reader = LineReader(ready_read)
+        loop.add_reader(ready_read, self._on_told, worker, reader, ready_read)
         try:
             status = _status(await worker.process.wait())
+            if loop.remove_reader(ready_read):
+                self._on_told(worker, reader, ready_read)  # what it said last
             return worker.ready.is_set(), status
         finally:
             loop.remove_reader(ready_read)
@@ -125,13 +177,26 @@ class WorkerPool:
         command = [sys.executable, "-m", "gatepost.app.worker", *self._arguments]
         command += ["--index", str(worker.index), "--sockets", json.dumps(plan)]
         command += ["--ready-fd", str(ready_write), "--life-fd", str(self._life_read)]
+        command += ["--drain"] if worker.drains else []
         return await asyncio.create_subprocess_exec(*command, pass_fds=fds, stdin=asyncio.subprocess.DEVNULL)
 
-    def _on_ready(self, worker: WorkerProcess, fd: int) -> None:
-        asyncio.get_running_loop().remove_reader(fd)
-        if os.read(fd, 16):
-            worker.ready.set()
-            self._on_change()
+    def _on_told(self, worker: WorkerProcess, reader: LineReader, fd: int) -> None:
+        """The worker says how it is, or has closed its end."""
+        told = reader.read()
+        if told is None:
+            asyncio.get_running_loop().remove_reader(fd)
+            return
+        for kind, detail in told:
+            if kind == "ready":
+                worker.ready.set()
+            elif kind == "failed":
+                worker.failure = detail
+            elif kind == "empty":
+                worker.empty = True
+            if kind != "opening" or detail != worker.detail:
+                worker.heard = time.monotonic()
+            worker.detail = detail if kind in ("opening", "fault") else ""
+        self._on_change()
 
     async def _pause(self, worker: WorkerProcess, *, failed_start: bool) -> None:
         """Wait before the next start: nothing after a long life, a little longer after each quick death.

@@ -20,7 +20,7 @@ from typing import IO, Any
 import structlog
 
 from gatepost import __version__
-from gatepost.app import banner
+from gatepost.app import banner, partitions
 from gatepost.app.demo import ensure_demo
 from gatepost.app.listeners import ListenerSet
 from gatepost.app.plane import ControlPlane
@@ -30,6 +30,7 @@ from gatepost.config import Endpoint, Settings, SettingsError, load_settings, pa
 from gatepost.control.errors import ControlError
 from gatepost.control.ports import ListenerInfo, ServerFacts, WorkerPlace
 from gatepost.directory import Directory
+from gatepost.queue.paused import PausedFileError
 from gatepost.server.tls import TlsContexts, TlsError
 
 STOP_SECONDS = 9.0
@@ -76,14 +77,23 @@ class Supervisor:
 
     async def _serve(self, directory: Directory, passwords: Mapping[str, str]) -> None:
         data = self._settings.data
-        self._pool = WorkerPool(worker_count(self._settings), self._listeners, self._arguments(), self._publish)
+        left = await asyncio.to_thread(prepare_partitions, data / "spool", self._settings.workers)
+        self._pool = WorkerPool(
+            self._settings.workers,
+            self._listeners,
+            self._arguments(),
+            self._changed,
+            surplus=left,
+            on_retired=self._retired,
+        )
         self._rules = LiveRules(directory)
-        self.plane = ControlPlane(lambda: self._settings, directory, self._rules, [w.index for w in self._pool.workers], self)
+        workers = [w.index for w in self._pool.workers]
+        self.plane = ControlPlane(lambda: self._settings, directory, self._rules, workers, self, drains=set(left))
         try:
             if await self._start_all():
                 self._spawn(self._rules.poll())
                 self._serving = True
-                self._publish()
+                self._changed()
                 log.info("ready", data=str(data), workers=len(self._pool.workers), seconds=round(time.monotonic() - self._started, 2))
                 banner.show(self._settings, self._published(), passwords, demo=self._demo)
                 await self._stop.wait()
@@ -108,6 +118,19 @@ class Supervisor:
             return False
         await starting
         return True
+
+    async def _retired(self, index: int) -> None:
+        """A surplus partition is empty and its worker has closed it: remove it."""
+        await self.plane.retired(index)
+        data = self._settings.data
+        (data / "run" / f"worker-{index}.sock").unlink(missing_ok=True)
+        try:
+            await asyncio.to_thread(partitions.remove, data / "spool", index)
+            log.info("surplus partition removed", partition=f"p{index}")
+        except (OSError, partitions.PartitionInUse) as error:
+            log.error(
+                "surplus partition is empty but cannot be removed; the next start tries again", partition=f"p{index}", error=str(error)
+            )
 
     async def _start_pool(self) -> None:
         try:
@@ -147,8 +170,10 @@ class Supervisor:
         )
 
     def _place(self, worker: WorkerProcess) -> WorkerPlace:
-        state = "running" if worker.pid and worker.ready.is_set() else "starting" if not worker.restarts else "restarting"
-        return WorkerPlace(worker.index, worker.pid, "draining" if self._stop.is_set() else state, worker.restarts)
+        running = "failed" if worker.failure else "retiring" if worker.drains else "running"
+        state = running if worker.pid and worker.ready.is_set() else "starting" if not worker.restarts else "restarting"
+        detail = worker.failure or worker.detail
+        return WorkerPlace(worker.index, worker.pid, "draining" if self._stop.is_set() else state, worker.restarts, detail)
 
     async def reload(self) -> list[str]:
         """Read settings, rules and certificates anew, here and in the workers. Returns the keys that need a restart.
@@ -193,12 +218,20 @@ class Supervisor:
     def _published(self) -> dict[str, object]:
         """What `run/endpoints.json` says."""
         listeners = {name: [str(e) for e in group] for name, group in self._listeners.endpoints.items()}
-        workers = [{"index": w.index, "pid": w.pid if w.ready.is_set() else 0} for w in self._pool.workers]
+        workers = [
+            {"index": w.index, "pid": w.pid if w.ready.is_set() else 0, **({"drains": True} if w.drains else {})}
+            for w in self._pool.workers
+        ]
         return {"pid": os.getpid(), **listeners, "control_tcp": self.plane.tcp_endpoints, "workers": workers}
 
-    def _publish(self) -> None:
+    def _changed(self) -> None:
+        """A worker came, went, or told something new."""
         if self._stop.is_set() or not self._serving:
             return
+        self._publish()
+        self._spawn(self.plane.tell_health({worker.index: not worker.failure for worker in self._pool.workers}))
+
+    def _publish(self) -> None:
         path = self._settings.data / "run" / "endpoints.json"
         temporary = path.with_suffix(".tmp")
         temporary.write_text(json.dumps(self._published(), indent=1) + "\n")
@@ -210,13 +243,19 @@ def wanted(settings: Settings) -> dict[str, list[Endpoint]]:
     return {name: [parse_endpoint(text) for text in getattr(settings.listen, name)] for name in MAIL_LISTENERS}
 
 
-def worker_count(settings: Settings) -> int:
-    """`settings.workers`, or more when an earlier start with more workers left partitions behind: their mail must go on."""
-    left = [int(p.name[1:]) + 1 for p in (settings.data / "spool").glob("p[0-9]*") if p.name[1:].isdigit()]
-    count = max([settings.workers, *left])
-    if count > settings.workers:
-        log.warning("partitions from an earlier start keep their workers", workers=count, wanted=settings.workers)
-    return count
+def prepare_partitions(spool: Path, workers: int) -> list[int]:
+    """*blocking* Finish what an earlier start began, spread the pauses. Returns the surplus partitions. Raises StartError."""
+    try:
+        partitions.delete_tombstones(spool)
+        left = partitions.surplus(spool, workers)
+        partitions.spread_pauses(spool, workers)
+    except (OSError, PausedFileError) as error:
+        raise StartError(f"spool directory {spool}: {error}") from error
+    if left:
+        log.info(
+            "partitions from an earlier start are drained and then removed", partitions=[f"p{index}" for index in left], workers=workers
+        )
+    return left
 
 
 def frozen_keys(old: Settings, new: Settings) -> list[str]:

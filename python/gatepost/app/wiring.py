@@ -5,14 +5,19 @@ nothing new is accepted, then deliveries, then the stores. Raises CoreError, Tls
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from socket import socket
 from typing import Protocol
 
 import structlog
 
+from gatepost.app.disk_watch import DiskWatch
+from gatepost.app.parent_line import ParentLine
+from gatepost.app.partitions import path_of
 from gatepost.app.snapshot import LiveRules
 from gatepost.config import Settings
 from gatepost.control.access import Access
@@ -31,7 +36,7 @@ from gatepost.delivery.tls import ClientTls
 from gatepost.directory import Directory
 from gatepost.directory.auth import Authenticator
 from gatepost.mailbox import Volumes
-from gatepost.native import LockedError
+from gatepost.native import CoreError, LockedError
 from gatepost.queue.paused import PausedDestinations
 from gatepost.queue.report import Reporter
 from gatepost.queue.scheduler import Scheduler
@@ -44,11 +49,15 @@ from gatepost.server.lmtp import LmtpServer
 from gatepost.server.pop3 import Pop3Server
 from gatepost.server.smtp import SmtpServer
 from gatepost.server.tls import TlsContexts, TlsError
-from gatepost.spool import AsyncSpool
+from gatepost.spool import AsyncSpool, sync_failure
+from gatepost.spool.sync_failure import SyncFailures
 
 SERVER_GRACE = 4.0
 LOCK_SECONDS = 12.0
 """How long a partition is waited for: the worker of a supervisor that was killed holds it until it has drained."""
+
+EMPTY_SECONDS = 0.5
+"""How often a surplus partition is looked at: a glance at its counters."""
 
 log = structlog.get_logger()
 
@@ -86,12 +95,18 @@ class WorkerParts:
     client_tls: ClientTls
     resolver: Resolver
     started_at: float = field(default_factory=time.time)
+    drains: bool = False
+    """The partition is surplus: nothing listens, and the worker leaves when it is empty."""
     servers: dict[str, MailServer] = field(default_factory=dict)
     poller: asyncio.Task[None] | None = None
+    failure: str = ""
+    """Not empty while the partition or a volume is closed after an I/O error."""
+    reopened: list[SyncFailures] = field(default_factory=list)
+    """Failed syncs of the past that this worker has opened the partition after."""
     stop_event: asyncio.Event | None = None
 
     @classmethod
-    async def build(cls, load: Callable[[], Settings], index: int) -> "WorkerParts":
+    async def build(cls, load: Callable[[], Settings], index: int, *, drains: bool = False) -> "WorkerParts":
         """Open everything; `load` reads the settings, now and at each reload. Nothing listens yet."""
         settings = load()
         data = settings.data
@@ -102,7 +117,12 @@ class WorkerParts:
 
         directory = await asyncio.to_thread(Directory, data / "directory.db")
         rules = LiveRules(directory)
-        spool = await _open_spool(settings, index)
+        place = path_of(data / "spool", index)
+        failures = await asyncio.to_thread(sync_failure.distrust, place)
+        spool = await _open_spool(settings, place)
+        if failures is not None:
+            log.warning("opened again after a failed sync", partition=place.name, error=failures.error, recovery=spool.recovery)
+            await asyncio.to_thread(sync_failure.trust, place, failures)
         volumes = await Volumes.open(
             directory.list_volumes(),
             stream=f"w{index}",
@@ -121,6 +141,8 @@ class WorkerParts:
             tls=TlsContexts(current),
             client_tls=ClientTls(current),
             resolver=Resolver(current),
+            drains=drains,
+            reopened=[await asyncio.to_thread(sync_failure.read, place)],
         )
         holder.append(parts)
         parts._wire()
@@ -134,7 +156,7 @@ class WorkerParts:
         """Join the parts. Order follows the way of a message: routes, queue, transports, servers, control."""
         self.submitter = Submitter(self.spool, self.rules, self.current)
         reporter = Reporter(self.spool.open_message, self.submitter, build_report, self.current)
-        paused = PausedDestinations(self.settings.data / "spool" / f"p{self.index}" / "paused.json")
+        paused = PausedDestinations(path_of(self.settings.data / "spool", self.index) / "paused.json")
         self.scheduler = Scheduler(self.spool, self._transports(), self.current, reporter, paused)
         self.queue = QueueService(self.spool, self.scheduler, reporter)
         self.rules.on_change(self.auth.invalidate)
@@ -193,6 +215,20 @@ class WorkerParts:
         path = self.settings.data / "run" / f"worker-{self.index}.sock"
         self.control = ControlServer(services, Access(lambda _: None, relayed=True), unix_path=path)
 
+    def watch_disk(self, parent: ParentLine, stop: asyncio.Event) -> DiskWatch:
+        """What looks after failed syncs, for the caller to run."""
+
+        async def failed(text: str) -> None:
+            self.failure = text
+            await self.control.set_health("", serving=False)
+
+        return DiskWatch(self._failed_places, self.current, parent, stop, failed)
+
+    def _failed_places(self) -> dict[Path, str]:
+        fatal = self.spool.fatal
+        own = {} if fatal is None else {path_of(self.settings.data / "spool", self.index): str(fatal)}
+        return {**own, **self.volumes.failed()}
+
     # ---- life ----
 
     async def start(self, sockets: Mapping[str, Sequence[socket]], stop: asyncio.Event) -> None:
@@ -223,20 +259,52 @@ class WorkerParts:
         await self.control.stop(max(0.1, min(1.0, grace - (time.monotonic() - began))))
         await self.resolver.close()
         await self.volumes.close()
-        await self.spool.close()
+        try:
+            await self.spool.close()
+        except CoreError as error:
+            log.error("partition did not close cleanly; the next opening recovers it", error=str(error))
         self.auth.close()
         self.directory.close()
         log.info("worker stopped", seconds=round(time.monotonic() - began, 2))
+
+    async def emptied(self, stop: asyncio.Event) -> bool:
+        """For a surplus partition: True, and `stop` is set, as soon as nothing is left in it; False when `stop` came first."""
+        while not stop.is_set():
+            if self._left() == 0 and self.spool.fatal is None:
+                log.info("surplus partition is empty", partition=f"p{self.index}")
+                stop.set()
+                return True
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), EMPTY_SECONDS)
+        return False
+
+    def _left(self) -> int:
+        """Messages in the partition, those that are only kept to undo their removal too."""
+        stats = self.spool.stats()
+        return stats["messages"] + stats.get("removed", 0) + stats.get("loading", 0)
+
+    def _health(self) -> tuple[bool, str]:
+        """(fit to work, what there is to say)."""
+        fatal = self.spool.fatal
+        if self.failure or fatal is not None:
+            return False, self.failure or str(fatal)
+        if not self.drains:
+            return True, "; ".join(text for one in self.reopened if (text := one.text(time.time())))
+        stats = self.spool.stats()
+        kept = stats.get("removed", 0)
+        held = f", {stats['held']} held recipients" if stats["held"] else ""
+        undo = f", {kept} removed that can be undone yet" if kept else ""
+        return True, f"empties a surplus partition: {stats['messages']} messages left{held}{undo}"
 
     # ---- WorkerSource ----
 
     def facts(self) -> WorkerFacts:
         """What the supervisor wants to know."""
-        fatal = self.spool.fatal
+        healthy, detail = self._health()
         return WorkerFacts(
             index=self.index,
-            healthy=fatal is None,
-            detail="" if fatal is None else str(fatal),
+            healthy=healthy,
+            detail=detail,
             partition=f"p{self.index}",
             started_at=self.started_at,
             sessions=sum(_open_sessions(server) for server in self.servers.values()),
@@ -265,9 +333,9 @@ class WorkerParts:
         self.volumes.update(self.directory.list_volumes())
 
 
-async def _open_spool(settings: Settings, index: int) -> AsyncSpool:
+async def _open_spool(settings: Settings, path: Path) -> AsyncSpool:
     """The worker's partition. Raises LockedError when another process keeps it for longer than LOCK_SECONDS, or another CoreError."""
-    path, spool = settings.data / "spool" / f"p{index}", settings.spool
+    spool = settings.spool
     deadline = time.monotonic() + LOCK_SECONDS
     while True:
         try:

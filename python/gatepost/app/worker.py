@@ -1,7 +1,8 @@
 """One worker process: protocol servers, one partition of the spool, its deliveries, and a control socket for the supervisor.
 
-Exec'ed by the supervisor (app.pool) as `python -m gatepost.app.worker`. Says `ready` on --ready-fd once everything listens; drains
-and leaves on SIGTERM or when the life line --life-fd closes. Start-up errors end the process with one clear line.
+Exec'ed by the supervisor (app.pool) as `python -m gatepost.app.worker`. Tells it over --ready-fd how far recovery is, that it is ready,
+that a disk failed (`parent_line`). Drains and leaves on SIGTERM or when the life line --life-fd closes. Start-up errors end the process
+with one clear line. With --drain it empties a surplus partition: no listeners, and it leaves when nothing is left.
 """
 
 import argparse
@@ -19,15 +20,20 @@ import structlog
 import uvloop
 
 from gatepost.app import logs
+from gatepost.app.parent_line import ParentLine
+from gatepost.app.progress import progress
 from gatepost.app.wiring import WorkerParts
 from gatepost.config import Settings, SettingsError, load_settings
 from gatepost.control.server import ControlServerError
 from gatepost.directory import DirectoryError
 from gatepost.native import CoreError
+from gatepost.queue.paused import PausedFileError
 from gatepost.server.tls import TlsError
 
 DRAIN_SECONDS = 8.0
 LAST_RESORT_SECONDS = 15
+
+FAULTS = (SettingsError, CoreError, DirectoryError, TlsError, ControlServerError, PausedFileError)
 
 log = structlog.get_logger()
 
@@ -38,13 +44,16 @@ def main(argv: list[str] | None = None) -> int:
     os.umask(0o077)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
+    parent = ParentLine(arguments.ready_fd)
+
     def load() -> Settings:
         return load_settings(arguments.config, arguments.data, json.loads(arguments.overrides))
 
     try:
         logs.configure(load(), f"worker-{arguments.index}")
-        uvloop.run(_run(arguments, load))
-    except (SettingsError, CoreError, DirectoryError, TlsError, ControlServerError) as error:
+        uvloop.run(_run(arguments, load, parent))
+    except FAULTS as error:
+        parent.say("fault", str(error))
         print(f"gatepost worker {arguments.index}: {error}", file=sys.stderr)
         return 1
     return 0
@@ -57,6 +66,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--overrides", default="{}")
     parser.add_argument("--index", type=int, required=True)
     parser.add_argument("--sockets", default="{}")
+    parser.add_argument("--drain", action="store_true")
     parser.add_argument("--ready-fd", type=int, required=True)
     parser.add_argument("--life-fd", type=int, required=True)
     return parser.parse_args(argv)
@@ -72,12 +82,13 @@ def _adopt(plan: str) -> dict[str, list[socket.socket]]:
     return adopted
 
 
-async def _run(arguments: argparse.Namespace, load: Callable[[], Settings]) -> None:
+async def _run(arguments: argparse.Namespace, load: Callable[[], Settings], parent: ParentLine) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_reader(arguments.life_fd, stop.set)
-    parts = await WorkerParts.build(load, arguments.index)
+    with progress(parent):
+        parts = await WorkerParts.build(load, arguments.index, drains=arguments.drain)
     reloads: set[asyncio.Task[None]] = set()
 
     def reload() -> None:
@@ -86,16 +97,22 @@ async def _run(arguments: argparse.Namespace, load: Callable[[], Settings]) -> N
         task.add_done_callback(reloads.discard)
 
     loop.add_signal_handler(signal.SIGHUP, reload)
+    watch = asyncio.create_task(parts.watch_disk(parent, stop).run(), name="disk")
+    emptied = asyncio.create_task(parts.emptied(stop)) if arguments.drain else None
     try:
         await parts.start(_adopt(arguments.sockets), stop)
         gc.freeze()  # what start-up made lives as long as the process: keep the collector off it
-        os.write(arguments.ready_fd, b"ready\n")
-        os.close(arguments.ready_fd)
+        parent.say("ready")
         await stop.wait()
     finally:
         loop.remove_reader(arguments.life_fd)
+        watch.cancel()
         signal.alarm(LAST_RESORT_SECONDS)  # nobody is left to kill an orphan whose shutdown hangs: SIGALRM ends it
         await parts.stop(DRAIN_SECONDS)
+    if emptied is not None and emptied.done() and emptied.result() and parts.spool.fatal is None:
+        parent.say("empty")
+    elif emptied is not None:
+        emptied.cancel()
 
 
 async def _reload(parts: WorkerParts) -> None:

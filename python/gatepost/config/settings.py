@@ -152,6 +152,12 @@ class Spool(Section):
 
     segment_bytes: Octets = Field(67_108_864, ge=1 << 20, le=1 << 32, description="Size of one log segment. In octets.")
     min_free_bytes: Octets = Field(104_857_600, ge=0, description="Stop receiving (452) when less disk space than this is free. In octets.")
+    resume_free_bytes: Octets = Field(
+        0, ge=0, description="Receive again when so much is free; 0 = min_free_bytes and a tenth of it more, at least 64 MiB. In octets."
+    )
+    reopen_seconds: float = Field(
+        30, ge=0, le=86_400, description="After a failed sync: when the disk is first tried anew; 0 = only by a restart. In seconds."
+    )
 
 
 class Mail(Section):

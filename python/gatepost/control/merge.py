@@ -315,7 +315,7 @@ async def _watch_worker(
     whose own buffer then reports what it lost.
     """
     away = False
-    while True:
+    while not link.retired:
         call = link.queue.WatchQueue(request)
         try:
             await call.initial_metadata()

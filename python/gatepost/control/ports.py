@@ -7,7 +7,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class WorkerPlace:
-    """A worker as its parent sees it. state: 'starting', 'running', 'failed', 'restarting' or 'draining'."""
+    """A worker as its parent sees it. state: 'starting', 'running', 'failed', 'restarting', 'draining' or 'retiring'."""
 
     index: int
     pid: int

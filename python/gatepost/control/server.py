@@ -119,6 +119,11 @@ class ControlServer:
         await asyncio.gather(*(server.stop(grace) for server in servers))
         self._close_target()
 
+    async def set_health(self, name: str, *, serving: bool) -> None:
+        """What the health service says of a name from now on; '' is the server as a whole."""
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        await self._health.set(name, status)
+
     def replace_certificates(self, certificates: Certificates) -> None:
         """Use other certificates for connections from now on. A client CA cannot be added or taken away while running."""
         if self._certificates is not None:

@@ -33,6 +33,7 @@ _STATES = {
     "failed": api.WORKER_STATE_FAILED,
     "restarting": api.WORKER_STATE_RESTARTING,
     "draining": api.WORKER_STATE_DRAINING,
+    "retiring": api.WORKER_STATE_RETIRING,
 }
 
 
@@ -129,6 +130,7 @@ def _worker(place: WorkerPlace, answer: worker_api.GetWorkerStatusResponse | Non
         if made.state == api.WORKER_STATE_RUNNING:
             made.detail = made.detail or "does not answer"
         return made
+    made.detail = answer.detail or made.detail
     made.partition, made.sessions, made.rss_octets = answer.partition, answer.sessions, answer.rss_octets
     made.rule_version = answer.rule_version
     made.uptime.CopyFrom(answer.uptime)

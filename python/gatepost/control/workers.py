@@ -6,7 +6,7 @@ Build it inside the running event loop (grpc.aio binds to it), after the process
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -30,10 +30,13 @@ T = TypeVar("T")
 
 
 class WorkerLink:
-    """One worker: its number and stubs."""
+    """One worker: its number and stubs. One that drains a surplus partition takes no new mail."""
 
-    def __init__(self, index: int, path: Path) -> None:
+    def __init__(self, index: int, path: Path, *, drains: bool = False) -> None:
         self.index = index
+        self.drains = drains
+        self.retired = False
+        """Its partition is empty and gone: nobody misses its answer."""
         self._target = unix_target(path)
         self._channel = grpc.aio.insecure_channel(self._target.text, options=CHANNEL_OPTIONS)
         self.queue = queue_pb2_grpc.QueueServiceStub(self._channel)
@@ -60,11 +63,18 @@ class Answers(Generic[T]):
 
 
 class WorkerLinks:
-    """All workers. `sockets` maps number → socket path."""
+    """All workers. `sockets` maps number → socket path; those of `drains` empty a surplus partition and are gone some time."""
 
-    def __init__(self, sockets: Mapping[int, Path]) -> None:
-        self._links = {index: WorkerLink(index, path) for index, path in sorted(sockets.items())}
+    def __init__(self, sockets: Mapping[int, Path], drains: Container[int] = ()) -> None:
+        self._links = {index: WorkerLink(index, path, drains=index in drains) for index, path in sorted(sockets.items())}
         self._turn = 0
+
+    async def retire(self, index: int) -> None:
+        """Forget a worker whose partition is empty. Calls under way count as answered by nobody, without a warning."""
+        link = self._links.pop(index, None)
+        if link is not None:
+            link.retired = True
+            await link.close()
 
     def all(self) -> Sequence[WorkerLink]:
         """Every link, by number."""
@@ -86,6 +96,8 @@ class WorkerLinks:
         results = await asyncio.gather(*(self._ask_one(link, call, wait) for link in links), return_exceptions=True)
         answers: Answers[T] = Answers()
         for link, result in zip(links, results, strict=True):
+            if isinstance(result, BaseException) and link.retired:
+                continue
             if isinstance(result, ControlError) and _away(result.status):
                 answers.warnings.append(f"worker {link.index} cannot be asked: {result}")
             elif isinstance(result, BaseException):
@@ -104,7 +116,7 @@ class WorkerLinks:
             try:
                 return await call(link)
             except grpc.aio.AioRpcError as error:
-                if error.code() is not grpc.StatusCode.UNAVAILABLE or loop.time() >= give_up:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE or loop.time() >= give_up or link.retired:
                     raise from_rpc(error) from error
             await asyncio.sleep(_RETRY_PAUSE)
 
@@ -121,7 +133,7 @@ class WorkerLinks:
             await asyncio.sleep(_RETRY_PAUSE)
 
     def _next(self) -> WorkerLink:
-        links = self.all()
+        links = [link for link in self._links.values() if not link.drains]
         self._turn = (self._turn + 1) % len(links)
         return links[self._turn]
 

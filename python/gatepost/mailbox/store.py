@@ -11,11 +11,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import structlog
 
-from gatepost.native import ClosedError, CoreError, Job, Spool, Store
+from gatepost.native import ClosedError, CoreError, Job, Spool, Store, SyncFailedError
+from gatepost.spool import sync_failure
 
 log = structlog.get_logger(__name__)
 
@@ -59,7 +61,10 @@ class AsyncStore:
     def __init__(self, path: str, executor: Executor, *, stream: str, min_free_bytes: int = 0, segment_bytes: int = 64 << 20) -> None:
         self.path = path
         self._executor = executor
+        self._place = Path(path) / "log" / stream
         self._make = partial(Store, path, stream=stream, segment_bytes=segment_bytes, min_free_bytes=min_free_bytes)
+        self.fatal: SyncFailedError | None = None
+        """The failed sync that closed the volume for this process."""
         self._store: Store | None = None
         self._opening = asyncio.Lock()
         self._closed = False
@@ -71,6 +76,20 @@ class AsyncStore:
         self._poke = asyncio.Event()
         self._ticker: asyncio.Task[None] | None = None
 
+    @property
+    def place(self) -> Path:
+        """Directory of this process's own log in the volume."""
+        return self._place
+
+    def _open_trusted(self) -> Store:
+        """*blocking* Open; after a failed sync from what is really on the disk. Raises SyncFailedError when it still fails."""
+        failures = sync_failure.distrust(self._place)
+        store = self._make()
+        if failures is not None:
+            log.warning("volume opened again after a failed sync", path=self.path, error=failures.error)
+            sync_failure.trust(self._place, failures)
+        return store
+
     async def open(self) -> Store:
         """The native store, opened if it is not. Raises LockedError, DamagedError, FormatVersionError … and may be tried again."""
         if self._store is not None:
@@ -80,7 +99,7 @@ class AsyncStore:
                 raise ClosedError("the store is closed")
             if self._store is None:
                 loop = asyncio.get_running_loop()
-                store = await loop.run_in_executor(self._executor, self._make)
+                store = await loop.run_in_executor(self._executor, self._open_trusted)
                 loop.add_reader(store.event_fd, self._completed)
                 self._store = store
                 self._modseq = (await self.call(store.poll, 0))[0]
@@ -90,7 +109,11 @@ class AsyncStore:
 
     async def call(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """A blocking call on the store or on one of its objects, in a thread."""
-        result = await asyncio.get_running_loop().run_in_executor(self._executor, partial(function, *args, **kwargs))
+        try:
+            result = await asyncio.get_running_loop().run_in_executor(self._executor, partial(function, *args, **kwargs))
+        except SyncFailedError as error:
+            self._note_fatal(error)
+            raise
         if getattr(function, "__name__", "") == "commit":
             self._poke.set()
         return result
@@ -134,6 +157,10 @@ class AsyncStore:
         self._rounds[self._ticket] = (future, spool.native)
         return await future
 
+    def _note_fatal(self, error: CoreError | None) -> None:
+        if isinstance(error, SyncFailedError) and self.fatal is None:
+            self.fatal = error
+
     def _completed(self) -> None:
         if self._store is None:
             return
@@ -141,6 +168,8 @@ class AsyncStore:
         for ticket, taken, delivered, left in self._store.rounds():
             self._end_round(ticket, (taken, delivered, left))
         for ticket, error, each in finished:
+            for one in (error, *(each or ())):
+                self._note_fatal(one)
             future, count = self._waiting.pop(ticket, (None, 0))
             if future is not None and not future.done():
                 future.set_result(each if each is not None else [error] * count)

@@ -8,6 +8,7 @@ A volume that cannot be opened does not keep the others from working: its error 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Protocol, Self
 
 import structlog
@@ -107,6 +108,10 @@ class Volumes:
         if store is None:
             raise NotFoundError(f"no volume {name}")
         return store
+
+    def failed(self) -> dict[Path, str]:
+        """Own log directory → error of each volume that is closed after a failed sync."""
+        return {store.place: str(store.fatal) for store in self._stores.values() if store.fatal is not None}
 
     def mailbox_for(self, mailbox: MailboxPlace) -> tuple[AsyncStore, bytes]:
         """Where a mailbox is. Raises NotFoundError when its volume is not known here."""

@@ -1,14 +1,19 @@
 """Destinations an operator has paused, kept in a small file so that a pause survives a restart. Used by scheduler.
 
 Invariant: the file is replaced as a whole (write, fsync, rename, fsync of the directory). An unreadable file counts as "nothing
-paused" only when it does not exist; anything else raises ValueError at start, for silently resuming would be worse.
+paused" only when it does not exist; anything else raises PausedFileError at start, for silently resuming would be worse.
 """
 
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 MAX_PAUSED = 10_000
+
+
+class PausedFileError(ValueError):
+    """The file cannot be read as what it should be; the text names it."""
 
 
 class PausedDestinations:
@@ -36,6 +41,11 @@ class PausedDestinations:
         self._save()
         return True
 
+    def add_all(self, destinations: Iterable[str]) -> None:
+        """*blocking* Pause many; for the start, when what another partition has paused is taken over."""
+        self._names.update(destinations)
+        self._save()
+
     def discard(self, destination: str) -> bool:
         """*blocking* Resume; False when it was not paused."""
         if destination not in self._names:
@@ -49,8 +59,10 @@ class PausedDestinations:
             names = json.loads(self._path.read_bytes())
         except FileNotFoundError:
             return set()
+        except ValueError as error:
+            raise PausedFileError(f"{self._path}: {error}; mend it or remove it") from error
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ValueError(f"{self._path}: not a list of destinations")
+            raise PausedFileError(f"{self._path}: not a list of destinations; mend it or remove it")
         return set(names)
 
     def _save(self) -> None:

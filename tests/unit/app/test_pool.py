@@ -1,7 +1,6 @@
 """The worker pool without real workers: what it does when a worker cannot be started, keeps dying, or is told to stop meanwhile."""
 
 import asyncio
-import os
 import time
 from collections.abc import Callable
 
@@ -9,6 +8,7 @@ import pytest
 
 from gatepost.app import pool
 from gatepost.app.listeners import ListenerSet
+from gatepost.app.parent_line import ParentLine
 from gatepost.app.pool import WorkerPool
 
 
@@ -18,7 +18,7 @@ class FakeProcess:
     def __init__(self, ready_fd: int, life: float, *, ready: bool = True) -> None:
         self.pid, self.returncode = 1, None
         if ready:
-            os.write(ready_fd, b"ready")
+            ParentLine(ready_fd).say("ready")
         self._end = asyncio.Event()
         asyncio.get_running_loop().call_later(life, self._end.set)
 

@@ -36,6 +36,10 @@ class _WorkerStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WorkerSta
     """Its partition is closed after an I/O error; `detail` says more."""
     WORKER_STATE_RESTARTING: _WorkerState.ValueType  # 4
     WORKER_STATE_DRAINING: _WorkerState.ValueType  # 5
+    WORKER_STATE_RETIRING: _WorkerState.ValueType  # 6
+    """It delivers what is left in a partition of an earlier start with more workers, has no listeners, and goes when nothing is left; `detail`
+    says what keeps it.
+    """
 
 class WorkerState(_WorkerState, metaclass=_WorkerStateEnumTypeWrapper):
     """Health of a worker."""
@@ -47,6 +51,10 @@ WORKER_STATE_FAILED: WorkerState.ValueType  # 3
 """Its partition is closed after an I/O error; `detail` says more."""
 WORKER_STATE_RESTARTING: WorkerState.ValueType  # 4
 WORKER_STATE_DRAINING: WorkerState.ValueType  # 5
+WORKER_STATE_RETIRING: WorkerState.ValueType  # 6
+"""It delivers what is left in a partition of an earlier start with more workers, has no listeners, and goes when nothing is left; `detail`
+says what keeps it.
+"""
 Global___WorkerState: _TypeAlias = WorkerState  # noqa: Y015
 
 @_typing.final
