@@ -43,7 +43,11 @@ class CommandFailed(AssertionError):
 class Gatepost:
     """One server. Every keyword is a setting; `listen` entries not given get a free port on 127.0.0.1."""
 
-    def __init__(self, directory: Path, *, users: Sequence[str] = (ALICE, BOB), **settings: Any) -> None:
+    def __init__(
+        self, directory: Path, *, users: Sequence[str] = (ALICE, BOB), environment: Mapping[str, str] | None = None, **settings: Any
+    ) -> None:
+        self.environment = environment
+        """Of the server's process; the test's own when None."""
         self.data = directory / "data"
         self.config = directory / "gatepost.toml"
         self.log_file = directory / "server.log"
@@ -70,6 +74,7 @@ class Gatepost:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                env=self.environment,
             )
         try:
             wait_until(lambda: self._running() and self.cli_ready(), seconds, "gatepost is ready")

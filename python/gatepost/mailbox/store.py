@@ -177,6 +177,9 @@ class AsyncStore:
 
     def _end_round(self, ticket: int, result: Round) -> None:
         future, spool = self._rounds.pop(ticket)
+        for _, errors in result[2]:
+            for error in errors or ():
+                self._note_fatal(error)
         if not future.done():
             future.set_result(result)
             return

@@ -105,7 +105,7 @@ def probe(directory: Path) -> None:
 
 
 def _flush_and_drop(path: Path) -> None:
-    """Write out what is dirty, then let go of the cached pages: only clean ones can be dropped, and those of a failed write count as such."""
+    """Write out what is dirty, then let go of the cached pages: only clean ones can be dropped; those of a failed write count as clean."""
     with path.open("rb+", buffering=0) as file:
         os.fdatasync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
