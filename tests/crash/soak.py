@@ -30,6 +30,8 @@ from soak_ledger import Ledger, Verdict, Word
 from soak_load import FAST, SLOW, Operator, Sender
 from soak_sink import Sink
 
+from gatepost.client import GatepostError
+from gatepost.client.values import QueueFilter
 from gatepost.config import Settings
 from support.gatepost import ALICE, BOB, PASSWORD, Gatepost
 from support.processes import wait_until
@@ -198,9 +200,9 @@ class Soak:
         waiting = queue(self._server)
         if not waiting:
             return True
-        ids = [one.message_id for one in waiting][:500]
-        call(self._server, lambda client: client.queue.release(ids))
-        call(self._server, lambda client: client.queue.retry(ids))
+        with contextlib.suppress(GatepostError):  # a message may be gone by now
+            call(self._server, lambda client: client.queue.release(QueueFilter(held=True)))
+            call(self._server, lambda client: client.queue.retry([one.message_id for one in waiting[:20]]))
         return False
 
     def _read_log(self) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from soak_ledger import Ledger, Sent, Word
 
-from gatepost.client import GatepostClient, GatepostError
+from gatepost.client import GatepostClient, GatepostError, NotFoundError
 from gatepost.client.values import QueueMessage
 
 FAST, SLOW = "relay.test", "slow.test"
@@ -122,11 +122,12 @@ class Operator(threading.Thread):
                 return
             ids = [one.message_id for one in self._chance.sample(waiting, min(len(waiting), self._chance.randint(1, 4)))]
             action = self._chance.choice(["hold", "release", "retry", "remove"])
-            if action == "remove":
-                await self._remove(client, ids)
-            else:
-                await getattr(client.queue, action)(ids)
-            self.actions += 1
+            with contextlib.suppress(NotFoundError):  # one of them is gone by now, so nothing was done
+                if action == "remove":
+                    await self._remove(client, ids)
+                else:
+                    await getattr(client.queue, action)(ids)
+                self.actions += 1
 
     async def _remove(self, client: GatepostClient, ids: list[str]) -> None:
         self._ledger.removed(ids, Word.DOUBT)

@@ -1,4 +1,5 @@
 """Watches a worker's partition and volumes for failed syncs, and decides when they are opened again. Built by app.wiring, one per worker.
+It also logs when the disk is nearly full and when there is room again; what that means for mail the spool decides.
 
 A place that failed is closed for good as far as the native side goes: the partition takes no mail (421 4.3.0), a volume no delivery. The
 watch writes that down (`spool.sync_failure`), tells the supervisor, and after a pause has the disk prove itself. When it does, the worker
@@ -34,7 +35,11 @@ class DiskWatch:
         parent: ParentLine,
         stop: asyncio.Event,
         on_failure: Callable[[str], Awaitable[None]],
+        *,
+        low_space: Callable[[], bool],
     ) -> None:
+        self._low_space = low_space
+        self._low = False
         self._failed = failed
         self._settings = settings
         self._parent = parent
@@ -47,6 +52,7 @@ class DiskWatch:
         pause = begin = 0.0
         while not self._stop.is_set():
             await asyncio.sleep(LOOK_SECONDS)
+            self._look_at_space()
             fresh = {place: error for place, error in self._failed().items() if place not in known}
             for place, error in fresh.items():
                 known[place] = await asyncio.to_thread(sync_failure.note, place, error)
@@ -61,6 +67,14 @@ class DiskWatch:
                     self._stop.set()
                     return
                 pause, begin = min(pause * 2, LONGEST_PAUSE), time.monotonic()
+
+    def _look_at_space(self) -> None:
+        low = self._low_space()
+        if low and not self._low:
+            log.warning("disk nearly full: no new mail is taken (452 4.3.1); deliveries go on")
+        elif self._low and not low:
+            log.warning("there is room on the disk again: mail is taken")
+        self._low = low
 
     async def _tell(self, known: Mapping[Path, sync_failure.SyncFailures], pause: float) -> None:
         """To the supervisor, and with that to `gatepost status` and the health service."""

@@ -228,7 +228,10 @@ class Supervisor:
         """A worker came, went, or told something new."""
         if self._stop.is_set() or not self._serving:
             return
-        self._publish()
+        try:
+            self._publish()
+        except OSError as error:
+            log.error("run/endpoints.json cannot be written", error=str(error))
         self._spawn(self.plane.tell_health({worker.index: not worker.failure for worker in self._pool.workers}))
 
     def _publish(self) -> None:

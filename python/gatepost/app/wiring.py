@@ -56,6 +56,8 @@ SERVER_GRACE = 4.0
 LOCK_SECONDS = 12.0
 """How long a partition is waited for: the worker of a supervisor that was killed holds it until it has drained."""
 
+DELIVERY_SHARE = 4
+"""Mail that is here already goes into the volumes down to a quarter of spool.min_free_bytes: that frees the queue's own files."""
 EMPTY_SECONDS = 0.5
 """How often a surplus partition is looked at: a glance at its counters."""
 
@@ -127,7 +129,7 @@ class WorkerParts:
             directory.list_volumes(),
             stream=f"w{index}",
             mailboxes=lambda: rules().mailboxes,
-            min_free_bytes=settings.spool.min_free_bytes,
+            min_free_bytes=settings.spool.min_free_bytes // DELIVERY_SHARE,
         )
         parts = cls(
             settings=settings,
@@ -222,7 +224,7 @@ class WorkerParts:
             self.failure = text
             await self.control.set_health("", serving=False)
 
-        return DiskWatch(self._failed_places, self.current, parent, stop, failed)
+        return DiskWatch(self._failed_places, self.current, parent, stop, failed, low_space=lambda: self.spool.low_space)
 
     def _failed_places(self) -> dict[Path, str]:
         fatal = self.spool.fatal
@@ -289,12 +291,21 @@ class WorkerParts:
         if self.failure or fatal is not None:
             return False, self.failure or str(fatal)
         if not self.drains:
-            return True, "; ".join(text for one in self.reopened if (text := one.text(time.time())))
+            return True, "; ".join(text for one in (self._space(), *(one.text(time.time()) for one in self.reopened)) if (text := one))
         stats = self.spool.stats()
         kept = stats.get("removed", 0)
         held = f", {stats['held']} held recipients" if stats["held"] else ""
         undo = f", {kept} removed that can be undone yet" if kept else ""
         return True, f"empties a surplus partition: {stats['messages']} messages left{held}{undo}"
+
+    def _space(self) -> str:
+        """Why new mail is refused for now; '' when it is not."""
+        if not self.spool.low_space:
+            return ""
+        spool = self.settings.spool
+        return (
+            f"disk nearly full, takes no new mail (452): {self.spool.free_bytes >> 20} MiB free, stops below {spool.min_free_bytes >> 20}"
+        )
 
     # ---- WorkerSource ----
 
@@ -339,7 +350,12 @@ async def _open_spool(settings: Settings, path: Path) -> AsyncSpool:
     deadline = time.monotonic() + LOCK_SECONDS
     while True:
         try:
-            return await AsyncSpool.open(path, segment_bytes=spool.segment_bytes, min_free_bytes=spool.min_free_bytes)
+            return await AsyncSpool.open(
+                path,
+                segment_bytes=spool.segment_bytes,
+                min_free_bytes=spool.min_free_bytes,
+                resume_free_bytes=spool.resume_free_bytes,
+            )
         except LockedError:
             if time.monotonic() > deadline:
                 raise

@@ -56,11 +56,13 @@ class AsyncSpool:
         self._loop.add_reader(native.event_fd, self._pick_up)
 
     @classmethod
-    async def open(cls, path: Path, *, segment_bytes: int = 67_108_864, min_free_bytes: int = 0) -> "AsyncSpool":
+    async def open(
+        cls, path: Path, *, segment_bytes: int = 67_108_864, min_free_bytes: int = 0, resume_free_bytes: int = 0
+    ) -> "AsyncSpool":
         """Open or create the partition in `path`. Raises LockedError, FormatVersionError, DiskFullError, CoreError."""
 
         def start() -> Spool:
-            return Spool(str(path), segment_bytes=segment_bytes, min_free_bytes=min_free_bytes)
+            return Spool(str(path), segment_bytes=segment_bytes, min_free_bytes=min_free_bytes, resume_free_bytes=resume_free_bytes)
 
         return cls(await asyncio.to_thread(start))
 

@@ -12,7 +12,7 @@ from gatepost.protocol.imap.commands import Append, State
 from gatepost.protocol.imap.responses import normal_flags
 from gatepost.server.access.mailstore import MailStore
 from gatepost.server.imap.auth import append_limit
-from gatepost.server.imap.outcome import Refused, Rejected, refusal
+from gatepost.server.imap.outcome import NO_SPACE, Refused, Rejected, refusal
 
 if TYPE_CHECKING:
     from gatepost.server.imap.connection import ImapConnection
@@ -82,6 +82,8 @@ async def _begin(session: "ImapConnection", command: Append) -> Appending:
         raise Refused(f"[TOOBIG] Messages may have {append_limit(session)} octets at most")
     if not command.size:
         raise Refused("[CANNOT] The message is empty")
+    if session.server.context.spool.low_space:  # the volume itself takes mail longer than we do, so that deliveries can go on
+        raise Refused(NO_SPACE)
     store = session.store
     info = await store.folder(command.folder)
     moment = time.time_ns() // 1000 if command.internal_date is None else command.internal_date

@@ -11,11 +11,14 @@ class Rejected(Exception):
     """BAD, with the text."""
 
 
+NO_SPACE = "[OVERQUOTA] Not enough disk space, try again later"
+"""RFC 5530 has no code for a full disk; clients know this one as a reason to keep the message."""
+
 _TEXTS: tuple[tuple[type[CoreError], str], ...] = (
     (NotFoundError, "[NONEXISTENT] No such folder"),
     (ExistsError, "[ALREADYEXISTS] A folder of that name exists"),
     (InvalidError, "[CANNOT] "),
-    (DiskFullError, "[UNAVAILABLE] The server has no space left"),
+    (DiskFullError, NO_SPACE),
     (DamagedError, "[SERVERBUG] A message is damaged on disk"),
 )
 
