@@ -74,10 +74,11 @@ def test_a_failed_sync_closes_one_partition_and_it_is_opened_again_when_the_disk
 
     disk.break_under(server.data / "spool" / "p0")
     assert send_until_refused(server, "broken", acknowledged).startswith("421 ")
-    wait_until(lambda: worker(server, 0).state == "failed", 10, "status tells of the failure")
-    detail = worker(server, 0).detail
-    assert "sync failed" in detail and "p0" in detail and "opened again when the disk takes writes" in detail
-    assert (health(server), health(server, "gatepost.worker.0"), health(server, "gatepost.worker.1")) == (NOT_SERVING, NOT_SERVING, SERVING)
+    wait_until(lambda: "opened again when the disk takes writes" in worker(server, 0).detail, 10, "status tells of the failure")
+    assert worker(server, 0).state == "failed"
+    assert str(server.data / "spool" / "p0") in worker(server, 0).detail
+    wait_until(lambda: health(server) == NOT_SERVING, 10, "the whole does not serve")
+    assert (health(server, "gatepost.worker.0"), health(server, "gatepost.worker.1")) == (NOT_SERVING, SERVING)
     pid = server.worker_pids()[0]
     wait_until(lambda: "the disk still fails" in server.log(), 20, "the disk was tried")
     wait_until(lambda: try_to_send(server, "other-worker")[0] == 250, 10, "the other worker takes mail")
@@ -87,7 +88,7 @@ def test_a_failed_sync_closes_one_partition_and_it_is_opened_again_when_the_disk
     disk.mend()
     wait_until(lambda: worker(server, 0).state == "running", 30, "the partition is open again", 0.3)
     assert "opened again after a failed sync" in worker(server, 0).detail
-    assert health(server) == SERVING
+    wait_until(lambda: health(server) == SERVING, 10, "the whole serves again")
     for number in range(8):
         assert try_to_send(server, f"after-{number}")[0] == 250
         acknowledged.add(f"after-{number}@{HELD}")
@@ -135,7 +136,7 @@ def test_a_failed_volume_keeps_mail_in_the_queue_until_it_is_opened_again(gatepo
     send(server.port("smtp"), message("to a broken volume"))
     wait_until(lambda: worker(server, 0).state == "failed", 15, "status tells of the failure")
     assert "volumes/main" in worker(server, 0).detail
-    assert health(server) == NOT_SERVING
+    wait_until(lambda: health(server) == NOT_SERVING, 10, "the whole does not serve")
     assert len(queue(server)) == 1
     send(server.port("smtp"), message("taken all the same"))
     disk.mend()

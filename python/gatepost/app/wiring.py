@@ -289,7 +289,7 @@ class WorkerParts:
         """(fit to work, what there is to say)."""
         fatal = self.spool.fatal
         if self.failure or fatal is not None:
-            return False, self.failure or str(fatal)
+            return False, self.failure or f"a sync failed: {fatal}"
         if not self.drains:
             return True, "; ".join(text for one in (self._space(), *(one.text(time.time()) for one in self.reopened)) if (text := one))
         stats = self.spool.stats()
