@@ -36,6 +36,8 @@ pub enum Class {
     Message,
     /// Transitions of mail that is here: may use the reserve, so that the queue can finish its work and free space.
     Journal,
+    /// What frees segments by moving what is left of them: not refused below the minimum, but may not use the reserve.
+    Move,
 }
 
 /// Called by the committer thread once per batch with the tokens of all appends that are durable now, or that failed.

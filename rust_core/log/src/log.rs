@@ -209,6 +209,11 @@ impl Log {
         self.shared.state.lock().fatal.clone()
     }
 
+    /// Preallocated size of a segment.
+    pub fn segment_bytes(&self) -> u32 {
+        self.shared.segment_bytes
+    }
+
     /// Largest payload of one record.
     pub fn max_payload(&self) -> usize {
         self.shared.max_payload() as usize

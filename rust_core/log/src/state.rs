@@ -250,9 +250,9 @@ impl Shared {
         let whole = |size: u32| size == self.segment_bytes;
         match class {
             Class::Journal => state.limit,
-            Class::Message if !whole(state.limit) => 0,
-            Class::Message if matches!(&state.spare, Spare::Ready(file) if whole(file.size)) => state.limit,
-            Class::Message => state.limit - self.reserve(),
+            _ if !whole(state.limit) => 0,
+            _ if matches!(&state.spare, Spare::Ready(file) if whole(file.size)) => state.limit,
+            _ => state.limit - self.reserve(),
         }
     }
 

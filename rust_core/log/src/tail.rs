@@ -70,6 +70,16 @@ impl Log {
         }
         Ok(Scanned { next: at, skipped: scan.skipped })
     }
+
+    /// Hands over the records of one sealed segment, of each at most `prefix` octets. Damaged places are passed over.
+    pub fn scan_sealed(&self, number: u32, prefix: usize, each: &mut Each<'_>) -> Result<(), LogError> {
+        let segment = self.shared.table.get(number)?;
+        let path = crate::segment_name(number);
+        let stop = segment.file().len().map_err(|e| LogError::io("stat", std::path::Path::new(&path), &e))?;
+        let limits = ScanLimits { records: usize::MAX, prefix };
+        let mut scan = Scan { limits, left: usize::MAX, skipped: false, window: Vec::new(), base: 0 };
+        scan.segment(&segment, SEGMENT_HEADER, stop, each).map(drop)
+    }
 }
 
 /// One scan over one or more segments.

@@ -16,6 +16,9 @@ pub(crate) const KIND_JOURNAL: u8 = 3;
 /// Which messages of older segments are left.
 pub(crate) const KIND_REMAIN: u8 = 4;
 
+/// A live message carried to a newer segment (`moved`).
+pub(crate) const KIND_MOVED: u8 = 5;
+
 /// Octets of an accepted record before its chunk table.
 pub(crate) const ACCEPTED_HEAD: usize = 48;
 /// Octets of a chunk record before the message's octets.

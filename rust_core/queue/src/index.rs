@@ -144,6 +144,8 @@ pub(crate) struct Index {
     /// Ends of graces; entries of restored recipients are void.
     graces: BinaryHeap<Reverse<(u64, u32, u16)>>,
     pub segments: Segments,
+    /// Messages whose moved record is appended but not in effect, with its segment: the record of their end vouches for it too.
+    pub moving: HashMap<MessageId, u32>,
     extra: HashMap<u32, Extra>,
     operations: Vec<Option<Operation>>,
     free_operations: Vec<u32>,
@@ -320,6 +322,40 @@ impl Index {
             self.extra.entry(slot).or_default().push(old);
         }
         self.segments.add(loc.segment);
+    }
+
+    /// Has the message a record in this segment that is needed?
+    pub fn holds(&self, slot: u32, segment: u32) -> bool {
+        let message = self.message(slot);
+        let extra = self.extra.get(&slot).is_some_and(|extra| extra.contains(&segment));
+        extra || message.accepted.segment == segment || message.head.segment == segment
+    }
+
+    /// The message is in the record at `to` now, with pieces in `pieces`. Records behind that still count, none before it does.
+    pub fn relocate(&mut self, slot: u32, to: Loc, pieces: &[u32]) {
+        let former = self.extra.remove(&slot).unwrap_or_default();
+        let message = &mut self.messages[slot as usize];
+        let (accepted, head) = (message.accepted.segment, message.head.segment);
+        message.accepted = to;
+        message.head = message.head.max(to);
+        let own = [to.segment, message.head.segment];
+        let mut extra: Vec<u32> = former.iter().copied().filter(|s| *s > to.segment).chain(pieces.iter().copied()).collect();
+        extra.sort_unstable();
+        extra.dedup();
+        extra.retain(|s| !own.contains(s));
+        for segment in own.iter().take(if own[0] == own[1] { 1 } else { 2 }).chain(&extra) {
+            self.segments.add(*segment);
+        }
+        self.segments.drop(accepted);
+        if head != accepted {
+            self.segments.drop(head);
+        }
+        for segment in former {
+            self.segments.drop(segment);
+        }
+        if !extra.is_empty() {
+            self.extra.insert(slot, extra);
+        }
     }
 
     // ---- transitions

@@ -1,4 +1,4 @@
-//! The partition's chores thread: frees segments nobody needs, and writes a checkpoint when the log has grown enough. It sleeps until someone says that
+//! The partition's chores thread: frees segments nobody needs, moves what is left in mostly dead ones (`compact`), and writes a checkpoint when the log has grown enough. It sleeps until someone says that
 //! there may be something to do; nothing depends on it but disk space and the time the next opening takes.
 
 use std::collections::BTreeSet;
@@ -14,14 +14,16 @@ use crate::spool::Core;
 const CHECKPOINT_EVERY: u64 = 64 << 20;
 /// Octets of checkpoint per message, roughly.
 const CHECKPOINT_COST: u64 = 72;
-/// Segments a remain record must free.
+/// Segments a remain record must free; one is enough when the partition takes too much disk.
 const REMAIN_FREES: usize = 3;
 /// Octets a remain record must free for each of its own.
 const REMAIN_WORTH: u64 = 16;
 /// Octets of a remain record per message, roughly.
 const REMAIN_COST: u64 = 16;
-/// How soon to look again at a segment that was still being written.
-const AGAIN: Duration = Duration::from_millis(100);
+/// How soon to look again at a segment that was still being written, or to go on with compaction.
+const AGAIN: Duration = Duration::from_millis(20);
+/// How soon to look at the disk use again when nothing happens: messages may have finished without a segment getting full.
+const IDLE: Duration = Duration::from_secs(10);
 
 /// A remain record that was appended.
 struct Written {
@@ -40,11 +42,7 @@ impl Core {
             {
                 let mut chores = self.shared.chores_wanted.lock();
                 if !chores.sweep && !chores.stop {
-                    if again {
-                        self.shared.chores.wait_for(&mut chores, AGAIN);
-                    } else {
-                        self.shared.chores.wait(&mut chores);
-                    }
+                    self.shared.chores.wait_for(&mut chores, if again { AGAIN } else { IDLE });
                 }
                 if chores.stop {
                     return;
@@ -57,7 +55,11 @@ impl Core {
 
     /// One round of chores. True when something was busy.
     pub fn tidy(&self) -> bool {
-        let busy = self.sweep();
+        let mut busy = self.sweep();
+        if self.compact() {
+            busy = true;
+            self.sweep();
+        }
         if self.checkpoint_due() {
             // A failure costs nothing but time at the next opening, and the log reports what is wrong with the disk.
             let _ = self.checkpoint();
@@ -83,8 +85,10 @@ impl Core {
     /// When enough segments are kept only because they vouch: writes down which messages are left in the segments they vouch for.
     fn write_remain(&self, index: &mut Index) -> Option<Written> {
         let segments = self.log.segments();
-        let blocked = index.segments.blocked(&segments[..segments.len().saturating_sub(1)]);
-        if blocked.count < REMAIN_FREES || blocked.octets < REMAIN_WORTH * REMAIN_COST * blocked.messages {
+        let sealed = &segments[..segments.len().saturating_sub(1)];
+        let blocked = index.segments.blocked(sealed);
+        let enough = if self.crowded(index, sealed) { 1 } else { REMAIN_FREES };
+        if blocked.count < enough || blocked.octets < REMAIN_WORTH * REMAIN_COST * blocked.messages {
             return None;
         }
         let losses = self.log.losses();

@@ -10,6 +10,7 @@
 mod bulk;
 mod checkpoint;
 mod codec;
+mod compact;
 mod dots;
 mod error;
 mod filter;
@@ -18,6 +19,7 @@ mod incoming;
 mod index;
 mod intake;
 mod keeper;
+mod moved;
 mod query;
 mod reader;
 mod scan;

@@ -1,21 +1,25 @@
 //! Calls that read records: jobs for the scheduler, state and history for operators, the message itself. The index is locked only to copy
 //! places out of it; the reading happens afterwards.
 
-use gatepost_log::Loc;
+use gatepost_log::{Loc, LogError};
 
 use crate::codec::{
-    ALL, Envelope, Journal, KIND_ACCEPTED, KIND_JOURNAL, Layout, RecipientSpec, accepted_length, decode_accepted, decode_journal,
-    decode_reroute, reroute_note,
+    ALL, CHUNK_HEAD, Envelope, Journal, KIND_ACCEPTED, KIND_CHUNK, KIND_JOURNAL, KIND_MOVED, Layout, RecipientSpec, accepted_length,
+    decode_accepted, decode_journal, decode_reroute, reroute_note,
 };
+use crate::compact::unreadable as beyond_help;
 use crate::error::QueueError;
 use crate::id::{MessageId, format_id, now_us};
 use crate::index::{HELD, Index, REROUTED, Recipient};
+use crate::moved::{JOURNAL_PIECE, Moved, take_journal};
 use crate::reader::Reader;
 use crate::spool::{Core, Spool};
 use crate::transition::{State, Transition, kind};
 
 /// Octets read of an accepted record to get its envelope; more only for long ones.
 const ENVELOPE_GUESS: usize = 2048;
+/// How long a message waits that could not be read for now.
+const PUT_OFF_US: u64 = 60_000_000;
 
 /// A due recipient of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,7 +126,8 @@ impl Place {
 
 impl Spool {
     /// Takes up to `max_jobs` due messages of a destination, oldest first, and marks their due recipients in flight. `max_bytes` (0: none)
-    /// bounds the sum of sizes, but one job is always given. A message whose record cannot be read is held with a note that says so.
+    /// bounds the sum of sizes, but one job is always given. A message whose record is damaged is held with a note that says so; one that
+    /// cannot be read for now (an error of the disk, too many open files) is due again in a minute.
     pub fn take(&self, destination: &str, max_jobs: usize, max_bytes: u64) -> Vec<Job> {
         let mut buffer = Vec::new();
         loop {
@@ -130,9 +135,10 @@ impl Spool {
             let picked = places.len();
             let mut jobs = Vec::with_capacity(picked);
             for place in places {
-                match self.core.job(&place, &mut buffer) {
+                match self.core.steady(place, |place| self.core.job(place, &mut buffer)) {
                     Ok(job) => jobs.push(job),
-                    Err(error) => self.core.quarantine(&place, &error),
+                    Err((place, error)) if beyond_help(&error) => self.core.quarantine(&place, &error),
+                    Err((place, error)) => self.core.put_off(&place, &error),
                 }
             }
             // Nothing is only given when there is nothing: an unreadable message must not make those behind it wait.
@@ -150,10 +156,48 @@ impl Spool {
 
     /// Journal of one live message, oldest first.
     pub fn history(&self, id: &MessageId) -> Result<Vec<HistoryEntry>, QueueError> {
-        let place = self.core.place(id)?;
-        let received_us = self.core.envelope(&place.id, place.accepted, &mut Vec::new()).map_or(time_of(&place.id), |(e, _)| e.received_us);
+        let read = |place: &Place| self.core.history(place);
+        self.core.steady(self.core.place(id)?, read).map_err(|(_, error)| error)
+    }
+
+    /// Reader over prefix and message.
+    pub fn read(&self, id: &MessageId) -> Result<Reader, QueueError> {
+        let read = |place: &Place| {
+            let (envelope, layout) = self.core.envelope(&place.id, place.accepted, &mut Vec::new())?;
+            Reader::new(&self.core, place.id, place.accepted, &layout, envelope.size)
+        };
+        self.core.steady(self.core.place(id)?, read).map_err(|(_, error)| error)
+    }
+}
+
+impl Core {
+    /// Reads a message; once more when compaction moved it meanwhile. Of an error it also gives the place where the message is.
+    fn steady<T>(&self, place: Place, mut read: impl FnMut(&Place) -> Result<T, QueueError>) -> Result<T, (Place, QueueError)> {
+        let mut place = place;
+        loop {
+            match read(&place) {
+                Ok(found) => return Ok(found),
+                Err(error) => match self.fresh(&place) {
+                    Some(now) => place = now,
+                    None => return Err((place, error)),
+                },
+            }
+        }
+    }
+
+    /// Where the message is now, if that is another place.
+    fn fresh(&self, place: &Place) -> Option<Place> {
+        let index = self.shared.index.lock();
+        let slot = index.find(&place.id).filter(|slot| index.message(*slot).accepted != place.accepted)?;
+        let numbers: Vec<u16> = place.recipients.iter().map(|(n, ..)| *n).collect();
+        let all = numbers.len() == index.message(slot).recipients.as_slice().len();
+        Some(Place::new(&index, slot, (!all).then_some(&numbers)))
+    }
+
+    fn history(&self, place: &Place) -> Result<Vec<HistoryEntry>, QueueError> {
+        let received_us = self.envelope(&place.id, place.accepted, &mut Vec::new()).map_or(time_of(&place.id), |(e, _)| e.received_us);
         let mut entries = vec![HistoryEntry { time_us: received_us, kind: kind::ACCEPTED, recipient: None, detail: Vec::new() }];
-        entries.extend(self.core.walk(place.head, place.accepted)?.into_iter().rev().map(|j| HistoryEntry {
+        entries.extend(self.walk(place.head, place.accepted)?.into_iter().rev().map(|j| HistoryEntry {
             time_us: j.time_us,
             kind: j.kind,
             recipient: (j.recipient != ALL).then_some(j.recipient),
@@ -162,25 +206,21 @@ impl Spool {
         Ok(entries)
     }
 
-    /// Reader over prefix and message.
-    pub fn read(&self, id: &MessageId) -> Result<Reader, QueueError> {
-        let place = self.core.place(id)?;
-        let (envelope, layout) = self.core.envelope(&place.id, place.accepted, &mut Vec::new())?;
-        Reader::new(&self.core, place.id, place.accepted, &layout, envelope.size)
-    }
-}
-
-impl Core {
     /// See [`Spool::get`].
     pub fn summary(&self, id: &MessageId) -> Result<Summary, QueueError> {
-        let place = self.place(id)?;
-        let read = self.envelope(&place.id, place.accepted, &mut Vec::new());
+        let untouched = |r: &Recipient| r.attempts == 0 && r.pending() && r.flags & REROUTED == 0;
+        let mut place = self.place(id)?;
+        let (read, journal) = loop {
+            let read = self.envelope(&place.id, place.accepted, &mut Vec::new());
+            let quiet = place.recipients.iter().all(|(_, r, _)| untouched(r));
+            let journal = if quiet { Ok(Vec::new()) } else { self.walk(place.head, place.accepted) };
+            let Some(now) = self.fresh(&place).filter(|_| read.is_err() || journal.is_err()) else { break (read, journal) };
+            place = now;
+        };
         let fault = read.as_ref().err().map(|error| format!("{{\"reason\":\"{}\"}}", json_text(&error.to_string())).into_bytes());
         let mut envelope = read.map_or_else(|_| unreadable(&place), |(envelope, _)| envelope);
-        let untouched = |r: &Recipient| r.attempts == 0 && r.pending() && r.flags & REROUTED == 0;
-        let quiet = place.recipients.iter().all(|(_, r, _)| untouched(r));
         // A damaged journal record costs the details, not the state, which the index knows.
-        let journal = if quiet { Vec::new() } else { self.walk(place.head, place.accepted).unwrap_or_default() };
+        let journal = journal.unwrap_or_default();
         for j in journal.iter().rev() {
             reroute(&mut envelope, j);
         }
@@ -250,6 +290,20 @@ impl Core {
         Ok(Job { id, size, received_us, reverse_path, meta, recipients })
     }
 
+    /// The recipients of a message that cannot be read for now are due in a minute.
+    fn put_off(&self, place: &Place, error: &QueueError) {
+        let detail = format!("{{\"error\":\"{}\"}}", json_text(&error.to_string()));
+        let now = now_us();
+        let retry = Transition::Retry { next_us: now + PUT_OFF_US };
+        let mut index = self.shared.index.lock();
+        for (n, ..) in &place.recipients {
+            let _ = self.transition(&mut index, &place.id, *n, &retry, detail.as_bytes(), kind::RETRY, now);
+            if let Some(slot) = index.find(&place.id) {
+                index.give_back(slot, *n, now);
+            }
+        }
+    }
+
     /// Holds the recipients of a message that cannot be read, with the reason.
     fn quarantine(&self, place: &Place, error: &QueueError) {
         let detail = format!("{{\"error\":\"{}\"}}", json_text(&error.to_string()));
@@ -272,7 +326,7 @@ impl Core {
             self.log.read_prefix(loc, length, buffer)?;
         }
         let (envelope, layout) = decode_accepted(buffer).ok_or_else(damaged)?;
-        if kind != KIND_ACCEPTED || envelope.id != *id {
+        if !matches!(kind, KIND_ACCEPTED | KIND_MOVED) || envelope.id != *id {
             return Err(damaged());
         }
         Ok((envelope, layout))
@@ -280,10 +334,42 @@ impl Core {
 
     /// Journal records of a message, newest first, down to its accepted record, which is not looked at. Fails on one that was lost (disk full) or damaged.
     pub(crate) fn walk(&self, head: Loc, accepted: Loc) -> Result<Vec<Journal>, QueueError> {
+        let mut found = self.chain(head, accepted)?;
+        found.extend(self.carried(accepted)?.into_iter().rev());
+        Ok(found)
+    }
+
+    /// The journal that a moved record at `accepted` brought with it, oldest first.
+    fn carried(&self, accepted: Loc) -> Result<Vec<Journal>, QueueError> {
+        let mut buffer = Vec::new();
+        match self.log.read_prefix(accepted, 0, &mut buffer) {
+            Ok((KIND_MOVED, _)) => {}
+            Ok(_) | Err(LogError::Damaged { .. }) => return Ok(Vec::new()),
+            Err(error) => return Err(error.into()),
+        }
+        let damaged = || QueueError::Damaged(format!("{accepted}: not a moved record with its journal"));
+        self.log.read(accepted, &mut buffer)?;
+        let (.., moved) = Moved::decode(&buffer).ok_or_else(damaged)?;
+        let mut octets = Vec::new();
+        for (n, (loc, length)) in moved.pieces.iter().enumerate() {
+            let kind = self.log.read(*loc, &mut buffer)?;
+            let mine = buffer.get(16..CHUNK_HEAD) == Some(&(JOURNAL_PIECE | n as u32).to_le_bytes()[..]);
+            if kind != KIND_CHUNK || !mine || buffer.len() != CHUNK_HEAD + *length as usize {
+                return Err(damaged());
+            }
+            octets.extend_from_slice(&buffer[CHUNK_HEAD..]);
+        }
+        octets.extend_from_slice(&moved.journal);
+        take_journal(&octets).ok_or_else(damaged)
+    }
+
+    /// The part of it behind the message's accepted or moved record.
+    pub(crate) fn chain(&self, head: Loc, accepted: Loc) -> Result<Vec<Journal>, QueueError> {
         let mut found = Vec::new();
         let mut at = head;
         let mut buffer = Vec::new();
-        while !at.is_none() && at != accepted {
+        // Before a moved record there may be journal that it holds.
+        while at > accepted {
             if self.log.read(at, &mut buffer)? != KIND_JOURNAL {
                 break;
             }

@@ -56,6 +56,11 @@ impl Segments {
         }
     }
 
+    /// Live messages with a record in the segment.
+    pub fn count(&self, segment: u32) -> u32 {
+        self.live.get(&segment).copied().unwrap_or(0)
+    }
+
     pub fn is_free(&self, segment: u32) -> bool {
         !self.live.contains_key(&segment) && !self.vouches.contains_key(&segment)
     }

@@ -15,13 +15,15 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::checkpoint;
 use crate::codec::{
-    ALL, Envelope, Journal, KIND_ACCEPTED, KIND_CHUNK, KIND_JOURNAL, KIND_REMAIN, RecipientSpec, decode_accepted, decode_journal,
-    decode_remain, decode_reroute, encode_accepted, encode_chunk, encode_journal, encode_reroute,
+    ALL, Envelope, Journal, KIND_ACCEPTED, KIND_CHUNK, KIND_JOURNAL, KIND_MOVED, KIND_REMAIN, RecipientSpec, decode_accepted,
+    decode_journal, decode_remain, decode_reroute, encode_accepted, encode_chunk, encode_journal, encode_reroute,
 };
+use crate::compact::Compaction;
 use crate::error::QueueError;
 use crate::id::{MessageId, format_id, now_us};
 use crate::incoming::Incoming;
 use crate::index::{HELD, Index, Message, NOWHERE, Operation, Recipient, Recipients};
+use crate::moved::replay_moved;
 use crate::signal::Signal;
 use crate::tail::Floor;
 use crate::transition::{State, Transition, kind};
@@ -94,6 +96,7 @@ pub(crate) struct Core {
     pub streaming: AtomicU64,
     /// Where the last checkpoint stands.
     pub checkpointed: Mutex<Loc>,
+    pub compaction: Mutex<Compaction>,
     /// Up to where the history has read.
     pub floor: Floor,
 }
@@ -199,7 +202,14 @@ impl Spool {
         });
         let callback = Arc::clone(&shared);
         let log = prepared.start(Box::new(move |tokens, result| callback.settled(tokens, result)))?;
-        let core = Arc::new(Core { log, shared, streaming: AtomicU64::new(0), checkpointed: Mutex::new(from), floor: Floor::new(tailed) });
+        let core = Arc::new(Core {
+            log,
+            shared,
+            streaming: AtomicU64::new(0),
+            checkpointed: Mutex::new(from),
+            compaction: Mutex::default(),
+            floor: Floor::new(tailed),
+        });
         let opening = core.begin(recovery, checkpoint, started);
         let keeper = if threads { Keeper::Thread(core.start_keeper()?) } else { Keeper::Steps };
         Ok(Self { core, opening, keeper: Mutex::new(keeper) })
@@ -233,6 +243,11 @@ impl Spool {
     /// New mail would be refused for want of space.
     pub fn low_space(&self) -> bool {
         self.core.log.low_space()
+    }
+
+    /// Preallocated size of a segment.
+    pub fn segment_bytes(&self) -> u64 {
+        u64::from(self.core.log.segment_bytes())
     }
 
     /// The error that closed the log for good, if one did.
@@ -509,6 +524,9 @@ impl Core {
             if let Ok(loc) = appended {
                 let accepted = index.message(slot).accepted.segment;
                 index.segments.vouch(loc.segment, accepted);
+                if let Some(moving) = index.moving.get(id).copied() {
+                    index.segments.vouch(loc.segment, moving);
+                }
             }
             index.remove(slot);
         }
@@ -623,6 +641,7 @@ fn replay(index: &mut Index, loc: Loc, kind: u8, payload: &[u8]) {
                 index.segments.vouch(loc.segment, *segment);
             }
         }
+        KIND_MOVED => replay_moved(index, loc, payload),
         _ => {}
     }
 }
