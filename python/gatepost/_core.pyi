@@ -111,6 +111,8 @@ class Incoming:
         """(received_count, header_octets, has_8bit_body, longest_line, has_8bit_header, delivered_to_values, has_bare_cr_or_lf); the prefix
         is not counted, header_octets includes the empty line, longest_line excludes CRLF, at most 100 Delivered-To values.
         """
+    def verdict(self) -> tuple[str | None, int, bool, str]:
+        """(defect, received_count, has_bare_cr_or_lf, message id in text form): what a receiver needs at the end of data."""
     def header(self) -> bytes:
         """The message's own header section (first 64 KiB at most), without the prefix."""
     def abort(self) -> None: ...
@@ -147,6 +149,8 @@ class Spool:
     @property
     def fatal(self) -> CoreError | None:
         """The error that closed the partition for good (a failed sync or write)."""
+    def begin(self, lead: bytes, tail: bytes, max_bytes: int, allow_bare: bool = False) -> Incoming:
+        """Like `receive` with a new id; the prefix is `lead`, the id in text form, `tail`."""
     def receive(self, *, prefix: bytes, max_bytes: int, allow_bare: bool = False, message_id: bytes | None = None) -> Incoming:
         """Begin a message. `prefix` (trace header, CRLF-terminated lines, at most 128 KiB) is stored in front of it; max_bytes 0 = no bound.
         message_id: its id in the queue, made if None.

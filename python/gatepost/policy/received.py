@@ -5,6 +5,7 @@ Called once per message. Pure but for the clock, which is read to fill a date st
 
 import re
 import time
+from functools import lru_cache
 
 from gatepost.message.envelope import Origin
 
@@ -50,17 +51,25 @@ def address_literal(client: str) -> str:
     return f"[IPv6:{client}]" if ":" in client else f"[{client or '127.0.0.1'}]"
 
 
-def received_field(origin: Origin, *, by: str, message_id: str, recipient: str) -> bytes:
-    """The Received field with its CRLF. `recipient` is '' unless the message has exactly one: more would betray blind copies.
+@lru_cache(maxsize=1024)
+def received_lead(helo: str, client: str, by: str, protocol: str) -> bytes:
+    """The Received field up to the message id; the same for all of a client's messages."""
+    return f"Received: from {helo} ({address_literal(client)})\r\n\tby {by} with {protocol} id ".encode()
+
+
+def received_tail(recipient: str, tls: str) -> bytes:
+    """The field behind the message id, with its CRLF. `recipient` is '' unless the message has exactly one: more would betray blind copies.
     The cipher suite goes into the `tls` clause of RFC 8314 7.4.
     """
     for_clause = f"\r\n\tfor <{recipient}>" if recipient else ""
-    tls_clause = f"\r\n\ttls {origin.tls.split()[-1]}" if origin.tls else ""
-    return (
-        f"Received: from {origin.helo} ({address_literal(origin.client_address)})\r\n"
-        f"\tby {by} with {origin.protocol} id {message_id}{for_clause}{tls_clause};\r\n"
-        f"\t{current_date()}\r\n"
-    ).encode()
+    tls_clause = f"\r\n\ttls {tls.split()[-1]}" if tls else ""
+    return f"{for_clause}{tls_clause};\r\n\t{current_date()}\r\n".encode()
+
+
+def received_field(origin: Origin, *, by: str, message_id: str, recipient: str) -> bytes:
+    """The whole Received field (RFC 5321 4.4)."""
+    lead = received_lead(origin.helo, origin.client_address, by, origin.protocol)
+    return lead + message_id.encode() + received_tail(recipient, origin.tls)
 
 
 def missing_fields(header: bytes, *, message_id: str, host: str) -> bytes:

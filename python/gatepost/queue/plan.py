@@ -11,14 +11,29 @@ from gatepost.message.envelope import Notify, Recipient
 from gatepost.message.reply import Reply
 from gatepost.queue.jobs import decode_route
 from gatepost.routing.decide import decide
-from gatepost.routing.model import Decision, Question, Route, RouteKind, RuleSet
+from gatepost.routing.model import Question, Route, RouteKind, RuleSet
 from gatepost.spool import PlannedRecipient
 
 Planned = tuple[PlannedRecipient, ...]
 
 MAX_REMEMBERED = 4096
-_remembered: dict[int, tuple[Decision, Planned]] = {}
-"""Plans of plain recipients by the identity of their decision, which is held here so that its id stays its own."""
+
+
+class _Memory:
+    """Plans of plain recipients under one rule set."""
+
+    def __init__(self) -> None:
+        self.rule_set: RuleSet | None = None
+        self.plans: dict[tuple[str, bool, str], Planned] = {}
+
+    def keep(self, rule_set: RuleSet, key: tuple[str, bool, str], plan: Planned) -> None:
+        if self.rule_set is not rule_set or len(self.plans) >= MAX_REMEMBERED:
+            self.rule_set = rule_set
+            self.plans.clear()
+        self.plans[key] = plan
+
+
+_memory = _Memory()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +48,19 @@ def plan_recipient(
     rule_set: RuleSet, reverse_path: str, recipient: Recipient, *, trusted: bool, delimiter: str = "+", size: int = 0
 ) -> Planned | Refused:
     """What becomes of one RCPT: at least one planned recipient, or a refusal."""
+    plain = not (recipient.notify or recipient.orcpt)
+    key = (recipient.address, trusted, delimiter)  # with the rule set all that a decision depends on
+    if plain and _memory.rule_set is rule_set:
+        known = _memory.plans.get(key)
+        if known is not None:
+            return known
     decision = decide(rule_set, Question(reverse_path, recipient.address, trusted, size), delimiter=delimiter)
     if decision.reply is not None:
         return Refused(recipient, decision.reply)
-    if recipient.notify or recipient.orcpt:
-        return tuple(planned(recipient, route) for route in decision.routes)
-    known = _remembered.get(id(decision))
-    if known is None or known[0] is not decision:
-        if len(_remembered) >= MAX_REMEMBERED:
-            _remembered.clear()
-        known = _remembered[id(decision)] = (decision, tuple(planned(recipient, route) for route in decision.routes))
-    return known[1]
+    plan = tuple(planned(recipient, route) for route in decision.routes)
+    if plain:
+        _memory.keep(rule_set, key, plan)
+    return plan
 
 
 def plan_recipients(

@@ -146,6 +146,10 @@ class AsyncSpool:
         """Begin a message; `prefix` is stored in front of it, `max_bytes` (0: none) bounds it without the prefix."""
         return self._native.receive(prefix=prefix, max_bytes=max_bytes, allow_bare=allow_bare, message_id=message_id)
 
+    def begin(self, lead: bytes, tail: bytes, max_bytes: int, allow_bare: bool = False) -> Incoming:
+        """Like `receive` with a new id, which stands in text form between `lead` and `tail` in the prefix."""
+        return self._native.begin(lead, tail, max_bytes, allow_bare)
+
     async def drain(self) -> None:
         """Return when so little waits for the disk that memory stays bounded (see `congested`)."""
         while not self._closed and self._native.congested():

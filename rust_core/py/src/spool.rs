@@ -150,6 +150,12 @@ impl Incoming {
         (f.received, f.header_octets, f.body_8bit, f.longest_line, f.header_8bit, delivered_to, f.bare)
     }
 
+    fn verdict(&self) -> (Option<&'static str>, usize, bool, String) {
+        let inner = self.inner.lock();
+        let facts = inner.facts();
+        (inner.defect().map(queue::Defect::name), facts.received, facts.bare, queue::format_id(&inner.id()))
+    }
+
     fn header<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         PyBytes::new(py, self.inner.lock().header())
     }
@@ -203,6 +209,13 @@ impl Spool {
     #[getter]
     fn fatal(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         self.inner.fatal().map(|e| from_log(&e).into_value(py).into_any())
+    }
+
+    #[pyo3(signature = (lead, tail, max_bytes, allow_bare = false))]
+    fn begin(&self, lead: &[u8], tail: &[u8], max_bytes: u64, allow_bare: bool) -> Incoming {
+        let id = queue::new_message_id();
+        let prefix = [lead, queue::format_id(&id).as_bytes(), tail].concat();
+        Incoming { inner: Mutex::new(self.inner.receive(id, &prefix, max_bytes, allow_bare)) }
     }
 
     #[pyo3(signature = (*, prefix, max_bytes, allow_bare = false, message_id = None))]

@@ -112,6 +112,48 @@ def parse_mailbox(path: str, what: str) -> Address:
         raise SmtpError(553, "5.1.7" if what == "sender" else "5.1.3", f"{what} address: {error}") from None
 
 
+@dataclass(frozen=True, slots=True)
+class MailArgument:
+    """MAIL FROM:<path> parameters, parsed. `sender` is None for the null reverse-path; `text` is its wire form."""
+
+    sender: Address | None
+    text: str
+    parameters: MailParameters
+    extended: bool
+    """Parameters were given, so EHLO is needed (RFC 5321 4.1.1.11)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RcptArgument:
+    """RCPT TO:<path> parameters, parsed. `path` is kept for <postmaster>, whose `mailbox` is None."""
+
+    path: str
+    mailbox: Address | None
+    text: str
+    parameters: RcptParameters
+    extended: bool
+
+
+@lru_cache(maxsize=4096)
+def parse_mail(argument: str) -> MailArgument:
+    """All of MAIL's argument. Remembered, since mail comes in runs; refusals are not."""
+    path, text = split_path(argument, "FROM:")
+    parameters = parse_mail_parameters(text)
+    sender = parse_mailbox(path, "sender") if path else None
+    return MailArgument(sender, "" if sender is None else str(sender), parameters, bool(text))
+
+
+@lru_cache(maxsize=4096)
+def parse_rcpt(argument: str) -> RcptArgument:
+    """All of RCPT's argument. Remembered, since mail comes in runs; refusals are not."""
+    path, text = split_path(argument, "TO:")
+    parameters = parse_rcpt_parameters(text)
+    if not path:
+        raise SmtpError(501, "5.1.3", "recipient address is empty")
+    mailbox = None if path.lower() == "postmaster" else parse_mailbox(path, "recipient")
+    return RcptArgument(path, mailbox, path if mailbox is None else str(mailbox), parameters, bool(text))
+
+
 def _split_parameters(text: str) -> dict[str, str | None]:
     """'A=1 B' → {'A': '1', 'B': None}. Keywords are folded to upper case; a repeated one is an error."""
     found: dict[str, str | None] = {}

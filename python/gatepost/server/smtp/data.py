@@ -15,7 +15,7 @@ from gatepost.message.ids import format_message_id
 from gatepost.message.reply import Reply, SmtpError
 from gatepost.native import CoreError, Incoming, new_message_id
 from gatepost.policy.checks import SMUGGLING_DEFECTS, TOO_BIG, MessageFacts, check_message, defect_reply
-from gatepost.policy.received import missing_fields, received_field
+from gatepost.policy.received import missing_fields, received_lead, received_tail
 from gatepost.protocol.smtp.grammar import parse_bdat
 from gatepost.queue.plan import merge_planned
 from gatepost.server.smtp.intake import Intake
@@ -35,8 +35,6 @@ class Messages(Commands):
 
     no_recipients = NO_RECIPIENTS
     _intake: Intake | None = None
-    _message_id = b""
-    _identity = ""
     _origin: Origin
     _chunk_left = 0
     _chunk_size = 0
@@ -94,32 +92,43 @@ class Messages(Commands):
             raise error(self.no_recipients)
 
     def _begin(self) -> None:
-        self._message_id = new_message_id()
-        self._identity = format_message_id(self._message_id)
+        """Start the message in the spool, on submission not before its header is known."""
+        server = self.server
         self._origin = self.origin()
         self._next_drain = DRAIN_EVERY
         try:
-            self._intake = Intake(self._open_message, hold_header=self.server.listener.needs_login)
+            if server.needs_login:
+                self._intake = Intake(None, self._open_submitted)
+            else:
+                self._intake = Intake(self._open_message(), self._open_submitted)
         except CoreError as fault:
             raise error(reply_for(fault)) from fault
 
-    def _open_message(self, header: bytes | None) -> Incoming:
-        """Start the message in the spool with our trace field, and on submission with the fields its header lacks."""
-        envelope, server = self.envelope, self.server
+    def _trace_field(self) -> tuple[bytes, bytes]:
+        """What stands before and behind the message's id."""
+        envelope, origin = self.envelope, self._origin
         assert envelope is not None
+        lead = received_lead(origin.helo, origin.client_address, self.server.context.hostname, origin.protocol)
         recipients = envelope.recipients
-        identity = self._identity
-        prefix = received_field(
-            self._origin,
-            by=server.context.hostname,
-            message_id=identity,
-            recipient=recipients[0].address if len(recipients) == 1 else "",
-        )
+        return lead, received_tail(recipients[0].address if len(recipients) == 1 else "", origin.tls)
+
+    def _open_message(self) -> Incoming:
+        smtp = self.server.limits
+        lead, tail = self._trace_field()
+        return self.server.context.spool.begin(lead, tail, smtp.max_message_bytes, smtp.allow_bare_newlines)
+
+    def _open_submitted(self, header: bytes | None) -> Incoming:
+        """With the fields its header lacks."""
+        server = self.server
+        message_id = new_message_id()
+        identity = format_message_id(message_id)
+        lead, tail = self._trace_field()
+        prefix = lead + identity.encode() + tail
         if header is not None:
             prefix += missing_fields(header, message_id=identity, host=server.context.hostname)
-        smtp = server.settings.smtp
+        smtp = server.limits
         return server.context.spool.receive(
-            prefix=prefix, max_bytes=smtp.max_message_bytes, allow_bare=smtp.allow_bare_newlines, message_id=self._message_id
+            prefix=prefix, max_bytes=smtp.max_message_bytes, allow_bare=smtp.allow_bare_newlines, message_id=message_id
         )
 
     def _take_header(self, data: bytes) -> int:
@@ -205,24 +214,23 @@ class Messages(Commands):
         """Last checks, then the one commit point."""
         envelope = self.envelope
         assert envelope is not None
-        defect = incoming.defect
-        refusal = defect_reply(defect) if defect is not None else self._check_facts(incoming, chunked)
+        defect, received, bare, identity = incoming.verdict()
+        refusal = defect_reply(defect) if defect is not None else self._check_facts(received, bare and chunked)
         if refusal is not None:
             self._refuse_message(refusal, closing=defect in SMUGGLING_DEFECTS)
             return
-        rule_version = self.server.context.rule_set().version
+        context = self.server.context
         self._intake = None
         self.committing = True
         self.line.hold()
-        done = partial(self._after_commit, len(envelope.recipients))
-        self.server.context.spool.commit_then(incoming, self._committed_envelope(), self._planned(), rule_version, done)
+        done = partial(self._after_commit, identity, len(envelope.recipients))
+        context.spool.commit_then(incoming, self._committed_envelope(), self._planned(), context.rule_set().version, done)
 
-    def _check_facts(self, incoming: Incoming, chunked: bool) -> Reply | None:
+    def _check_facts(self, received: int, bare: bool) -> Reply | None:
         """Bare line ends: DATA has them refused or mended by the native receiver, but chunks are kept octet for octet, so they are
         refused whatever the settings say.
         """
-        received, _, _, _, _, _, bare = incoming.facts()
-        return check_message(MessageFacts(received, bare and chunked), self.server.settings.smtp.max_hops)
+        return check_message(MessageFacts(received, bare), self.server.limits.max_hops)
 
     def _committed_envelope(self) -> Envelope:
         envelope = self.envelope
@@ -246,10 +254,14 @@ class Messages(Commands):
         if closing or refusal.code == 421:
             self.close_soon()
 
-    def _after_commit(self, recipients: int, fault: Exception | None) -> None:
-        """The spool's verdict is there."""
+    def _after_commit(self, identity: str, recipients: int, fault: CoreError | None) -> None:
+        """The spool's verdict is there: 250 if the message is on disk, else why not."""
         self.committing = False
-        reply = self._verdict(fault)
+        if fault is None:
+            self.server.accepted += 1
+            reply = Reply(250, "2.0.0", f"{identity} queued")
+        else:
+            reply = reply_for(fault)
         if self._lost:
             return
         self.messages += 1
@@ -260,16 +272,6 @@ class Messages(Commands):
             self.flush()
             self.shut_down()
         self.line.go_on()
-
-    def _verdict(self, fault: Exception | None) -> Reply:
-        """250 if the message is on disk, else why not."""
-        if fault is None:
-            self.server.accepted += 1
-            return Reply(250, "2.0.0", f"{self._identity} queued")
-        if isinstance(fault, CoreError):
-            return reply_for(fault)
-        self.server.log.error("commit failed", exc_info=fault, client=self.client)
-        return Reply(451, "4.3.0", "message could not be queued, try again later")
 
     def answer_message(self, reply: Reply, recipients: int) -> None:
         """The reply to the end of data: one in SMTP, one per recipient in LMTP."""

@@ -20,8 +20,9 @@ class Intake:
 
     __slots__ = ("_begin", "_head", "incoming", "taken")
 
-    def __init__(self, begin: Begin, *, hold_header: bool) -> None:
-        self.incoming: Incoming | None = None if hold_header else begin(None)
+    def __init__(self, incoming: Incoming | None, begin: Begin) -> None:
+        """Without `incoming` the header is kept back and `begin` called when it is known."""
+        self.incoming = incoming
         self.taken = 0
         """Octets read from the client, dots and all."""
         self._begin = begin

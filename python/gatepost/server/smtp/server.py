@@ -34,6 +34,7 @@ class SmtpServer:
     def __init__(self, context: ServerContext, listener: Listener | str = Listener.SMTP) -> None:
         self.context = context
         self.listener = Listener(listener)
+        self.needs_login = self.listener.needs_login
         self.log = context.log
         self.stopping = False
         self.accepted = self.refused = self.connected = 0
@@ -55,9 +56,11 @@ class SmtpServer:
     def _use(self, settings: Settings) -> None:
         """Derive what depends on the settings."""
         self.settings = settings
+        self.limits = settings.smtp
         self.trusted = TrustedNetworks(settings.trust.networks)
         self.wire.configure(settings.smtp.allow_bare_newlines)
         self.greeting = f"220 {self.context.hostname} {'LMTP' if self.listener is Listener.LMTP else 'ESMTP'} Gatepost\r\n".encode()
+        self.helo_reply = f"250 {self.context.hostname}\r\n".encode()
         self._ehlo.clear()
 
     # ---- life --------------------------------------------------------------------------------------------------------

@@ -5,8 +5,6 @@ content is in delivery of `DataPhase` (data.py), AUTH in auth.py. A mail transac
 end of data, RSET, a new HELO or EHLO, or TLS (RFC 5321 4.1.4). Recipients are routed at RCPT, and those routes are what is committed.
 """
 
-from collections.abc import Awaitable
-
 from aiosmtpd.smtp import Envelope as CommandEnvelope
 from aiosmtpd.smtp import Session as CommandSession
 from aiosmtpd.smtp import syntax
@@ -17,13 +15,11 @@ from gatepost.message.reply import Reply, SmtpError
 from gatepost.policy.checks import TOO_BIG, check_own_address, check_utf8, postmaster_domain
 from gatepost.policy.received import protocol_name
 from gatepost.protocol.smtp.grammar import (
-    NO_MAIL_PARAMETERS,
     MailParameters,
+    RcptArgument,
     parse_helo,
-    parse_mail_parameters,
-    parse_mailbox,
-    parse_rcpt_parameters,
-    split_path,
+    parse_mail,
+    parse_rcpt,
 )
 from gatepost.queue.plan import Refused, plan_recipient
 from gatepost.server.smtp.connection import Connection
@@ -37,6 +33,7 @@ VRFY_ANSWER = b"252 2.5.2 cannot verify, but will take mail and try to deliver i
 GO_AHEAD_TLS = b"220 2.0.0 ready to start TLS\r\n"
 
 NEED_LOGIN = Reply(530, "5.7.0", "authentication required")
+NEED_EHLO = Reply(555, "5.5.4", "parameters need EHLO")
 NEED_HELO = Reply(503, "5.5.1", "say HELO or EHLO first")
 NEED_MAIL = Reply(503, "5.5.1", "MAIL first")
 NESTED = Reply(503, "5.5.1", "a mail transaction is under way")
@@ -100,7 +97,7 @@ class Commands(Connection):
     def greet(self) -> None:
         """220."""
         self.start_state()
-        self.send(self.server.greeting)
+        self.line.send(self.server.greeting)
 
     def on_tls(self) -> None:
         """RFC 3207 4.2: begin anew, without a second greeting."""
@@ -118,7 +115,7 @@ class Commands(Connection):
         self.session.host_name = parse_helo(hostname)
         self.session.extended_smtp = False
         self.end_transaction()
-        self.send(f"250 {self.server.context.hostname}\r\n".encode())
+        self.line.send(self.server.helo_reply)
 
     @syntax("EHLO hostname")
     def smtp_EHLO(self, hostname: str) -> None:
@@ -184,63 +181,54 @@ class Commands(Connection):
     # ---- transaction commands ----------------------------------------------------------------------------------------
 
     @syntax("MAIL FROM:<address> [parameters]")
-    def smtp_MAIL(self, arg: str) -> Awaitable[None] | None:
+    def smtp_MAIL(self, arg: str) -> None:
         """RFC 5321 4.1.1.2 with SIZE, BODY, SMTPUTF8, RET, ENVID, AUTH."""
         session, server = self.session, self.server
         if session.host_name is None:
             raise error(NEED_HELO)
-        if server.listener.needs_login and not session.user:
+        if server.needs_login and not session.user:
             raise error(NEED_LOGIN)
         if self.envelope is not None:
             raise error(NESTED)
-        path, text = split_path(arg, "FROM:")
-        parameters = self._mail_parameters(text)
-        sender = parse_mailbox(path, "sender") if path else None
-        refusal = self._check_sender(sender, parameters)
+        mail = parse_mail(arg)
+        if mail.extended and not session.extended_smtp:
+            raise error(NEED_EHLO)
+        refusal = self._check_sender(mail.sender, mail.parameters)
         if refusal is not None:
             raise error(refusal)
-        self.envelope = Transaction(str(sender) if sender is not None else "", parameters)
-        self.send(OK_MAIL)
-        return None
-
-    def _mail_parameters(self, text: str) -> MailParameters:
-        if not text:
-            return NO_MAIL_PARAMETERS
-        if not self.session.extended_smtp:
-            raise SmtpError(555, "5.5.4", "parameters need EHLO")
-        return parse_mail_parameters(text)
+        self.envelope = Transaction(mail.text, mail.parameters)
+        self.line.send(OK_MAIL)
 
     def _check_sender(self, sender: Address | None, parameters: MailParameters) -> Reply | None:
         """Order: what is wrong for good, then what may pass later."""
         server = self.server
+        smtp = server.limits
         refusal = check_utf8(sender, parameters.smtputf8)
-        if refusal is None and parameters.size > server.settings.smtp.max_message_bytes:
+        if refusal is None and parameters.size > smtp.max_message_bytes:
             refusal = TOO_BIG
-        if refusal is None and server.listener.needs_login:
-            delimiter = server.settings.smtp.recipient_delimiter
-            refusal = check_own_address(server.context.rule_set(), sender, self.session.user, delimiter)
-        limit = server.settings.smtp.max_messages_per_session
+        if refusal is None and server.needs_login:
+            refusal = check_own_address(server.context.rule_set(), sender, self.session.user, smtp.recipient_delimiter)
+        limit = smtp.max_messages_per_session
         if refusal is None and limit and self.messages >= limit:
             refusal = TOO_MANY_MESSAGES
         return refusal or server.not_receiving
 
     @syntax("RCPT TO:<address> [parameters]")
-    def smtp_RCPT(self, arg: str) -> Awaitable[None] | None:
+    def smtp_RCPT(self, arg: str) -> None:
         """RFC 5321 4.1.1.3 with NOTIFY and ORCPT. The routes are decided here, so an unknown recipient is refused here."""
         envelope = self.envelope
         if envelope is None:
             raise error(NEED_MAIL)
         if self.receiving_chunks:
             raise error(NESTED)
-        path, text = split_path(arg, "TO:")
-        if text and not self.session.extended_smtp:
-            raise SmtpError(555, "5.5.4", "parameters need EHLO")
-        parameters = parse_rcpt_parameters(text)
-        smtp = self.server.settings.smtp
+        rcpt = parse_rcpt(arg)
+        if rcpt.extended and not self.session.extended_smtp:
+            raise error(NEED_EHLO)
+        smtp = self.server.limits
         if len(envelope.recipients) >= smtp.max_recipients:
             self.reply(TOO_MANY_RECIPIENTS)  # not counted as an error: RFC 5321 4.5.3.1.10 makes it a client's normal life
-            return None
-        recipient = Recipient(self._recipient_address(path, envelope), parameters.notify, parameters.orcpt)
+            return
+        recipient = Recipient(self._recipient_address(rcpt, envelope), rcpt.parameters.notify, rcpt.parameters.orcpt)
         plan = plan_recipient(
             self.server.context.rule_set(),
             envelope.mail_from,
@@ -251,26 +239,22 @@ class Commands(Connection):
         )
         if isinstance(plan, Refused):
             self._refuse_recipient(plan)
-            return None
+            return
         envelope.planned += len(plan)
         if envelope.planned > MAX_PLANNED:
             self.reply(TOO_MANY_RECIPIENTS)
-            return None
+            return
         envelope.recipients.append(recipient)
         envelope.plans.append(plan)
-        self.send(OK_RCPT)
-        return None
+        self.line.send(OK_RCPT)
 
-    def _recipient_address(self, path: str, envelope: Transaction) -> str:
-        if path.lower() == "postmaster":
-            return f"{path}@{postmaster_domain(self.server.context.rule_set(), self.server.context.hostname)}"
-        if not path:
-            raise SmtpError(501, "5.1.3", "recipient address is empty")
-        address = parse_mailbox(path, "recipient")
-        refusal = check_utf8(address, envelope.smtp_utf8)
+    def _recipient_address(self, rcpt: RcptArgument, envelope: Transaction) -> str:
+        if rcpt.mailbox is None:
+            return f"{rcpt.path}@{postmaster_domain(self.server.context.rule_set(), self.server.context.hostname)}"
+        refusal = check_utf8(rcpt.mailbox, envelope.smtp_utf8)
         if refusal is not None:
             raise error(refusal)
-        return str(address)
+        return rcpt.text
 
     def _refuse_recipient(self, refused: Refused) -> None:
         self.reply(refused.reply)
