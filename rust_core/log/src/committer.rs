@@ -260,11 +260,16 @@ impl Shared {
                 Ok(file) => Spare::Ready(file),
                 Err(error) => Spare::Failed(error, self.storage.now()),
             };
-        } else if let Some(number) = state.doomed.first().copied() {
+        } else if let Some(number) = state.doomed.first().copied().filter(|_| !self.removal_refused(state)) {
             let keep = !state.closing && state.kept.len() < self.keep_spares && !self.low_space();
             let kept = MutexGuard::unlocked(state, || self.retire_segment(number, keep));
-            state.kept.extend(kept);
-            state.doomed.retain(|n| *n != number);
+            match kept {
+                Ok(spare) => {
+                    state.kept.extend(spare);
+                    state.doomed.retain(|n| *n != number);
+                }
+                Err(_) => state.refused = Some(self.storage.now()),
+            }
         } else if state.closing && matches!(state.spare, Spare::Ready(_)) {
             if let Spare::Ready(file) = std::mem::replace(&mut state.spare, Spare::None) {
                 let _ = self.storage.remove(&file.path);

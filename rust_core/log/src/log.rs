@@ -288,10 +288,10 @@ impl Log {
         true
     }
 
-    /// Waits until every freed segment is removed.
+    /// Waits until every freed segment is removed, or a removal fails.
     pub fn wait_for_removals(&self) {
         let mut state = self.shared.state.lock();
-        while !state.doomed.is_empty() {
+        while !state.doomed.is_empty() && !self.shared.removal_refused(&state) {
             self.shared.await_keeper(&mut state);
         }
     }
@@ -503,6 +503,7 @@ impl Prepared {
             fatal: None,
             closing: false,
             doomed: Vec::new(),
+            refused: None,
             segments,
         };
         Ok(Shared::new(&self.dir, &self.options, state))

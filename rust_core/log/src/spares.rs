@@ -3,9 +3,10 @@
 //! Writing into blocks that were written before costs the file system no journal commit, about a third of the time of a sync into
 //! preallocated ones. So a freed segment is renamed to a spare. Invariants: the rename is durable before the file is written again, so
 //! no crash leaves a segment's name on another's octets; a file that somebody may still read (an `Arc<Segment>` is out) is removed, never
-//! written again; the next life has another salt and nonce (`format`). Failure: a file that cannot be kept is removed; one that cannot be removed is found
-//! at the next opening.
+//! written again; the next life has another salt and nonce (`format`). Failure: a file that cannot be kept is removed; one that cannot be removed is
+//! tried again later, and until then no other goes.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
@@ -22,20 +23,22 @@ impl Shared {
         self.dir.join(format!("spare-{}", self.spares.fetch_add(1, Ordering::Relaxed)))
     }
 
-    /// Takes a segment out of the directory, durably before the next one goes: as a spare if `keep` and nobody reads it, else removed. A failure
-    /// leaves the file; the next recovery finds it dead again.
-    pub fn retire_segment(&self, number: u32, keep: bool) -> Option<SpareFile> {
+    /// Takes a segment out of the directory, durably before the next one goes: as a spare if `keep` and nobody reads it, else removed. After an error no
+    /// other may go before it: a later one can hold the word that what is in this one is finished.
+    pub fn retire_segment(&self, number: u32, keep: bool) -> io::Result<Option<SpareFile>> {
         let unread = self.table.retire(number);
         if keep
             && unread
             && let Some(spare) = self.recycle(number)
         {
-            return Some(spare);
+            return Ok(Some(spare));
         }
-        if self.storage.remove(&self.dir.join(segment_name(number))).is_ok() {
-            let _ = self.storage.sync_dir(&self.dir);
+        match self.storage.remove(&self.dir.join(segment_name(number))) {
+            // An earlier attempt came that far.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            other => other?,
         }
-        None
+        self.storage.sync_dir(&self.dir).map(|()| None)
     }
 
     /// The segment's file as a spare of full size; None when it is not worth it or something fails.

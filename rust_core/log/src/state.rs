@@ -64,6 +64,8 @@ pub(crate) struct State {
     pub closing: bool,
     /// Segments the keeper is to remove, oldest first.
     pub doomed: Vec<u32>,
+    /// When a removal failed last.
+    pub refused: Option<Instant>,
     /// Segments that exist, ascending, with their length in octets; the last is the active one.
     pub segments: Vec<(u32, u64)>,
 }
@@ -288,6 +290,11 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// A removal failed a moment ago: the segments to be removed stay until the keeper is woken later, or until the next opening.
+    pub fn removal_refused(&self, state: &State) -> bool {
+        state.refused.is_some_and(|at| self.storage.now().duration_since(at) < SPARE_RETRY)
     }
 
     /// Until the keeper has done something.
