@@ -4,10 +4,12 @@
 //! simulates and how to reproduce a failure from its seed.
 
 mod chaos;
+mod decay;
 mod disk;
 mod history;
 mod inode;
 mod log_history;
+mod model;
 mod names;
 mod rng;
 mod spool_history;

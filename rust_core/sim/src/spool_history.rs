@@ -1,8 +1,567 @@
-//! Random histories of the spool.
+//! Random histories of the spool: messages received in pieces and committed, every transition there is, checkpoints, the keeper's work, faults, crashes
+//! and decay, compared with a naive model (`model`).
+//!
+//! After every opening: an acknowledged message is there with its octets and in a state no older than the last acknowledged one, an unacknowledged one
+//! is there as a whole or not at all, a finished one never again. Everything follows from the seed.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use gatepost_queue::{Change as Asked, Incoming, LogError, MessageId, Options, QueueError, RecipientSpec, Spool, State, Work, kind};
+
+use crate::chaos::{Chaos, Crash};
+use crate::decay;
+use crate::disk::Disk;
 use crate::history::{Diary, Limits};
+use crate::model::{Change, Fate, Message, Recipient, Step, finished};
+use crate::rng::Rng;
 
-#[allow(clippy::unnecessary_wraps)]
-pub(crate) fn run(_seed: u64, _limits: &Limits, _diary: &mut Diary) -> Result<(), String> {
-    Ok(())
+/// A time that never comes, Unix microseconds.
+const LATER: u64 = 4_000_000_000_000_000;
+/// Messages being received at a time.
+const STREAMS: usize = 3;
+
+/// A message that is being received.
+struct Stream {
+    incoming: Incoming,
+    number: u64,
+    length: usize,
+    fed: usize,
+}
+
+/// What a ticket stands for: the appends of these numbers.
+struct Ticket {
+    number: u64,
+    from: u64,
+    to: u64,
+}
+
+pub(crate) struct Run<'a> {
+    pub rng: Rng,
+    pub disk: Disk,
+    pub dir: PathBuf,
+    pub chaos: Chaos,
+    pub diary: &'a mut Diary,
+    pub messages: Vec<Message>,
+    /// Messages that are finished, or never came to be, for good.
+    pub gone: BTreeSet<MessageId>,
+    /// Messages whose past was damaged: they may come back.
+    pub doubtful: BTreeSet<MessageId>,
+    /// Where bits flipped.
+    pub flips: Vec<(u32, u64)>,
+    spool: Option<Spool>,
+    streams: Vec<Stream>,
+    tickets: Vec<Ticket>,
+    segment_bytes: u32,
+    /// Counts messages, tickets and appends.
+    count: u64,
+}
+
+/// Runs one history. The error says what was wrong.
+pub(crate) fn run(seed: u64, limits: &Limits, diary: &mut Diary) -> Result<(), String> {
+    let mut rng = Rng::new(seed);
+    let disk = Disk::new(rng.draw());
+    let chaos = Chaos::new(&mut rng);
+    let segment_bytes = if rng.chance(20) { 1 << 20 } else { 64 << 10 };
+    let mut run = Run {
+        rng,
+        disk,
+        dir: PathBuf::from("/data/spool/p0"),
+        chaos,
+        diary,
+        messages: Vec::new(),
+        gone: BTreeSet::new(),
+        doubtful: BTreeSet::new(),
+        flips: Vec::new(),
+        spool: None,
+        streams: Vec::new(),
+        tickets: Vec::new(),
+        segment_bytes,
+        count: 0,
+    };
+    run.open()?;
+    let steps = run.rng.below(limits.steps) + 1;
+    for n in 0..steps.min(limits.cut) {
+        run.diary.step(n);
+        run.step()?;
+    }
+    run.end()
+}
+
+/// The octets of a message.
+fn body(number: u64, length: usize) -> Vec<u8> {
+    let mut body: Vec<u8> = (0..length).map(|n| b'a' + ((number as usize * 7 + n / 11 + n) % 26) as u8).collect();
+    body.extend_from_slice(b"\r\n");
+    body
+}
+
+fn id_of(number: u64) -> MessageId {
+    (u128::from(number) << 80 | 7 << 76 | 0b10 << 62).to_be_bytes()
+}
+
+impl Run<'_> {
+    pub fn spool(&self) -> &Spool {
+        self.spool.as_ref().expect("open between steps")
+    }
+
+    fn next(&mut self) -> u64 {
+        self.count += 1;
+        self.count
+    }
+
+    fn step(&mut self) -> Result<(), String> {
+        match self.rng.below(100) {
+            0..8 => self.stream(),
+            8..24 => self.receive()?,
+            24..46 => self.change()?,
+            46..48 => self.reroute()?,
+            48..50 => self.take()?,
+            50..51 => self.purge(),
+            51..76 => drop(self.spool().step(Work::Commit)),
+            76..83 => drop(self.spool().step(Work::LogChore)),
+            83..90 => drop(self.spool().step(Work::Tidy)),
+            90..91 => self.checkpoint()?,
+            91..93 => self.compare()?,
+            93..94 => self.reopen()?,
+            94..96 => self.chaos.trouble(&mut self.rng, &self.disk, self.diary),
+            96..98 => self.disk.pass(Duration::from_millis(self.rng.below(700))),
+            _ => {
+                let crash = Crash::any(&mut self.rng);
+                self.crash(crash)?;
+            }
+        }
+        self.hear()?;
+        if self.disk.dead() {
+            self.crash(Crash::PowerCut)?;
+        } else if let Some(error) = self.spool().fatal() {
+            if !self.chaos.excuses(&self.disk) {
+                return Err(format!("the log failed without a fault: {error}"));
+            }
+            self.crash(Crash::Kill)?;
+        }
+        Ok(())
+    }
+
+    // ---- messages in
+
+    /// Begins a message, or goes on with one.
+    fn stream(&mut self) {
+        if self.streams.len() < STREAMS && self.rng.chance(40) {
+            let number = self.next();
+            let length = match self.rng.below(10) {
+                0..8 => self.rng.index(8_000),
+                _ if self.segment_bytes > 64 << 10 => self.rng.index(900_000),
+                _ => self.rng.index(45_000),
+            };
+            let incoming = self.spool().receive(id_of(number), b"", 0, false);
+            self.streams.push(Stream { incoming, number, length, fed: 0 });
+        }
+        let n = self.rng.index(self.streams.len());
+        if self.streams.get(n).is_some() && self.rng.chance(4) {
+            self.streams.swap_remove(n);
+            return;
+        }
+        let more = self.rng.index(300_000);
+        if let Some(stream) = self.streams.get_mut(n) {
+            let body = body(stream.number, stream.length);
+            let end = (stream.fed + more).min(body.len());
+            stream.incoming.feed_raw(&body[stream.fed..end]);
+            stream.fed = end;
+        }
+    }
+
+    /// Commits a message that was begun, fed to its end.
+    fn receive(&mut self) -> Result<(), String> {
+        if self.streams.is_empty() {
+            self.stream();
+        }
+        let n = self.rng.index(self.streams.len());
+        if n >= self.streams.len() {
+            return Ok(());
+        }
+        let mut stream = self.streams.swap_remove(n);
+        stream.incoming.feed_raw(&body(stream.number, stream.length)[stream.fed..]);
+        stream.incoming.finish();
+        let recipients: Vec<Recipient> = (0..=self.rng.below(3)).map(|n| self.recipient(n)).collect();
+        let specs = recipients.iter().map(spec).collect();
+        let sequence = self.next();
+        let id = id_of(stream.number);
+        match self.spool().commit(sequence, &mut stream.incoming, "from@x".into(), specs, b"meta".to_vec()) {
+            Ok(()) => {
+                self.diary.note(|| format!("commit {} of {} octets, ticket {sequence}", stream.number, stream.length));
+                self.tickets.push(Ticket { number: sequence, from: sequence, to: sequence });
+                if recipients.iter().any(Recipient::pending) {
+                    let (length, number) = (stream.length, stream.number);
+                    let message = Message {
+                        id,
+                        length,
+                        number,
+                        base: recipients,
+                        fate: Fate::Open,
+                        sequence,
+                        steps: Vec::new(),
+                        now: None,
+                        damaged: false,
+                    };
+                    self.messages.push(message);
+                }
+                Ok(())
+            }
+            Err(error) if self.chaos.excuses(&self.disk) => {
+                self.diary.note(|| format!("commit of {} refused: {error}", stream.number));
+                self.gone.insert(id);
+                Ok(())
+            }
+            Err(error) => Err(format!("commit failed without a fault: {error}")),
+        }
+    }
+
+    fn recipient(&mut self, n: u64) -> Recipient {
+        let discarded = self.rng.chance(10);
+        let destination = if discarded { String::new() } else { format!("d{}", self.rng.below(4)) };
+        let state = if discarded { State::Delivered } else { State::Pending };
+        let next_us = if self.rng.chance(30) { LATER } else { 0 };
+        let held = !discarded && self.rng.chance(20);
+        Recipient { state, grace: false, held, attempts: 0, next_us: Some(next_us), destination, address: format!("r{n}@x") }
+    }
+
+    // ---- changes
+
+    /// Numbers of messages that can be seen.
+    fn visible(&self) -> Vec<usize> {
+        (0..self.messages.len()).filter(|n| self.messages[*n].now.is_some() && !self.messages[*n].damaged).collect()
+    }
+
+    fn change(&mut self) -> Result<(), String> {
+        let visible = self.visible();
+        let ticket = self.next();
+        let (mut asked, mut expected, mut count) = (Vec::new(), 0, 0);
+        for _ in 0..=self.rng.below(3) {
+            let Some(n) = self.rng.pick(&visible).copied() else { return Ok(()) };
+            let change = self.any_change();
+            let m = &self.messages[n];
+            let detail = format!("{{\"n\":{ticket}}}").into_bytes();
+            asked.push(Asked { id: m.id, recipient: change.recipient, kind: change.kind, next_us: change.next_us, detail });
+            self.diary.note(|| format!("change {} by kind {} of {:?}, ticket {ticket}", m.number, change.kind, change.recipient));
+            expected += usize::from(self.carry_out(n, change));
+            count += 1;
+        }
+        let done = self.spool().change(ticket, &asked);
+        self.tickets.push(Ticket { number: ticket, from: ticket, to: self.count });
+        if done == expected { Ok(()) } else { Err(format!("{done} of {count} changes were carried out, not {expected}")) }
+    }
+
+    fn any_change(&mut self) -> Change {
+        use kind::{DEFERRED, DELIVERED, EXPIRED, FAILED, HELD, NOTE, PURGED, RELEASED, REMOVED, RESTORED, RETRY};
+        if self.rng.chance(40) {
+            return Change { recipient: None, kind: DELIVERED, next_us: 0, destination: String::new(), address: String::new() };
+        }
+        let kinds =
+            [DELIVERED, DELIVERED, DELIVERED, DEFERRED, FAILED, EXPIRED, REMOVED, REMOVED, HELD, RELEASED, RETRY, NOTE, RESTORED, PURGED];
+        let kind = kinds[self.rng.index(kinds.len())];
+        let recipient = if self.rng.chance(50) { None } else { Some(self.rng.below(3) as u16) };
+        let next_us = match kind {
+            REMOVED if self.rng.chance(50) => 0,
+            _ => LATER + self.rng.below(3),
+        };
+        Change { recipient, kind, next_us, destination: String::new(), address: String::new() }
+    }
+
+    /// In the model. False when it is illegal.
+    fn carry_out(&mut self, n: usize, change: Change) -> bool {
+        let sequence = self.next();
+        let m = &mut self.messages[n];
+        let Some(list) = m.now.as_mut().filter(|list| change.legal(list)) else { return false };
+        change.apply(list);
+        let finished = finished(list);
+        if finished {
+            m.now = None;
+        }
+        m.steps.push(Step { change, finished, fate: Fate::Open, sequence });
+        true
+    }
+
+    fn reroute(&mut self) -> Result<(), String> {
+        let visible = self.visible();
+        let Some(n) = self.rng.pick(&visible).copied() else { return Ok(()) };
+        let (recipient, destination) = (self.rng.below(3) as u16, format!("d{}", self.rng.below(5)));
+        let address = format!("new{}@x", self.rng.below(100));
+        let change = Change { recipient: Some(recipient), kind: kind::REROUTED, next_us: 0, destination, address };
+        let (ticket, id) = (self.next(), self.messages[n].id);
+        let result = self.spool().reroute(ticket, &id, recipient, &change.address, &change.destination, b"route", b"{}");
+        self.diary.note(|| format!("reroute {} {recipient}, ticket {ticket}: {result:?}", self.messages[n].number));
+        if self.carry_out(n, change) != result.is_ok() {
+            return Err(format!("a reroute gave {result:?}"));
+        }
+        if result.is_ok() {
+            self.tickets.push(Ticket { number: ticket, from: ticket, to: self.count });
+        }
+        Ok(())
+    }
+
+    /// Takes due messages, gives some back.
+    fn take(&mut self) -> Result<(), String> {
+        let destination = format!("d{}", self.rng.below(5));
+        let most = 1 + self.rng.index(3);
+        for job in self.spool().take(&destination, most, 0) {
+            if self.doubtful.contains(&job.id) {
+                continue;
+            }
+            let Some(m) = self.messages.iter().find(|m| m.id == job.id) else { return Err(format!("{:?} was never committed", job.id)) };
+            for r in &job.recipients {
+                let known = m.now.as_ref().and_then(|list| list.get(usize::from(r.index)));
+                if !m.damaged && !known.is_some_and(|k| k.pending() && !k.held && k.destination == destination && k.address == r.address) {
+                    return Err(format!("recipient {} of {} was handed out and is {known:?}", r.index, m.number));
+                }
+            }
+            if self.rng.chance(50) {
+                let indexes: Vec<u16> = job.recipients.iter().map(|r| r.index).collect();
+                self.spool().give_back(&job.id, &indexes);
+            }
+        }
+        Ok(())
+    }
+
+    fn purge(&mut self) {
+        self.spool().purge(u64::MAX, 1_000);
+        self.diary.note(|| "purge".into());
+        for n in 0..self.messages.len() {
+            for r in 0..4 {
+                let change =
+                    Change { recipient: Some(r), kind: kind::PURGED, next_us: 0, destination: String::new(), address: String::new() };
+                self.carry_out(n, change);
+            }
+        }
+    }
+
+    // ---- what becomes of it
+
+    /// Takes note of tickets that came back.
+    fn hear(&mut self) -> Result<(), String> {
+        let (told, _) = self.spool().completions();
+        for (number, error) in told {
+            let at = self.tickets.iter().position(|t| t.number == number).ok_or(format!("ticket {number} is unknown"))?;
+            let ticket = self.tickets.swap_remove(at);
+            self.diary.note(|| format!("told {number}: {error:?}"));
+            if error.is_some() && !self.chaos.excuses(&self.disk) {
+                return Err(format!("ticket {number} failed without a fault: {error:?}"));
+            }
+            self.settle(&ticket, error.as_ref());
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, ticket: &Ticket, error: Option<&LogError>) {
+        let full = error.is_some_and(LogError::is_disk_full);
+        // While nothing is given up, what is acknowledged proves all before it.
+        let from = if self.chaos.may_fill() { ticket.from } else { 0 };
+        for m in &mut self.messages {
+            if m.sequence == ticket.number {
+                m.fate = if full { Fate::Lost } else { m.fate };
+                m.now = error.is_none().then(|| m.base.clone());
+            }
+            if error.is_none() && m.sequence <= ticket.to && m.sequence >= from {
+                m.fate = Fate::Sure;
+            }
+            for step in m.steps.iter_mut().filter(|s| (from..=ticket.to).contains(&s.sequence) && error.is_none()) {
+                step.fate = Fate::Sure;
+            }
+        }
+    }
+
+    fn checkpoint(&mut self) -> Result<(), String> {
+        let result = self.spool().checkpoint();
+        self.diary.note(|| format!("checkpoint: {result:?}"));
+        self.expect(result)
+    }
+
+    fn expect(&self, result: Result<(), QueueError>) -> Result<(), String> {
+        match result {
+            Err(error) if !self.chaos.excuses(&self.disk) => Err(format!("failed without a fault: {error}")),
+            _ => Ok(()),
+        }
+    }
+
+    fn reopen(&mut self) -> Result<(), String> {
+        self.streams.clear();
+        let result = self.spool().close();
+        self.diary.note(|| format!("close: {result:?}"));
+        self.hear()?;
+        if result.is_ok() && !self.chaos.may_fill() {
+            self.settle(&Ticket { number: 0, from: 0, to: u64::MAX }, None);
+        }
+        self.expect(result)?;
+        self.crash(Crash::Kill)
+    }
+
+    /// The process ends without a word.
+    fn crash(&mut self, crash: Crash) -> Result<(), String> {
+        self.diary.note(|| format!("crash: {crash:?} after {} calls", self.disk.calls()));
+        crash.strike(&self.disk);
+        self.streams.clear();
+        self.spool = None;
+        self.tickets.clear();
+        decay::decay(self);
+        if self.rng.chance(40) {
+            self.diary.note(|| "the checkpoint is gone".into());
+            self.disk.delete(&self.dir.join("checkpoint"));
+        }
+        self.open()
+    }
+
+    /// Opens until it works, with faults and crashes on the way, and compares.
+    fn open(&mut self) -> Result<(), String> {
+        for attempt in 0.. {
+            self.chaos.before_open(&mut self.rng, &self.disk, attempt, self.diary);
+            let options =
+                Options { segment_bytes: self.segment_bytes, storage: self.disk.storage(), threads: false, ..Options::new(*b"SPOL") };
+            match Spool::open(&self.dir, options) {
+                Ok(spool) if !self.disk.dead() => {
+                    self.spool = Some(spool);
+                    self.chaos.opened(&self.disk);
+                    return self.recovered();
+                }
+                Ok(spool) => drop(spool),
+                Err(error) if !self.chaos.excuses(&self.disk) => return Err(format!("open failed without a fault: {error}")),
+                Err(error) => self.diary.note(|| format!("open: {error}")),
+            }
+            let crash = Crash::any(&mut self.rng);
+            crash.strike(&self.disk);
+        }
+        Ok(())
+    }
+
+    // ---- comparisons
+
+    /// What an opening found is what a crash may leave.
+    fn recovered(&mut self) -> Result<(), String> {
+        self.hear()?;
+        let (damaged, checkpoint) = (self.spool().opening().damaged.clone(), self.spool().opening().checkpoint);
+        self.diary.note(|| format!("open: checkpoint {checkpoint}, {} damaged places", damaged.len()));
+        self.strangers()?;
+        let ordered = !self.chaos.may_fill();
+        for mut m in std::mem::take(&mut self.messages) {
+            let seen = self.spool().get(&m.id).ok().map(|summary| summary.recipients);
+            let fits = |list: &[Recipient]| {
+                seen.as_ref().is_some_and(|seen| seen.len() == list.len() && list.iter().zip(seen).all(|(a, b)| a.matches(b)))
+            };
+            // Purges are carried out in an order of their own.
+            let ordered = ordered && !m.steps.iter().any(|s| s.change.kind == kind::PURGED);
+            let possible = m.possible(ordered);
+            let purged = self.purged(&m.id);
+            let grace = |list: &[Recipient]| list.iter().filter(|r| r.grace).count();
+            let in_grace = |list: &[Recipient]| list.iter().zip(&purged).all(|(r, purged)| !r.grace || !purged);
+            let fitting = possible.iter().filter(|whole| whole.as_ref().map_or(seen.is_none(), |list| fits(list) && in_grace(list)));
+            let found = fitting.max_by_key(|whole| whole.as_ref().map_or(0, |list| grace(list)));
+            match found {
+                _ if m.damaged => {
+                    self.readable(&m, true)?;
+                    self.messages.push(m);
+                }
+                None => return Err(format!("{} is {seen:?}, none of {possible:?}", m.number)),
+                Some(None) => drop(self.gone.insert(m.id)),
+                Some(Some(list)) => {
+                    self.readable(&m, false)?;
+                    m.base = list.iter().zip(seen.iter().flatten()).map(|(known, r)| known.seen(r)).collect();
+                    (m.fate, m.now, m.steps) = (Fate::Sure, Some(m.base.clone()), Vec::new());
+                    self.messages.push(m);
+                }
+            }
+        }
+        decay::check(self, &damaged, checkpoint)
+    }
+
+    /// For which recipients a grace ended: `get` does not tell.
+    fn purged(&self, id: &MessageId) -> [bool; 4] {
+        let mut purged = [false; 4];
+        for entry in self.spool().history(id).unwrap_or_default() {
+            let named = purged.iter_mut().enumerate().filter(|(n, _)| entry.recipient.is_none_or(|r| usize::from(r) == *n));
+            match entry.kind {
+                kind::PURGED => named.for_each(|(_, p)| *p = true),
+                kind::RESTORED => named.for_each(|(_, p)| *p = false),
+                _ => {}
+            }
+        }
+        purged
+    }
+
+    /// Nothing is there that was never committed, or that is gone.
+    fn strangers(&self) -> Result<(), String> {
+        for id in self.spool().ids(None, usize::MAX) {
+            if !self.messages.iter().any(|m| m.id == id) && !self.doubtful.contains(&id) {
+                let what = if self.gone.contains(&id) { "came back" } else { "was never committed" };
+                return Err(format!("message {} {what}", u128::from_be_bytes(id) >> 80));
+            }
+        }
+        Ok(())
+    }
+
+    /// Its octets are what was committed.
+    fn readable(&self, m: &Message, damaged: bool) -> Result<(), String> {
+        let expected = body(m.number, m.length);
+        let mut out = vec![0; expected.len() + 1];
+        match self.spool().read(&m.id).and_then(|mut reader| reader.read(&mut out)) {
+            Ok(n) if out[..n] == expected => Ok(()),
+            Err(_) if damaged || self.chaos.excuses(&self.disk) => Ok(()),
+            Ok(n) => Err(format!("{} reads back otherwise, {n} octets of {}", m.number, expected.len())),
+            Err(error) => Err(format!("{} cannot be read: {error}", m.number)),
+        }
+    }
+
+    /// What the spool says now is what the model says.
+    fn compare(&mut self) -> Result<(), String> {
+        self.strangers()?;
+        for m in self.messages.iter().filter(|m| !m.damaged) {
+            match (&m.now, self.spool().get(&m.id)) {
+                (None, Err(QueueError::NotFound(_))) => {}
+                (Some(list), Ok(summary)) if list.iter().zip(&summary.recipients).all(|(a, b)| a.matches(b)) => self.readable(m, false)?,
+                (_, Ok(_)) if self.chaos.excuses(&self.disk) => {}
+                (now, seen) => return Err(format!("{} is {seen:?}, not {now:?}", m.number)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Works off everything there is to do.
+    fn settle_down(&self) {
+        for _ in 0..10_000 {
+            let busy = [Work::Commit, Work::LogChore, Work::Tidy].map(|work| self.spool().step(work));
+            if busy == [false; 3] {
+                return;
+            }
+        }
+    }
+
+    /// A last crash, then everything is finished: all space is given back, and nothing is there any more.
+    fn end(&mut self) -> Result<(), String> {
+        self.diary.note(|| "the end".into());
+        self.crash(Crash::PowerCut)?;
+        self.chaos.calm(&self.disk);
+        self.compare()?;
+        self.spool().purge(u64::MAX, usize::MAX);
+        let all = self.spool().ids(None, usize::MAX);
+        let done = |id: &MessageId| Asked { id: *id, recipient: None, kind: kind::DELIVERED, next_us: 0, detail: Vec::new() };
+        self.spool().change(0, &all.iter().map(done).collect::<Vec<_>>());
+        self.settle_down();
+        let stats = self.spool().stats();
+        let clean = self.doubtful.is_empty() && !self.messages.iter().any(|m| m.damaged);
+        if clean && (stats.messages > 0 || stats.log.segments > 1) {
+            return Err(format!("nothing is left to do, but there are {} messages in {} segments", stats.messages, stats.log.segments));
+        }
+        self.gone.extend(self.messages.drain(..).map(|m| m.id));
+        self.crash(Crash::PowerCut)
+    }
+}
+
+fn spec(r: &Recipient) -> RecipientSpec {
+    RecipientSpec {
+        address: r.address.clone(),
+        original: String::new(),
+        destination: r.destination.clone(),
+        notify: 0,
+        route: b"route".to_vec(),
+        next_us: r.next_us.unwrap_or(0),
+        held: r.held,
+    }
 }

@@ -1,22 +1,23 @@
 //! `make soak`, its Rust half: many histories, one per seed, from a first seed on. Prints the seed of a failure and its shortest form, and exits with 1.
 //!
-//! `soak [--seed N] [--histories N] [--only Log|Spool]`
+//! `soak [--seed N] [--histories N] [--only Log|Spool] [--tell yes]`: with the last, every step of every history is printed.
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use gatepost_sim::{Subject, run};
+use gatepost_sim::{Subject, run, tell};
 
 struct Args {
     seed: u64,
     histories: u64,
     subjects: Vec<Subject>,
+    tell: bool,
 }
 
 fn args() -> Result<Args, String> {
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |d| d.as_secs());
-    let mut args = Args { seed: clock * 1_000_000, histories: 20_000, subjects: vec![Subject::Log, Subject::Spool] };
+    let mut args = Args { seed: clock * 1_000_000, histories: 20_000, subjects: vec![Subject::Log, Subject::Spool], tell: false };
     let mut given = std::env::args().skip(1);
     while let Some(name) = given.next() {
         let value = given.next().ok_or(format!("{name} needs a value"))?;
@@ -25,6 +26,7 @@ fn args() -> Result<Args, String> {
             ("--seed", "") => {}
             ("--seed", _) => args.seed = number()?,
             ("--histories", _) => args.histories = number()?,
+            ("--tell", value) => args.tell = value == "yes",
             ("--only", "Log") => args.subjects = vec![Subject::Log],
             ("--only", "Spool") => args.subjects = vec![Subject::Spool],
             _ => return Err(format!("{name} {value}: not known")),
@@ -46,6 +48,9 @@ fn soak(args: &Args) -> bool {
                         return;
                     }
                     for subject in &args.subjects {
+                        if args.tell {
+                            println!("{}", tell(*subject, args.seed + n).join("\n"));
+                        }
                         if let Err(failure) = run(*subject, args.seed + n) {
                             failed.fetch_add(1, Ordering::Relaxed);
                             println!("{failure}\n");
