@@ -8,9 +8,10 @@ STAMPS := $(VENV)/.stamps
 DATA ?= var
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
-# make soak: the first seed (empty: a new one each time), how many histories, further arguments.
+# make soak: the first seed (empty: a new one each time), how many histories and rounds, further arguments.
 SEED ?=
 HISTORIES ?= 20000
+ROUNDS ?= 100
 SOAK_ARGS ?=
 
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
@@ -20,7 +21,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 CRATES := $(shell find rust_core -name target -prune -o \( -name '*.rs' -o -name '*.sql' -o -name Cargo.toml \) -print)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-rust test-python check lint types layers protos protos-check licences bench soak soak-histories lock clean
+.PHONY: help setup run test test-rust test-python check lint types layers protos protos-check licences bench soak soak-histories soak-crash lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -66,11 +67,14 @@ licences: setup
 bench: setup ## compare with Postfix and Dovecot on this machine (BENCH_ARGS=--quick for a short run)
 	PYTHONPATH=tests $(BIN)/python benches/run.py $(BENCH_ARGS)
 
-soak: soak-histories ## random histories on a simulated disk (SEED=, HISTORIES=, SOAK_ARGS=)
+soak: soak-histories soak-crash ## random histories on a simulated disk, then a real server killed round after round (SEED=, HISTORIES=, ROUNDS=)
 	@:
 
 soak-histories:
 	cargo run --quiet --locked --profile soak -p gatepost-sim --bin soak -- --seed "$(SEED)" --histories $(HISTORIES) $(SOAK_ARGS)
+
+soak-crash: setup
+	PYTHONPATH=tests $(BIN)/python tests/crash/soak.py --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED))
 
 lock: $(STAMPS)/venv ## renew requirements.lock from pyproject.toml
 	$(BIN)/python tools/lock.py

@@ -80,8 +80,9 @@ def takes_mail(server: Gatepost) -> bool:
 @pytest.mark.timeout(240)
 def test_a_full_disk_stops_senders_and_the_queue_empties_and_reception_comes_back(server: Gatepost, disk: SmallDisk):
     call(server, lambda client: client.queue.pause("local:main"))
-    taken, (stage, code, text) = fill(server, "fill", ALICE)
-    assert (stage, code) == ("MAIL", 452) and text.startswith(b"4.3.1")
+    taken, (_, code, text) = fill(server, "fill", ALICE)
+    assert code == 452 and text.startswith(b"4.3.1")
+    wait_until(lambda: deliver(server, "late", 100, ALICE)[:2] == ("MAIL", 452), 10, "refused at MAIL already")
     assert len(taken) > 10
     assert disk.free > MIN_FREE // 2
     wait_until(lambda: "disk nearly full" in worker(server, 0).detail, 5, "status says so")
@@ -110,8 +111,8 @@ def test_a_full_disk_stops_senders_and_the_queue_empties_and_reception_comes_bac
 
 @pytest.mark.timeout(240)
 def test_reception_comes_back_with_hysteresis_and_nothing_acknowledged_is_lost(server: Gatepost, disk: SmallDisk):
-    taken, (stage, code, _) = fill(server, "held", f"someone@{HELD}")
-    assert (stage, code) == ("MAIL", 452)
+    taken, (_, code, _) = fill(server, "held", f"someone@{HELD}")
+    assert code == 452
     disk.leave(MIN_FREE // 2)
     ids = [one.message_id for one in queue(server)]
     assert len(ids) == len(taken)

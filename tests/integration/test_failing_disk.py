@@ -87,7 +87,7 @@ def test_a_failed_sync_closes_one_partition_and_it_is_opened_again_when_the_disk
 
     disk.mend()
     wait_until(lambda: worker(server, 0).state == "running", 30, "the partition is open again", 0.3)
-    assert "opened again after a failed sync" in worker(server, 0).detail
+    wait_until(lambda: "opened again after a failed sync" in worker(server, 0).detail, 20, "status remembers")
     wait_until(lambda: health(server) == SERVING, 10, "the whole serves again")
     for number in range(8):
         assert try_to_send(server, f"after-{number}")[0] == 250
@@ -120,7 +120,7 @@ def test_a_server_is_not_started_on_a_disk_that_failed_and_still_fails(gatepost_
     server.cli("rule", "add", HELD, "--kind", "hold")
     disk.break_under(server.data / "spool" / "p0")
     send_until_refused(server, "broken", set())
-    wait_until(lambda: worker(server, 0).state == "failed", 10, "the failure is seen")
+    wait_until((server.data / "spool" / "p0" / "sync-failed").exists, 10, "the failure is noted")
     server.kill()
     with pytest.raises(AssertionError, match="has ended") as failure:
         server.start()
@@ -163,9 +163,10 @@ def test_a_partition_in_use_by_another_process_is_refused_by_name(tmp_path):
 def test_mail_for_alice_is_acknowledged_only_when_it_is_on_disk(gatepost_factory, disk: FailingDisk):
     server = gatepost_factory(workers=1, environment=disk.environment, spool={"reopen_seconds": 0})
     disk.break_under(server.data / "spool" / "p0")
-    with smtplib.SMTP("127.0.0.1", server.port("smtp"), timeout=20) as client:
-        client.ehlo()
-        client.mail("a@example.org")
-        client.rcpt(ALICE)
-        code, text = client.data(b"Subject: x\r\n\r\nx\r\n")
+    client = smtplib.SMTP("127.0.0.1", server.port("smtp"), timeout=20)
+    client.ehlo()
+    client.mail("a@example.org")
+    client.rcpt(ALICE)
+    code, text = client.data(b"Subject: x\r\n\r\nx\r\n")
+    client.close()
     assert code == 421 and text.startswith(b"4.3.0")

@@ -19,7 +19,7 @@ from gatepost.app.parent_line import ParentLine
 from gatepost.config import Settings
 from gatepost.spool import sync_failure
 
-LOOK_SECONDS = 0.5
+LOOK_SECONDS = 0.2
 LONGEST_PAUSE = 600.0
 
 log = structlog.get_logger()
