@@ -1,8 +1,10 @@
 """The worker pool without real workers: what it does when a worker cannot be started, keeps dying, or is told to stop meanwhile."""
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -39,14 +41,14 @@ Start = Callable[[int, int], FakeProcess]
 
 @pytest.fixture
 def make_pool(monkeypatch):
-    def make(start: Start) -> WorkerPool:
+    def make(start: Start, **options: Any) -> WorkerPool:
         starts = iter(range(1000))
 
         async def execute(*command: str, **_: object) -> FakeProcess:
             return start(next(starts), int(command[command.index("--ready-fd") + 1]))
 
         monkeypatch.setattr(asyncio, "create_subprocess_exec", execute)
-        return WorkerPool(1, ListenerSet({"smtp": []}, []), [], lambda: None)
+        return WorkerPool(1, ListenerSet({"smtp": []}, []), [], lambda: None, **options)
 
     return make
 
@@ -97,4 +99,53 @@ async def test_a_worker_that_was_ready_is_never_given_up_however_often_it_is_kil
     async with asyncio.timeout(5):
         while workers.workers[0].restarts < 3 * pool.GIVE_UP:
             await asyncio.sleep(0.02)
+    await workers.stop(5)
+
+
+def slow_start(_number: int, fd: int, *, details: int) -> FakeProcess:
+    """Says how far it is eight times, then that it is ready; `details` different words."""
+    line, loop = ParentLine(os.dup(fd)), asyncio.get_running_loop()
+    for step in range(8):
+        loop.call_later(0.1 * step, line.say, "opening", f"step {min(step, details)}")
+    loop.call_later(0.9, line.say, "ready")
+    return FakeProcess(fd, 60, ready=False)
+
+
+async def test_a_worker_that_gets_further_may_take_longer_to_start(make_pool, monkeypatch):
+    """Guards against a start given up in the middle of a long recovery."""
+    monkeypatch.setattr(pool, "READY_SECONDS", 0.5)
+    workers = make_pool(lambda number, fd: slow_start(number, fd, details=8))
+    await workers.start()
+    assert workers.workers[0].ready.is_set()
+    await workers.stop(5)
+
+
+async def test_a_worker_that_gets_no_further_is_given_up(make_pool, monkeypatch):
+    monkeypatch.setattr(pool, "READY_SECONDS", 0.5)
+    workers = make_pool(lambda number, fd: slow_start(number, fd, details=0))
+    with pytest.raises(RuntimeError, match="step 0"):
+        await workers.start()
+    await workers.stop(5)
+
+
+async def test_an_empty_surplus_partition_loses_its_place_and_is_not_started_again(make_pool):
+    retired: list[int] = []
+
+    async def on_retired(index: int) -> None:
+        retired.append(index)
+
+    def start(number: int, fd: int) -> FakeProcess:
+        line = ParentLine(fd)
+        line.say("ready")
+        if number:
+            line.say("empty")
+        return FakeProcess(fd, 0.05 if number else 60, ready=False)
+
+    workers = make_pool(start, surplus=[3], on_retired=on_retired)
+    await workers.start()
+    async with asyncio.timeout(5):
+        while not retired:
+            await asyncio.sleep(0.02)
+    assert retired == [3]
+    assert [worker.index for worker in workers.workers] == [0]
     await workers.stop(5)
