@@ -149,6 +149,7 @@ impl<'a> Apply<'a> {
             Op::Expunge { msg } => self.expunge(msg),
             Op::Insert { folder, row } => self.insert_op(folder, row),
             Op::DeleteMailbox { mailbox } => self.delete_mailbox(mailbox),
+            Op::Place { msg, stream, first_segment, at } => self.place(msg, stream, *first_segment, *at),
         }
     }
 
@@ -271,6 +272,18 @@ impl<'a> Apply<'a> {
         delta.octets -= found.octets;
         delta.unseen -= i64::from(found.flags.bits & SEEN == 0);
         delta.expunged += 1;
+        Ok(())
+    }
+
+    /// The message's octets are elsewhere now; nothing that clients see changes.
+    fn place(&mut self, msg: &Id, stream: &str, first_segment: u32, at: Loc) -> Result<()> {
+        let Some(found) = self.find(msg)? else { return Ok(()) };
+        let stream = self.stream(stream)?;
+        self.db
+            .prepare_cached("UPDATE message SET stream = ?3, first_segment = ?4, at = ?5 WHERE folder = ?1 AND uid = ?2")?
+            .execute(params![found.folder, found.uid, stream, first_segment, at.pack().cast_signed()])?;
+        self.count_segments(found.stream, found.first_segment, found.at.segment, -1);
+        self.count_segments(stream, first_segment, at.segment, 1);
         Ok(())
     }
 

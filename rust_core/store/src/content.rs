@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use gatepost_log::{Loc, LogReader};
+use gatepost_log::{Loc, Segment};
 use gatepost_mime::{Index, Indexer, Limits};
 
 use crate::error::{Result, StoreError};
-use crate::records::{KIND_CHUNK, KIND_MESSAGE, MessageHead};
+use crate::info::MessageInfo;
+use crate::records::{KIND_CHUNK, KIND_CONTENT, KIND_MESSAGE, MessageHead};
 use crate::volume::Volume;
 
 /// Where a message is.
@@ -22,7 +23,8 @@ pub struct Place {
 
 /// A message as octets.
 pub struct Content {
-    reader: Arc<LogReader>,
+    /// Its segments, held open: it can be read to its end even if it is expunged or moved meanwhile.
+    segments: Vec<Arc<Segment>>,
     octets: u64,
     /// First octet of each chunk, its place and length; empty for a message kept in its record.
     chunks: Vec<(u64, Loc, u32)>,
@@ -37,9 +39,11 @@ impl Content {
     pub fn open(volume: &Volume, place: &Place) -> Result<Self> {
         let reader = volume.reader(&place.stream);
         let mut buffer = Vec::new();
-        let kind = reader.read(place.at, &mut buffer)?;
+        let own = reader.segment(place.at.segment)?;
+        let kind = own.read(place.at.offset, &mut buffer)?;
+        let mut segments = vec![own];
         let broken = |why: &str| StoreError::Damaged(format!("{}/{}: {why}", place.stream, place.at));
-        if kind != KIND_MESSAGE {
+        if !matches!(kind, KIND_MESSAGE | KIND_CONTENT) {
             return Err(broken("not a message record"));
         }
         let (head, skip) = MessageHead::decode(&buffer).ok_or_else(|| broken("message head damaged"))?;
@@ -47,6 +51,9 @@ impl Content {
         let mut at = 0u64;
         for (loc, len) in head.chunks {
             chunks.push((at, loc, len));
+            if segments.iter().all(|s| s.number() != loc.segment) {
+                segments.push(reader.segment(loc.segment)?);
+            }
             at += u64::from(len);
         }
         let total = if chunks.is_empty() { (buffer.len() - skip) as u64 } else { at };
@@ -56,7 +63,18 @@ impl Content {
         if !chunks.is_empty() {
             buffer.clear();
         }
-        Ok(Self { reader, octets: head.octets, chunks, start: 0, skip, buffer })
+        Ok(Self { segments, octets: head.octets, chunks, start: 0, skip, buffer })
+    }
+
+    /// Open a listed message; when its place is not what it was, where it is now.
+    pub fn open_listed(volume: &Volume, message: &MessageInfo, place: &Place) -> Result<Self> {
+        Self::open(volume, place).or_else(|error| {
+            let now = volume.read(|db| crate::info::place_of(volume, db, &message.msg))?;
+            match now.filter(|now| now != place) {
+                Some(now) => Self::open(volume, &now),
+                None => Err(error),
+            }
+        })
     }
 
     /// Octets of the message.
@@ -82,7 +100,8 @@ impl Content {
         let number = self.chunks.partition_point(|(first, ..)| *first <= from) - 1;
         let (first, at, len) = self.chunks[number];
         self.buffer.clear();
-        let kind = self.reader.read(at, &mut self.buffer)?;
+        let segment = self.segments.iter().find(|s| s.number() == at.segment).ok_or(StoreError::Closed)?;
+        let kind = segment.read(at.offset, &mut self.buffer)?;
         if kind != KIND_CHUNK || self.buffer.len() != len as usize {
             self.buffer.clear();
             return Err(StoreError::Damaged(format!("{at}: not the chunk that was written there")));

@@ -200,7 +200,7 @@ impl FetchStream {
     fn respond(&mut self, number: u32, message: &MessageInfo, place: &Place, upto: Need) -> Result<()> {
         let mut index = None;
         if upto > Need::Row {
-            let mut content = Content::open(&self.volume, place)?;
+            let mut content = Content::open_listed(&self.volume, message, place)?;
             index = match upto {
                 Need::Structure => Some(self.volume.cache.get(place, &mut content)?),
                 Need::Header => Some(Arc::new(content.index(true)?)),

@@ -2,6 +2,7 @@
 //! is made durable: a rebuild begins there and needs only what comes after it (`replay`).
 
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use gatepost_log::{Loc, segment_name};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
@@ -18,18 +19,25 @@ const KEY_DAYS: i64 = 30;
 const GONE_FOLDERS: i64 = 1_000;
 
 impl Volume {
-    /// Drop what has expired, free segments that hold nothing live. A snapshot is written when at least a quarter of the own log could be
+    /// Drop what has expired, free segments that hold nothing live, then move what is left in mostly dead ones. A snapshot is written when at least a quarter of the own log could be
     /// freed by it, or when `force`; so its cost stays in proportion to the space it gives back.
     pub fn maintain(&self, force: bool) -> Result<()> {
         self.check_open()?;
         self.forget_removed();
         self.expire()?;
+        let freed = self.free_dead(force);
+        // What it empties is freed by the next round.
+        freed.and(self.compact().map(drop))
+    }
+
+    fn free_dead(&self, force: bool) -> Result<()> {
         let (dead, disk) = self.dead_segments()?;
         let dead_bytes: u64 = dead.iter().map(|(_, bytes)| bytes).sum();
         if dead.is_empty() && !force {
             return Ok(());
         }
-        if force || dead_bytes * 4 >= disk {
+        let crowded = self.crowded.load(Ordering::Relaxed) && dead_bytes >= u64::from(self.log.segment_bytes());
+        if force || dead_bytes * 4 >= disk || crowded {
             self.snapshot()?;
         }
         if dead.is_empty() || !self.index_is_durable()? {

@@ -111,6 +111,15 @@ impl MessageInfo {
     }
 }
 
+/// Where a message is now; None when it is gone.
+pub(crate) fn place_of(volume: &Volume, db: &Connection, msg: &Id) -> Result<Option<Place>> {
+    let mut query = db.prepare_cached("SELECT stream, at, octets FROM message WHERE msg = ?1")?;
+    let row = query.query_row([&msg[..]], |r| Ok((r.get::<_, i64>(0)?, r.get::<_, i64>(1)?, r.get::<_, i64>(2)?))).optional()?;
+    let Some((stream, at, octets)) = row else { return Ok(None) };
+    let at = Loc::unpack(at.cast_unsigned());
+    Ok(Some(Place { stream: volume.stream_name(db, stream)?, at, octets: octets.cast_unsigned() }))
+}
+
 /// Flags as IMAP words, system flags first.
 pub fn words(flags: &Flags) -> Vec<String> {
     let system = FLAG_NAMES.iter().filter(|(_, bit)| flags.bits & bit != 0).map(|(name, _)| (*name).to_owned());

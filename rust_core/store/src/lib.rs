@@ -6,6 +6,7 @@
 
 mod append;
 mod apply;
+mod compact;
 mod content;
 mod deliver;
 mod error;

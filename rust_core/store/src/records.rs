@@ -14,6 +14,9 @@ pub const KIND_MESSAGE: u8 = 2;
 /// The operations of one transaction.
 pub const KIND_OPS: u8 = 3;
 
+/// The octets of a message once more, made by compaction; laid out as a message record. Replay passes over it: [`Op::Place`] points to it.
+pub const KIND_CONTENT: u8 = 4;
+
 /// Messages up to this size are kept within their record; larger ones in chunks of this size.
 pub const CHUNK: usize = 256 << 10;
 
@@ -105,6 +108,8 @@ pub enum Op {
     Insert { folder: Id, row: Row },
     /// The mailbox and all in it is gone.
     DeleteMailbox { mailbox: Id },
+    /// The octets of a message are elsewhere now.
+    Place { msg: Id, stream: String, first_segment: u32, at: Loc },
 }
 
 /// Builds a payload.
@@ -273,6 +278,13 @@ impl Op {
                 w.u8(8);
                 w.bytes(mailbox);
             }
+            Self::Place { msg, stream, first_segment, at } => {
+                w.u8(9);
+                w.bytes(msg);
+                w.text(stream);
+                w.u32(*first_segment);
+                w.u64(at.pack());
+            }
         }
     }
 
@@ -286,6 +298,7 @@ impl Op {
             6 => Self::Expunge { msg: p.id()? },
             7 => Self::Insert { folder: p.id()?, row: Row::decode(p)? },
             8 => Self::DeleteMailbox { mailbox: p.id()? },
+            9 => Self::Place { msg: p.id()?, stream: p.text()?, first_segment: p.u32()?, at: p.loc()? },
             _ => return None,
         })
     }
@@ -333,6 +346,7 @@ mod tests {
             Op::SetFlags { msg: [3; 16], flags: flags.clone() },
             Op::Insert { folder: [4; 16], row },
             Op::Expunge { msg: [5; 16] },
+            Op::Place { msg: [6; 16], stream: "w1".into(), first_segment: 3, at },
         ];
         let payload = encode_ops(77, &ops);
         assert_eq!(decode_ops(&payload), Some((77, ops)));

@@ -26,7 +26,7 @@ impl StoredMessage {
     pub fn open(volume: &Arc<Volume>, folder: &Id, uid: i64) -> Result<Self> {
         let message = volume.message(folder, uid)?;
         let place = volume.read(|db| message.place(volume, db))?;
-        let content = Content::open(volume, &place)?;
+        let content = Content::open_listed(volume, &message, &place)?;
         Ok(Self { content, at: 0, line_start: true, last: b'\n', in_body: false, line_octets: 0, body_lines: 0, ended: false })
     }
 

@@ -25,7 +25,9 @@ use crate::replay::{self, Held, Recovery};
 use crate::schema;
 
 /// Format of the volume directory.
-const FORMAT: &str = "gatepost volume 1\n";
+const FORMAT: &str = "gatepost volume 2\n";
+/// The one before it, without content records and their operation: everything in it is read as it is.
+const FORMER: &str = "gatepost volume 1\n";
 /// How long opening waits for another process that is opening the volume.
 const OPEN_WAIT: Duration = Duration::from_secs(120);
 /// Idle reading connections kept.
@@ -56,6 +58,8 @@ pub struct Volume {
     readers: Mutex<HashMap<String, Arc<LogReader>>>,
     stream_names: Mutex<HashMap<i64, String>>,
     closed: AtomicBool,
+    /// The own log takes more disk than it should (`compact`).
+    pub(crate) crowded: AtomicBool,
     /// What opening found.
     pub recovery: Recovery,
 }
@@ -97,6 +101,7 @@ impl Volume {
             readers: Mutex::new(HashMap::new()),
             stream_names: Mutex::new(HashMap::new()),
             closed: AtomicBool::new(false),
+            crowded: AtomicBool::new(false),
             recovery,
         })
     }
@@ -220,14 +225,20 @@ fn check_format(dir: &Path) -> Result<()> {
     let path = dir.join("format");
     match std::fs::read_to_string(&path) {
         Ok(text) if text == FORMAT => Ok(()),
+        Ok(text) if text == FORMER => write_format(dir),
         Ok(text) => Err(StoreError::Version(format!("{}: {:?} is not {:?}", path.display(), text.trim(), FORMAT.trim()))),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            std::fs::write(&path, FORMAT)?;
-            std::fs::File::open(&path)?.sync_all()?;
-            Ok(std::fs::File::open(dir)?.sync_all()?)
-        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => write_format(dir),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Written under another name first: a crash must not leave half a format.
+fn write_format(dir: &Path) -> Result<()> {
+    let new = dir.join("format.new");
+    std::fs::write(&new, FORMAT)?;
+    std::fs::File::open(&new)?.sync_all()?;
+    std::fs::rename(&new, dir.join("format"))?;
+    Ok(std::fs::File::open(dir)?.sync_all()?)
 }
 
 /// Open the index, make it if it is missing or unreadable, and apply the tails of the held streams.
