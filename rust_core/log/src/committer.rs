@@ -214,7 +214,7 @@ impl Committer {
             if let Some(spare) = &run.opens {
                 let _ = self.shared.storage.remove(&spare.path);
                 let _ = self.shared.storage.remove(&self.shared.dir.join(segment_name(run.segment)));
-                self.shared.storage.sync_dir(&self.shared.dir).map_err(fatal)?;
+                self.shared.sync_dir().map_err(fatal)?;
             }
         }
         state.segments.retain(|(n, _)| *n <= number);

@@ -317,7 +317,9 @@ impl Log {
         let state = self.shared.state.lock();
         LogStats {
             segments: state.segments.len() as u64,
-            disk_bytes: state.segments.iter().map(|(_, bytes)| bytes).sum::<u64>() + state.spare_bytes(),
+            disk_bytes: state.segments.iter().map(|(_, bytes)| bytes).sum::<u64>()
+                + state.spare_bytes()
+                + self.shared.reserved.load(Ordering::Relaxed),
             free_bytes,
             appended: state.appended,
             syncs: self.shared.syncs.load(Ordering::Relaxed),
@@ -518,7 +520,7 @@ impl Prepared {
         }
         shared.state.lock().segments.retain(|(n, _)| *n != number);
         if shared.storage.remove(&self.dir.join(segment_name(number))).is_ok() {
-            let _ = shared.storage.sync_dir(&self.dir);
+            let _ = shared.sync_dir();
         }
     }
 }

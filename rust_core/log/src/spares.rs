@@ -15,6 +15,10 @@ use crate::error::LogError;
 use crate::format::{FORMAT_VERSION, Identity, SEGMENT_HEADER, SegmentHeader, segment_name};
 use crate::state::Shared;
 
+/// Kept for the journal on a disk so full that nothing else can be had, across restarts too.
+const RESERVE_NAME: &str = "reserve";
+/// Its largest size.
+const RESERVE_MAX: u32 = 4 << 20;
 /// Smallest segment worth having when the disk is nearly full.
 const SMALLEST_SEGMENT: u32 = 32 << 10;
 
@@ -38,7 +42,7 @@ impl Shared {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             other => other?,
         }
-        self.storage.sync_dir(&self.dir).map(|()| None)
+        self.sync_dir().map(|()| None)
     }
 
     /// The segment's file as a spare of full size; None when it is not worth it or something fails.
@@ -53,17 +57,59 @@ impl Shared {
             return None;
         }
         self.storage.rename(&from, &path).ok()?;
-        let ready = self.storage.sync_dir(&self.dir).and_then(|()| file.allocate(size)).and_then(|()| file.sync());
+        let ready = self.sync_dir().and_then(|()| file.allocate(size)).and_then(|()| file.sync());
         if ready.is_err() {
-            let _ = self.storage.remove(&path).and_then(|()| self.storage.sync_dir(&self.dir));
+            let _ = self.storage.remove(&path).and_then(|()| self.sync_dir());
             return None;
         }
         Some(SpareFile { path, file: file.into(), former: Some(former), size: self.segment_bytes, made: self.storage.now() })
     }
 }
 
-/// A preallocated file under a name that is no segment's: a whole segment, or on a nearly full disk as much of one as can be had.
+impl Shared {
+    /// Sees to it that there is a reserve file. Without one all goes on; the next time that a whole spare is made it is tried again.
+    pub fn keep_reserve(&self) {
+        if self.reserved.load(Ordering::Relaxed) > 0 {
+            return;
+        }
+        let (path, new) = (self.dir.join(RESERVE_NAME), self.dir.join("reserve.new"));
+        let size = u64::from((self.segment_bytes / 16).clamp(SMALLEST_SEGMENT, RESERVE_MAX));
+        let there = self.storage.open(&path, false).and_then(|file| file.len()).is_ok_and(|length| length == size);
+        let made = || {
+            let _ = self.storage.remove(&new);
+            let file = self.storage.create(&new)?;
+            file.allocate(size).and_then(|()| file.sync()).and_then(|()| self.storage.rename(&new, &path)).and_then(|()| self.sync_dir())
+        };
+        if there || made().is_ok() {
+            self.reserved.store(size, Ordering::Relaxed);
+        } else {
+            let _ = self.storage.remove(&new);
+        }
+    }
+
+    /// The reserve as a spare, when nothing else can be had.
+    fn take_reserve(&self) -> Option<SpareFile> {
+        let (from, path) = (self.dir.join(RESERVE_NAME), self.spare_path());
+        let file = self.storage.open(&from, true).ok()?;
+        let size = file.len().ok().and_then(|length| u32::try_from(length).ok()).filter(|size| *size >= SMALLEST_SEGMENT)?;
+        self.storage.rename(&from, &path).ok()?;
+        self.reserved.store(0, Ordering::Relaxed);
+        Some(SpareFile { path, file: file.into(), former: None, size, made: self.storage.now() })
+    }
+}
+
+/// A file under a name that is no segment's: a whole segment, or on a nearly full disk as much of one as can be had; the reserve at last.
 pub(crate) fn make_spare(shared: &Shared) -> Result<SpareFile, LogError> {
+    let made = allocate_spare(shared);
+    match &made {
+        Ok(spare) if spare.size == shared.segment_bytes => shared.keep_reserve(),
+        Err(error) if error.is_disk_full() => return shared.take_reserve().ok_or_else(|| error.clone()),
+        _ => {}
+    }
+    made
+}
+
+fn allocate_spare(shared: &Shared) -> Result<SpareFile, LogError> {
     let path = shared.spare_path();
     let mut size = shared.segment_bytes;
     loop {
@@ -88,5 +134,5 @@ pub(crate) fn name_segment(shared: &Shared, spare: &SpareFile, number: u32, iden
     spare.file.write_at(&header, 0).map_err(|e| LogError::writing("write", &path, &e))?;
     spare.file.sync().map_err(|e| LogError::syncing(&path, &e))?;
     shared.storage.rename(&spare.path, &path).map_err(|e| LogError::writing("rename", &path, &e))?;
-    shared.storage.sync_dir(&shared.dir).map_err(|e| LogError::syncing(&shared.dir, &e))
+    shared.sync_dir().map_err(|e| LogError::syncing(&shared.dir, &e))
 }

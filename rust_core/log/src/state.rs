@@ -11,7 +11,7 @@ use crate::batch::{Batch, Run, SpareFile};
 use crate::error::LogError;
 use crate::format::{Identity, MARK_SIZE, RECORD_HEADER, SEGMENT_HEADER, record_size};
 use crate::segment::SegmentTable;
-use crate::storage::Storage;
+use crate::storage::{Storage, StorageFile};
 use crate::{Class, Loc, Options};
 
 /// How long a failed attempt to preallocate is believed before the next one.
@@ -101,6 +101,10 @@ pub(crate) struct Shared {
     /// False: whoever would wait does the work itself (`step`).
     pub threads: bool,
     pub table: SegmentTable,
+    /// The directory, held open.
+    handle: Option<Box<dyn StorageFile>>,
+    /// Octets of the reserve file; 0 when it is used up.
+    pub reserved: AtomicU64,
     pub state: Mutex<State>,
     /// Wakes the committer.
     pub work: Condvar,
@@ -127,6 +131,8 @@ impl Shared {
         Self {
             dir: dir.to_owned(),
             table: SegmentTable::new(dir, Arc::clone(&storage)),
+            handle: storage.open_dir(dir).ok().flatten(),
+            reserved: AtomicU64::new(0),
             started: storage.now(),
             storage,
             app: options.app,
@@ -147,6 +153,11 @@ impl Shared {
             space_low: AtomicBool::new(false),
             free_bytes: AtomicU64::new(0),
         }
+    }
+
+    /// Makes creations, renames and removals of segments durable.
+    pub fn sync_dir(&self) -> std::io::Result<()> {
+        self.handle.as_ref().map_or_else(|| self.storage.sync_dir(&self.dir), |handle| handle.sync())
     }
 
     /// Free octets of the file system, at most a quarter of a second old.

@@ -51,6 +51,10 @@ pub trait Storage: Send + Sync {
     fn make_dir(&self, dir: &Path) -> io::Result<()>;
     /// Makes creations, renames and removals in `dir` durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// A handle through which [`StorageFile::sync`] does what `sync_dir` does, so that a process that is out of descriptors still can. None: there is none.
+    fn open_dir(&self, _dir: &Path) -> io::Result<Option<Box<dyn StorageFile>>> {
+        Ok(None)
+    }
     /// Free octets on the file system of `dir` for an unprivileged writer.
     fn free_bytes(&self, dir: &Path) -> io::Result<u64>;
     /// Takes an exclusive lock on `path` without waiting. `WouldBlock` when another holds it.
@@ -112,6 +116,35 @@ impl StorageFile for OsFile {
     }
 }
 
+/// An open directory.
+struct OsDir(File);
+
+impl StorageFile for OsDir {
+    fn read_at(&self, _buf: &mut [u8], _offset: u64) -> io::Result<usize> {
+        Err(io::ErrorKind::IsADirectory.into())
+    }
+
+    fn write_at(&self, _data: &[u8], _offset: u64) -> io::Result<()> {
+        Err(io::ErrorKind::IsADirectory.into())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_all()
+    }
+
+    fn allocate(&self, _len: u64) -> io::Result<()> {
+        Err(io::ErrorKind::IsADirectory.into())
+    }
+
+    fn truncate(&self, _len: u64) -> io::Result<()> {
+        Err(io::ErrorKind::IsADirectory.into())
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Err(io::ErrorKind::IsADirectory.into())
+    }
+}
+
 struct OsLock {
     _file: File,
 }
@@ -152,6 +185,10 @@ impl Storage for OsStorage {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         File::open(dir)?.sync_all()
+    }
+
+    fn open_dir(&self, dir: &Path) -> io::Result<Option<Box<dyn StorageFile>>> {
+        Ok(Some(Box::new(OsDir(File::open(dir)?))))
     }
 
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {

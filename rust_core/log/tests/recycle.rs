@@ -25,8 +25,8 @@ fn fill(log: &Log, octet: u8) -> Vec<Loc> {
     let mut places = Vec::new();
     while log.tail().segment == first {
         places.push(log.append(1, &[&[octet; 1000]], Class::Message, None).unwrap());
-        log.sync().unwrap();
     }
+    log.sync().unwrap();
     places
 }
 
