@@ -233,6 +233,18 @@ impl Index {
         }
     }
 
+    /// After a recovery: a message of which a segment is gone was finished, else the segment would be there. The record that says so was lost (full disk), or
+    /// was not durable when the segment went. `known` are the segments that exist or are damaged.
+    pub fn drop_incomplete(&mut self, known: &BTreeSet<u32>) {
+        for slot in self.by_id.values().copied().collect::<Vec<_>>() {
+            let (message, extra) = (self.message(slot), self.extra.get(&slot));
+            let mut records = [message.accepted.segment, message.head.segment].into_iter().chain(extra.into_iter().flatten().copied());
+            if records.any(|segment| !known.contains(&segment)) {
+                self.remove(slot);
+            }
+        }
+    }
+
     /// Takes a message in. `extra` are segments with chunks of it; their counts are the caller's to hand over, unless `count_extra`.
     pub fn insert(&mut self, message: Message, mut extra: Extra, count_extra: bool) -> u32 {
         let (accepted, head) = (message.accepted.segment, message.head.segment);

@@ -4,13 +4,14 @@
 //! order of the index's changes. The committer thread takes it in its callback, hence nothing that holds it waits for the
 //! disk. A commit enters the index hidden, and is published when its record is durable.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use gatepost_log::{Class, Damage, Loc, Log, LogError, Options, Recovery, Segment};
+use gatepost_log::{Class, Damage, Loc, Log, LogError, Options, Recovery, Segment, parse_segment_name};
 use parking_lot::{Condvar, Mutex};
 
 use crate::checkpoint;
@@ -477,8 +478,10 @@ impl Core {
     fn begin(&self, recovery: Recovery, checkpoint: bool, started: Instant) -> Opening {
         let now = now_us();
         let mut index = self.shared.index.lock();
-        let exists = self.log.segments().iter().map(|(n, _)| *n).collect();
+        let mut exists: BTreeSet<u32> = self.log.segments().iter().map(|(n, _)| *n).collect();
         index.segments.retain(&exists);
+        exists.extend(recovery.damaged.iter().filter_map(|damage| parse_segment_name(&damage.file)));
+        index.drop_incomplete(&exists);
         index.schedule_all(now);
         self.shared.wake(&index);
         Opening {

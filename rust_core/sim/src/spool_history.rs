@@ -91,7 +91,9 @@ pub(crate) fn run(seed: u64, limits: &Limits, diary: &mut Diary) -> Result<(), S
 
 /// The octets of a message.
 fn body(number: u64, length: usize) -> Vec<u8> {
-    let mut body: Vec<u8> = (0..length).map(|n| b'a' + ((number as usize * 7 + n / 11 + n) % 26) as u8).collect();
+    let pattern: Vec<u8> = (0..509).map(|n| b'a' + ((number * 7 + n / 11 + n) % 26) as u8).collect();
+    let mut body = pattern.repeat(length / pattern.len() + 1);
+    body.truncate(length);
     body.extend_from_slice(b"\r\n");
     body
 }
@@ -150,7 +152,7 @@ impl Run<'_> {
         if self.streams.len() < STREAMS && self.rng.chance(40) {
             let number = self.next();
             let length = match self.rng.below(10) {
-                0..8 => self.rng.index(8_000),
+                0..8 => self.rng.index(12_000),
                 _ if self.segment_bytes > 64 << 10 => self.rng.index(900_000),
                 _ => self.rng.index(45_000),
             };
