@@ -10,7 +10,7 @@ from asyncio import Transport
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
-from gatepost.native.shapes import Change, Job, NativeFilter, RecipientSpec, Summary
+from gatepost.native.shapes import Cause, Change, Job, NativeFilter, RecipientSpec, Summary
 
 __all__ = [
     "K_ACCEPTED",
@@ -221,6 +221,10 @@ class Spool:
         """
     def changeable(self, ids: bytes, kind: int) -> bytes:
         """*blocking* Those of the ids for which `change_all` would change something now, in the same order."""
+    def measure(self, ids: bytes) -> tuple[int, int, int, int, int]:
+        """*blocking* Of those in the queue: (messages, pending recipients, held and being delivered among these, octets)."""
+    def causes(self, limit: int) -> tuple[builtins.list[Cause], int, int]:
+        """*blocking* Why pending recipients with a failed attempt wait: the `limit` largest groups, and recipients and messages of all groups."""
     def destinations_of(self, ids: bytes) -> builtins.list[str]:
         """*blocking* Destinations of the pending recipients of these messages, each once, sorted."""
     def stats(self) -> dict[str, int]:

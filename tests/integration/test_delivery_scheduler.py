@@ -13,6 +13,7 @@ import pytest
 from gatepost.message.envelope import Envelope, Notify, Origin, Recipient
 from gatepost.message.reply import RemoteReply
 from gatepost.native import DiskFullError, NotFoundError
+from gatepost.queue.actions import Order
 from gatepost.queue.submit import Submitted
 from gatepost.queue.transport import Deferred, Delivered, Failed, Job, Outcome
 from gatepost.queue.views import Filter
@@ -259,7 +260,7 @@ async def test_an_operators_retry_forgets_the_back_off(tmp_path: Path) -> None:
         await lab.until(lambda: remote.jobs and not remote.running)
         await asyncio.sleep(0.02)
         remote.script = lambda _job, _address: Delivered()
-        assert await lab.service.retry([message_id], "operator") == 1
+        assert (await lab.actions.retry(message_id, Order("operator"))).changed == 1
         await lab.empty()
 
 
@@ -272,8 +273,8 @@ async def test_held_mail_waits_until_it_is_released(tmp_path: Path) -> None:
         await asyncio.sleep(0.05)
         assert lab.remote.jobs == []  # type: ignore[attr-defined]
         assert (await lab.service.get(message_id)).recipients[0].held
-        assert await lab.service.hold([message_id], "me") == 0
-        assert await lab.service.release([message_id], "me") == 1
+        assert (await lab.actions.hold(message_id, Order("me"))).changed == 0
+        assert (await lab.actions.release(message_id, Order("me"))).changed == 1
         await lab.empty()
 
 
@@ -282,7 +283,7 @@ async def test_hold_stops_further_attempts_and_the_journal_names_the_operator(tm
     async with QueueLab(tmp_path, remote=remote) as lab:
         message_id = await lab.submit("far@away.test")
         await lab.until(lambda: remote.jobs)
-        assert await lab.service.hold([message_id], "carol") == 1
+        assert (await lab.actions.hold(message_id, Order("carol"))).changed == 1
         await asyncio.sleep(0.05)
         count = len(remote.jobs)
         await asyncio.sleep(0.3)
@@ -296,8 +297,8 @@ async def test_remove_with_a_report_and_without(tmp_path: Path) -> None:
     async with QueueLab(tmp_path, start=False) as lab:
         quiet = await lab.submit("far@away.test")
         told = await lab.submit("far@away.test")
-        assert await lab.service.remove([quiet], "me") == 1
-        assert await lab.service.remove([told, quiet], "me", dsn=True) == 1
+        assert (await lab.actions.remove(quiet, Order("me"))).changed == 1
+        assert (await lab.actions.remove(told + quiet, Order("me"), dsn=True)).changed == 1
         assert (await lab.service.list()).messages[0].reverse_path == ""
         assert len((await lab.service.list()).messages) == 1
 
@@ -308,7 +309,7 @@ async def test_reroute_gives_a_recipient_another_way(tmp_path: Path) -> None:
         message_id = await lab.submit("far@away.test")
         await lab.until(lambda: remote.jobs and not remote.running)
         await asyncio.sleep(0.02)
-        await lab.service.reroute(message_id, 0, "far@new.test", Route(RouteKind.SMTP, "far@new.test"), "me")
+        await lab.actions.reroute(message_id, {0: Route(RouteKind.SMTP, "far@new.test")}, Order("me"))
         await lab.empty()
         assert remote.addresses()[-1] == "far@new.test"
 
@@ -316,7 +317,7 @@ async def test_reroute_gives_a_recipient_another_way(tmp_path: Path) -> None:
 async def test_a_held_recipient_that_gets_another_way_goes_out(tmp_path: Path) -> None:
     async with QueueLab(tmp_path) as lab:
         message_id = await lab.submit("far@away.test", hold=True)
-        await lab.service.reroute(message_id, 0, "far@new.test", Route(RouteKind.SMTP, "far@new.test"), "me")
+        await lab.actions.reroute(message_id, {0: Route(RouteKind.SMTP, "far@new.test")}, Order("me"))
         await lab.empty()
 
 
@@ -455,4 +456,4 @@ async def test_a_record_that_cannot_be_read_is_put_off_and_the_rest_goes_on(tmp_
         await lab.until(lambda: lab.spool.stats()["in_flight"] == 0)
         (shown,) = (await lab.service.list()).messages
         assert shown.recipients[0].address == "far@away.test"
-        assert await lab.service.remove([shown.message_id], "me") == 1
+        assert (await lab.actions.remove(shown.message_id, Order("me"))).changed == 1

@@ -7,7 +7,7 @@ spool behind each worker (`MemoryQueue`, with the queue's own filters and views)
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,10 @@ from gatepost.directory import Directory
 from gatepost.message.envelope import Envelope, Meta, Origin
 from gatepost.message.ids import format_message_id, parse_message_id
 from gatepost.message.reply import Reply, SmtpError
-from gatepost.native import NotFoundError
+from gatepost.native import Cause, NotFoundError
+from gatepost.queue.actions import Done, Order, RerouteRefusedError, UndoRefusedError, UnknownOperationError, Ways
 from gatepost.queue.events import EventHub, QueueEvent
+from gatepost.queue.operations import Operation
 from gatepost.queue.submit import SubmissionRefused, Submitted
 from gatepost.queue.views import Destination, Filter, HistoryEntry, Page, QueuedMessage, decode_summary
 from gatepost.routing.model import Route, RouteKind, RuleSet
@@ -62,8 +64,13 @@ class MemoryReader:
         return self.octets.partition(b"\r\n\r\n")[0][:limit] + b"\r\n"
 
 
+def split(ids: bytes) -> list[bytes]:
+    """Packed ids one by one."""
+    return [ids[at : at + 16] for at in range(0, len(ids), 16)]
+
+
 class MemoryQueue:
-    """QueueService over a dict. `add` puts a message in."""
+    """QueueService and QueueActions over a dict. `add` puts a message in."""
 
     def __init__(self) -> None:
         self.rows: dict[bytes, list[Any]] = {}
@@ -71,6 +78,8 @@ class MemoryQueue:
         self.events = EventHub()
         self.paused: set[str] = set()
         self.calls: list[tuple[Any, ...]] = []
+        self.known: dict[str, Operation] = {}
+        self.touched: dict[str, tuple[bytes, ...]] = {}
 
     def add(self, number: int, *recipients: str, sender: str = "sender@example.org", held: bool = False, body: bytes = b"") -> str:
         """A message with pending recipients; its id as text."""
@@ -133,35 +142,102 @@ class MemoryQueue:
     def _pending(self, name: str) -> int:
         return sum(recipient[2] == name for row in self.rows.values() for recipient in row[6])
 
-    async def hold(self, ids: Sequence[bytes], author: str) -> int:
-        return self._set_held(ids, author, True)
+    async def select(self, wanted: Filter, limit: int) -> bytes:
+        now = time.time_ns() // 1000
+        return b"".join([one for one in sorted(self.rows) if matches(wanted, self._raw(one), now)][:limit])
 
-    async def release(self, ids: Sequence[bytes], author: str) -> int:
-        return self._set_held(ids, author, False)
+    async def measure(self, ids: bytes) -> tuple[int, int, int, int, int]:
+        rows = [self.rows[one] for one in split(ids) if one in self.rows]
+        recipients = [recipient for row in rows for recipient in row[6]]
+        return len(rows), len(recipients), sum(recipient[6] for recipient in recipients), 0, sum(row[1] for row in rows)
 
-    def _set_held(self, ids: Sequence[bytes], author: str, held: bool) -> int:
-        self.calls.append(("hold" if held else "release", tuple(ids), author))
-        changed = [one for one in ids if any(recipient[6] != held for recipient in self._row(one)[6])]
+    async def present(self, ids: bytes) -> bytes:
+        return b"".join(one for one in split(ids) if one in self.rows)
+
+    async def causes(self, limit: int) -> tuple[Sequence[Cause], int, int]:
+        groups: dict[str, list[bytes]] = {}
+        for one, row in sorted(self.rows.items()):
+            for recipient in row[6]:
+                groups.setdefault(recipient[2], []).append(one)
+        detail = b'{"code":451,"enhanced":"4.7.1","text":"greylisted, id 7","host":"mx.example","reason":"greylisted"}'
+        made: list[Cause] = [
+            (("greylisted", "4.7.1", 451, "mx.example", "greylisted, id …"), (len(ids), 0, len(set(ids)), 5), (ids[0], "a@b", detail))
+            for ids in groups.values()
+        ]
+        return made[:limit], sum(map(len, groups.values())), len(self.rows)
+
+    # ---- QueueActions
+
+    async def hold(self, ids: bytes, order: Order) -> Done:
+        return self._set_held(ids, order, True)
+
+    async def release(self, ids: bytes, order: Order) -> Done:
+        return self._set_held(ids, order, False)
+
+    def _set_held(self, ids: bytes, order: Order, held: bool) -> Done:
+        name = "hold" if held else "release"
+        self.calls.append((name, tuple(split(ids)), order.actor))
+        changed = [one for one in split(ids) if any(recipient[6] != held for recipient in self._row(one)[6])]
         for one in changed:
             for recipient in self._row(one)[6]:
                 recipient[6] = held
-            self.events.publish(QueueEvent(time.time_ns() // 1000, "held" if held else "released", one, detail={"by": author}))
-        return len(changed)
+            self.events.publish(QueueEvent(time.time_ns() // 1000, "held" if held else "released", one, detail={"by": order.actor}))
+        return self._done(name, changed, order)
 
-    async def retry(self, ids: Sequence[bytes], author: str) -> int:
-        self.calls.append(("retry", tuple(ids), author))
-        return len(ids)
+    def _done(self, name: str, changed: Sequence[bytes], order: Order) -> Done:
+        if not changed:
+            return Done(0)
+        now = time.time_ns() // 1000
+        count, until = len(changed), now + 900_000_000
+        operation = Operation(order.operation_id, name, order.actor, now, count, until, "", order.selection, "done", count)
+        self.known[order.operation_id] = operation
+        self.touched[order.operation_id] = tuple(changed)
+        return Done(len(changed), operation)
 
-    async def remove(self, ids: Sequence[bytes], author: str, *, dsn: bool = False) -> int:
-        self.calls.append(("remove", tuple(ids), author, dsn))
-        for one in ids:
+    async def retry(self, ids: bytes, order: Order) -> Done:
+        self.calls.append(("retry", tuple(split(ids)), order.actor))
+        return self._done("retry", split(ids), order)
+
+    async def remove(self, ids: bytes, order: Order, *, dsn: bool = False) -> Done:
+        self.calls.append(("remove", tuple(split(ids)), order.actor, dsn))
+        for one in split(ids):
             self.rows.pop(one)
-        return len(ids)
+        return self._done("remove", split(ids), order)
 
-    async def reroute(self, one: bytes, index: int, address: str, route: Route, author: str) -> None:
-        self.calls.append(("reroute", one, index, address, route, author))
-        recipient = self._row(one)[6][index]
-        recipient[0], recipient[2], recipient[4] = address, route.destination, route.encode()
+    async def reroute(self, one: bytes, ways: Ways, order: Order) -> Done:
+        for index, route in ways.items():
+            self.calls.append(("reroute", one, index, route.address, route, order.actor))
+            recipient = self._row(one)[6][index]
+            recipient[0], recipient[2], recipient[4] = route.address, route.destination, route.encode()
+        return self._done("reroute", [one], order)
+
+    async def reroute_all(self, ids: bytes, choose: Callable[[QueuedMessage], Ways], order: Order) -> Done:
+        changed, refused, first = [], 0, ""
+        for one in split(ids):
+            try:
+                await self.reroute(one, choose(await self.get(one)), order)
+                changed.append(one)
+            except RerouteRefusedError as error:
+                refused, first = refused + 1, first or str(error)
+        return replace(self._done("reroute", changed, order), refused=refused, first_refusal=first)
+
+    async def undo(self, operation_id: str, actor: str) -> Operation:
+        operation = self.known.get(operation_id)
+        if operation is None:
+            raise UnknownOperationError(operation_id)
+        if operation.kind == "retry":
+            raise UndoRefusedError("a retry only makes messages due")
+        self.calls.append(("undo", operation_id, actor))
+        for one in self.touched[operation_id]:
+            for recipient in self._row(one)[6]:
+                recipient[6] = operation.kind == "release"
+        counts = {"undone": operation.changed, "recipients": operation.changed}
+        undone = replace(operation, state="undone", undone_by=actor, undone_at=time.time_ns() // 1000, undo=counts)
+        self.known[operation_id] = undone
+        return undone
+
+    def operations(self) -> Sequence[Operation]:
+        return list(self.known.values())
 
     async def pause_destination(self, name: str, author: str = "") -> Destination:
         self.paused.add(name)
@@ -259,7 +335,7 @@ class Worker:
         queue: Any = self.queue
         volumes: Any = self.volumes
         submitter: Any = self.submitter
-        servicer = QueueServicer(queue, submitter, self.rules, self.index)
+        servicer = QueueServicer(queue, queue, submitter, self.rules, self.index)
         worker = WorkerServicer(self, self.queue.stats, servicer.resolve)
         services = [servicer.service(), MailboxServicer(volumes, self.rules).service(), worker.service()]
         self.server = ControlServer(services, Access(lambda _: None, relayed=True), unix_path=self.path)

@@ -12,6 +12,8 @@ from gatepost.config import Settings
 from gatepost.config.settings import Queue
 from gatepost.delivery.dsn import build_report
 from gatepost.message.envelope import Envelope, Notify, Origin, Recipient
+from gatepost.queue.actions import QueueActions
+from gatepost.queue.operations import OperationLog
 from gatepost.queue.paused import PausedDestinations
 from gatepost.queue.report import Reporter
 from gatepost.queue.scheduler import Scheduler
@@ -86,13 +88,17 @@ class QueueLab:
         paused = PausedDestinations(self.path / "p0" / "paused.json")
         transports = {"local": self.local, "smtp": self.remote}
         self.scheduler = Scheduler(self.spool, transports, lambda: self.settings, reporter, paused, rng=random.Random(1))
-        self.service = QueueService(self.spool, self.scheduler, reporter)
+        self.service = QueueService(self.spool, self.scheduler)
+        operations = OperationLog(self.path / "p0" / "operations", self.scheduler.now)
+        self.actions = QueueActions(self.spool, self.scheduler, reporter, operations, lambda: self.settings)
         if self.start:
             await self.scheduler.start()
+            self.actions.start()
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         await self.scheduler.stop(1.0)
+        await self.actions.stop()
         await self.spool.close()
 
     async def submit(self, *recipients: str, sender: str = "alice@here.test", notify: Notify = Notify.UNSET, **more: Any) -> bytes:

@@ -37,6 +37,8 @@ from gatepost.directory import Directory
 from gatepost.directory.auth import Authenticator
 from gatepost.mailbox import Volumes
 from gatepost.native import CoreError, LockedError
+from gatepost.queue.actions import QueueActions
+from gatepost.queue.operations import OperationLog
 from gatepost.queue.paused import PausedDestinations
 from gatepost.queue.report import Reporter
 from gatepost.queue.scheduler import Scheduler
@@ -160,7 +162,9 @@ class WorkerParts:
         reporter = Reporter(self.spool.open_message, self.submitter, build_report, self.current)
         paused = PausedDestinations(path_of(self.settings.data / "spool", self.index) / "paused.json")
         self.scheduler = Scheduler(self.spool, self._transports(), self.current, reporter, paused)
-        self.queue = QueueService(self.spool, self.scheduler, reporter)
+        self.queue = QueueService(self.spool, self.scheduler)
+        operations = OperationLog(path_of(self.settings.data / "spool", self.index) / "operations", self.scheduler.now)
+        self.actions = QueueActions(self.spool, self.scheduler, reporter, operations, self.current)
         self.rules.on_change(self.auth.invalidate)
         self.rules.on_change(self._volumes_changed)
         self._wire_servers()
@@ -208,7 +212,7 @@ class WorkerParts:
         self._own_endpoints: set[tuple[str, int]] = set()
 
     def _wire_control(self) -> None:
-        queue = QueueServicer(self.queue, self.submitter, self.rules, self.index)
+        queue = QueueServicer(self.queue, self.actions, self.submitter, self.rules, self.index)
         services = [
             queue.service(),
             MailboxServicer(self.volumes, self.rules).service(),
@@ -239,6 +243,7 @@ class WorkerParts:
         self._own_endpoints.update(s.getsockname()[:2] for name in ("smtp", "lmtp") for s in sockets.get(name, ()))
         await self.control.start()
         await self.scheduler.start()
+        self.actions.start()
         for name, group in sockets.items():
             if group:
                 await self.servers[name].start(list(group))
@@ -259,6 +264,7 @@ class WorkerParts:
             if isinstance(result, Exception):
                 log.error("a part did not stop cleanly", error=repr(result))
         await self.control.stop(max(0.1, min(1.0, grace - (time.monotonic() - began))))
+        await self.actions.stop()
         await self.resolver.close()
         await self.volumes.close()
         try:

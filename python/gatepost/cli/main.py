@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import typer
 
 from gatepost.cli import directory, queue, rules, server
+from gatepost.cli import queue_actions as _queue_actions  # noqa: F401  # adds its commands to the queue's
 from gatepost.cli.session import command, take_common_options
 
 HELP = "Manage a Gatepost mail server. Start one with: gatepost serve --data DIR"

@@ -1,19 +1,18 @@
-"""`gatepost queue …`: list, look, hold, release, retry, remove, reroute, watch, statistics, destinations."""
+"""`gatepost queue …`: list, look, watch, statistics, destinations. What acts on messages is in queue_actions.py, on the same group."""
 
 import sys
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gatepost.cli.output import age, clean, human_size, local_time, print_fields, print_json, print_table, shown_ids, to_json, until
-from gatepost.cli.session import USAGE, CommandError, Options, Session, command, confirm, group, warn
+from gatepost.cli.session import Options, Session, command, group, warn
 from gatepost.cli.spans import parse_size, parse_span
 
 if TYPE_CHECKING:
-    from gatepost.client import GatepostClient, QueueFilter
-    from gatepost.client.values import BulkResult, MessageDetails, QueueEvent, QueueMessage
+    from gatepost.client import QueueFilter
+    from gatepost.client.values import MessageDetails, QueueEvent, QueueMessage
 
 app = group("Look at the queue and act on it.")
 
@@ -21,7 +20,6 @@ Dest = Annotated[str, typer.Option("--destination", metavar="GLOB", help="Destin
 Rcpt = Annotated[str, typer.Option("--recipient", metavar="GLOB", help="A recipient")]
 Domain = Annotated[str, typer.Option("--domain", help="Domain of a recipient")]
 Sender = Annotated[str, typer.Option("--sender", metavar="GLOB", help="Envelope sender; <> is the null sender")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show how many messages are meant")]
 
 FILTER: Options = {
     "sender": (Sender, ""),
@@ -36,15 +34,9 @@ FILTER: Options = {
     "max_size": (Annotated[str, typer.Option("--max-size", metavar="SIZE", help="At most")], ""),
     "reply": (Annotated[str, typer.Option("--reply", metavar="TEXT", help="Text in the last reply or reason")], ""),
 }
-SELECTION: Options = {
-    "ids": (Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Ids, or beginnings that fit one message")], None),
-    **FILTER,
-    "all_": (Annotated[bool, typer.Option("--all", help="Every message")], False),
-    "dry_run": (DryRun, False),
-}
 
 
-def _filter(values: dict[str, Any]) -> "QueueFilter | None":
+def filter_of(values: dict[str, Any]) -> "QueueFilter | None":
     """The filter options as a filter, None when there are none. Raises ValueError."""
     from gatepost.client import QueueFilter
 
@@ -75,16 +67,17 @@ async def list_(
     limit: Annotated[int, typer.Option("--limit", min=0, help="At most this many, 0 = all")] = 0,
 ) -> None:
     """List messages, oldest first."""
-    wanted = _filter(options)
+    wanted = filter_of(options)
     async with session.client() as client:
         messages = [message async for message in client.queue.list(wanted, limit=limit or None, page_size=1000, warn=warn)]
     if session.json:
         print_json(messages)
         return
-    _message_table(messages)
+    message_table(messages)
 
 
-def _message_table(messages: "list[QueueMessage]") -> None:
+def message_table(messages: "list[QueueMessage]") -> None:
+    """Print messages, one a line."""
     ids = shown_ids([message.message_id for message in messages])
     wide = not sys.stdout.isatty()
     columns = ["!ID", ">AGE", ">SIZE", "STATE", "SENDER", "RECIPIENT", *(["NEXT", "LAST"] if wide else [])]
@@ -176,111 +169,6 @@ async def cat(session: Session, id_: Annotated[str, typer.Argument(metavar="ID")
         async for chunk in client.queue.download(id_):
             sys.stdout.buffer.write(chunk)
     sys.stdout.buffer.flush()
-
-
-Call = Callable[["GatepostClient", Any, bool], "Awaitable[BulkResult]"]
-
-
-async def _act(session: Session, word: str, values: dict[str, Any], call: Call, *, ask: bool = False) -> None:
-    """Do something to the messages that ids, filter options or --all mean. Filters and --all are counted first."""
-    from dataclasses import replace
-
-    from gatepost.client import ALL, QueueFilter
-
-    ids, wanted = values["ids"] or [], _filter(values)
-    if sum((bool(ids), wanted is not None, values["all_"])) != 1:
-        raise CommandError(f"give ids, or filter options, or --all: which messages are to be {word}?", USAGE)
-    async with session.client() as client:
-        if ids:
-            result = await call(client, ids, values["dry_run"])
-        else:
-            preview = await call(client, wanted or ALL, True)
-            if not session.json:
-                print(f"{_messages(preview.matched)} selected")
-            if values["dry_run"] or not preview.matched:
-                result = preview
-            else:
-                if ask:
-                    confirm(f"{_messages(preview.matched)} will be {word}.", yes=False)
-                frozen = replace(wanted or QueueFilter(min_size=0), received_before=preview.selected_at)
-                result = await call(client, frozen, False)
-    _report(session, word, result, dry_run=values["dry_run"])
-
-
-def _report(session: Session, word: str, result: "BulkResult", *, dry_run: bool) -> None:
-    for warning in result.warnings:
-        warn(warning)
-    if session.json:
-        print_json(result)
-    elif dry_run:
-        print(f"nothing was changed: {_messages(result.matched)} would be {word}")
-    elif result.matched:
-        print(
-            f"{_messages(result.changed)} {word}"
-            + (f", {result.matched - result.changed} unchanged" if result.changed < result.matched else "")
-        )
-
-
-def _messages(count: int) -> str:
-    return "1 message" if count == 1 else f"{count} messages"
-
-
-@command(app, "hold", options=SELECTION)
-async def hold(session: Session, options: dict[str, Any]) -> None:
-    """Stop deliveries of messages until they are released."""
-    await _act(session, "held", options, lambda client, selection, dry: client.queue.hold(selection, dry_run=dry))
-
-
-@command(app, "release", options=SELECTION)
-async def release(session: Session, options: dict[str, Any]) -> None:
-    """Let held messages go on, now."""
-    await _act(session, "released", options, lambda client, selection, dry: client.queue.release(selection, dry_run=dry))
-
-
-@command(app, "retry", options=SELECTION)
-async def retry(session: Session, options: dict[str, Any]) -> None:
-    """Try messages now, whatever their back-off."""
-    await _act(session, "made due now", options, lambda client, selection, dry: client.queue.retry(selection, dry_run=dry))
-
-
-@command(app, "remove", options=SELECTION)
-async def remove(
-    session: Session,
-    options: dict[str, Any],
-    dsn: Annotated[bool, typer.Option("--dsn", help="Tell the senders")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask")] = False,
-) -> None:
-    """Take messages out of the queue for good."""
-
-    async def call(client: "GatepostClient", selection: Any, dry: bool) -> "BulkResult":
-        return await client.queue.remove(selection, send_dsn=dsn, dry_run=dry)
-
-    await _act(session, "removed", options, call, ask=not yes)
-
-
-@command(app, "reroute")
-async def reroute(
-    session: Session,
-    id_: Annotated[str, typer.Argument(metavar="ID")],
-    recipient: Annotated[
-        list[str] | None, typer.Option("--recipient", metavar="ADDRESS", help="Only this recipient; may be repeated")
-    ] = None,
-    to: Annotated[str, typer.Option("--to", metavar="ADDRESS", help="Deliver to this address instead")] = "",
-    host: Annotated[str, typer.Option("--host", help="Send to this host instead")] = "",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port of --host")] = 0,
-    tls: Annotated[str, typer.Option("--tls", help="none, opportunistic, required or verified")] = "",
-    lmtp: Annotated[bool, typer.Option("--lmtp", help="Speak LMTP to --host")] = False,
-    by_rules: Annotated[bool, typer.Option("--by-rules", help="Decide again by the rules as they are now")] = False,
-) -> None:
-    """Give the pending recipients of a message another way."""
-    from gatepost.client import Route
-
-    if sum((bool(to), bool(host), by_rules)) != 1:
-        raise CommandError("give exactly one of --to, --host and --by-rules", USAGE)
-    route = Route("lmtp" if lmtp else "smtp", host=host, port=port, tls=tls) if host else None
-    async with session.client() as client:
-        routes = await client.queue.reroute(id_, recipients=recipient or (), route=route, new_address=to)
-    session.done(routes, "\n".join(f"{clean(route.address)} now goes to {route.destination or route.kind}" for route in routes))
 
 
 @command(app, "watch")

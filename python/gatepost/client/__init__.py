@@ -30,6 +30,7 @@ from gatepost.client.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
+from gatepost.client.operations import Frozen, RerouteTarget
 from gatepost.client.queue import ALL, Queue, Selection
 from gatepost.client.rules import Rules
 from gatepost.client.server import Server
@@ -83,6 +84,7 @@ __all__ = [
     "DeadlineError",
     "DomainRule",
     "EtagMismatchError",
+    "Frozen",
     "GatepostClient",
     "GatepostError",
     "Gateway",
@@ -94,6 +96,7 @@ __all__ = [
     "PermissionDeniedError",
     "QueueFilter",
     "RefusedError",
+    "RerouteTarget",
     "Route",
     "Rules",
     "Selection",

@@ -18,7 +18,7 @@ import grpc.aio
 from gatepost.client.errors import GatepostError, NotRunningError, from_rpc, not_running_text
 
 DEFAULT_TIMEOUT = 30.0
-BULK_TIMEOUT = 150.0
+BULK_TIMEOUT = 650.0
 BODY_TIMEOUT = 600.0
 MAX_MESSAGE_BYTES = 16 << 20
 MAX_UNIX_PATH = 100

@@ -11,6 +11,18 @@ from gatepost.api.common.v1 import common_pb2 as common
 from gatepost.api.queue.v1 import queue_pb2 as api
 from gatepost.api.queue.v1 import queue_pb2_grpc
 from gatepost.client.connection import BODY_TIMEOUT, BULK_TIMEOUT, Connection, Warn, pages
+from gatepost.client.operations import (
+    Causes,
+    Frozen,
+    Operation,
+    Preview,
+    Rerouted,
+    RerouteTarget,
+    Undone,
+    cause_value,
+    operation_value,
+    undo_value,
+)
 from gatepost.client.values import (
     BulkResult,
     Destination,
@@ -43,8 +55,8 @@ class _All:
 
 
 ALL: Final = _All()
-Selection = str | Sequence[str] | QueueFilter | _All
-"""Ids or unambiguous prefixes of ids, a filter that has at least one field, or ALL."""
+Selection = str | Sequence[str] | QueueFilter | _All | Frozen
+"""Ids or unambiguous prefixes of ids, a filter that has at least one field, ALL, or what a preview froze."""
 
 
 class Queue:
@@ -82,6 +94,22 @@ class Queue:
         async for part in self._connection.stream(self._stub.DownloadMessage, request, BODY_TIMEOUT):
             yield part.chunk
 
+    async def preview(self, selection: Selection, *, sample_size: int = 0) -> Preview:
+        """Freeze a selection: its figures, its oldest messages, and a token. Pass `Frozen(preview.token)` to the calls below."""
+        request = api.PreviewSelectionRequest(selection=_selection(selection), sample_size=sample_size)
+        answer = await self._connection.call(self._stub.PreviewSelection, request, BULK_TIMEOUT)
+        return Preview(
+            answer.token,
+            time_value(answer.expire_time),
+            answer.messages,
+            answer.recipients,
+            answer.held,
+            answer.octets,
+            time_value(answer.selected_at),
+            tuple(message_value(message) for message in answer.sample),
+            tuple(answer.warnings),
+        )
+
     async def hold(self, selection: Selection, *, dry_run: bool = False) -> BulkResult:
         """Stop deliveries of these messages."""
         request = api.HoldMessagesRequest(selection=_selection(selection), dry_run=dry_run)
@@ -98,7 +126,7 @@ class Queue:
         return _bulk(await self._connection.call(self._stub.RetryMessages, request, BULK_TIMEOUT))
 
     async def remove(self, selection: Selection, *, send_dsn: bool = False, dry_run: bool = False) -> BulkResult:
-        """Take them out of the queue for good; with `send_dsn` the senders are told."""
+        """Take them out of the queue; with `send_dsn` the senders are told at once, and it cannot be undone."""
         request = api.RemoveMessagesRequest(selection=_selection(selection), dry_run=dry_run, send_dsn=send_dsn)
         return _bulk(await self._connection.call(self._stub.RemoveMessages, request, BULK_TIMEOUT))
 
@@ -115,6 +143,39 @@ class Queue:
             request.by_rules = True
         answer = await self._connection.call(self._stub.RerouteMessage, request)
         return tuple(route_value(one) for one in answer.routes)
+
+    async def reroute_all(self, selection: Selection, target: RerouteTarget, *, dry_run: bool = False) -> Rerouted:
+        """Give the pending recipients of many messages another way."""
+        request = api.RerouteMessagesRequest(selection=_selection(selection), dry_run=dry_run)
+        if target.route is not None:
+            request.route.CopyFrom(_route_proto(target.route))
+        elif target.new_address:
+            request.new_address = target.new_address
+        else:
+            request.by_rules = True
+        answer = await self._connection.call(self._stub.RerouteMessages, request, BULK_TIMEOUT)
+        return Rerouted(_bulk(answer), answer.refused, answer.first_refusal)
+
+    async def operations(self, *, limit: int | None = None, warn: Warn | None = None) -> AsyncIterator[Operation]:
+        """What operators did to messages, newest first. `warn` as for `list`."""
+
+        async def fetch(token: str) -> Any:
+            return await self._connection.call(self._stub.ListOperations, api.ListOperationsRequest(page_token=token))
+
+        async for one in pages(fetch, lambda answer: answer.operations, limit, warn=warn):
+            yield operation_value(one)
+
+    async def undo(self, operation_id: str = "") -> Undone:
+        """Put back what an operation changed; '' is the caller's newest that can be undone."""
+        request = api.UndoOperationRequest(operation_id=operation_id)
+        answer = await self._connection.call(self._stub.UndoOperation, request, BULK_TIMEOUT)
+        return Undone(operation_value(answer.operation), undo_value(answer.result), answer.partial, tuple(answer.warnings))
+
+    async def causes(self, limit: int = 0) -> Causes:
+        """Why mail waits: the largest groups of recipients whose last attempt failed for the same cause."""
+        answer = await self._connection.call(self._stub.ListCauses, api.ListCausesRequest(limit=limit), BULK_TIMEOUT)
+        found = tuple(cause_value(one) for one in answer.causes)
+        return Causes(found, answer.recipients, answer.messages, answer.partial, tuple(answer.warnings))
 
     async def watch(self, wanted: QueueFilter | None = None, *, started: Callable[[], None] | None = None) -> AsyncIterator[QueueEvent]:
         """Events from now on, without end. `started` is called once the watch is in place."""
@@ -218,6 +279,8 @@ def _timestamp(moment: datetime) -> Timestamp:
 def _selection(selection: Selection) -> api.MessageSelection:
     if isinstance(selection, _All):
         return api.MessageSelection(all=True)
+    if isinstance(selection, Frozen):
+        return api.MessageSelection(token=selection.token)
     if isinstance(selection, QueueFilter):
         return api.MessageSelection(filter=filter_proto(selection))
     return api.MessageSelection(message_ids=[selection] if isinstance(selection, str) else selection)
@@ -270,6 +333,7 @@ def _recipient(one: api.QueueRecipient) -> QueueRecipient:
         last_reason=one.last_reason,
         route=route_value(one.route),
         notify=tuple(one.notify),
+        removed_until=time_or_none(one, "removed_until"),
     )
 
 
@@ -296,7 +360,8 @@ def _event(event: api.WatchQueueResponse) -> QueueEvent:
 def _bulk(answer: Any) -> BulkResult:
     result: api.BulkResult = answer.result
     ids, warnings = tuple(result.message_ids), tuple(result.warnings)
-    return BulkResult(result.matched, result.changed, ids, time_value(result.selected_at), result.partial, warnings)
+    selected_at, until = time_value(result.selected_at), time_or_none(result, "undo_until")
+    return BulkResult(result.matched, result.changed, ids, selected_at, result.partial, warnings, result.operation_id, until, result.gone)
 
 
 def _destination(one: api.Destination) -> Destination:

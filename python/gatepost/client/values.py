@@ -108,6 +108,7 @@ class QueueRecipient:
     last_reason: str
     route: Route
     notify: tuple[str, ...]
+    removed_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +154,9 @@ class MessageDetails:
 
 @dataclass(frozen=True, slots=True)
 class BulkResult:
-    """What a bulk call did. `message_ids` has the first 1,000; `partial`: a worker was away, `warnings` say which."""
+    """What a bulk call did. `message_ids` has the first 1,000; `partial`: a worker was away, `warnings` say which. `gone` messages of a
+    frozen selection had left the queue. operation_id is for `Queue.undo`, until undo_until (None: it cannot be undone).
+    """
 
     matched: int
     changed: int
@@ -161,6 +164,9 @@ class BulkResult:
     selected_at: datetime
     partial: bool
     warnings: tuple[str, ...]
+    operation_id: str = ""
+    undo_until: datetime | None = None
+    gone: int = 0
 
 
 @dataclass(frozen=True, slots=True)

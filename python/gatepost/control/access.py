@@ -132,6 +132,22 @@ def actor_metadata() -> tuple[tuple[str, str], ...]:
     return ((ACTOR_KEY, author()),)
 
 
+OPERATION_KEY = "gatepost-operation"
+"""Metadata by which the supervisor gives an operation the same id on all workers."""
+
+
+def operation_metadata(operation_id: str) -> tuple[tuple[str, str], ...]:
+    """For calls to a worker that are part of an operation."""
+    return ((OPERATION_KEY, operation_id),)
+
+
+def operation_of(context: Any) -> str:
+    """The operation that a call to a worker is part of; '' when the worker is to make an id."""
+    ask: Callable[[], Any] | None = getattr(context, "invocation_metadata", None)
+    metadata = ask() if ask is not None else None
+    return next((value for key, value in metadata or () if key == OPERATION_KEY and isinstance(value, str)), "")
+
+
 class Access:
     """Recognises callers. `verify_token` may block (it runs in a thread); `certificate_roles` maps a common name to a role name.
 

@@ -8,7 +8,6 @@ refused with UNAVAILABLE instead of being half made. Every call to a worker has 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import grpc
@@ -16,15 +15,15 @@ import grpc.aio
 
 from gatepost.api.queue.v1 import queue_pb2 as api
 from gatepost.api.queue.v1 import queue_pb2_grpc
-from gatepost.api.worker.v1 import worker_pb2 as worker_api
 from gatepost.control.access import actor_metadata
 from gatepost.control.convert import timestamp
-from gatepost.control.errors import from_rpc, invalid, not_found, unavailable
+from gatepost.control.errors import from_rpc, unavailable
+from gatepost.control.merge_bulk import MergedBulkServicer, passed_on
 from gatepost.control.paging import MAX_SIZE, page, page_size
-from gatepost.control.queue import MAX_RESULT_IDS, after_id
-from gatepost.control.queue_convert import check_selection, filter_from_proto, id_prefix
+from gatepost.control.queue import after_id
+from gatepost.control.queue_convert import filter_from_proto
 from gatepost.control.server import Service
-from gatepost.control.workers import CALL_SECONDS, RESTART_WAIT, Answers, WorkerLink, WorkerLinks
+from gatepost.control.workers import CALL_SECONDS, RESTART_WAIT, Answers, WorkerLink
 
 BULK_SECONDS = 120.0
 BODY_SECONDS = 600.0
@@ -36,19 +35,8 @@ T = TypeVar("T")
 BulkCall = Callable[[WorkerLink, api.MessageSelection], Awaitable[api.BulkResult]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """A message and the worker that keeps it."""
-
-    link: WorkerLink
-    message_id: str
-
-
-class MergedQueueServicer(queue_pb2_grpc.QueueServiceServicer):
-    """See the proto for every method."""
-
-    def __init__(self, links: WorkerLinks) -> None:
-        self._links = links
+class MergedQueueServicer(MergedBulkServicer):
+    """See the proto for every method; what acts on many messages is in merge_bulk.py."""
 
     def service(self) -> Service:
         """For ControlServer."""
@@ -65,62 +53,18 @@ class MergedQueueServicer(queue_pb2_grpc.QueueServiceServicer):
 
     async def GetMessage(self, request: api.GetMessageRequest, context: object) -> api.GetMessageResponse:
         """See the proto."""
-        found = await self._find(request.message_id)
-        return await _passed_on(found.link.queue.GetMessage(api.GetMessageRequest(message_id=found.message_id), timeout=CALL_SECONDS))
+        found = await self.find(request.message_id)
+        return await passed_on(found.link.queue.GetMessage(api.GetMessageRequest(message_id=found.message_id), timeout=CALL_SECONDS))
 
     async def DownloadMessage(self, request: api.DownloadMessageRequest, context: object) -> AsyncIterator[api.DownloadMessageResponse]:
         """See the proto."""
-        found = await self._find(request.message_id)
+        found = await self.find(request.message_id)
         inner = api.DownloadMessageRequest(message_id=found.message_id)
         try:
             async for part in found.link.queue.DownloadMessage(inner, timeout=BODY_SECONDS):
                 yield part
         except grpc.aio.AioRpcError as error:
             raise from_rpc(error) from error
-
-    async def HoldMessages(self, request: api.HoldMessagesRequest, context: object) -> api.HoldMessagesResponse:
-        """See the proto."""
-
-        async def hold(link: WorkerLink, selection: api.MessageSelection) -> api.BulkResult:
-            inner = api.HoldMessagesRequest(selection=selection, dry_run=request.dry_run)
-            return (await link.queue.HoldMessages(inner, timeout=BULK_SECONDS, metadata=actor_metadata())).result
-
-        return api.HoldMessagesResponse(result=await self._bulk(request.selection, hold))
-
-    async def ReleaseMessages(self, request: api.ReleaseMessagesRequest, context: object) -> api.ReleaseMessagesResponse:
-        """See the proto."""
-
-        async def release(link: WorkerLink, selection: api.MessageSelection) -> api.BulkResult:
-            inner = api.ReleaseMessagesRequest(selection=selection, dry_run=request.dry_run)
-            return (await link.queue.ReleaseMessages(inner, timeout=BULK_SECONDS, metadata=actor_metadata())).result
-
-        return api.ReleaseMessagesResponse(result=await self._bulk(request.selection, release))
-
-    async def RetryMessages(self, request: api.RetryMessagesRequest, context: object) -> api.RetryMessagesResponse:
-        """See the proto."""
-
-        async def retry(link: WorkerLink, selection: api.MessageSelection) -> api.BulkResult:
-            inner = api.RetryMessagesRequest(selection=selection, dry_run=request.dry_run)
-            return (await link.queue.RetryMessages(inner, timeout=BULK_SECONDS, metadata=actor_metadata())).result
-
-        return api.RetryMessagesResponse(result=await self._bulk(request.selection, retry))
-
-    async def RemoveMessages(self, request: api.RemoveMessagesRequest, context: object) -> api.RemoveMessagesResponse:
-        """See the proto."""
-
-        async def remove(link: WorkerLink, selection: api.MessageSelection) -> api.BulkResult:
-            inner = api.RemoveMessagesRequest(selection=selection, dry_run=request.dry_run, send_dsn=request.send_dsn)
-            return (await link.queue.RemoveMessages(inner, timeout=BULK_SECONDS, metadata=actor_metadata())).result
-
-        return api.RemoveMessagesResponse(result=await self._bulk(request.selection, remove))
-
-    async def RerouteMessage(self, request: api.RerouteMessageRequest, context: object) -> api.RerouteMessageResponse:
-        """See the proto."""
-        found = await self._find(request.message_id)
-        inner = api.RerouteMessageRequest()
-        inner.CopyFrom(request)
-        inner.message_id = found.message_id
-        return await _passed_on(found.link.queue.RerouteMessage(inner, timeout=CALL_SECONDS, metadata=actor_metadata()))
 
     async def WatchQueue(self, request: api.WatchQueueRequest, context: Any) -> AsyncIterator[api.WatchQueueResponse]:
         """See the proto. Initial metadata is sent once every worker that is there watches."""
@@ -190,50 +134,7 @@ class MergedQueueServicer(queue_pb2_grpc.QueueServiceServicer):
         except BaseException:
             call.cancel()
             raise
-        return await _passed_on(call)
-
-    async def _bulk(self, selection: api.MessageSelection, call: BulkCall) -> api.BulkResult:
-        check_selection(selection)
-        filter_from_proto(selection.filter)
-        started = timestamp(time.time_ns() // 1000)
-        if selection.message_ids:
-            chosen = await self._owners(selection.message_ids)
-            answers = await self._links.ask([self._links[index] for index in chosen], lambda link: call(link, chosen[link.index]))
-        else:
-            answers = await self._links.ask_all(lambda link: call(link, selection))
-        return merge_bulk(answers, started)
-
-    async def _owners(self, texts: Sequence[str]) -> dict[int, api.MessageSelection]:
-        """Which worker keeps which of the messages. Raises ControlError when one is unknown or ambiguous: then nothing is changed."""
-        found = await self._resolve(texts, "selection.message_ids")
-        chosen: dict[int, api.MessageSelection] = {}
-        for one in dict.fromkeys(found):
-            chosen.setdefault(one.link.index, api.MessageSelection()).message_ids.append(one.message_id)
-        return chosen
-
-    async def _find(self, text: str) -> _Found:
-        return (await self._resolve([text], "message_id"))[0]
-
-    async def _resolve(self, texts: Sequence[str], field: str) -> list[_Found]:
-        """The one message that each id or prefix fits. Raises ControlError."""
-        prefixes = {text: id_prefix(text, field) for text in texts}
-        request = worker_api.ResolveMessagesRequest(prefixes=prefixes.values())
-        answers = await self._links.ask_all(lambda link: link.worker.ResolveMessages(request, timeout=CALL_SECONDS))
-        fits: dict[str, list[_Found]] = {}
-        for index, answer in answers.by_worker.items():
-            for match in answer.matches:
-                fits.setdefault(match.prefix, []).extend(_Found(self._links[index], message_id) for message_id in match.message_ids)
-        return [_only(text, fits.get(prefix, []), field, answers.warnings) for text, prefix in prefixes.items()]
-
-
-def _only(text: str, found: Sequence[_Found], field: str, warnings: Sequence[str]) -> _Found:
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise invalid(field, f"{text!r} fits several messages; give more digits")
-    if warnings:
-        raise unavailable(f"message {text} is not with the workers that answer; {'; '.join(warnings)}")
-    raise not_found("message", text)
+        return await passed_on(call)
 
 
 def merge_pages(answers: Answers[api.ListMessagesResponse], size: int) -> api.ListMessagesResponse:
@@ -249,20 +150,6 @@ def merge_pages(answers: Answers[api.ListMessagesResponse], size: int) -> api.Li
         token = shown[-1].message_id
     return api.ListMessagesResponse(
         messages=shown, next_page_token=token if more else "", partial=answers.partial, warnings=answers.warnings
-    )
-
-
-def merge_bulk(answers: Answers[api.BulkResult], started: Any) -> api.BulkResult:
-    """Sums, and the first ids in order."""
-    results = list(answers.by_worker.values())
-    ids = sorted(message_id for result in results for message_id in result.message_ids)
-    return api.BulkResult(
-        matched=sum(result.matched for result in results),
-        changed=sum(result.changed for result in results),
-        message_ids=ids[:MAX_RESULT_IDS],
-        selected_at=started,
-        partial=answers.partial,
-        warnings=answers.warnings,
     )
 
 
@@ -342,10 +229,3 @@ def _worker_event(link: WorkerLink, text: str) -> api.WatchQueueResponse:
     return api.WatchQueueResponse(
         time=now, kind=api.QUEUE_EVENT_KIND_WORKER, recipient_index=-1, text=f"worker {link.index} {text}", worker=link.index
     )
-
-
-async def _passed_on(call: Awaitable[T]) -> T:
-    try:
-        return await call
-    except grpc.aio.AioRpcError as error:
-        raise from_rpc(error) from error

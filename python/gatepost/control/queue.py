@@ -1,14 +1,12 @@
 """QueueService of one worker, over its own partition. The supervisor's QueueService (merge.py) calls it over DIR/run/worker-I.sock.
 
-Decodes, calls queue.service, encodes. Bulk calls page through the partition, so memory is bounded by one batch and the event loop
-is free between batches. Bodies are read in threads. Errors: see control.errors.
+Decodes, calls queue.service, encodes; what acts on many messages is in queue_bulk.py. Bodies are read in threads. Errors: see
+control.errors.
 """
 
 import asyncio
 import re
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -16,17 +14,16 @@ from gatepost.api.common.v1 import common_pb2 as common
 from gatepost.api.queue.v1 import queue_pb2 as api
 from gatepost.api.queue.v1 import queue_pb2_grpc
 from gatepost.control.access import author
-from gatepost.control.convert import address_from_text, reply_proto, route_from_proto, route_proto, timestamp
-from gatepost.control.errors import cut_short, invalid, not_found, precondition, refused
+from gatepost.control.convert import address_from_text, reply_proto
+from gatepost.control.errors import cut_short, invalid, refused
 from gatepost.control.paging import page, page_size
+from gatepost.control.queue_bulk import BulkServicer
 from gatepost.control.queue_convert import (
-    check_selection,
     destination_proto,
     event_proto,
     filter_from_proto,
     header_fields,
     history_proto,
-    id_prefix,
     message_proto,
     notify_flags,
     stats_proto,
@@ -35,12 +32,11 @@ from gatepost.control.server import Service
 from gatepost.message.envelope import Envelope, Origin, Recipient
 from gatepost.message.ids import format_message_id, parse_message_id
 from gatepost.message.reply import Reply
+from gatepost.queue.actions import QueueActions
 from gatepost.queue.events import QueueEvent
 from gatepost.queue.service import QueueService
 from gatepost.queue.submit import SubmissionRefused, Submitter
-from gatepost.queue.views import Filter, QueuedMessage
-from gatepost.routing.decide import decide
-from gatepost.routing.model import Question, Route, RuleSet
+from gatepost.routing.model import RuleSet
 
 BATCH = 500
 MAX_RESULT_IDS = 1000
@@ -54,14 +50,14 @@ _ORCPT = re.compile(r"[A-Za-z0-9-]{1,64};[!-~]{1,500}")
 Action = Callable[[Sequence[bytes], str], Awaitable[int]]
 
 
-class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
+class QueueServicer(BulkServicer):
     """`index` is the worker's number; `rule_set` what is in force."""
 
-    def __init__(self, queue: QueueService, submitter: Submitter, rule_set: Callable[[], RuleSet], index: int = 0) -> None:
-        self._queue = queue
+    def __init__(
+        self, queue: QueueService, actions: QueueActions, submitter: Submitter, rule_set: Callable[[], RuleSet], index: int = 0
+    ) -> None:
+        super().__init__(queue, actions, rule_set, index)
         self._submitter = submitter
-        self._rule_set = rule_set
-        self._index = index
 
     def service(self) -> Service:
         """For ControlServer."""
@@ -92,51 +88,6 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
         reader = self._queue.open(await self.resolve_one(request.message_id))
         while chunk := await asyncio.to_thread(reader.read, CHUNK):
             yield api.DownloadMessageResponse(chunk=chunk)
-
-    async def HoldMessages(self, request: api.HoldMessagesRequest, context: object) -> api.HoldMessagesResponse:
-        """See the proto."""
-        return api.HoldMessagesResponse(result=await self._bulk(request.selection, self._queue.hold, dry_run=request.dry_run))
-
-    async def ReleaseMessages(self, request: api.ReleaseMessagesRequest, context: object) -> api.ReleaseMessagesResponse:
-        """See the proto."""
-        return api.ReleaseMessagesResponse(result=await self._bulk(request.selection, self._queue.release, dry_run=request.dry_run))
-
-    async def RetryMessages(self, request: api.RetryMessagesRequest, context: object) -> api.RetryMessagesResponse:
-        """See the proto."""
-        return api.RetryMessagesResponse(result=await self._bulk(request.selection, self._queue.retry, dry_run=request.dry_run))
-
-    async def RemoveMessages(self, request: api.RemoveMessagesRequest, context: object) -> api.RemoveMessagesResponse:
-        """See the proto."""
-
-        async def remove(ids: Sequence[bytes], by: str) -> int:
-            return await self._queue.remove(ids, by, dsn=request.send_dsn)
-
-        return api.RemoveMessagesResponse(result=await self._bulk(request.selection, remove, dry_run=request.dry_run))
-
-    async def RerouteMessage(self, request: api.RerouteMessageRequest, context: object) -> api.RerouteMessageResponse:
-        """See the proto."""
-        if request.WhichOneof("target") is None:
-            raise invalid("target", "is needed: route, by_rules or new_address")
-        message_id = await self.resolve_one(request.message_id)
-        message = await self._queue.get(message_id)
-        chosen = _pending(message, request.recipients)
-        # Everything is decided before anything is changed.
-        routes = [self._new_route(message, message.recipients[index].address, request) for index in chosen]
-        for index, route in zip(chosen, routes, strict=True):
-            await self._queue.reroute(message_id, index, route.address, route, author())
-        return api.RerouteMessageResponse(changed=len(routes), routes=map(route_proto, routes))
-
-    def _new_route(self, message: QueuedMessage, address: str, request: api.RerouteMessageRequest) -> Route:
-        if request.WhichOneof("target") == "route":
-            return route_from_proto(request.route, address)
-        target = str(address_from_text("new_address", request.new_address)) if request.new_address else address
-        decision = decide(self._rule_set(), Question(message.reverse_path, target, trusted=True, size=message.size))
-        if decision.reply is not None:
-            text = f"{decision.reply.code} {decision.reply.enhanced} {decision.reply.text}"
-            raise precondition(common.ERROR_REASON_REFUSED, f"{target} would be refused: {text}", target)
-        if len(decision.routes) != 1:
-            raise invalid("target", f"{target} leads to {len(decision.routes)} recipients; reroute to one of them")
-        return decision.routes[0]
 
     async def WatchQueue(self, request: api.WatchQueueRequest, context: Any) -> AsyncIterator[api.WatchQueueResponse]:
         """See the proto. Initial metadata is sent when the watch is in place, so a caller can wait for it."""
@@ -194,55 +145,6 @@ class QueueServicer(queue_pb2_grpc.QueueServiceServicer):
         answers = [_refused(*one) for one in done.refused]
         return api.SubmitMessageResponse(message_id=format_message_id(done.message_id), size=done.size, refused=answers)
 
-    async def _bulk(self, selection: api.MessageSelection, action: Action, *, dry_run: bool) -> api.BulkResult:
-        check_selection(selection)
-        result = api.BulkResult(selected_at=timestamp(time.time_ns() // 1000))
-        async for batch in self._select(selection):
-            result.matched += len(batch)
-            room = MAX_RESULT_IDS - len(result.message_ids)
-            result.message_ids.extend(format_message_id(message_id) for message_id in batch[:room])
-            if not dry_run:
-                result.changed += await action(batch, author())
-        return result
-
-    async def _select(self, selection: api.MessageSelection) -> AsyncIterator[Sequence[bytes]]:
-        if selection.message_ids:
-            # Every id is known before the first one is touched.
-            ids = [await self.resolve_one(text, "selection.message_ids") for text in selection.message_ids]
-            ids = list(dict.fromkeys(ids))
-            for start in range(0, len(ids), BATCH):
-                yield ids[start : start + BATCH]
-            return
-        # `all` and a filter mean what is there now, not what comes in while we walk.
-        now = time.time_ns() // 1000
-        wanted = filter_from_proto(selection.filter)
-        wanted = replace(wanted, received_before=min(wanted.received_before or now, now))
-        token = ""
-        while True:
-            found = await self._queue.list(wanted, token, BATCH)
-            if found.messages:
-                yield [message.message_id for message in found.messages]
-            token = found.next_page_token
-            if not token:
-                return
-
-    async def resolve(self, prefix: str) -> list[bytes]:
-        """Ids that begin with these hexadecimal digits, at most two. Ids are sorted, so only the next two are looked at."""
-        before = int(prefix.ljust(32, "0"), 16) - 1
-        token = format_message_id(before.to_bytes(16, "big")) if before >= 0 else ""
-        found = await self._queue.list(Filter(), token, 2)
-        return [message.message_id for message in found.messages if message.message_id.hex().startswith(prefix)]
-
-    async def resolve_one(self, text: str, field: str = "message_id") -> bytes:
-        """The message an id or prefix means. Raises ControlError."""
-        prefix = id_prefix(text, field)
-        found = await self.resolve(prefix)
-        if not found:
-            raise not_found("message", text)
-        if len(found) > 1:
-            raise invalid(field, f"{text!r} fits several messages; give more digits")
-        return found[0]
-
 
 def after_id(token: str) -> str:
     """A page token checked. Raises ControlError."""
@@ -258,21 +160,6 @@ def _named(name: str) -> str:
     if not name or len(name) > 500:
         raise invalid("name", "is needed: a destination as ListDestinations names it")
     return name
-
-
-def _pending(message: QueuedMessage, addresses: Sequence[str]) -> list[int]:
-    """Indexes of the recipients meant. Raises ControlError."""
-    known = {recipient.address.lower() for recipient in message.recipients}
-    for address in addresses:
-        if address.lower() not in known:
-            raise not_found("recipient", address)
-    wanted = {address.lower() for address in addresses} or known
-    chosen = [
-        index for index, recipient in enumerate(message.recipients) if recipient.state == "PENDING" and recipient.address.lower() in wanted
-    ]
-    if not chosen:
-        raise precondition(common.ERROR_REASON_INVALID_FIELD, "none of the recipients is pending any more")
-    return chosen
 
 
 def _matches(wanted: api.QueueFilter, event: QueueEvent) -> bool:

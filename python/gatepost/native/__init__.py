@@ -37,7 +37,7 @@ from gatepost._core import (
     Wire,
     new_message_id,
 )
-from gatepost.native.shapes import Change, Job, JobRecipient, NativeFilter, RecipientSpec, RecipientState, Summary
+from gatepost.native.shapes import Cause, Change, Job, JobRecipient, NativeFilter, RecipientSpec, RecipientState, Summary
 
 __all__ = [
     "K_ACCEPTED",
@@ -55,6 +55,7 @@ __all__ = [
     "K_RETRY",
     "LINE_LIMIT",
     "Appender",
+    "Cause",
     "Change",
     "ClosedError",
     "CoreError",

@@ -25,6 +25,10 @@ state in 'PENDING','DELIVERED','FAILED','EXPIRED','REMOVED'."""
 Summary = tuple[bytes, int, int, str, bytes, bool, list[RecipientState]]
 """(message_id, size_with_prefix, received_at_us, reverse_path, meta, in_flight, recipients)."""
 
+Cause = tuple[tuple[str, str, int, str, str], tuple[int, int, int, int], tuple[bytes, str, bytes]]
+"""Why recipients wait: ((class, enhanced, code, host, text), (recipients, held, messages, next_attempt_us),
+(id of the oldest message, address, last_detail))."""
+
 
 class NativeFilter(TypedDict, total=False):
     """What to look for in the spool; a key that is missing asks for nothing, an unknown one is an InvalidError.

@@ -17,7 +17,7 @@ from typing import TypeVarTuple
 import structlog
 
 from gatepost.message.envelope import Envelope, Meta
-from gatepost.native import Change, ClosedError, CoreError, Incoming, Job, NativeFilter, Reader, Spool, Summary, SyncFailedError
+from gatepost.native import Cause, Change, ClosedError, CoreError, Incoming, Job, NativeFilter, Reader, Spool, Summary, SyncFailedError
 
 ReadyCallback = Callable[[Sequence[str]], None]
 CommittedCallback = Callable[[bytes, Envelope], None]
@@ -233,6 +233,29 @@ class AsyncSpool:
             del self._waiting[ticket]
             raise
         return future
+
+    async def change_all(self, ids: bytes, kind: int, next_us: int, detail: bytes) -> int:
+        """One transition for all pending recipients of each message (packed ids); how many changed. On disk on return."""
+        ticket, future = self._ticket()
+        changed = await asyncio.to_thread(self._native.change_all, ticket, ids, kind, next_us, detail)
+        await future
+        return changed
+
+    async def changeable(self, ids: bytes, kind: int) -> bytes:
+        """Those of the ids for which `change_all` would change something now."""
+        return await asyncio.to_thread(self._native.changeable, ids, kind)
+
+    async def destinations_of(self, ids: bytes) -> list[str]:
+        """Destinations of the pending recipients of these messages."""
+        return await asyncio.to_thread(self._native.destinations_of, ids)
+
+    async def measure(self, ids: bytes) -> tuple[int, int, int, int, int]:
+        """Of those in the queue: (messages, pending recipients, held and being delivered among these, octets)."""
+        return await asyncio.to_thread(self._native.measure, ids)
+
+    async def causes(self, limit: int) -> tuple[list[Cause], int, int]:
+        """Why recipients wait (see _core.pyi)."""
+        return await asyncio.to_thread(self._native.causes, limit)
 
     async def undo(self, operation: str, ids: bytes, note: bytes) -> dict[str, int]:
         """Put back what an operation changed in these messages (packed ids); on disk on return. Counts as in _core.pyi."""

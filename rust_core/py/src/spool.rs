@@ -28,6 +28,8 @@ type RecipientState<'py> = (String, String, String, u8, Bound<'py, PyBytes>, &'s
 type Summary<'py> = (Bound<'py, PyBytes>, u64, u64, String, Bound<'py, PyBytes>, bool, Vec<RecipientState<'py>>);
 type Facts<'py> = (usize, u64, bool, u64, bool, Vec<Bound<'py, PyBytes>>, bool);
 type Tickets = Vec<(u64, Option<Py<PyAny>>)>;
+type CauseKey = (&'static str, String, u16, String, String);
+type Cause<'py> = (CauseKey, (u64, u64, u64, u64), (Bound<'py, PyBytes>, String, Bound<'py, PyBytes>));
 type HistoryEntry<'py> = (u64, u8, i32, Bound<'py, PyBytes>);
 
 /// Adds the classes, constants and helpers of the spool.
@@ -271,11 +273,8 @@ impl Spool {
     }
 
     /// Counts in the order of `_core.pyi`.
-    fn undo<'py>(&self, py: Python<'py>, ticket: u64, operation: &str, ids: &[u8], note: &[u8]) -> PyResult<Bound<'py, PyDict>> {
-        let (ids, rest) = ids.as_chunks::<16>();
-        if !rest.is_empty() {
-            return Err(InvalidError::new_err("ids have 16 octets each"));
-        }
+    fn undo<'py>(&self, py: Python<'py>, ticket: u64, operation: &str, ids: PackedIds<'_>, note: &[u8]) -> PyResult<Bound<'py, PyDict>> {
+        let ids = ids.0;
         let u = py.detach(|| self.inner.undo(ticket, operation, ids, note));
         let dict = PyDict::new(py);
         dict.set_item("undone", u.undone)?;
@@ -350,6 +349,23 @@ impl Spool {
     fn changeable<'py>(&self, py: Python<'py>, ids: PackedIds<'_>, kind: u8) -> Bound<'py, PyBytes> {
         let ids = ids.0;
         PyBytes::new(py, py.detach(|| self.inner.changeable(ids, kind)).as_flattened())
+    }
+
+    fn measure(&self, py: Python<'_>, ids: PackedIds<'_>) -> (u64, u64, u64, u64, u64) {
+        let ids = ids.0;
+        let m = py.detach(|| self.inner.measure(ids));
+        (m.messages, m.recipients, m.held, m.in_flight, m.octets)
+    }
+
+    fn causes<'py>(&self, py: Python<'py>, limit: usize) -> PyResult<(Vec<Cause<'py>>, u64, u64)> {
+        let (groups, recipients, messages) = py.detach(|| self.inner.causes(limit)).map_err(|e| from_queue(&e))?;
+        let row = |g: queue::Group| {
+            let c = g.cause;
+            let cause = (c.class, c.enhanced, c.code, c.host, c.text);
+            let counts = (g.recipients, g.held, g.messages, g.next_us);
+            (cause, counts, (PyBytes::new(py, &g.oldest), g.address, PyBytes::new(py, &g.detail)))
+        };
+        Ok((groups.into_iter().map(row).collect(), recipients, messages))
     }
 
     fn destinations_of(&self, py: Python<'_>, ids: PackedIds<'_>) -> Vec<String> {

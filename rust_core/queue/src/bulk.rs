@@ -6,7 +6,7 @@ use parking_lot::MutexGuard;
 
 use crate::codec::ALL;
 use crate::id::{MessageId, now_us};
-use crate::index::NOWHERE;
+use crate::index::{HELD, IN_FLIGHT, NOWHERE};
 use crate::spool::Spool;
 use crate::transition::Transition;
 
@@ -16,6 +16,21 @@ const BATCH: usize = 1024;
 const LOOK: usize = 8192;
 /// Octets that may wait for the disk before the next batch.
 const PENDING: u64 = 8 << 20;
+
+/// Some messages in figures.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Measure {
+    /// Messages.
+    pub messages: u64,
+    /// Their pending recipients.
+    pub recipients: u64,
+    /// Of these, held ones.
+    pub held: u64,
+    /// Of these, those being delivered.
+    pub in_flight: u64,
+    /// Octets of the messages.
+    pub octets: u64,
+}
 
 impl Spool {
     /// One transition for all pending recipients of each message. Messages for which it is illegal are skipped; returns how many were not. `ticket` (0: none)
@@ -55,6 +70,26 @@ impl Spool {
             MutexGuard::unlock_fair(index);
         }
         found
+    }
+
+    /// Figures of those of these messages that are in the queue.
+    pub fn measure(&self, ids: &[MessageId]) -> Measure {
+        let mut total = Measure::default();
+        for batch in ids.chunks(LOOK) {
+            let index = self.core.shared.index.lock();
+            for slot in batch.iter().filter_map(|id| index.find(id)) {
+                let message = index.message(slot);
+                total.messages += 1;
+                total.octets += u64::from(message.size);
+                for r in message.recipients.as_slice().iter().filter(|r| r.pending()) {
+                    total.recipients += 1;
+                    total.held += u64::from(r.has(HELD));
+                    total.in_flight += u64::from(r.has(IN_FLIGHT));
+                }
+            }
+            MutexGuard::unlock_fair(index);
+        }
+        total
     }
 
     /// Names of the destinations of pending recipients of these messages, each once.

@@ -8,6 +8,7 @@
 //! a checkpoint. Failures: see [`QueueError`]; a failed sync closes the partition for good.
 
 mod bulk;
+mod causes;
 mod checkpoint;
 mod codec;
 mod compact;
@@ -30,6 +31,8 @@ mod tail;
 mod transition;
 mod undo;
 
+pub use bulk::Measure;
+pub use causes::{Cause, Group};
 pub use codec::{Envelope, RecipientSpec};
 pub use error::QueueError;
 pub use filter::Filter;

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gatepost.queue.actions import Order
 from support.control import Plane
 
 # conftest's names, which importlib mode does not let us import
@@ -109,7 +110,7 @@ async def test_watch_prints_a_line_of_json_for_each_event(plane: Plane):
     assert process.stdout is not None
     assert process.stderr is not None
     assert b"watching" in await asyncio.wait_for(process.stderr.readline(), 20)
-    await plane.workers[1].queue.hold(list(plane.workers[1].queue.rows), "test")
+    await plane.workers[1].queue.hold(b"".join(plane.workers[1].queue.rows), Order("test"))
     event = json.loads(await asyncio.wait_for(process.stdout.readline(), 20))
     assert (event["kind"], event["message_id"], event["worker"]) == ("held", one, 1)
     assert await asyncio.wait_for(process.wait(), 20) == 0

@@ -1,0 +1,329 @@
+"""QueueActions: what an operator does to the messages of one worker, each an operation that can be undone for a while. Called by
+control/.
+
+Invariants: an operation is on disk, with its ids, before it touches a message; every record it writes has its id and author in the
+detail; once begun it is carried out even when the caller goes away. Removed mail is kept until its grace is over, or disk space
+runs low, whichever is first. Fails with CoreError (journal), UndoRefusedError and UnknownOperationError; a message that left
+meanwhile is no error.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import structlog
+
+from gatepost.config import Settings
+from gatepost.message.ids import format_message_id
+from gatepost.native import K_HELD, K_RELEASED, K_REMOVED, K_RETRY, NotFoundError, new_message_id
+from gatepost.queue.attempt import encode_detail
+from gatepost.queue.changes import KIND_NAMES
+from gatepost.queue.events import QueueEvent
+from gatepost.queue.operations import Operation, OperationLog
+from gatepost.queue.report import Action, RecipientReport, Reporter, Subject, is_due
+from gatepost.queue.retry import MICROSECONDS
+from gatepost.queue.scheduler import Scheduler
+from gatepost.queue.views import QueuedMessage, decode_summary
+from gatepost.routing.model import Route
+from gatepost.spool import AsyncSpool
+
+ID = 16
+SLICE = 256
+PURGE = 2048
+SPACE_SECONDS = 2.0
+MAX_EVENTS = 1000
+EVERYTHING = (1 << 63) - 1
+NEVER = "nothing is kept for an undo (queue.undo_seconds is 0)"
+TOLD = "the senders have been told"
+ONLY_TIMES = "a retry only makes messages due"
+
+T = TypeVar("T")
+Ways = Mapping[int, Route]
+
+log = structlog.get_logger()
+
+
+class UnknownOperationError(LookupError):
+    """No such operation in this partition."""
+
+
+class UndoRefusedError(Exception):
+    """It cannot be undone (any more); the text says why."""
+
+
+class RerouteRefusedError(Exception):
+    """A message cannot go the way asked for; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Who asks for it, the operation's id ('': made here), and the selection in words."""
+
+    actor: str
+    operation_id: str = ""
+    selection: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Messages changed; the operation, None when there was nothing to change. refused: messages that could not go the way asked for."""
+
+    changed: int
+    operation: Operation | None = None
+    refused: int = 0
+    first_refusal: str = ""
+
+
+class QueueActions:
+    """One per worker. `start` begins to end graces; `stop` waits for what is under way."""
+
+    def __init__(
+        self, spool: AsyncSpool, scheduler: Scheduler, reporter: Reporter, operations: OperationLog, settings: Callable[[], Settings]
+    ) -> None:
+        self._spool = spool
+        self._scheduler = scheduler
+        self._reporter = reporter
+        self._log = operations
+        self._settings = settings
+        self._under_way: set[asyncio.Task[Any]] = set()
+        self._wake = asyncio.Event()
+        self._graces: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to end graces that are over."""
+        self._graces = asyncio.create_task(self._end_graces(), name="graces")
+
+    async def stop(self) -> None:
+        """Wait for operations under way; end no more graces."""
+        if self._graces is not None:
+            self._graces.cancel()
+            await asyncio.gather(self._graces, return_exceptions=True)
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+
+    # ---- operations; ids are packed, 16 octets each
+
+    async def hold(self, ids: bytes, order: Order) -> Done:
+        """Stop further attempts; one under way is not broken off."""
+        return await self._unbroken(self._change("hold", K_HELD, ids, order))
+
+    async def release(self, ids: bytes, order: Order) -> Done:
+        """Let held messages go on."""
+        return await self._unbroken(self._change("release", K_RELEASED, ids, order))
+
+    async def retry(self, ids: bytes, order: Order) -> Done:
+        """Make pending recipients due now; the back-off of their destinations is forgotten."""
+        return await self._unbroken(self._change("retry", K_RETRY, ids, order, ONLY_TIMES))
+
+    async def remove(self, ids: bytes, order: Order, *, dsn: bool = False) -> Done:
+        """Take pending recipients out of the queue. With `dsn` the senders are told first, and it is for good."""
+        return await self._unbroken(self._remove(ids, order) if not dsn else self._remove_and_tell(ids, order))
+
+    async def reroute(self, message_id: bytes, ways: Ways, order: Order) -> Done:
+        """Give pending recipients of one message another way, due now; held only if the new route says so. Raises NotFoundError,
+        InvalidError.
+        """
+        return await self._unbroken(self._reroute(message_id, lambda _: ways, order))
+
+    async def reroute_all(self, ids: bytes, choose: Callable[[QueuedMessage], Ways], order: Order) -> Done:
+        """The same for many; `choose` raises RerouteRefusedError for a message that stays as it is."""
+        return await self._unbroken(self._reroute(ids, choose, order, skip=True))
+
+    async def undo(self, operation_id: str, actor: str) -> Operation:
+        """Put back what an operation changed; its counts are in `undo`. Raises UnknownOperationError, UndoRefusedError, CoreError."""
+        return await self._unbroken(self._undo(operation_id, actor))
+
+    def operations(self) -> Sequence[Operation]:
+        """Every operation known, newest first."""
+        return self._log.newest_first()
+
+    # ---- inside
+
+    async def _unbroken(self, work: Coroutine[Any, Any, T]) -> T:
+        """Carried to its end even when the caller goes away."""
+        task = asyncio.create_task(work)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        return await asyncio.shield(task)
+
+    async def _change(self, name: str, kind: int, ids: bytes, order: Order, reason: str = "") -> Done:
+        wanted = await self._spool.changeable(ids, kind)
+        if not wanted:
+            return Done(0)
+        if kind == K_RETRY:  # before the change: it makes messages ready, and a back-off would put them off at once
+            self._scheduler.forget_backoff(await self._spool.destinations_of(wanted))
+        operation = await self._begin(name, wanted, order, reason)
+        until = operation.until if kind == K_REMOVED else 0
+        detail = self._detail(operation, KIND_NAMES[kind])
+        changed = await self._finishing(operation, self._spool.change_all(wanted, kind, until, detail))
+        self._publish(KIND_NAMES[kind], wanted, order.actor)
+        self._scheduler.advance()
+        self._wake.set()
+        return Done(changed, replace(operation, changed=changed, state="done"))
+
+    async def _remove(self, ids: bytes, order: Order) -> Done:
+        return await self._change("remove", K_REMOVED, ids, order)
+
+    async def _remove_and_tell(self, ids: bytes, order: Order) -> Done:
+        for message_id in _split(await self._spool.changeable(ids, K_REMOVED)):
+            await self._tell_removed(message_id)
+        return await self._change("remove", K_REMOVED, ids, order, TOLD)
+
+    async def _reroute(self, ids: bytes, choose: Callable[[QueuedMessage], Ways], order: Order, *, skip: bool = False) -> Done:
+        operation = await self._begin("reroute", ids, order)
+        result = await self._finishing(operation, self._reroute_each(operation, ids, choose, skip=skip))
+        self._scheduler.advance()
+        return replace(result, operation=replace(operation, changed=result.changed, state="done"))
+
+    async def _reroute_each(self, operation: Operation, ids: bytes, choose: Callable[[QueuedMessage], Ways], *, skip: bool) -> Done:
+        changed, refused, first = 0, 0, ""
+        for start in range(0, len(ids), SLICE * ID):
+            waiting: list[asyncio.Future[None]] = []
+            for message_id in _split(ids[start : start + SLICE * ID]):
+                try:
+                    ways = choose(decode_summary(self._spool.get(message_id)))
+                    waiting += self._send_another_way(operation, message_id, ways)
+                    changed += bool(ways)
+                except NotFoundError:
+                    if not skip:
+                        raise
+                except RerouteRefusedError as error:
+                    refused += 1
+                    first = first or str(error)
+                await asyncio.sleep(0)
+            await asyncio.gather(*waiting)
+        return Done(changed, None, refused, first)
+
+    def _send_another_way(self, operation: Operation, message_id: bytes, ways: Ways) -> list[asyncio.Future[None]]:
+        detail = self._detail(operation, "rerouted")
+        waiting = []
+        for index, route in ways.items():
+            self._scheduler.forget_backoff([route.destination])
+            waiting.append(self._spool.reroute(message_id, index, route.address, route.destination, route.encode(), detail))
+            kind = K_HELD if route.hold else K_RELEASED  # skipped by the spool where it is so already
+            self._scheduler.apply([(message_id, index, kind, 0, detail)])
+            fields = {"by": operation.actor, "op": operation.operation_id}
+            self._event("rerouted", message_id, index, fields, route.address, route.destination)
+        return waiting
+
+    async def _undo(self, operation_id: str, actor: str) -> Operation:
+        operation = self._log.get(operation_id)
+        if operation is None:
+            raise UnknownOperationError(operation_id)
+        now = self._scheduler.now()
+        if reason := operation.why_not(now):
+            raise UndoRefusedError(f"operation {operation_id} cannot be undone: {reason}")
+        try:
+            ids = await asyncio.to_thread(self._log.ids, operation)
+        except OSError as error:
+            raise UndoRefusedError(f"operation {operation_id} cannot be undone: its list of messages cannot be read ({error})") from error
+        note = encode_detail({"t": now, "by": actor, "action": "undone", "undo": operation_id})
+        counts = await self._spool.undo(operation_id, ids[: len(ids) // ID * ID], note)
+        undone = replace(operation, state="undone", undone_by=actor, undone_at=now, undo=counts)
+        await self._write_down(undone)
+        self._event("note", b"", -1, {"action": f"{operation.kind} undone", "by": actor, "undo": operation_id})
+        self._scheduler.advance()
+        return undone
+
+    async def _begin(self, name: str, ids: bytes, order: Order, reason: str = "") -> Operation:
+        """On disk on return. One that cannot be written down is carried out all the same, and cannot be undone: removing must work
+        on a full disk.
+        """
+        now = self._scheduler.now()
+        keep = int(self._settings().queue.undo_seconds * MICROSECONDS)
+        reason = reason or ("" if keep else NEVER)
+        operation_id = order.operation_id or format_message_id(new_message_id())
+        until = 0 if reason else now + keep
+        operation = Operation(operation_id, name, order.actor, now, len(ids) // ID, until, reason, order.selection)
+        try:
+            await asyncio.to_thread(self._log.begin, operation, ids)
+        except OSError as error:
+            log.warning("an operation cannot be written down, so it cannot be undone", operation=operation_id, error=str(error))
+            return replace(operation, until=0, reason=f"it could not be written down: {error}")
+        return operation
+
+    async def _finishing(self, operation: Operation, work: Coroutine[Any, Any, T]) -> T:
+        """Carry out and write down how it ended."""
+        try:
+            result = await work
+        except Exception:
+            await self._write_down(replace(operation, state="interrupted"))
+            raise
+        changed = result.changed if isinstance(result, Done) else int(result)  # type: ignore[call-overload]  # T is Done or int
+        await self._write_down(replace(operation, state="done", changed=changed))
+        return result
+
+    async def _write_down(self, operation: Operation) -> None:
+        try:
+            await asyncio.to_thread(self._log.update, operation)
+        except OSError as error:
+            log.warning("the end of an operation cannot be written down", operation=operation.operation_id, error=str(error))
+
+    def _detail(self, operation: Operation, action: str) -> bytes:
+        return encode_detail({"t": self._scheduler.now(), "by": operation.actor, "action": action, "op": operation.operation_id})
+
+    async def _tell_removed(self, message_id: bytes) -> None:
+        """RFC 3464 'failed' for what an operator removes. Raises CoreError: then nothing is removed."""
+        try:
+            message = decode_summary(self._spool.get(message_id))
+        except NotFoundError:
+            return
+        now = self._scheduler.now()
+        words = "the administrator removed the message from the queue"
+        rows = [
+            RecipientReport(one.address, one.orcpt, Action.FAILED, "5.7.1", words, None, now)
+            for one in message.recipients
+            if one.pending and is_due(one.notify, Action.FAILED, message.reverse_path)
+        ]
+        subject = Subject(message_id, message.size, message.received_at, message.reverse_path, message.meta)
+        await self._reporter.send(subject, rows, now)
+
+    async def _end_graces(self) -> None:
+        """One timer: sleeps until the next grace is over, an operation begins, or (while removed mail is kept) to look at the disk."""
+        while self._spool.fatal is None:
+            self._wake.clear()
+            low = self._spool.low_space and self._spool.stats()["removed"] > 0
+            due, ended = await self._spool.purge(EVERYTHING if low else self._scheduler.now(), PURGE)
+            if low and ended:
+                log.warning("disk space is low: removed messages are given up before their time", messages=ended)
+            if ended >= PURGE:
+                continue
+            expiry = await asyncio.to_thread(self._log.expire)
+            ends = [(one - self._scheduler.now()) / MICROSECONDS for one in (due, expiry) if one] + ([SPACE_SECONDS] if due else [])
+            try:
+                await asyncio.wait_for(self._wake.wait(), max(0.0, min(ends)) if ends else None)
+            except TimeoutError:
+                pass
+
+    # ---- events
+
+    def _publish(self, kind: str, ids: bytes, actor: str) -> None:
+        """An event for each of the first messages; a watcher's buffer holds no more anyway."""
+        if not self._scheduler.events.watched:
+            return
+        for message_id in _split(ids[: MAX_EVENTS * ID]):
+            try:
+                sender = self._spool.get(message_id)[3]
+            except NotFoundError:
+                sender = ""
+            self._event(kind, message_id, -1, {"by": actor}, sender=sender)
+        if len(ids) > MAX_EVENTS * ID:
+            self._event("overflow", b"", -1, {"lost": len(ids) // ID - MAX_EVENTS})
+
+    def _event(
+        self,
+        kind: str,
+        message_id: bytes,
+        index: int,
+        detail: Mapping[str, object],
+        address: str = "",
+        destination: str = "",
+        sender: str = "",
+    ) -> None:
+        hub = self._scheduler.events
+        if hub.watched:
+            hub.publish(QueueEvent(self._scheduler.now(), kind, message_id, index, address, destination, sender, detail))
+
+
+def _split(ids: bytes) -> list[bytes]:
+    return [ids[at : at + ID] for at in range(0, len(ids), ID)]
