@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use gatepost_log::{Loc, Segment};
 
-use crate::codec::{ALL, KIND_JOURNAL, decode_journal};
+use crate::codec::{ALL, Journal, KIND_JOURNAL, decode_journal};
 use crate::error::QueueError;
 use crate::id::MessageId;
 use crate::index::HELD;
@@ -145,22 +145,32 @@ impl Records<'_> {
         let mut open = message.recipients.clone();
         let mut counted: Vec<Cause> = Vec::new();
         let mut at = message.head;
-        while !open.is_empty() && at != message.accepted && !at.is_none() {
+        let mut tell = |journal: &Journal, open: &mut Vec<(u16, u64, bool, u32)>| {
+            if journal.kind != kind::DEFERRED {
+                return;
+            }
+            open.retain(|one| {
+                let mine = journal.recipient == ALL || journal.recipient == one.0;
+                if mine {
+                    let destination = names.get(&one.3).map_or("", String::as_str);
+                    groups.add(cause(&journal.detail, destination), message, one, &journal.detail, &mut counted);
+                }
+                !mine
+            });
+        };
+        while !open.is_empty() && at > message.accepted {
             if self.read(at) != Some(KIND_JOURNAL) {
                 break;
             }
             let Some(journal) = decode_journal(&self.buffer).filter(|j| j.previous < at) else { break };
-            if journal.kind == kind::DEFERRED {
-                open.retain(|one| {
-                    let mine = journal.recipient == ALL || journal.recipient == one.0;
-                    if mine {
-                        let destination = names.get(&one.3).map_or("", String::as_str);
-                        groups.add(cause(&journal.detail, destination), message, one, &journal.detail, &mut counted);
-                    }
-                    !mine
-                });
-            }
+            tell(&journal, &mut open);
             at = journal.previous;
+        }
+        // A message that was moved brought its journal with it.
+        if !open.is_empty() {
+            for journal in self.core.carried(message.accepted).unwrap_or_default().iter().rev() {
+                tell(journal, &mut open);
+            }
         }
         for one in &open {
             let cause = Cause { class: "other", text: "the journal cannot be read".into(), ..Cause::default() };

@@ -340,7 +340,7 @@ impl Core {
     }
 
     /// The journal that a moved record at `accepted` brought with it, oldest first.
-    fn carried(&self, accepted: Loc) -> Result<Vec<Journal>, QueueError> {
+    pub(crate) fn carried(&self, accepted: Loc) -> Result<Vec<Journal>, QueueError> {
         let mut buffer = Vec::new();
         match self.log.read_prefix(accepted, 0, &mut buffer) {
             Ok((KIND_MOVED, _)) => {}
