@@ -32,7 +32,6 @@ from soak_sink import Sink
 
 from gatepost.client import GatepostError
 from gatepost.client.values import QueueFilter
-from gatepost.config import Settings
 from support.gatepost import ALICE, BOB, PASSWORD, Gatepost
 from support.processes import wait_until
 from support.programs import imap
@@ -82,9 +81,7 @@ class Soak:
         self._over = threading.Event()
         self._ledger = Ledger()
         self.result = Result(seed)
-        queue_settings = {"retry_initial_seconds": 1, "retry_max_seconds": 3}
-        if "undo_seconds" in Settings().queue.model_dump():
-            queue_settings["undo_seconds"] = 3
+        queue_settings = {"retry_initial_seconds": 1, "retry_max_seconds": 3, "undo_seconds": 3}
         self._server = Gatepost(
             directory, workers=2, spool={"segment_bytes": 1 << 20, "min_free_bytes": 0}, queue=queue_settings, log={"level": "info"}
         )

@@ -31,9 +31,9 @@ def disk(tmp_path: Path) -> Iterator[SmallDisk]:
 
 
 @pytest.fixture
-def server(disk: SmallDisk, request: pytest.FixtureRequest) -> Iterator[Gatepost]:
+def server(disk: SmallDisk) -> Iterator[Gatepost]:
     spool = {"segment_bytes": 4 * MIB, "min_free_bytes": MIN_FREE, "resume_free_bytes": RESUME}
-    with Gatepost(disk.path, workers=1, spool=spool, queue={"retry_initial_seconds": 1, "retry_max_seconds": 2}) as running:
+    with Gatepost(disk.path, workers=1, spool=spool, queue={"retry_initial_seconds": 1, "undo_seconds": 0}) as running:
         running.cli("rule", "add", HELD, "--kind", "hold")
         yield running
 
@@ -126,7 +126,7 @@ def test_reception_comes_back_with_hysteresis_and_nothing_acknowledged_is_lost(s
         wait_until(lambda: "nearly full" in worker(server, 0).detail, 5, "between the two limits it stays as it is")
         assert not takes_mail(server)
     disk.empty()
-    call(server, lambda client: client.queue.remove([one.message_id for one in queue(server)][len(taken) // 4 :]))
+    call(server, lambda client: client.queue.remove(ids[len(taken) // 4 :]))
     wait_until(lambda: disk.free > RESUME, 60, "removed mail gives its space back", 0.5)
     wait_until(lambda: takes_mail(server), 10, "mail is taken again", 0.5)
     left = queue(server)

@@ -144,7 +144,6 @@ class WorkerPool:
     async def _run_once(self, worker: WorkerProcess) -> tuple[bool, str]:
         """Exec the worker and wait for its end. Returns whether it was ready, and how it ended. Raises OSError when it cannot start."""
         worker.started = worker.heard = time.monotonic()
-        worker.failure = ""
         ready_read, ready_write = os.pipe()
         os.set_blocking(ready_read, False)
         try:
@@ -189,6 +188,7 @@ class WorkerPool:
         for kind, detail in told:
             if kind == "ready":
                 worker.ready.set()
+                worker.failure = ""
             elif kind == "failed":
                 worker.failure = detail
             elif kind == "empty":
