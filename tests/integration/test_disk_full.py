@@ -19,14 +19,14 @@ from support.sdk import call, queue, worker
 from support.small_disk import SmallDisk, small_disk
 
 MIB = 1 << 20
-MIN_FREE, RESUME = 24 * MIB, 40 * MIB
+MIN_FREE, RESUME = 24 * MIB, 40 * MIB  # a volume takes a segment of 64 MiB for itself at once
 HELD = "held.test"
 BODY = b"x" * 76 + b"\r\n"
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[SmallDisk]:
-    with small_disk(tmp_path / "disk", 112) as made:
+    with small_disk(tmp_path / "disk", 168) as made:
         yield made
 
 
