@@ -27,6 +27,10 @@ __all__ = [
     "K_RESTORED",
     "K_RETRY",
     "LINE_LIMIT",
+    "R_BROKEN",
+    "R_DRY",
+    "R_GOING",
+    "R_STOPPED",
     "Appender",
     "ClosedError",
     "CoreError",
@@ -42,6 +46,7 @@ __all__ = [
     "MailboxLock",
     "NotFoundError",
     "Reader",
+    "Relay",
     "Spool",
     "Store",
     "StoredMessage",
@@ -199,6 +204,8 @@ class Spool:
         """Pop ready messages of one destination, marking the recipients in flight until a change names them. One job groups all due recipients of a
         message for that destination. max_bytes > 0 bounds the sum of sizes (at least one job is returned).
         """
+    def ready(self, destination: str) -> int:
+        """Recipients of a destination that `take` would give now."""
     def give_back(self, message_id: bytes, recipient_indexes: Sequence[int]) -> None:
         """Undo `take` without an attempt (shutdown, destination paused)."""
     def get(self, message_id: bytes) -> Summary:
@@ -397,6 +404,56 @@ class StoredMessage:
     def read(self, n: int = 65536) -> bytes: ...
     def read_dotted(self, n: int = 65536, body_lines: int = -1) -> bytes:
         """Dot-stuffed octets, CRLF.CRLF at the end; body_lines >= 0 stops after that many body lines (TOP)."""
+
+# ---- relay: messages in a row over one SMTP session -----------------------------------------------------------------
+
+R_GOING: int
+R_DRY: int
+R_STOPPED: int
+R_BROKEN: int
+
+_Reply = tuple[int, str, list[str]]
+"""(code, enhanced status code or '', texts)."""
+
+_LeftJob = tuple[Job, int, str, str, _Reply | None]
+"""(job, Unix microseconds when it began, fate, command or fault, reply). Fates: 'untried' (it may go over another session), 'begun' (MAIL was
+answered, no data went), 'sent' (data went, no answer), 'unreadable', 'refused' (reply is to command).
+"""
+
+@final
+class Relay:
+    """Takes plain small jobs of a destination from the spool, sends them one behind the other over a session that knows PIPELINING, journals
+    what the peer took. Octets in, octets out; the caller reads, writes and keeps deadlines. `size_limit` 0 is none.
+    """
+
+    def __new__(
+        cls,
+        spool: Spool,
+        destination: str,
+        host: str,
+        *,
+        tls: str = ...,
+        size: bool = False,
+        size_limit: int = 0,
+        eight_bit: bool = False,
+        dsn: bool = False,
+    ) -> Relay: ...
+    def begin(self, budget: int, reset: bool) -> tuple[bytes, int, int]:
+        """Begin with at most `budget` jobs; `reset`: RSET first. (octets to write, state, jobs delivered)."""
+    def feed(self, data: bytes, more: bool) -> tuple[bytes, int, int]:
+        """What the peer said; `more`: further jobs may be taken. R_GOING: go on; R_DRY: nothing to do and nothing to take; R_STOPPED: nothing under
+        way, see `left`; R_BROKEN: drop the session, see `fault` and `left`.
+        """
+    @property
+    def fault(self) -> str: ...
+    @property
+    def needs_reset(self) -> bool:
+        """The peer needs RSET before the next MAIL."""
+    @property
+    def sending(self) -> bool:
+        """Data were sent whose end the peer has not answered."""
+    def left(self) -> list[_LeftJob]:
+        """Jobs that are the caller's to finish from now on, in order; also those under way."""
 
 # ---- small helpers -------------------------------------------------------------------------------------------------
 

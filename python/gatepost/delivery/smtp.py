@@ -12,11 +12,12 @@ import structlog
 
 from gatepost.config import Settings
 from gatepost.delivery.next_hop import NextHops, NoRoute, Own
-from gatepost.delivery.peer_reply import ProtocolViolation
+from gatepost.delivery.peer_reply import PeerReply, ProtocolViolation
 from gatepost.delivery.pool import SessionPool
 from gatepost.delivery.resolver import Resolver
-from gatepost.delivery.smtp_client import Letter, Progress, envelope_octets, no_ahead, transact
+from gatepost.delivery.smtp_client import Letter, Progress, envelope_octets, judge, no_ahead, transact
 from gatepost.delivery.smtp_connection import ConnectionLost, PeerTimeout
+from gatepost.delivery.smtp_row import LeftJob, Row, relay_for
 from gatepost.delivery.smtp_session import HostUnusable, Peer, Session, SessionPlan, TlsHandshakeFailed, open_session
 from gatepost.delivery.tls import ClientTls
 from gatepost.message.address import domain_key
@@ -68,11 +69,11 @@ class SmtpTransport:
         """Deliver each job in turn."""
         return [await self._job(destination, job) for job in jobs]
 
-    async def chain(self, destination: str, job: Job, lane: Lane) -> None:
-        """Deliver `job` and what the lane gives after it, the envelope of each in one packet with the data of the one before."""
-        following: Job | None = job
+    async def chain(self, destination: str, lane: Lane) -> None:
+        """What the lane gives: in rows over kept sessions that are fit for it, else job by job."""
+        following = await self._rows(destination, lane)
         while following is not None:
-            following = await self._link(destination, following, lane)
+            following = await self._link(destination, following, lane) or await self._rows(destination, lane)
 
     async def close(self) -> None:
         """QUIT on all kept sessions."""
@@ -89,12 +90,33 @@ class SmtpTransport:
             outcomes = [down] * len(job.recipients)
         return JobResult(tuple(outcomes), attempt.tls)
 
+    async def _rows(self, destination: str, lane: Lane) -> Job | None:
+        """Rows over kept sessions, as long as there are any. Gives a job to carry out the other way, None when there is nothing to do."""
+        while lane.may_go_on() and (spool := lane.direct()) is not None:
+            session = self._pool.take(destination)
+            relay = relay_for(session, destination, spool) if session is not None else None
+            if session is None or relay is None:
+                if session is not None:
+                    self._pool.keep(destination, session, self._settings().delivery.connection_idle_seconds)
+                break
+            end = await Row(session, relay, lane, self._settings().delivery).run()
+            lane.emptied(end.dry)
+            if not end.fault:
+                self._keep(session, destination)
+            jobs = [(left, lane.adopt(left.raw, left.started)) for left in end.left]
+            for left, job in jobs:
+                if job is not None:
+                    await lane.done(job, _fate(session, left, end.fault) or await self._job(destination, job))
+            if end.dry:
+                return None
+        return lane.take()
+
     async def _link(self, destination: str, job: Job, lane: Lane) -> Job | None:
         """Jobs over one kept session, as long as that goes well. Gives a job that was taken from the lane and is still to do."""
         session = self._pool.take(destination) if len(job.recipients) == 1 else None
         if session is None:
             await lane.done(job, await self._job(destination, job))
-            return lane.next()
+            return None
         ahead, sent = _Ahead(session, lane, self._settings().delivery.max_deliveries_per_connection), False
         while True:
             attempt, progress = _Attempt(destination, job, job.recipients[0].route), Progress()
@@ -105,7 +127,7 @@ class SmtpTransport:
                 result = await self._job(destination, job)  # the kept session was dead: a fresh one
             await lane.done(job, result)
             if ahead.job is None or session.connection.lost is not None:
-                return ahead.left() or lane.next()
+                return ahead.left()
             job, sent = ahead.begin(), True
 
     async def _outcomes(self, attempt: _Attempt) -> list[Outcome]:
@@ -179,8 +201,11 @@ class SmtpTransport:
         return outcomes
 
     def _done(self, session: Session, destination: str) -> None:
-        limits = self._settings().delivery
         session.deliveries += 1
+        self._keep(session, destination)
+
+    def _keep(self, session: Session, destination: str) -> None:
+        limits = self._settings().delivery
         if session.deliveries < limits.max_deliveries_per_connection and session.connection.idle_and_usable:
             self._pool.keep(destination, session, limits.connection_idle_seconds)
         else:
@@ -311,6 +336,22 @@ def _too_many(outcome: Outcome) -> bool:
     if not isinstance(outcome, Deferred) or outcome.reply is None or outcome.reply.command != "RCPT":
         return False
     return outcome.reply.code in (452, 552) and outcome.enhanced in ("4.5.3", "4.0.0")
+
+
+def _fate(session: Session, left: LeftJob, fault: str) -> JobResult | None:
+    """The outcome of a job that a row left; None when it may go over another session."""
+    match left.fate:
+        case "refused" if left.reply is not None:
+            code, enhanced, lines = left.reply
+            outcome: Outcome = judge(session, PeerReply(code, enhanced, tuple(lines)), left.text)
+        case "unreadable":
+            outcome = Deferred(f"the queued message cannot be read: {left.text}", "4.3.0")
+        case "begun" | "sent":
+            when = " after the message was sent" if left.fate == "sent" else ""
+            outcome = Deferred(f"{session.name}: {fault}{when}", "4.4.2")
+        case _:
+            return None
+    return JobResult((outcome,), session.tls)
 
 
 def _same(outcome: Outcome) -> Outcome:

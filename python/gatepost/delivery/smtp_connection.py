@@ -8,6 +8,7 @@ PeerTimeout or ProtocolViolation (a connection that raised is closed and not use
 import asyncio
 import ssl
 from collections import deque
+from collections.abc import Callable
 from typing import cast
 
 from gatepost.delivery.peer_reply import PeerReply, ProtocolViolation, ReplyParser
@@ -38,6 +39,8 @@ class SmtpConnection(asyncio.Protocol):
         self._writable: asyncio.Future[None] | None = None
         self._paused = False
         self._quitting: asyncio.TimerHandle | None = None
+        self._divert: Callable[[bytes], None] | None = None
+        self._diverted_loss: Callable[[Exception], None] | None = None
         self._gone = self._loop.create_future()
         self.lost: Exception | None = None
 
@@ -50,6 +53,9 @@ class SmtpConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Part of asyncio.Protocol."""
+        if self._divert is not None:
+            self._divert(data)
+            return
         if self._quitting is not None:
             self._close()
             return
@@ -94,6 +100,12 @@ class SmtpConnection(asyncio.Protocol):
         """Queue octets. Silently dropped on a lost connection: the next wait for a reply reports it."""
         if self._transport is not None and self.lost is None:
             self._transport.write(data)
+
+    def divert(self, data: Callable[[bytes], None] | None, lost: Callable[[Exception], None] | None) -> None:
+        """From now on octets go to `data` as they come, and the connection's end to `lost` (at once when it is over). None: no more."""
+        self._divert, self._diverted_loss = data, lost
+        if lost is not None and self.lost is not None:
+            lost(self.lost)
 
     async def drain(self, seconds: float) -> None:
         """Wait until the peer has taken enough. Returns early on a lost connection. Raises PeerTimeout."""
@@ -180,6 +192,8 @@ class SmtpConnection(asyncio.Protocol):
     def _end(self, error: Exception) -> None:
         if self.lost is None:
             self.lost = error
+            if self._diverted_loss is not None:
+                self._diverted_loss(error)
         self._wake()
         if self._writable is not None and not self._writable.done():
             self._writable.set_result(None)

@@ -16,6 +16,7 @@ from gatepost.delivery.peer_reply import PeerReply, ProtocolViolation
 from gatepost.delivery.smtp_connection import ConnectionLost, PeerTimeout, SmtpConnection
 from gatepost.delivery.tls import ClientTls
 from gatepost.message.reply import RemoteReply
+from gatepost.native import Relay
 from gatepost.routing.model import TlsPolicy
 
 MAX_CAPABILITIES = 100
@@ -78,6 +79,7 @@ class Session:
     capabilities: dict[str, str] = field(default_factory=dict)
     deliveries: int = 0
     needs_reset: bool = False
+    relay: Relay | None = None
 
     def remote(self, reply: PeerReply, command: str) -> RemoteReply:
         """The peer's words as the value that outcomes carry."""

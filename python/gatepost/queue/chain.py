@@ -1,15 +1,23 @@
 """One lane of a destination whose transport chains jobs over a connection. Made by scheduler, used by the transport through `Lane`.
 
-Invariant: every job that was taken is settled by `done`, or, when the chain ends otherwise, given back (stop) or put off (a bug).
+A lane that runs dry comes back PACE_SECONDS after it began, so that what arrived meanwhile goes in one row, and then rests REST_SECONDS
+for more before it ends. Invariant: every job that was taken is settled by `done`, or, when the chain ends otherwise, given back (stop) or
+put off (a bug).
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import Protocol
 
 import structlog
 
+from gatepost.native import Job as RawJob
+from gatepost.native import Spool
 from gatepost.queue.destination import DestinationState
 from gatepost.queue.transport import ChainTransport, Job, JobResult
+
+PACE_SECONDS = 0.01
+REST_SECONDS = 0.1
 
 log = structlog.get_logger()
 
@@ -19,6 +27,34 @@ class ChainHost(Protocol):
 
     def now(self) -> int:
         """Unix microseconds."""
+        ...
+
+    def spool(self) -> Spool | None:
+        """The spool for jobs taken directly, None while every change has to be seen."""
+        ...
+
+    def may_take(self, state: DestinationState) -> bool:
+        """False when nothing may be started for this destination."""
+        ...
+
+    def must_yield(self, state: DestinationState) -> bool:
+        """Others wait for the slot of this lane."""
+        ...
+
+    def readable(self, destination: str, raw: RawJob) -> Job | None:
+        """Decode a job; None when it was put away because it cannot be read."""
+        ...
+
+    def took(self, state: DestinationState, delivered: int) -> None:
+        """Count what was delivered without the scheduler."""
+        ...
+
+    def return_raw(self, jobs: Sequence[RawJob]) -> None:
+        """Undo the taking of jobs that were not decoded."""
+        ...
+
+    def take_first(self, state: DestinationState) -> Job | None:
+        """The next due job."""
         ...
 
     def take_next(self, state: DestinationState) -> Job | None:
@@ -46,22 +82,87 @@ class ChainLane:
         self._state = state
         self._open: dict[bytes, tuple[Job, int]] = {}
 
-    async def run(self, transport: ChainTransport, job: Job) -> None:
-        """Let the transport work from `job` on until it has no more. Never raises but CancelledError."""
-        self._open[job.message_id] = (job, self._host.now())
+    async def run(self, transport: ChainTransport) -> None:
+        """Let the transport work until the destination has no more. Never raises but CancelledError."""
+        loop = asyncio.get_running_loop()
+        while self.may_go_on():
+            began = loop.time()
+            await self._chain(transport)
+            if not self.may_go_on():
+                return
+            rest = began + PACE_SECONDS - loop.time()
+            if rest > 0:
+                await asyncio.sleep(rest)
+            if not self._state.ready and not await self._rest(loop):
+                return
+
+    async def _chain(self, transport: ChainTransport) -> None:
         try:
-            await transport.chain(self._state.name, job, self)
+            await transport.chain(self._state.name, self)
         except asyncio.CancelledError:
             self._host.give_back(self._left())
             raise
         except Exception:
             log.exception("transport failed", destination=self._state.name)
+            self._state.ready = True
         if self._open:
             self._host.put_off(self._left())
 
+    async def _rest(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Wait a moment for more. False when nothing came."""
+        poke: asyncio.Future[None] = loop.create_future()
+        self._state.resting.append(poke)
+        try:
+            async with asyncio.timeout(REST_SECONDS):
+                await poke
+        except TimeoutError:
+            return False
+        finally:
+            if poke in self._state.resting:
+                self._state.resting.remove(poke)
+        return True
+
+    # ---- for the transport
+
+    def direct(self) -> Spool | None:
+        """Part of Lane."""
+        spool = self._host.spool()
+        self._state.ready = self._state.ready and spool is None
+        return spool
+
+    def may_go_on(self) -> bool:
+        """Part of Lane."""
+        return self._host.may_take(self._state) and not self._host.must_yield(self._state)
+
+    def delivered(self, count: int) -> None:
+        """Part of Lane."""
+        self._host.took(self._state, count)
+
+    def emptied(self, dry: bool) -> None:
+        """Part of Lane."""
+        if not dry:
+            self._state.ready = True
+
+    def return_raw(self, jobs: Sequence[RawJob]) -> None:
+        """Part of Lane."""
+        self._host.return_raw(jobs)
+
+    def adopt(self, raw: RawJob, started: int) -> Job | None:
+        """Part of Lane."""
+        job = self._host.readable(self._state.name, raw)
+        if job is not None:
+            self._open[job.message_id] = (job, started)
+        return job
+
+    def take(self) -> Job | None:
+        """Part of Lane."""
+        return self._opened(self._host.take_first(self._state))
+
     def next(self) -> Job | None:
-        """One more job of the destination."""
-        job = self._host.take_next(self._state)
+        """Part of Lane."""
+        return self._opened(self._host.take_next(self._state))
+
+    def _opened(self, job: Job | None) -> Job | None:
         if job is not None:
             self._open[job.message_id] = (job, self._host.now())
         return job

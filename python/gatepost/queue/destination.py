@@ -7,15 +7,19 @@
 Times are Unix microseconds of the scheduler's clock.
 """
 
+import asyncio
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gatepost.queue.retry import MICROSECONDS, RetryPolicy
 
 
 @dataclass(slots=True, eq=False)
 class DestinationState:
-    """`ready`: the spool may have due jobs; `queued`: waiting for its turn; `lanes`: deliveries running; `limit`: how many may run."""
+    """`ready`: the spool may have due jobs; `queued`: waiting for its turn; `lanes`: deliveries running; `limit`: how many may run.
+
+    `soft` (0: none): how many lanes are worth having now; it doubles while due jobs have to wait, and starts anew when all are through.
+    """
 
     name: str
     maximum: int
@@ -29,6 +33,9 @@ class DestinationState:
     down_until: int = 0
     last_success: int = 0
     last_error: str = ""
+    soft: int = 0
+    growing: asyncio.TimerHandle | None = None
+    resting: list[asyncio.Future[None]] = field(default_factory=list)
 
     def backing_off(self, now: int) -> bool:
         """True while nothing is tried."""
@@ -38,7 +45,16 @@ class DestinationState:
         """True when one more delivery may start."""
         if self.backing_off(now):
             return False
-        return self.lanes < (1 if self.failures else self.limit)
+        return self.lanes < (1 if self.failures else min(self.limit, self.soft or self.limit))
+
+    def poke(self) -> bool:
+        """Wake a lane that rests; False when there is none."""
+        while self.resting:
+            poke = self.resting.pop()
+            if not poke.done():
+                poke.set_result(None)
+                return True
+        return False
 
     def succeeded(self, now: int) -> None:
         """A delivery got through: the destination is up, and may take one more at once than before."""

@@ -17,7 +17,7 @@ import structlog
 
 from gatepost.config import Settings
 from gatepost.message.envelope import Envelope
-from gatepost.native import K_DEFERRED, K_RETRY, Change, CoreError
+from gatepost.native import K_DEFERRED, K_RETRY, Change, CoreError, Spool
 from gatepost.native import Job as RawJob
 from gatepost.queue.chain import ChainLane
 from gatepost.queue.changes import COUNTED, publish_changes
@@ -37,6 +37,8 @@ SWEEP = 256
 MAX_SLEEP_SECONDS = 300.0
 """The timer looks at the clock at least this often, so that a change of the wall clock cannot stop the queue."""
 MAX_STATES = 50_000
+GROW_SECONDS = 0.02
+"""How long due jobs of a destination may wait before it gets more lanes."""
 
 log = structlog.get_logger()
 
@@ -94,6 +96,9 @@ class Scheduler:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        for state in self._states.values():
+            while state.poke():
+                pass
         if self._lanes:
             await asyncio.wait(self._lanes, timeout=seconds)
         for lane in self._lanes:
@@ -163,8 +168,28 @@ class Scheduler:
         for name in names:
             state = self._state(name)
             state.ready = True
-            self._enqueue(state)
+            if state.poke():
+                self._want_more(state)
+            else:
+                self._enqueue(state)
         self._dispatch()
+
+    def _want_more(self, state: DestinationState) -> None:
+        """Due jobs have no lane of their own: look again soon whether they still wait."""
+        if state.soft and state.growing is None and state.soft < state.limit and not state.failures:
+            state.growing = asyncio.get_running_loop().call_later(GROW_SECONDS, self._grow, state)
+
+    def _grow(self, state: DestinationState) -> None:
+        state.growing = None
+        waiting = self._spool.ready(state.name) if state.lanes and self.may_take(state) else 0
+        if not waiting:
+            return
+        state.soft = min(state.limit, state.soft * 2)
+        state.ready = True
+        for _ in range(min(waiting, state.soft - state.lanes)):
+            self._enqueue(state)
+            self._dispatch()
+        self._want_more(state)
 
     def _state(self, name: str) -> DestinationState:
         state = self._states.get(name)
@@ -175,7 +200,8 @@ class Scheduler:
                 self._states = {key: kept for key, kept in self._states.items() if not kept.forgettable(now)}
             local = name.startswith("local:")
             limit = wanted if not local else 1 if "local" in self._rounding else LOCAL_LANES
-            state = self._states[name] = DestinationState(name, limit, limit, local)
+            soft = 1 if name.partition(":")[0] in self._chaining else 0
+            state = self._states[name] = DestinationState(name, limit, limit, local, soft=soft)
         elif not state.local and state.maximum != wanted:  # the settings were reloaded
             state.maximum = state.limit = wanted
         return state
@@ -202,6 +228,7 @@ class Scheduler:
                     self._start(self._sweep(state))
             elif not state.room(now):
                 state.queued = False  # a lane of its own goes on with it
+                self._want_more(state)
             elif state.local or self._remote_lanes < total:
                 state.queued = False
                 state.lanes += 1
@@ -223,35 +250,55 @@ class Scheduler:
             if rounding is not None:
                 await RoundLane(self, state, self._batch(state, transport)).run(rounding)
                 return
+            if chaining is not None:
+                await ChainLane(self, state).run(chaining)
+                return
             while jobs := self._take(state, self._batch(state, transport)):
                 if state.lanes < state.limit and not state.failures:
                     self._enqueue(state)
                     self._dispatch()
-                if chaining is not None:
-                    await ChainLane(self, state).run(chaining, jobs[0])
-                else:
-                    await self._attempt(state, transport, jobs)
-                if self._must_yield(state):
+                await self._attempt(state, transport, jobs)
+                if self.must_yield(state):
                     break
         finally:
             state.lanes -= 1
             self._remote_lanes -= 0 if state.local else 1
-            if rounding is not None and not state.lanes:
-                state.limit = state.maximum
+            if not state.lanes:
+                state.soft = min(state.soft, 1)
+                if rounding is not None:
+                    state.limit = state.maximum
             if state.ready:
                 self._enqueue(state)
             self._dispatch()
 
-    def _must_yield(self, state: DestinationState) -> bool:
+    def must_yield(self, state: DestinationState) -> bool:
         """Others wait for the slot of this lane."""
         return bool(self._waiting) and not state.local and self._remote_lanes >= self._settings().queue.total_concurrency
 
-    def take_next(self, state: DestinationState) -> Job | None:
-        """For a chain: one more job, when every lane that the destination may have is busy already."""
-        if state.lanes < state.limit or state.failures or self._must_yield(state):
-            return None
+    def take_first(self, state: DestinationState) -> Job | None:
+        """For a chain: the next job."""
         jobs = self._take(state, 1)
         return jobs[0] if jobs else None
+
+    def take_next(self, state: DestinationState) -> Job | None:
+        """For a chain: one more job, when every lane that the destination may have is busy already."""
+        if state.room(self.now()) or state.failures or self.must_yield(state):
+            return None
+        return self.take_first(state)
+
+    def spool(self) -> Spool | None:
+        """For a chain: what it may take from directly, unless somebody watches and every change has to become an event."""
+        return None if self.events.watched else self._spool.native
+
+    def took(self, state: DestinationState, delivered: int) -> None:
+        """For a chain: so many recipients were delivered and journaled without us."""
+        self.counters["delivered"] += delivered
+        state.succeeded(self.now())
+
+    def return_raw(self, jobs: Sequence[RawJob]) -> None:
+        """For a chain: undo the taking of jobs that were not decoded."""
+        for job in jobs:
+            self._spool.give_back(job[0], [one[0] for one in job[5]])
 
     def _batch(self, state: DestinationState, transport: Transport | None) -> int:
         return self._settings().queue.local_batch if state.local else getattr(transport, "batch", 1)
@@ -272,13 +319,14 @@ class Scheduler:
         """Take jobs; [] only when the spool has no more that we can read."""
         try:
             while taken := self._spool.take(destination, count):
-                if jobs := [job for raw in taken if (job := self._readable(destination, raw)) is not None]:
+                if jobs := [job for raw in taken if (job := self.readable(destination, raw)) is not None]:
                     return jobs
         except CoreError as error:
             log.error("nothing can be taken from the queue", destination=destination, error=str(error))
         return []
 
-    def _readable(self, destination: str, raw: RawJob) -> Job | None:
+    def readable(self, destination: str, raw: RawJob) -> Job | None:
+        """A job decoded; None when it was put away because it cannot be read."""
         try:
             return decode_job(raw)
         except (ValueError, TypeError) as error:
@@ -336,7 +384,7 @@ class Scheduler:
         untried: list[Job] = []
         tried: list[tuple[Job, JobResult]] = []
         for raw, outcomes in result.left:
-            job = self._readable(state.name, raw)
+            job = self.readable(state.name, raw)
             if job is not None and outcomes is not None:
                 tried.append((job, outcomes))
             elif job is not None:

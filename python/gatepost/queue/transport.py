@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 from gatepost.message.envelope import Meta, Notify
 from gatepost.message.reply import RemoteReply
 from gatepost.native import Job as RawJob
+from gatepost.native import Spool
 from gatepost.routing.model import Route
 
 
@@ -76,15 +77,49 @@ class JobResult:
     extra: dict[str, str] = field(default_factory=dict)
 
 
-class Lane(Protocol):
+class RowLane(Protocol):
+    """The part of a lane that a row of messages needs while it runs."""
+
+    def may_go_on(self) -> bool:
+        """False when nothing more may be taken."""
+        ...
+
+    def delivered(self, count: int) -> None:
+        """So many recipients were delivered and journaled."""
+        ...
+
+    def return_raw(self, jobs: Sequence[RawJob]) -> None:
+        """Undo the taking of jobs."""
+        ...
+
+
+class Lane(RowLane, Protocol):
     """What the scheduler gives a chaining transport: further jobs of the same destination, and a place to report outcomes."""
 
+    def direct(self) -> Spool | None:
+        """The spool to take jobs from and to journal to directly; None while every change has to be seen. What becomes ready from here
+        on is announced anew; tell by `emptied` when not all was taken.
+        """
+        ...
+
+    def take(self) -> Job | None:
+        """The next due job."""
+        ...
+
     def next(self) -> Job | None:
-        """Another due job, when all lanes of the destination are busy; None: end the chain when nothing is left in hand."""
+        """Another due job to begin behind the present one, when all lanes of the destination are busy."""
+        ...
+
+    def adopt(self, raw: RawJob, started: int) -> Job | None:
+        """A job that was taken directly and is to be reported by `done`; None when it cannot be read."""
+        ...
+
+    def emptied(self, dry: bool) -> None:
+        """Jobs were taken directly; `dry`: until there were none."""
         ...
 
     async def done(self, job: Job, result: JobResult) -> None:
-        """Journal the outcome of a job. Each job, the first one and all from `next`, is to be reported exactly once."""
+        """Journal the outcome of a job. Each job from `take`, `next` and `adopt` is to be reported exactly once."""
         ...
 
 
@@ -106,8 +141,8 @@ class Transport(Protocol):
 class ChainTransport(Transport, Protocol):
     """A transport that can use one connection for a row of jobs, and begin one before the one before is finished."""
 
-    async def chain(self, destination: str, job: Job, lane: Lane) -> None:
-        """Carry out `job`, and go on with what `lane.next()` gives. Must not raise for a remote or local fault."""
+    async def chain(self, destination: str, lane: Lane) -> None:
+        """Carry out what the lane gives until it gives nothing. Must not raise for a remote or local fault."""
         ...
 
 

@@ -200,6 +200,10 @@ class AsyncSpool:
         """Call `callback(names)` when destinations have new ready recipients, once per batch."""
         self._ready.append(callback)
 
+    def ready(self, destination: str) -> int:
+        """Recipients of a destination that `take` would give now."""
+        return self._native.ready(destination)
+
     def take(self, destination: str, max_jobs: int, max_bytes: int = 0) -> list[Job]:
         """Take ready messages of a destination; their due recipients are in flight until a change names them."""
         return self._native.take(destination, max_jobs, max_bytes)

@@ -5,5 +5,9 @@
 
 mod detail;
 mod local;
+mod relay;
+mod reply;
 
 pub use local::{FromSpool, Left, Round, Targets};
+pub use relay::{Fate, LeftJob, Peer, Relay, State};
+pub use reply::Reply;

@@ -6,6 +6,7 @@ mod filter;
 mod line;
 mod line_state;
 mod query;
+mod relay;
 mod spool;
 mod store;
 mod wire;
@@ -14,6 +15,7 @@ mod wire;
 fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     errors::register(m)?;
     spool::register(m)?;
+    relay::register(m)?;
     store::register(m)?;
     wire::register(m)
 }

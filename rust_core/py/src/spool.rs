@@ -403,6 +403,10 @@ impl Spool {
         Ok(dict)
     }
 
+    fn ready(&self, destination: &str) -> u32 {
+        self.inner.ready(destination)
+    }
+
     fn destinations(&self) -> Vec<(String, u32, u32, u32)> {
         self.inner.destinations()
     }

@@ -423,6 +423,12 @@ impl Spool {
         used.map(|d| (d.name.to_string(), d.pending, d.ready, d.in_flight)).collect()
     }
 
+    /// Recipients of a destination that are ready to be taken.
+    pub fn ready(&self, destination: &str) -> u32 {
+        let index = self.core.shared.index.lock();
+        index.destination(destination).map_or(0, |number| index.destinations[number as usize].ready)
+    }
+
     /// Writes a checkpoint now. Waits for the disk.
     pub fn checkpoint(&self) -> Result<(), QueueError> {
         self.core.checkpoint()

@@ -20,6 +20,15 @@ class ListLane:
         self.jobs = jobs
         self.results: list[tuple[Job, JobResult]] = []
 
+    def direct(self) -> None:
+        return None
+
+    def may_go_on(self) -> bool:
+        return True
+
+    def take(self) -> Job | None:
+        return self.next()
+
     def next(self) -> Job | None:
         return self.jobs.pop(0) if self.jobs else None
 
@@ -31,8 +40,8 @@ class ListLane:
 
 
 async def chain(transport: SmtpTransport, *jobs: Job) -> ListLane:
-    lane = ListLane(list(jobs[1:]))
-    await transport.chain("d", jobs[0], lane)
+    lane = ListLane(list(jobs))
+    await transport.chain("d", lane)  # type: ignore[arg-type]
     return lane
 
 
