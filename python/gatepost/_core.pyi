@@ -469,9 +469,11 @@ LINE_LIMIT: int
 class Wire:
     """The sockets of one SMTP listener: an epoll set whose `fd` stands in the event loop. All calls come from the loop's thread."""
 
-    def __new__(cls, open: Callable[[Line, str, int], Any], commands: Mapping[bytes, tuple[Callable[[Any, str], Any], int]]) -> Wire:
+    def __new__(
+        cls, open: Callable[[Line, str, int], Any], commands: Mapping[bytes, tuple[Callable[[Any, str], Any], int]], spool: Spool
+    ) -> Wire:
         """`open(line, address, port)` makes the session of a new connection; `commands` has the method of each verb, and the octets its line
-        may have with CR LF.
+        may have with CR LF. Messages committed to `spool` in one turn go to the disk together.
         """
     @property
     def fd(self) -> int:

@@ -164,6 +164,20 @@ impl Log {
         Ok(())
     }
 
+    /// Until [`Log::uncork`] appends wake the committer only when much waits. For a caller that is about to append several records, so that one
+    /// sync takes them all. Nothing may be waited for meanwhile.
+    pub fn cork(&self) {
+        self.shared.corked.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends [`Log::cork`], and has what was appended written.
+    pub fn uncork(&self) {
+        self.shared.corked.store(false, Ordering::Relaxed);
+        if !self.shared.state.lock().pending.is_empty() {
+            self.shared.work.notify_one();
+        }
+    }
+
     /// Octets appended and not yet durable.
     pub fn pending_bytes(&self) -> u64 {
         self.shared.pending_bytes.load(Ordering::Relaxed)
@@ -176,6 +190,7 @@ impl Log {
         }
         let mut state = self.shared.state.lock();
         while self.pending_bytes() > limit && Shared::check(&state).is_ok() {
+            self.shared.work.notify_one();
             self.await_committer(&mut state);
         }
     }

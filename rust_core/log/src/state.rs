@@ -114,6 +114,8 @@ pub(crate) struct Shared {
     pub settled: Condvar,
     /// Octets appended and not yet settled.
     pub pending_bytes: AtomicU64,
+    /// An append wakes nobody: more follow at once, and `uncork` after them.
+    pub corked: AtomicBool,
     pub syncs: AtomicU64,
     pub spares: AtomicU64,
     /// End of what is durable, packed.
@@ -146,6 +148,7 @@ impl Shared {
             chores: Condvar::new(),
             settled: Condvar::new(),
             pending_bytes: AtomicU64::new(0),
+            corked: AtomicBool::new(false),
             syncs: AtomicU64::new(0),
             spares: AtomicU64::new(0),
             durable: AtomicU64::new(durable),
@@ -239,7 +242,8 @@ impl Shared {
             state.spare = Spare::Wanted;
             self.chores.notify_one();
         }
-        if token.is_some() || before == 0 || octets > WRITE_EARLY {
+        let corked = self.corked.load(Ordering::Relaxed);
+        if octets > WRITE_EARLY || (!corked && (token.is_some() || before == 0)) {
             self.work.notify_one();
         }
         Ok(loc)

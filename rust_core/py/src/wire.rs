@@ -16,9 +16,12 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::line::Line;
+use crate::spool::Spool;
 
 /// Octets read at once.
 const SCRATCH: usize = 128 * 1024;
+/// Looks at what is ready in one turn: while one batch is worked off the next comes up, and another way through the event loop costs more.
+const ROUNDS: usize = 2;
 /// Connections taken from one listener before the others get their turn.
 const ACCEPTS_PER_TURN: usize = 64;
 
@@ -39,6 +42,7 @@ pub struct Command {
 #[pyclass(module = "gatepost._core", frozen)]
 pub struct Wire {
     pub(crate) poller: Poller,
+    spool: Py<Spool>,
     pub(crate) commands: HashMap<Vec<u8>, Command>,
     /// Makes a session for (line, address, port).
     open: Py<PyAny>,
@@ -51,6 +55,25 @@ pub struct Wire {
 }
 
 impl Wire {
+    /// Works off what is ready now. False when nothing was.
+    fn round(slf: &Bound<'_, Self>) -> PyResult<bool> {
+        let wire = slf.get();
+        let mut failure = Ok(());
+        let events = wire.poller.take()?;
+        for ready in &events {
+            let listener = wire.listeners.lock().get(&ready.token).copied();
+            if let Some(fd) = listener {
+                failure = failure.and(Self::accept_some(slf, ready.token, fd));
+                continue;
+            }
+            let line = wire.lines.lock().get(&ready.token).map(|line| line.clone_ref(slf.py()));
+            if let Some(line) = line {
+                Line::on_ready(line.bind(slf.py()), *ready);
+            }
+        }
+        failure.map(|()| !events.is_empty())
+    }
+
     fn accept_some(slf: &Bound<'_, Self>, token: u64, listener: RawFd) -> PyResult<()> {
         let wire = slf.get();
         for _ in 0..ACCEPTS_PER_TURN {
@@ -96,7 +119,7 @@ impl Wire {
 #[pymethods]
 impl Wire {
     #[new]
-    fn new(open: Py<PyAny>, commands: &Bound<'_, PyDict>) -> PyResult<Self> {
+    fn new(open: Py<PyAny>, commands: &Bound<'_, PyDict>, spool: Py<Spool>) -> PyResult<Self> {
         let mut table = HashMap::new();
         for (verb, entry) in commands {
             let (method, limit) = entry.extract()?;
@@ -104,6 +127,7 @@ impl Wire {
         }
         Ok(Self {
             poller: Poller::new()?,
+            spool,
             commands: table,
             open,
             lines: Mutex::default(),
@@ -153,19 +177,16 @@ impl Wire {
     }
 
     fn turn(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let wire = slf.get();
-        let mut failure = Ok(());
-        for ready in wire.poller.take()? {
-            let listener = wire.listeners.lock().get(&ready.token).copied();
-            if let Some(fd) = listener {
-                failure = failure.and(Self::accept_some(slf, ready.token, fd));
-                continue;
-            }
-            let line = wire.lines.lock().get(&ready.token).map(|line| line.clone_ref(slf.py()));
-            if let Some(line) = line {
-                Line::on_ready(line.bind(slf.py()), ready);
+        let spool = slf.get().spool.get().core();
+        spool.cork();
+        let mut done = Ok(true);
+        for _ in 0..ROUNDS {
+            done = Self::round(slf);
+            if !matches!(done, Ok(true)) {
+                break;
             }
         }
-        failure
+        spool.uncork();
+        done.map(drop)
     }
 }

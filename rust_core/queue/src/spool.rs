@@ -236,6 +236,16 @@ impl Spool {
         self.core.log.pending_bytes()
     }
 
+    /// Begins a run of commits that one sync is to take; see [`gatepost_log::Log::cork`].
+    pub fn cork(&self) {
+        self.core.log.cork();
+    }
+
+    /// Ends it.
+    pub fn uncork(&self) {
+        self.core.log.uncork();
+    }
+
     /// So much waits for the disk that receivers should pause until a sync.
     pub fn congested(&self) -> bool {
         self.core.congested()

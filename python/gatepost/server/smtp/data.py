@@ -6,7 +6,6 @@ transaction. 250 is sent only after `spool.commit` said that the message is on d
 """
 
 from collections.abc import Sequence
-from functools import partial
 
 from aiosmtpd.smtp import syntax
 
@@ -36,6 +35,8 @@ class Messages(Commands):
     no_recipients = NO_RECIPIENTS
     _intake: Intake | None = None
     _origin: Origin
+    _committed: tuple[str, int] = ("", 0)
+    """Id in text form and number of recipients of the message being committed."""
     _chunk_left = 0
     _chunk_size = 0
     _chunk_last = False
@@ -223,8 +224,9 @@ class Messages(Commands):
         self._intake = None
         self.committing = True
         self.line.hold()
-        done = partial(self._after_commit, identity, len(envelope.recipients))
-        context.spool.commit_then(incoming, self._committed_envelope(), self._planned(), context.rule_set().version, done)
+        self._committed = identity, len(envelope.recipients)
+        version = context.rule_set().version
+        context.spool.commit_then(incoming, self._committed_envelope(), self._planned(), version, self._after_commit)
 
     def _check_facts(self, received: int, bare: bool) -> Reply | None:
         """Bare line ends: DATA has them refused or mended by the native receiver, but chunks are kept octet for octet, so they are
@@ -254,9 +256,10 @@ class Messages(Commands):
         if closing or refusal.code == 421:
             self.close_soon()
 
-    def _after_commit(self, identity: str, recipients: int, fault: CoreError | None) -> None:
+    def _after_commit(self, fault: CoreError | None) -> None:
         """The spool's verdict is there: 250 if the message is on disk, else why not."""
         self.committing = False
+        identity, recipients = self._committed
         if fault is None:
             self.server.accepted += 1
             reply = Reply(250, "2.0.0", f"{identity} queued")

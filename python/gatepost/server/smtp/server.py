@@ -40,7 +40,7 @@ class SmtpServer:
         self.accepted = self.refused = self.connected = 0
         self.not_receiving: Reply | None = None
         self.sessions: set[Connection] = set()
-        self.wire = Wire(self._open_session, self.session_class.commands)
+        self.wire = Wire(self._open_session, self.session_class.commands, context.spool.native)
         self._sockets: list[socket.socket] = []
         self._acceptor = TlsAcceptor(context.tls, context.log, self.listener)
         self._ticker: asyncio.Task[None] | None = None

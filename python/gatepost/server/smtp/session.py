@@ -55,15 +55,19 @@ def error(reply: Reply) -> SmtpError:
 class ClientState(CommandSession):
     """aiosmtpd's Session with what we know of the client. Survives transactions; renewed by TLS."""
 
-    def __init__(self, peer: str, tls: str) -> None:
+    peer: str
+    ssl: dict[str, str] | None = None
+    host_name: str | None = None
+    extended_smtp = False
+    authenticated: bool | None = None
+    user = ""
+
+    def __init__(self, peer: str, tls: str, trusted: bool) -> None:
         # Not super().__init__(): its deprecation machinery costs more than the rest of a session's set-up.
         self.peer = peer
-        self.ssl = {"tls": tls} if tls else None
-        self.host_name = None
-        self.extended_smtp = False
-        self.authenticated = None
-        self.user = ""
-        self.trusted = False
+        self.trusted = trusted
+        if tls:
+            self.ssl = {"tls": tls}
 
 
 class Transaction(CommandEnvelope):
@@ -88,8 +92,7 @@ class Commands(Connection):
 
     def start_state(self) -> None:
         """A client we know nothing of but its address."""
-        self.session = ClientState(self.client, self.tls)
-        self.session.trusted = self.client in self.server.trusted
+        self.session = ClientState(self.client, self.tls, self.client in self.server.trusted)
         self.envelope = None
         self.messages = 0
         self.refused_recipients = 0
