@@ -54,10 +54,10 @@ def deliver(server: Gatepost, name: str, size: int, recipient: str) -> tuple[str
 
 
 def fill(server: Gatepost, prefix: str, recipient: str) -> tuple[set[str], tuple[str, int, bytes]]:
-    """Send messages of 400 KB until one is refused. Returns the names of those taken, and the refusal."""
+    """Send messages of 800 KB until one is refused. Returns the names of those taken, and the refusal."""
     taken: set[str] = set()
     for number in range(400):
-        reply = deliver(server, f"{prefix}-{number}", 400_000, recipient)
+        reply = deliver(server, f"{prefix}-{number}", 800_000, recipient)
         if reply[1] != 250:
             return taken, reply
         taken.add(f"{prefix}-{number}")
@@ -76,7 +76,7 @@ def takes_mail(server: Gatepost) -> bool:
     return deliver(server, "probe", 100, f"probe@{HELD}")[1] == 250
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 def test_a_full_disk_stops_senders_and_the_queue_empties_and_reception_comes_back(server: Gatepost, disk: SmallDisk):
     call(server, lambda client: client.queue.pause("local:main"))
     taken, (_, code, text) = fill(server, "fill", ALICE)
@@ -94,7 +94,7 @@ def test_a_full_disk_stops_senders_and_the_queue_empties_and_reception_comes_bac
         call(server, lambda client: client.queue.submit(ALICE, [f"x@{HELD}"], b"Subject: x\r\n\r\nx\r\n"))
 
     call(server, lambda client: client.queue.resume("local:main"))
-    wait_until(lambda: queue(server) == [], 60, "the mail is delivered although the disk is nearly full", 0.5)
+    wait_until(lambda: queue(server) == [], 120, "the mail is delivered although the disk is nearly full", 0.5)
     assert set(subjects(server, ALICE)) == taken
     assert len(subjects(server, ALICE)) == len(taken)
     with imap(server.port("imaps"), ALICE, PASSWORD, folder="INBOX") as client:
@@ -107,7 +107,7 @@ def test_a_full_disk_stops_senders_and_the_queue_empties_and_reception_comes_bac
     assert "nearly full" not in worker(server, 0).detail
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 def test_reception_comes_back_with_hysteresis_and_nothing_acknowledged_is_lost(server: Gatepost, disk: SmallDisk):
     taken, (_, code, _) = fill(server, "held", f"someone@{HELD}")
     assert code == 452
@@ -133,7 +133,7 @@ def test_reception_comes_back_with_hysteresis_and_nothing_acknowledged_is_lost(s
     assert len([one for one in left if one.recipients[0].address.startswith("someone@")]) == len(taken) // 4
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 def test_a_disk_that_runs_full_in_the_middle_of_a_message_is_told_at_the_end_of_data(server: Gatepost, disk: SmallDisk):
     with smtplib.SMTP("127.0.0.1", server.port("smtp"), timeout=30) as client:
         client.ehlo()
