@@ -2,6 +2,7 @@
 
 Invariant: the file is replaced as a whole (write, fsync, rename, fsync of the directory). An unreadable file counts as "nothing
 paused" only when it does not exist; anything else raises PausedFileError at start, for silently resuming would be worse.
+The file is a JSON object with `format` and `paused`; format 1 was the bare list.
 """
 
 import json
@@ -10,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 MAX_PAUSED = 10_000
+FORMAT = 2
 
 
 class PausedFileError(ValueError):
@@ -56,11 +58,15 @@ class PausedDestinations:
 
     def _load(self) -> set[str]:
         try:
-            names = json.loads(self._path.read_bytes())
+            told = json.loads(self._path.read_bytes())
         except FileNotFoundError:
             return set()
         except ValueError as error:
             raise PausedFileError(f"{self._path}: {error}; mend it or remove it") from error
+        found = told.get("format") if isinstance(told, dict) else 1
+        if isinstance(found, int) and found > FORMAT:
+            raise PausedFileError(f"{self._path}: format version {found}, this program knows up to {FORMAT}")
+        names = told.get("paused") if isinstance(told, dict) else told
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise PausedFileError(f"{self._path}: not a list of destinations; mend it or remove it")
         return set(names)
@@ -68,7 +74,7 @@ class PausedDestinations:
     def _save(self) -> None:
         fresh = self._path.with_suffix(".new")
         with fresh.open("wb") as file:
-            file.write(json.dumps(sorted(self._names)).encode())
+            file.write(json.dumps({"format": FORMAT, "paused": sorted(self._names)}).encode())
             file.flush()
             os.fsync(file.fileno())
         fresh.rename(self._path)
