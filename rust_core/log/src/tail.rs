@@ -15,8 +15,8 @@ use crate::segment::Segment;
 /// Octets read at a time.
 const WINDOW: usize = 64 << 10;
 
-/// Takes a record: its place, kind, the first octets of its payload and the payload's length. An error ends the scan.
-pub type Each<'a> = dyn FnMut(Loc, u8, &[u8], u32) -> Result<(), LogError> + 'a;
+/// Takes a record: its place, kind, the first octets of its payload and the payload's length. Returns whether to go on.
+pub type Each<'a> = dyn FnMut(Loc, u8, &[u8], u32) -> bool + 'a;
 
 /// How a scan is bounded.
 #[derive(Debug, Clone, Copy)]
@@ -110,8 +110,8 @@ impl Scan {
                 let payload = self.octets(segment, u64::from(at + RECORD_HEADER), want, stop)?;
                 let whole = want == header.length as usize;
                 if payload.len() == want && (!whole || header.verify(payload)) {
-                    each(Loc { segment: segment.number(), offset: at }, header.kind, payload, header.length)?;
-                    self.left -= 1;
+                    let more = each(Loc { segment: segment.number(), offset: at }, header.kind, payload, header.length);
+                    self.left = if more { self.left - 1 } else { 0 };
                 } else {
                     self.skipped = true;
                 }

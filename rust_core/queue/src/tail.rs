@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use gatepost_log::{Loc, LogError, ScanLimits};
+use gatepost_log::{Loc, ScanLimits};
 
 use crate::codec::{CHUNK_HEAD, Envelope, KIND_ACCEPTED, KIND_JOURNAL, Layout, accepted_length, decode_accepted, decode_journal};
 use crate::error::QueueError;
@@ -49,6 +49,9 @@ pub enum Entry<'a> {
         detail: &'a [u8],
     },
 }
+
+/// Takes an entry; returns whether to go on.
+pub type Each<'a> = dyn FnMut(Entry<'_>) -> bool + 'a;
 
 /// How far a read came.
 #[derive(Debug, Clone, Copy)]
@@ -102,6 +105,11 @@ impl Tail {
         self.core.log.tail()
     }
 
+    /// New mail is refused for want of space.
+    pub fn low_space(&self) -> bool {
+        self.core.log.low_space()
+    }
+
     /// Tells a segment from another that had the same number; None when there is none.
     pub fn salt(&self, segment: u32) -> Option<u32> {
         self.core.log.salt(segment)
@@ -115,35 +123,33 @@ impl Tail {
         }
     }
 
-    /// Hands over up to `records` durable records from `from` on. Damaged ones are passed over. An error of the log ends it.
-    pub fn read(&self, from: Loc, records: usize, each: &mut dyn FnMut(Entry<'_>)) -> Result<Read, QueueError> {
+    /// Hands over up to `records` durable records from `from` on, as long as `each` says to go on. Damaged ones are passed over.
+    pub fn read(&self, from: Loc, records: usize, each: &mut Each<'_>) -> Result<Read, QueueError> {
         let limits = ScanLimits { records, prefix: PREFIX };
         let mut long = Vec::new();
         let scanned = self.core.log.scan_durable(from, limits, &mut |loc, kind, payload, length| {
-            match kind {
+            let entry = match kind {
                 KIND_ACCEPTED => self.accepted(loc, payload, length, &mut long, each),
                 KIND_JOURNAL => self.journal(loc, payload, length, &mut long, each),
-                _ => {}
-            }
-            Ok::<(), LogError>(())
+                _ => None,
+            };
+            entry.unwrap_or(true)
         })?;
         Ok(Read { next: scanned.next, skipped: scanned.skipped })
     }
 
-    fn accepted(&self, loc: Loc, payload: &[u8], length: u32, long: &mut Vec<u8>, each: &mut dyn FnMut(Entry<'_>)) {
-        let Some(needed) = accepted_length(payload) else { return };
+    fn accepted(&self, loc: Loc, payload: &[u8], length: u32, long: &mut Vec<u8>, each: &mut Each<'_>) -> Option<bool> {
+        let needed = accepted_length(payload)?;
         let mut data = payload;
         // Long envelopes and long headers are read again, whole.
         if (data.len() < needed || no_header_end(&data[needed..])) && data.len() < length as usize {
-            if self.core.log.read_prefix(loc, needed.saturating_add(HEADER).min(length as usize), long).is_err() {
-                return;
-            }
+            self.core.log.read_prefix(loc, needed.saturating_add(HEADER).min(length as usize), long).ok()?;
             data = long;
         }
-        let Some((envelope, layout)) = decode_accepted(data) else { return };
+        let (envelope, layout) = decode_accepted(data)?;
         let mut first = Vec::new();
         let head = if layout.chunks.is_empty() { &data[needed.min(data.len())..] } else { self.first_chunk(&layout, &mut first) };
-        each(Entry::Accepted { envelope, head });
+        Some(each(Entry::Accepted { envelope, head }))
     }
 
     /// The beginning of a message in chunks; empty when it is gone already.
@@ -155,16 +161,14 @@ impl Tail {
         }
     }
 
-    fn journal(&self, loc: Loc, payload: &[u8], length: u32, long: &mut Vec<u8>, each: &mut dyn FnMut(Entry<'_>)) {
+    fn journal(&self, loc: Loc, payload: &[u8], length: u32, long: &mut Vec<u8>, each: &mut Each<'_>) -> Option<bool> {
         let mut data = payload;
         if data.len() < length as usize {
-            if self.core.log.read(loc, long).is_err() {
-                return;
-            }
+            self.core.log.read(loc, long).ok()?;
             data = long;
         }
-        let Some(journal) = decode_journal(data) else { return };
-        each(Entry::Journal {
+        let journal = decode_journal(data)?;
+        Some(each(Entry::Journal {
             id: journal.id,
             time_us: journal.time_us,
             next_us: journal.next_us,
@@ -172,7 +176,7 @@ impl Tail {
             kind: journal.kind,
             finished: journal.finished,
             detail: &journal.detail,
-        });
+        }))
     }
 }
 

@@ -66,6 +66,7 @@ fn read(tail: &Tail, mut from: Loc) -> (Vec<(MessageId, u8)>, Loc, bool) {
                     (id, kind)
                 }
             });
+            true
         });
         let got = got.unwrap();
         (from, skipped) = (got.next, skipped || got.skipped);

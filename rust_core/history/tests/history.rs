@@ -1,0 +1,381 @@
+//! The history through its public face, over a real partition: what is found, exactly once, whatever happens to its files.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use gatepost_history::{Filter, Follower, Found, Options as Keep, Page, Paging, Scope, search};
+use gatepost_queue::{Change, MessageId, Options, RecipientSpec, Spool, State, kind, new_message_id, now_us};
+
+const WAIT: Duration = Duration::from_secs(20);
+
+struct Room {
+    dir: tempfile::TempDir,
+    keep: Keep,
+    spool: Option<Spool>,
+    follower: Option<Follower>,
+}
+
+impl Room {
+    fn new(max_octets: u64) -> Self {
+        let keep = Keep { age_seconds: 1000, max_octets };
+        let mut room = Self { dir: tempfile::tempdir().unwrap(), keep, spool: None, follower: None };
+        room.open();
+        room
+    }
+
+    fn open(&mut self) {
+        let options = Options { segment_bytes: 256 << 10, ..Options::new(*b"SPOL") };
+        let spool = Spool::open_tailed(&self.dir.path().join("spool"), options).unwrap();
+        self.follower = Some(Follower::start(&self.history(), spool.tail(), self.keep).unwrap());
+        self.spool = Some(spool);
+    }
+
+    fn close(&mut self) {
+        assert!(self.follower.take().unwrap().close(WAIT));
+        self.spool.take().unwrap().close().unwrap();
+    }
+
+    fn history(&self) -> PathBuf {
+        self.dir.path().join("history")
+    }
+
+    fn spool(&self) -> &Spool {
+        self.spool.as_ref().unwrap()
+    }
+
+    fn accept(&self, from: &str, to: &[&str], subject: &str) -> MessageId {
+        let id = new_message_id();
+        let mut incoming = self.spool().receive(id, b"Received: by here\r\n", 0, false);
+        incoming.feed_raw(format!("Subject: {subject}\r\nMessage-ID: <{}@x>\r\n\r\nbody\r\n", u128::from_be_bytes(id)).as_bytes());
+        incoming.finish();
+        let to = to.iter().map(|address| RecipientSpec {
+            address: (*address).into(),
+            original: String::new(),
+            destination: "d".into(),
+            notify: 0,
+            route: Vec::new(),
+            next_us: 0,
+            held: false,
+        });
+        let meta = br#"[["ESMTP","192.0.2.7",25,"client.example","","","smtp"],"","","7BIT",false,1]"#;
+        self.spool().commit(1, &mut incoming, from.into(), to.collect(), meta.to_vec()).unwrap();
+        self.settle(1);
+        id
+    }
+
+    fn change(&self, id: MessageId, recipient: Option<u16>, kind: u8, detail: &str) {
+        let change = Change { id, recipient, kind, next_us: 0, detail: detail.as_bytes().to_vec() };
+        assert_eq!(self.spool().change(2, &[change]), 1);
+        self.settle(2);
+    }
+
+    fn settle(&self, ticket: u64) {
+        let end = Instant::now() + WAIT;
+        while Instant::now() < end {
+            if self.spool().completions().0.into_iter().any(|(number, _)| number == ticket) {
+                return;
+            }
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        panic!("ticket {ticket} never came back");
+    }
+
+    fn caught_up(&self) {
+        assert!(self.follower.as_ref().unwrap().catch_up(WAIT), "{:?}", self.notices());
+    }
+
+    fn notices(&self) -> Vec<String> {
+        self.follower.as_ref().unwrap().shelf().take_notices()
+    }
+
+    fn page(&self, filter: &Filter, scope: Scope, after: Option<MessageId>, limit: usize, ascending: bool) -> Page {
+        self.caught_up();
+        let paging = Paging { after, limit, ascending, deadline: Instant::now() + WAIT };
+        search(self.follower.as_ref().unwrap().shelf(), filter, scope, paging)
+    }
+
+    fn find(&self, filter: &Filter) -> Vec<Found> {
+        let page = self.page(filter, Scope::All, None, 100_000, true);
+        assert_eq!((page.next, page.warnings), (None, Vec::new()));
+        page.found
+    }
+
+    fn ids(&self, filter: &Filter) -> Vec<MessageId> {
+        self.find(filter).into_iter().map(|f| f.message.id).collect()
+    }
+
+    fn files(&self) -> Vec<String> {
+        let names = fs::read_dir(self.history()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<_> = names.filter(|n| n.ends_with(".db")).collect();
+        names.sort();
+        names
+    }
+
+    /// Finished messages until there are so many files; returns what was accepted, oldest first.
+    fn fill(&self, files: usize) -> Vec<MessageId> {
+        let mut ids = Vec::new();
+        while self.files().len() < files {
+            ids.extend(self.some());
+        }
+        ids
+    }
+
+    /// Fifty finished messages.
+    fn some(&self) -> Vec<MessageId> {
+        let detail = format!(r#"{{"host":"mx.b.example","code":250,"text":"{}"}}"#, "filler ".repeat(250));
+        let one = |n| {
+            let id = self.accept("bulk@a.example", &[&format!("n{n}@b.example")], "bulk");
+            self.change(id, Some(0), kind::DELIVERED, &detail);
+            id
+        };
+        let ids = (0..50).map(one).collect();
+        self.caught_up();
+        ids
+    }
+}
+
+fn by(set: impl FnOnce(&mut Filter)) -> Filter {
+    let mut filter = Filter::default();
+    set(&mut filter);
+    filter
+}
+
+#[test]
+fn a_message_is_found_by_everything_that_is_known_of_it_live_or_finished_sealed_or_not() {
+    let mut room = Room::new(4 << 20);
+    let failed = room.accept("Ann@a.example", &["bob@c.example", "eve@c.example"], "=?utf-8?q?Gr=C3=BC=C3=9Fe?= from the lab");
+    room.change(failed, Some(0), kind::FAILED, r#"{"host":"mx.c.example","code":550,"text":"no such user"}"#);
+    room.change(failed, Some(1), kind::DELIVERED, r#"{"host":"mx.c.example","code":250}"#);
+    let live = room.accept("", &["zoe@d.example"], "report");
+    room.change(live, Some(0), kind::DEFERRED, r#"{"host":"mx.d.example","code":451}"#);
+    let header_id = format!("<{}@X>", u128::from_be_bytes(failed));
+    for round in 0..3 {
+        assert_eq!(room.ids(&by(|f| f.sender = "ann@A.example".into())), [failed]);
+        assert_eq!(room.ids(&by(|f| f.sender = "ann@*".into())), [failed]);
+        assert_eq!(room.ids(&by(|f| f.sender = "<>".into())), [live]);
+        assert_eq!(room.ids(&by(|f| f.recipient = "eve@c.example".into())), [failed]);
+        assert_eq!(room.ids(&by(|f| f.recipient = "d.example".into())), [live]);
+        assert_eq!(room.ids(&by(|f| f.recipient = "z*@d.example".into())), [live]);
+        assert_eq!(room.ids(&by(|f| f.subject = "lab grüße".into())), [failed]);
+        assert_eq!(room.ids(&by(|f| f.header_id = header_id.clone())), [failed]);
+        assert_eq!(room.ids(&by(|f| f.host = "mx.c.example".into())), [failed]);
+        assert_eq!(room.ids(&by(|f| (f.host, f.sender) = ("client.example".into(), "<>".into()))), [live]);
+        assert_eq!(room.ids(&by(|f| f.outcome = Some(State::Failed))), [failed]);
+        assert_eq!(room.ids(&by(|f| f.outcome = Some(State::Pending))), [live]);
+        assert_eq!(room.ids(&by(|f| f.ids = Some((live, live)))), [live]);
+        for none in ["bob@c", "c.example.org", "*@x", "nobody"] {
+            assert!(room.ids(&by(|f| f.recipient = none.into())).is_empty());
+        }
+        let found = room.find(&by(|f| f.ids = Some((failed, failed)))).remove(0);
+        assert_eq!((found.message.subject.as_str(), found.message.events.len()), ("Grüße from the lab", 2));
+        assert_eq!((found.views[0].state, found.views[1].state), (State::Failed, State::Delivered));
+        match round {
+            0 => drop(room.fill(3)),
+            1 => (room.close(), room.open()).1,
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn pages_go_through_all_files_in_both_directions_without_gap_or_repetition() {
+    let room = Room::new(4 << 20);
+    let mut ids = room.fill(4);
+    let live = room.accept("bulk@a.example", &["x@b.example"], "x");
+    ids.push(live);
+    for ascending in [true, false] {
+        for filter in [Filter::default(), by(|f| f.sender = "a.example".into())] {
+            let (mut seen, mut after) = (Vec::new(), None);
+            loop {
+                let page = room.page(&filter, Scope::All, after, 137, ascending);
+                seen.extend(page.found.into_iter().map(|f| f.message.id));
+                after = page.next;
+                if after.is_none() {
+                    break;
+                }
+            }
+            if !ascending {
+                seen.reverse();
+            }
+            assert_eq!(seen, ids);
+        }
+    }
+}
+
+#[test]
+fn a_message_that_goes_on_after_its_file_was_sealed_is_carried_and_counted_once() {
+    let mut room = Room::new(4 << 20);
+    let slow = room.accept("slow@a.example", &["x@b.example"], "slow");
+    room.fill(2);
+    room.change(slow, Some(0), kind::DEFERRED, r#"{"host":"mx1.b.example"}"#);
+    room.fill(3);
+    room.change(slow, Some(0), kind::DELIVERED, r#"{"host":"mx2.b.example"}"#);
+    for _ in 0..2 {
+        for filter in
+            [by(|f| f.sender = "slow@a.example".into()), by(|f| f.host = "mx1.b.example".into()), by(|f| f.host = "mx2.b.example".into())]
+        {
+            let found = room.find(&filter);
+            assert_eq!(found.len(), 1);
+            assert_eq!(found[0].message.events.iter().map(|e| e.kind).collect::<Vec<_>>(), [kind::DEFERRED, kind::DELIVERED]);
+        }
+        assert!(room.ids(&by(|f| f.outcome = Some(State::Pending))).is_empty());
+        room.close();
+        room.open();
+    }
+}
+
+#[test]
+fn old_files_are_unlinked_and_messages_in_the_queue_are_kept() {
+    let mut room = Room::new(3 << 20);
+    let live = room.accept("live@a.example", &["x@b.example"], "live");
+    let gone = room.fill(2);
+    while room.files().contains(&"00000001.db".to_owned()) {
+        room.some();
+    }
+    assert!(room.follower.as_ref().unwrap().figures().octets < 4 << 20);
+    assert_eq!(room.ids(&by(|f| f.sender = "live@a.example".into())), [live]);
+    assert!(room.ids(&by(|f| f.ids = Some((gone[0], gone[0])))).is_empty());
+    room.keep.age_seconds = 0;
+    room.close();
+    room.open();
+    assert_eq!(room.ids(&by(|f| f.sender = "live@a.example".into())), [live]);
+}
+
+#[test]
+fn the_queue_of_a_past_moment_and_what_two_moments_differ_in() {
+    let mut room = Room::new(4 << 20);
+    let tick = || {
+        std::thread::sleep(Duration::from_millis(3));
+        let now = now_us();
+        std::thread::sleep(Duration::from_millis(3));
+        now
+    };
+    let before = tick();
+    let done = room.accept("a@a", &["x@b"], "done");
+    let held = room.accept("b@a", &["x@b"], "held");
+    let still = room.accept("c@a", &["x@b"], "still");
+    let first = tick();
+    room.change(done, Some(0), kind::DELIVERED, "{}");
+    room.change(held, None, kind::HELD, r#"{"by":"uid 0"}"#);
+    let passed = room.accept("d@a", &["x@b"], "passed");
+    room.change(passed, None, kind::REMOVED, "{}");
+    let fresh = room.accept("e@a", &["x@b"], "fresh");
+    let second = tick();
+    room.fill(3);
+    for id in [held, still, fresh] {
+        room.change(id, Some(0), kind::DELIVERED, "{}");
+    }
+    for _ in 0..2 {
+        let at = |t| room.page(&Filter::default(), Scope::At(t), None, 1000, true).found;
+        assert!(at(before).is_empty() && at(now_us()).is_empty());
+        assert_eq!(at(first).iter().map(|f| f.message.id).collect::<Vec<_>>(), [done, held, still]);
+        assert!(at(first).iter().all(|f| f.views[0].state == State::Pending && !f.views[0].held));
+        assert_eq!(
+            at(second).iter().map(|f| (f.message.id, f.views[0].held)).collect::<Vec<_>>(),
+            [(held, true), (still, false), (fresh, false)]
+        );
+        let diff = room.page(&Filter::default(), Scope::Between(first, second), None, 1000, true).found;
+        let diff: BTreeMap<_, _> = diff.iter().map(|f| (f.message.id, (f.views[0].state, f.later[0].state, f.later[0].held))).collect();
+        let (p, d, r) = (State::Pending, State::Delivered, State::Removed);
+        assert_eq!(diff, BTreeMap::from([(done, (p, d, false)), (held, (p, p, true)), (passed, (p, r, false)), (fresh, (p, p, false))]));
+        room.close();
+        room.open();
+    }
+}
+
+#[test]
+fn a_copy_of_the_files_of_any_moment_goes_on_with_nothing_missing_or_doubled() {
+    let mut room = Room::new(4 << 20);
+    let mut ids = Vec::new();
+    for round in 0..8 {
+        // As a process that is killed leaves them: no clean end, a write-ahead log.
+        for n in 0..40 {
+            let id = room.accept("a@a", &["x@b"], "s");
+            if n % 3 != 0 {
+                room.change(id, Some(0), kind::DELIVERED, "{}");
+            }
+            ids.push(id);
+        }
+        if round % 2 == 0 {
+            room.caught_up();
+        }
+        let copy = room.dir.path().join(format!("copy{round}"));
+        copy_dir(&room.history(), &copy);
+        drop(room.follower.take());
+        room.spool.take().unwrap().close().unwrap();
+        fs::remove_dir_all(room.history()).unwrap();
+        fs::rename(copy, room.history()).unwrap();
+        room.open();
+        let found = room.find(&Filter::default());
+        assert_eq!(found.iter().map(|f| f.message.id).collect::<Vec<_>>(), ids);
+        assert!(found.iter().enumerate().all(|(n, f)| f.message.events.len() == usize::from(n % 40 % 3 != 0)));
+    }
+}
+
+#[test]
+fn files_that_are_deleted_or_damaged_cost_history_and_nothing_else() {
+    let mut room = Room::new(4 << 20);
+    room.fill(3);
+    let live = room.accept("live@a", &["x@b"], "s");
+    room.caught_up();
+    // A sealed file that says nothing any more: what the others say is still found.
+    fs::write(room.history().join("00000001.db"), vec![7; 50_000]).unwrap();
+    room.close();
+    room.open();
+    assert!(room.notices().iter().any(|n| n.contains("damaged")));
+    assert_eq!(room.ids(&by(|f| f.sender = "live@a".into())), [live]);
+    // All of them gone while the server runs.
+    fs::remove_dir_all(room.history()).unwrap();
+    let next = room.accept("next@a", &["x@b"], "s");
+    let end = Instant::now() + WAIT;
+    while room.ids(&by(|f| f.sender = "next@a".into())) != [next] {
+        assert!(Instant::now() < end, "{:?}", room.notices());
+    }
+    assert!(room.notices().iter().any(|n| n.contains("anew")));
+    // The newest turns to dust: the next one takes over.
+    let newest = room.history().join(room.files().last().unwrap());
+    room.close();
+    fs::write(&newest, b"dust").unwrap();
+    room.open();
+    let last = room.accept("last@a", &["x@b"], "s");
+    assert_eq!(room.ids(&by(|f| f.sender = "last@a".into())), [last]);
+    assert!(room.files().len() == 1 && room.notices().iter().any(|n| n.contains("set aside")));
+}
+
+#[test]
+fn a_history_of_another_queue_begins_again_with_the_one_that_is_there() {
+    let mut room = Room::new(4 << 20);
+    let old = room.accept("old@a", &["x@b"], "s");
+    room.change(old, Some(0), kind::DELIVERED, "{}");
+    room.close();
+    fs::remove_dir_all(room.dir.path().join("spool")).unwrap();
+    room.open();
+    let new = room.accept("new@a", &["x@b"], "s");
+    assert_eq!(room.ids(&Filter::default()), [old, new]);
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_stops_no_mail_and_is_caught_up_with_later() {
+    let room = Room::new(4 << 20);
+    room.caught_up();
+    fs::remove_dir_all(room.history()).unwrap();
+    fs::write(room.history(), b"in the way").unwrap();
+    let id = room.accept("a@a", &["x@b"], "s");
+    room.change(id, Some(0), kind::DELIVERED, "{}");
+    assert!(!room.follower.as_ref().unwrap().catch_up(Duration::from_millis(300)));
+    assert!(room.notices().iter().any(|n| n.contains("mail goes on")));
+    fs::remove_file(room.history()).unwrap();
+    assert_eq!(room.ids(&Filter::default()), [id]);
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    // The write-ahead log first: a copy of it that is older than the file would not fit it.
+    let mut names: Vec<_> = fs::read_dir(from).unwrap().map(|e| e.unwrap().file_name()).collect();
+    names.sort_by_key(|n| !n.to_string_lossy().ends_with("-wal"));
+    for name in names.iter().filter(|n| !n.to_string_lossy().ends_with("-shm")) {
+        fs::copy(from.join(name), to.join(name)).unwrap();
+    }
+}
