@@ -10,7 +10,7 @@ from asyncio import Transport
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
-from gatepost.native.shapes import Cause, Change, Job, NativeFilter, RecipientSpec, Summary
+from gatepost.native.shapes import Cause, Change, HistoryFilter, Job, NativeFilter, RecipientSpec, Summary, TracePage
 
 __all__ = [
     "K_ACCEPTED",
@@ -143,8 +143,13 @@ K_NOTE: int
 
 @final
 class Spool:
-    def __new__(cls, directory: str, *, segment_bytes: int = 67108864, min_free_bytes: int = 0, resume_free_bytes: int = 0) -> Spool:
-        """*blocking* Open or create a partition; recover it (checkpoint + replay). Raises LockedError, FormatVersionError, DiskFullError."""
+    def __new__(
+        cls, directory: str, *, segment_bytes: int = 67108864, min_free_bytes: int = 0, resume_free_bytes: int = 0, tailed: bool = False
+    ) -> Spool:
+        """*blocking* Open or create a partition; recover it (checkpoint + replay). Raises LockedError, FormatVersionError, DiskFullError.
+
+        tailed: a History will read its records; segments it has not read are kept, 256 MiB of them at most.
+        """
     @property
     def event_fd(self) -> int:
         """Non-blocking eventfd: readable when `completions()` has something. The owner must not close it."""
@@ -548,3 +553,41 @@ class Line:
     def block(self, blocked: bool) -> None: ...
     def lost(self) -> None:
         """The transport is gone, or never came to be. Idempotent."""
+
+@final
+class History:
+    """What became of the messages of one partition (rust_core/history). All methods are *blocking*, and may be called from any thread."""
+
+    def __new__(cls, directory: str, spool: Spool | None, *, age_seconds: int, max_bytes: int) -> History:
+        """Open or create; with a spool (opened with tailed=True) a thread of low priority follows it, without one it is only read.
+
+        age_seconds and max_bytes bound what is kept. Raises CoreError when the directory cannot be used.
+        """
+    def catch_up(self, milliseconds: int) -> bool:
+        """Wait until everything that had happened before the call is in, so long at most. False when it is not."""
+    def search(
+        self,
+        wanted: HistoryFilter,
+        *,
+        at: int | None = None,
+        later: int | None = None,
+        after: bytes | None = None,
+        limit: int = 100,
+        ascending: bool = False,
+        milliseconds: int = 1000,
+    ) -> TracePage:
+        """Messages by id, newest first unless ascending, behind `after`; ends early, with an id to go on after, when the time is over.
+
+        at (Unix µs): those in the queue at that moment, as they were. at and later: those in the queue at one of two moments that differ
+        at the other, or that came and left in between. Raises InvalidError.
+        """
+    def find(self, low: bytes, high: bytes, limit: int) -> TracePage:
+        """Messages whose id lies in the range, both ends inclusive."""
+    def expire(self) -> None:
+        """Unlink what is too old or too much; for a history without a spool, the thread of the others does it."""
+    def take_notices(self) -> list[str]:
+        """What an administrator should read since the last call: damaged files, failures to write."""
+    def stats(self) -> dict[str, int]:
+        """messages and records written and cpu_us of the thread since opening; bytes and files on disk."""
+    def close(self, milliseconds: int) -> bool:
+        """Catch up, so long at most, write everything onto the disk, end the thread. False when something is left for the next time. Idempotent."""

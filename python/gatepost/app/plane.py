@@ -14,6 +14,7 @@ from gatepost.config import Settings, parse_endpoint
 from gatepost.control.access import Access
 from gatepost.control.audit import AuditLog
 from gatepost.control.directory import DirectoryServicer
+from gatepost.control.history_merge import MergedHistoryServicer
 from gatepost.control.mailbox import MailboxProxy
 from gatepost.control.merge import MergedQueueServicer
 from gatepost.control.ports import StatusSource
@@ -51,6 +52,7 @@ class ControlPlane:
         mailboxes = MailboxProxy(self._links)
         services = [
             MergedQueueServicer(self._links).service(),
+            MergedHistoryServicer(self._links).service(),
             RulesServicer(directory, rules, settings, self.changed).service(),
             DirectoryServicer(directory, self.changed, mailboxes.purge).service(),
             mailboxes.service(),

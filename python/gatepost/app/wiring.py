@@ -21,6 +21,7 @@ from gatepost.app.partitions import path_of
 from gatepost.app.snapshot import LiveRules
 from gatepost.config import Settings
 from gatepost.control.access import Access
+from gatepost.control.history import HistoryServicer
 from gatepost.control.mailbox import MailboxServicer
 from gatepost.control.ports import WorkerFacts
 from gatepost.control.queue import QueueServicer
@@ -38,6 +39,7 @@ from gatepost.directory.auth import Authenticator
 from gatepost.mailbox import Volumes
 from gatepost.native import CoreError, LockedError
 from gatepost.queue.actions import QueueActions
+from gatepost.queue.history import HistoryService, Place
 from gatepost.queue.operations import OperationLog
 from gatepost.queue.paused import PausedDestinations
 from gatepost.queue.report import Reporter
@@ -93,6 +95,7 @@ class WorkerParts:
     directory: Directory
     rules: LiveRules
     spool: AsyncSpool
+    history: HistoryService
     volumes: Volumes
     auth: Authenticator
     tls: TlsContexts
@@ -140,6 +143,7 @@ class WorkerParts:
             directory=directory,
             rules=rules,
             spool=spool,
+            history=await _open_history(settings, index, spool),
             volumes=volumes,
             auth=Authenticator(directory, current),
             tls=TlsContexts(current),
@@ -215,6 +219,7 @@ class WorkerParts:
         queue = QueueServicer(self.queue, self.actions, self.submitter, self.rules, self.index)
         services = [
             queue.service(),
+            HistoryServicer(self.history, self.index).service(),
             MailboxServicer(self.volumes, self.rules).service(),
             WorkerServicer(self, self.queue.stats, queue.resolve).service(),
         ]
@@ -267,6 +272,7 @@ class WorkerParts:
         await self.actions.stop()
         await self.resolver.close()
         await self.volumes.close()
+        await self.history.close()
         try:
             await self.spool.close()
         except CoreError as error:
@@ -361,11 +367,20 @@ async def _open_spool(settings: Settings, path: Path) -> AsyncSpool:
                 segment_bytes=spool.segment_bytes,
                 min_free_bytes=spool.min_free_bytes,
                 resume_free_bytes=spool.resume_free_bytes,
+                tailed=settings.history.days > 0,
             )
         except LockedError:
             if time.monotonic() > deadline:
                 raise
         await asyncio.sleep(0.1)
+
+
+async def _open_history(settings: Settings, index: int, spool: AsyncSpool) -> HistoryService:
+    """What follows the partition; it is made whatever state its files are in."""
+    place = Place(settings.data / "history", settings.data / "spool", index, settings.workers)
+    history = HistoryService(place, settings.history.days, settings.history.max_bytes)
+    await history.start(spool.native)
+    return history
 
 
 def _open_sessions(server: object) -> int:

@@ -30,6 +30,7 @@ from gatepost.client.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
+from gatepost.client.history import History, TraceFilter
 from gatepost.client.operations import Frozen, RerouteTarget
 from gatepost.client.queue import ALL, Queue, Selection
 from gatepost.client.rules import Rules
@@ -46,6 +47,7 @@ class GatepostClient:
     """
 
     queue: Queue
+    history: History
     rules: Rules
     directory: Directory
     mailboxes: Mailboxes
@@ -65,6 +67,7 @@ class GatepostClient:
     async def __aenter__(self) -> Self:
         self._connection = Connection(self._target or find_target(self._data), self._timeout)
         self.queue = Queue(self._connection)
+        self.history = History(self._connection)
         self.rules = Rules(self._connection)
         self.directory = Directory(self._connection)
         self.mailboxes = Mailboxes(self._connection)
@@ -103,6 +106,7 @@ __all__ = [
     "ServerError",
     "ServerRefusedError",
     "Target",
+    "TraceFilter",
     "UnauthenticatedError",
     "UnavailableError",
     "data_directory",

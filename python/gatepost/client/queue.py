@@ -84,7 +84,7 @@ class Queue:
         answer = await self._connection.call(self._stub.GetMessage, api.GetMessageRequest(message_id=message_id))
         return MessageDetails(
             message_value(answer.message),
-            tuple(_history(entry) for entry in answer.history),
+            tuple(history_value(entry) for entry in answer.history),
             tuple((field.name, field.value) for field in answer.headers),
         )
 
@@ -337,7 +337,8 @@ def _recipient(one: api.QueueRecipient) -> QueueRecipient:
     )
 
 
-def _history(entry: api.HistoryEntry) -> HistoryEntry:
+def history_value(entry: api.HistoryEntry) -> HistoryEntry:
+    """Proto → HistoryEntry."""
     kind = word(api.QueueEventKind, entry.kind, "QUEUE_EVENT_KIND_")
     return HistoryEntry(time_value(entry.time), kind, entry.recipient_index, entry.text, reply_or_none(entry, "reply"))
 

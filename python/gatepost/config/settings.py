@@ -160,6 +160,15 @@ class Spool(Section):
     )
 
 
+class History(Section):
+    """What is kept of finished mail, for `gatepost trace`."""
+
+    days: float = Field(14, ge=0, le=3660, allow_inf_nan=False, description="Age up to which it is kept; 0 is off. In days.")
+    max_bytes: Octets = Field(
+        1 << 30, ge=16 << 20, description="Disk space of it at most, over all workers; the oldest goes first. In octets."
+    )
+
+
 class Mail(Section):
     """Reading mail over POP3 and IMAP."""
 
@@ -238,6 +247,7 @@ class Settings(Section):
     delivery: Delivery = Delivery()
     dns: Dns = Dns()
     spool: Spool = Spool()
+    history: History = History()
     mail: Mail = Mail()
     auth: Auth = Auth()
     tls: Tls = Tls()

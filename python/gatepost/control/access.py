@@ -72,6 +72,7 @@ RPCS: Mapping[str, Rule] = {
         "PauseDestination ResumeDestination SubmitMessage",
         changes=True,
     ),
+    **_rules("history.v1.HistoryService", Role.VIEWER, "ListTraces GetTrace ListQueueAt DiffQueue", changes=False),
     **_rules(
         "rules.v1.RulesService",
         Role.VIEWER,

@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 import grpc
 import grpc.aio
 
+from gatepost.api.history.v1 import history_pb2_grpc
 from gatepost.api.mailbox.v1 import mailbox_pb2_grpc
 from gatepost.api.queue.v1 import queue_pb2_grpc
 from gatepost.api.worker.v1 import worker_pb2 as worker_api
@@ -40,6 +41,7 @@ class WorkerLink:
         self._target = unix_target(path)
         self._channel = grpc.aio.insecure_channel(self._target.text, options=CHANNEL_OPTIONS)
         self.queue = queue_pb2_grpc.QueueServiceStub(self._channel)
+        self.history = history_pb2_grpc.HistoryServiceStub(self._channel)
         self.mailbox = mailbox_pb2_grpc.MailboxServiceStub(self._channel)
         self.worker = worker_pb2_grpc.WorkerServiceStub(self._channel)
 

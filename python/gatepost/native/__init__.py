@@ -27,6 +27,7 @@ from gatepost._core import (
     ExistsError,
     FetchStream,
     FormatVersionError,
+    History,
     Incoming,
     InvalidError,
     Line,
@@ -42,7 +43,21 @@ from gatepost._core import (
     Wire,
     new_message_id,
 )
-from gatepost.native.shapes import Cause, Change, Job, JobRecipient, NativeFilter, RecipientSpec, RecipientState, Summary
+from gatepost.native.shapes import (
+    Cause,
+    Change,
+    HistoryFilter,
+    Job,
+    JobRecipient,
+    NativeFilter,
+    RecipientSpec,
+    RecipientState,
+    Summary,
+    Trace,
+    TraceEvent,
+    TracePage,
+    TraceRecipient,
+)
 
 __all__ = [
     "K_ACCEPTED",
@@ -73,6 +88,8 @@ __all__ = [
     "ExistsError",
     "FetchStream",
     "FormatVersionError",
+    "History",
+    "HistoryFilter",
     "Incoming",
     "InvalidError",
     "Job",
@@ -91,6 +108,10 @@ __all__ = [
     "StoredMessage",
     "Summary",
     "SyncFailedError",
+    "Trace",
+    "TraceEvent",
+    "TracePage",
+    "TraceRecipient",
     "Wire",
     "new_message_id",
 ]

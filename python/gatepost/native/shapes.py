@@ -51,3 +51,35 @@ class NativeFilter(TypedDict, total=False):
     received_to: int
     reply: str
     id_prefix: str
+
+
+class HistoryFilter(TypedDict, total=False):
+    """What to look for in the history; a key that is missing asks for nothing, an unknown one is an InvalidError.
+
+    sender and recipient are an address, a domain or a glob, sender '<>' the null reverse-path; subject is words; host is exact; case is
+    ignored. outcome is a recipient state; since and until are Unix microseconds of acceptance, inclusive.
+    """
+
+    sender: str
+    recipient: str
+    subject: str
+    header_id: str
+    host: str
+    outcome: str
+    held: bool
+    since: int
+    until: int
+
+
+TraceRecipient = tuple[str, str, str, str, bool, int, int, int, bytes]
+"""(address, original_recipient, destination, state, held, next_attempt_us, attempts, ended_us, last_detail); ended_us 0 = pending."""
+
+TraceEvent = tuple[int, int, int, bytes]
+"""(time_us, kind, recipient_index or -1, detail)."""
+
+Trace = tuple[bytes, int, int, str, bytes, tuple[str, str, int], list[TraceRecipient], list[TraceRecipient], list[TraceEvent]]
+"""(message_id, size, received_us, reverse_path, meta, (subject, Message-ID field, ended_us or 0), recipients, recipients at the later of
+two moments, events oldest first)."""
+
+TracePage = tuple[list[Trace], bytes | None, list[str]]
+"""(traces, id to go on after, or None; warnings)."""

@@ -57,12 +57,21 @@ class AsyncSpool:
 
     @classmethod
     async def open(
-        cls, path: Path, *, segment_bytes: int = 67_108_864, min_free_bytes: int = 0, resume_free_bytes: int = 0
+        cls, path: Path, *, segment_bytes: int = 67_108_864, min_free_bytes: int = 0, resume_free_bytes: int = 0, tailed: bool = False
     ) -> "AsyncSpool":
-        """Open or create the partition in `path`. Raises LockedError, FormatVersionError, DiskFullError, CoreError."""
+        """Open or create the partition in `path`. Raises LockedError, FormatVersionError, DiskFullError, CoreError.
+
+        tailed: a History will follow it.
+        """
 
         def start() -> Spool:
-            return Spool(str(path), segment_bytes=segment_bytes, min_free_bytes=min_free_bytes, resume_free_bytes=resume_free_bytes)
+            return Spool(
+                str(path),
+                segment_bytes=segment_bytes,
+                min_free_bytes=min_free_bytes,
+                resume_free_bytes=resume_free_bytes,
+                tailed=tailed,
+            )
 
         return cls(await asyncio.to_thread(start))
 

@@ -5,7 +5,7 @@ use gatepost_queue::{MessageId, State};
 use crate::header::identifier;
 use crate::record::Message;
 use crate::state::View;
-use crate::terms::{Field, domain, event_host, hash, origin_hosts, original, words};
+use crate::terms::{Field, domain, event_hosts, hash, origin_hosts, original, words};
 
 /// Conditions; empty texts ask nothing.
 ///
@@ -96,7 +96,7 @@ impl Filter {
 
     fn host_fits(&self, m: &Message) -> bool {
         let wanted = self.host.to_lowercase();
-        origin_hosts(&m.meta).chain(m.events.iter().filter_map(event_host)).any(|host| host.to_lowercase() == wanted)
+        origin_hosts(&m.meta).chain(m.events.iter().flat_map(event_hosts)).any(|host| host.to_lowercase() == wanted)
     }
 
     fn subject_fits(&self, subject: &str) -> bool {

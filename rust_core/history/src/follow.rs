@@ -89,10 +89,10 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Begins to follow `tail` into the files in `dir`. Fails only when the directory cannot be used at all.
+    /// Begins to follow `tail` into the files in `dir`. Fails only when no thread can be started.
     pub fn start(dir: &Path, tail: Tail, options: Options) -> Result<Self, HistoryError> {
         let shared = Arc::new(Shared {
-            shelf: Arc::new(Shelf::open(dir)?),
+            shelf: Arc::new(Shelf::open(dir)),
             tail,
             wishes: Mutex::default(),
             wake: Condvar::new(),

@@ -25,5 +25,5 @@ pub use filter::Filter;
 pub use follow::{Figures, Follower, Options};
 pub use query::{Found, Page, Paging, Scope, by_id, left_us, search};
 pub use record::{ALL, Event, Message, Recipient};
-pub use shelf::Shelf;
+pub use shelf::{Shelf, expire};
 pub use state::{View, ended_us, views};

@@ -5,12 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use gatepost_queue::MessageId;
+use gatepost_queue::{MessageId, now_us};
 use parking_lot::Mutex;
 use rusqlite::Connection;
 
 use crate::error::HistoryError;
 use crate::file::{FileInfo, Row, file_name, merge_wal, open_reader, parse_file_name, read_sealed, row_by_id};
+use crate::follow::Options;
 
 /// Connections kept open at most.
 const KEPT: usize = 64;
@@ -25,11 +26,14 @@ pub struct Shelf {
 }
 
 impl Shelf {
-    /// Lists the directory, which is made if need be. Files that cannot be read are set aside.
-    pub fn open(dir: &Path) -> Result<Self, HistoryError> {
+    /// Lists the directory, which is made if need be. Files that cannot be read are set aside. A directory that cannot be used at all is said in a
+    /// notice and looked at again later.
+    pub fn open(dir: &Path) -> Self {
         let shelf = Self { dir: dir.to_owned(), ..Self::default() };
-        shelf.reload()?;
-        Ok(shelf)
+        if let Err(error) = shelf.reload() {
+            shelf.notice(format!("{}: {error}; mail is not concerned", dir.display()));
+        }
+        shelf
     }
 
     /// Lists the directory anew.
@@ -162,4 +166,23 @@ impl Shelf {
     pub fn take_notices(&self) -> Vec<String> {
         std::mem::take(&mut self.notices.lock())
     }
+}
+
+/// Unlinks what is too old or too much of a history that nobody writes to any more (its partition is gone). Nothing in it is in the queue.
+pub fn expire(shelf: &Shelf, options: Options) {
+    let now = now_us();
+    let old = |info: &FileInfo| {
+        let until = info.sealed.as_ref().map_or_else(|| modified_us(&info.path).unwrap_or(now), |sealed| sealed.until_us);
+        now.saturating_sub(until) > options.age_seconds.saturating_mul(1_000_000)
+    };
+    while let Some(oldest) = shelf.files().first()
+        && (old(oldest) || shelf.octets() > options.max_octets)
+    {
+        shelf.remove(oldest.number);
+    }
+}
+
+fn modified_us(path: &Path) -> Option<u64> {
+    let modified = fs::metadata(path).ok()?.modified().ok()?;
+    Some(modified.duration_since(std::time::UNIX_EPOCH).ok()?.as_micros() as u64)
 }

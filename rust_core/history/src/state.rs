@@ -5,11 +5,6 @@ use gatepost_queue::{State, kind, reroute_detail};
 
 use crate::record::{ALL, Event, Message};
 
-/// A removal was undone: pending again.
-const RESTORED: u8 = 11;
-/// The grace of a removal is over.
-const PURGED: u8 = 12;
-
 /// One recipient at a moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct View {
@@ -46,11 +41,11 @@ impl View {
                 self.end(State::Removed, e, number);
                 self.grace = e.next_us > 0;
             }
-            RESTORED if self.grace => {
+            kind::RESTORED if self.grace => {
                 (self.state, self.grace, self.ended_us) = (State::Pending, false, 0);
                 (self.held, self.next_us) = (self.held_before, e.next_us);
             }
-            PURGED => self.grace = false,
+            kind::PURGED => self.grace = false,
             kind::DEFERRED if pending => {
                 (self.next_us, self.last) = (e.next_us, Some(number));
                 self.attempts = self.attempts.saturating_add(1);
@@ -153,7 +148,8 @@ mod tests {
 
     #[test]
     fn a_removal_can_be_undone_until_it_is_purged() {
-        let m = message(&[(10, ALL, kind::REMOVED, 900), (20, 1, RESTORED, 33), (30, ALL, PURGED, 0), (40, 0, RESTORED, 1)]);
+        let m =
+            message(&[(10, ALL, kind::REMOVED, 900), (20, 1, kind::RESTORED, 33), (30, ALL, kind::PURGED, 0), (40, 0, kind::RESTORED, 1)]);
         assert_eq!(ended_us(&views(&m, Some(15))), Some(10));
         let last = views(&m, None);
         assert_eq!((last[0].state, last[1].state, last[1].held, last[1].next_us), (State::Removed, State::Pending, true, 33));

@@ -74,7 +74,7 @@ pub fn of_event(e: &Event, f: &mut dyn FnMut(u32)) {
         }
         _ => {}
     }
-    if let Some(host) = event_host(e) {
+    for host in event_hosts(e) {
         lower(&host, |host| f(hash(Field::Host, host)));
     }
 }
@@ -131,8 +131,19 @@ pub fn origin_hosts(meta: &[u8]) -> impl Iterator<Item = String> + '_ {
     strings.into_iter()
 }
 
-/// The host that answered an attempt.
-pub fn event_host(e: &Event) -> Option<String> {
+/// The host that answered an attempt, by name and by address: deliveries note it as `name[address]:port`.
+pub fn event_hosts(e: &Event) -> impl Iterator<Item = String> {
+    let noted = event_host(e).unwrap_or_default();
+    let (name, address) = match noted.split_once('[') {
+        Some((name, rest)) => (name.to_owned(), rest.split(']').next().unwrap_or_default().to_owned()),
+        None => (noted, String::new()),
+    };
+    let second = if address.eq_ignore_ascii_case(&name) { String::new() } else { address };
+    [name, second].into_iter().filter(|host| !host.is_empty())
+}
+
+/// The host as it was noted.
+fn event_host(e: &Event) -> Option<String> {
     const KEY: &[u8] = b"\"host\":";
     // A quote inside of a value is escaped, so this cannot stand in one.
     let at = memmem::find(&e.detail, KEY)?;
@@ -182,6 +193,8 @@ mod tests {
         let detail = br#"{"t":1,"text":"say \"host\":\"no\"","host":"mx.example.org","code":250}"#;
         assert_eq!(event_host(&event(detail)).as_deref(), Some("mx.example.org"));
         assert_eq!(event_host(&event(br#"{"host":""#)), None);
+        let remote = event(br#"{"host":"mx.example.net[192.0.2.9]:25"}"#);
+        assert_eq!(event_hosts(&remote).collect::<Vec<_>>(), ["mx.example.net", "192.0.2.9"]);
     }
 
     #[test]

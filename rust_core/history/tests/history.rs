@@ -108,7 +108,7 @@ impl Room {
 
     fn files(&self) -> Vec<String> {
         let names = fs::read_dir(self.history()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
-        let mut names: Vec<_> = names.filter(|n| n.ends_with(".db")).collect();
+        let mut names: Vec<_> = names.filter(|n| Path::new(n).extension().is_some_and(|e| e == "db")).collect();
         names.sort();
         names
     }

@@ -3,6 +3,7 @@ use pyo3::prelude::*;
 
 mod errors;
 mod filter;
+mod history;
 mod line;
 mod line_state;
 mod query;
@@ -14,6 +15,7 @@ mod wire;
 #[pymodule]
 fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     errors::register(m)?;
+    history::register(m)?;
     spool::register(m)?;
     relay::register(m)?;
     store::register(m)?;

@@ -183,10 +183,19 @@ impl Spool {
 #[pymethods]
 impl Spool {
     #[new]
-    #[pyo3(signature = (directory, *, segment_bytes = 67_108_864, min_free_bytes = 0, resume_free_bytes = 0))]
-    fn new(py: Python<'_>, directory: PathBuf, segment_bytes: u32, min_free_bytes: u64, resume_free_bytes: u64) -> PyResult<Self> {
+    #[pyo3(signature = (directory, *, segment_bytes = 67_108_864, min_free_bytes = 0, resume_free_bytes = 0, tailed = false))]
+    fn new(
+        py: Python<'_>,
+        directory: PathBuf,
+        segment_bytes: u32,
+        min_free_bytes: u64,
+        resume_free_bytes: u64,
+        tailed: bool,
+    ) -> PyResult<Self> {
         let options = queue::Options { segment_bytes, min_free_bytes, resume_free_bytes, ..queue::Options::new(*b"SPOL") };
-        let spool = py.detach(|| queue::Spool::open(&directory, options)).map_err(|e| from_queue(&e))?;
+        let spool = py
+            .detach(|| if tailed { queue::Spool::open_tailed(&directory, options) } else { queue::Spool::open(&directory, options) })
+            .map_err(|e| from_queue(&e))?;
         Ok(Self { inner: Arc::new(spool) })
     }
 

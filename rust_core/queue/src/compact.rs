@@ -193,7 +193,7 @@ impl Core {
             if batch.len() >= 512 {
                 weigh(&mut batch, &mut measured);
             }
-            Ok(())
+            true
         })?;
         weigh(&mut batch, &mut measured);
         measured.ids = ids.into_iter().rev().collect();

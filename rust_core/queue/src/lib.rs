@@ -48,6 +48,8 @@ pub use tail::{Entry, LAG, Read, Tail};
 pub use transition::{State, kind};
 pub use undo::Undone;
 
+pub use query::reroute_json;
+
 /// Address, destination and route out of the detail of a reroute.
 pub fn reroute_detail(detail: &[u8]) -> Option<(String, String, Vec<u8>)> {
     codec::decode_reroute(detail)

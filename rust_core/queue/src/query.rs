@@ -416,7 +416,8 @@ fn reroute(envelope: &mut Envelope, journal: &Journal) {
     }
 }
 
-fn reroute_json(detail: &[u8]) -> Vec<u8> {
+/// The detail of a reroute as JSON: address, destination and what was noted with it.
+pub fn reroute_json(detail: &[u8]) -> Vec<u8> {
     let Some((address, destination, _)) = decode_reroute(detail) else { return Vec::new() };
     let note = reroute_note(detail).and_then(|note| std::str::from_utf8(note).ok()).unwrap_or_default();
     // The note is a JSON object of its own: its fields join ours.
