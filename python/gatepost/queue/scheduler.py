@@ -2,9 +2,10 @@
 
 Called by app (start, stop) and by service (pause, resume, forget_backoff, apply). The spool says which destinations have become ready;
 each destination runs up to its limit of lanes (tasks that take, deliver and settle in a loop), destinations take turns under
-total_concurrency. One timer waits for the next due time. Invariants: a job that was taken is settled by a change or given back, whatever
-happens; a transport that raises counts as Deferred; a recipient is expired only after an attempt (or a deferral in a back-off).
-Fails by letting the spool's fatal error stop all taking; nothing is lost then, the journal is the truth.
+total_concurrency. Local mail goes in rounds (rounds.py); a remote destination starts with one lane, which chains messages (chain.py), and
+gets more as long as due jobs have to wait for one. One timer waits for the next due time. Invariants: a job that was taken is settled by a
+change or given back, whatever happens; a transport that raises counts as Deferred; a recipient is expired only after an attempt (or a
+deferral in a back-off). Fails by letting the spool's fatal error stop all taking; nothing is lost then, the journal is the truth.
 """
 
 import asyncio
