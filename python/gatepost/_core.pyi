@@ -144,12 +144,25 @@ K_NOTE: int
 @final
 class Spool:
     def __new__(
-        cls, directory: str, *, segment_bytes: int = 67108864, min_free_bytes: int = 0, resume_free_bytes: int = 0, tailed: bool = False
+        cls,
+        directory: str,
+        *,
+        segment_bytes: int = 67108864,
+        min_free_bytes: int = 0,
+        resume_free_bytes: int = 0,
+        tailed: bool = False,
+        background: bool = False,
     ) -> Spool:
         """*blocking* Open or create a partition; recover it (checkpoint + replay). Raises LockedError, FormatVersionError, DiskFullError.
 
         tailed: a History will read its records; segments it has not read are kept, 256 MiB of them at most.
+        background: return as soon as commits can be taken; what was there before is read meanwhile and not visible until all of it is.
         """
+    @property
+    def recovered(self) -> bool:
+        """Everything that was there before is in the index and visible."""
+    def when_recovered(self, ticket: int) -> None:
+        """Completion when that is so, or with the error that ended the recovery; the partition is closed for good then."""
     @property
     def event_fd(self) -> int:
         """Non-blocking eventfd: readable when `completions()` has something. The owner must not close it."""
@@ -240,7 +253,7 @@ class Spool:
     def destinations_of(self, ids: bytes) -> builtins.list[str]:
         """*blocking* Destinations of the pending recipients of these messages, each once, sorted."""
     def stats(self) -> dict[str, int]:
-        """messages, recipients, held, in_flight, bytes, removed, removed_bytes (in grace; not in the former), segments, disk_bytes, free_bytes, appended_records, syncs."""
+        """messages, recipients, held, in_flight, bytes, removed, removed_bytes (in grace; not in the former), loading (1: not recovered yet), segments, disk_bytes, free_bytes, appended_records, syncs."""
     def destinations(self) -> builtins.list[tuple[str, int, int, int]]:
         """(destination, pending, ready, in_flight)."""
     def open(self, message_id: bytes) -> Reader:

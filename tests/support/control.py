@@ -101,6 +101,9 @@ class MemoryQueue:
             raise NotFoundError(f"no message {format_message_id(one)}")
         return self.rows[one]
 
+    async def whole(self) -> None:
+        """Nothing to wait for."""
+
     async def list(self, wanted: Filter | None = None, page_token: str = "", limit: int = 100) -> Page:
         after = parse_message_id(page_token) if page_token else b""
         found: list[QueuedMessage] = []

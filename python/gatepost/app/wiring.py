@@ -126,7 +126,8 @@ class WorkerParts:
         rules = LiveRules(directory)
         place = path_of(data / "spool", index)
         failures = await asyncio.to_thread(sync_failure.distrust, place)
-        spool = await _open_spool(settings, place)
+        # After a failed sync nothing is trusted before all of it was read.
+        spool = await _open_spool(settings, place, background=failures is None)
         if failures is not None:
             log.warning("opened again after a failed sync", partition=place.name, error=failures.error, recovery=spool.recovery)
             await asyncio.to_thread(sync_failure.trust, place, failures)
@@ -356,7 +357,7 @@ class WorkerParts:
         self.volumes.update(self.directory.list_volumes())
 
 
-async def _open_spool(settings: Settings, path: Path) -> AsyncSpool:
+async def _open_spool(settings: Settings, path: Path, *, background: bool) -> AsyncSpool:
     """The worker's partition. Raises LockedError when another process keeps it for longer than LOCK_SECONDS, or another CoreError."""
     spool = settings.spool
     deadline = time.monotonic() + LOCK_SECONDS
@@ -368,6 +369,7 @@ async def _open_spool(settings: Settings, path: Path) -> AsyncSpool:
                 min_free_bytes=spool.min_free_bytes,
                 resume_free_bytes=spool.resume_free_bytes,
                 tailed=settings.history.days > 0,
+                background=background,
             )
         except LockedError:
             if time.monotonic() > deadline:

@@ -148,9 +148,8 @@ def merge_pages(answers: Answers[api.ListMessagesResponse], size: int) -> api.Li
     if len(shown) > size:
         shown = shown[:size]
         token = shown[-1].message_id
-    return api.ListMessagesResponse(
-        messages=shown, next_page_token=token if more else "", partial=answers.partial, warnings=answers.warnings
-    )
+    warnings = [*answers.warnings, *(text for answer in answers.by_worker.values() for text in answer.warnings)]
+    return api.ListMessagesResponse(messages=shown, next_page_token=token if more else "", partial=bool(warnings), warnings=warnings)
 
 
 def sum_stats(parts: Sequence[api.QueueStats]) -> api.QueueStats:

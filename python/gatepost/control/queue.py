@@ -68,7 +68,8 @@ class QueueServicer(BulkServicer):
         wanted = filter_from_proto(request.filter)
         found = await self._queue.list(wanted, after_id(request.page_token), page_size(request.page_size))
         messages = (message_proto(message, self._index) for message in found.messages)
-        return api.ListMessagesResponse(messages=messages, next_page_token=found.next_page_token)
+        warnings = [f"worker {self._index} is still reading its queue after a start"] if found.partial else []
+        return api.ListMessagesResponse(messages=messages, next_page_token=found.next_page_token, partial=found.partial, warnings=warnings)
 
     async def GetMessage(self, request: api.GetMessageRequest, context: object) -> api.GetMessageResponse:
         """See the proto."""

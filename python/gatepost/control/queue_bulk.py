@@ -241,6 +241,7 @@ class BulkServicer(queue_pb2_grpc.QueueServiceServicer):
 
     async def resolve(self, prefix: str) -> list[bytes]:
         """Ids that begin with these hexadecimal digits, at most two. Ids are sorted, so only the next two are looked at."""
+        await self._queue.whole()
         before = int(prefix.ljust(32, "0"), 16) - 1
         token = format_message_id(before.to_bytes(16, "big")) if before >= 0 else ""
         found = await self._queue.list(Filter(), token, 2)

@@ -140,7 +140,12 @@ class QueueActions:
     # ---- inside
 
     async def _unbroken(self, work: Coroutine[Any, Any, T]) -> T:
-        """Carried to its end even when the caller goes away."""
+        """Carried to its end even when the caller goes away; begun when all messages can be seen."""
+        try:
+            await self._spool.whole()
+        except BaseException:
+            work.close()
+            raise
         task = asyncio.create_task(work)
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
@@ -280,6 +285,7 @@ class QueueActions:
 
     async def _end_graces(self) -> None:
         """One timer: sleeps until the next grace is over, an operation begins, or (while removed mail is kept) to look at the disk."""
+        await self._spool.whole()
         while self._spool.fatal is None:
             self._wake.clear()
             low = self._spool.low_space and self._spool.stats()["removed"] > 0

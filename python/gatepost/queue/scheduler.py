@@ -77,6 +77,7 @@ class Scheduler:
         self._changes: list[Change] = []
         self._flushing: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._recovery: asyncio.Task[None] | None = None
         self._stopping = True
 
     # ---- life
@@ -90,6 +91,18 @@ class Scheduler:
         self._spool.on_committed(self._on_committed)
         self.advance()
         self._on_ready([name for name, _, ready, _ in self._spool.destinations() if ready])
+        if not self._spool.recovered:
+            self._recovery = asyncio.create_task(self._begin_again(), name="recovery")
+
+    async def _begin_again(self) -> None:
+        """What was there before the start comes in later; destinations announce themselves, but the timer has to be told."""
+        try:
+            await self._spool.whole()
+        except CoreError as error:
+            log.critical("the queue cannot be read", error=str(error))
+            return
+        log.info("queue recovered", recovery=self._spool.recovery)
+        self.advance()
 
     async def stop(self, seconds: float) -> None:
         """Take nothing more; attempts under way have `seconds` to end, then their jobs are given back. Closes the transports."""
@@ -100,6 +113,8 @@ class Scheduler:
         for state in self._states.values():
             while state.poke():
                 pass
+        if self._recovery is not None:
+            self._recovery.cancel()
         if self._lanes:
             await asyncio.wait(self._lanes, timeout=seconds)
         for lane in self._lanes:

@@ -33,6 +33,10 @@ class QueueService:
         self._spool = spool
         self._scheduler = scheduler
 
+    async def whole(self) -> None:
+        """Return when all messages can be seen: a deep queue takes a while to read. Raises CoreError when it cannot be read."""
+        await self._spool.whole()
+
     # ---- seeing
 
     async def list(self, wanted: Filter | None = None, page_token: str = "", limit: int = 100) -> Page:
@@ -42,19 +46,24 @@ class QueueService:
         return await asyncio.to_thread(self._page, native, after, max(1, min(limit, MAX_PAGE)))
 
     def _page(self, wanted: NativeFilter, after: bytes | None, limit: int) -> Page:
+        partial = not self._spool.recovered
         rows, following = self._spool.page(wanted, after, limit)
-        return Page(tuple(decode_summary(raw) for raw in rows), format_message_id(following) if following else "")
+        token = format_message_id(following) if following else ""
+        return Page(tuple(decode_summary(raw) for raw in rows), token, partial)
 
     async def count(self, wanted: Filter) -> tuple[int, int]:
         """How many messages match, and how many of their recipients."""
+        await self._spool.whole()
         return await asyncio.to_thread(self._spool.count, wanted.native(self._scheduler.now()))
 
     async def select(self, wanted: Filter, limit: int = MAX_SELECTED) -> bytes:
         """Ids of the first `limit` messages that match, oldest first, one behind the other (16 octets each)."""
+        await self._spool.whole()
         return await asyncio.to_thread(self._spool.select, wanted.native(self._scheduler.now()), limit)
 
     async def get(self, message_id: bytes) -> QueuedMessage:
         """One live message. Raises NotFoundError."""
+        await self._spool.whole()
         return decode_summary(self._spool.get(message_id))
 
     async def history(self, message_id: bytes) -> tuple[HistoryEntry, ...]:
@@ -63,14 +72,17 @@ class QueueService:
 
     async def measure(self, ids: bytes) -> tuple[int, int, int, int, int]:
         """Of these messages (packed ids): those in the queue, their pending recipients, held and being delivered ones of these, octets."""
+        await self._spool.whole()
         return await self._spool.measure(ids)
 
     async def present(self, ids: bytes) -> bytes:
         """Those of these messages (packed ids) that have a pending recipient."""
+        await self._spool.whole()
         return await self._spool.changeable(ids, K_RETRY)
 
     async def causes(self, limit: int) -> tuple[Sequence[Cause], int, int]:
         """Why recipients wait: the `limit` largest groups, and how many recipients and messages all of them have."""
+        await self._spool.whole()
         return await self._spool.causes(limit)
 
     def open(self, message_id: bytes) -> Reader:

@@ -72,10 +72,13 @@ class Destination:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of a list; next_page_token is '' on the last one. A page may be short, even empty, and still have a next one."""
+    """One page of a list; next_page_token is '' on the last one. A page may be short, even empty, and still have a next one. `partial`: the
+    queue is still being read after a start, there are more messages than can be seen.
+    """
 
     messages: tuple[QueuedMessage, ...]
     next_page_token: str = ""
+    partial: bool = False
 
 
 @dataclass(frozen=True, slots=True)

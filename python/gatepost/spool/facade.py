@@ -57,11 +57,17 @@ class AsyncSpool:
 
     @classmethod
     async def open(
-        cls, path: Path, *, segment_bytes: int = 67_108_864, min_free_bytes: int = 0, resume_free_bytes: int = 0, tailed: bool = False
+        cls,
+        path: Path,
+        *,
+        segment_bytes: int = 67_108_864,
+        min_free_bytes: int = 0,
+        resume_free_bytes: int = 0,
+        tailed: bool = False,
+        background: bool = False,
     ) -> "AsyncSpool":
-        """Open or create the partition in `path`. Raises LockedError, FormatVersionError, DiskFullError, CoreError.
-
-        tailed: a History will follow it.
+        """Open or create the partition in `path`. Raises LockedError, FormatVersionError, DiskFullError, CoreError. With `background`
+        it takes mail before what was there is read: see `recovered` and `whole`. tailed: a History will follow it.
         """
 
         def start() -> Spool:
@@ -71,6 +77,7 @@ class AsyncSpool:
                 min_free_bytes=min_free_bytes,
                 resume_free_bytes=resume_free_bytes,
                 tailed=tailed,
+                background=background,
             )
 
         return cls(await asyncio.to_thread(start))
@@ -99,6 +106,18 @@ class AsyncSpool:
     def fatal(self) -> CoreError | None:
         """The error that closed the partition for good."""
         return self._fatal or self._native.fatal
+
+    @property
+    def recovered(self) -> bool:
+        """Everything that was there when the spool was opened can be seen."""
+        return self._native.recovered
+
+    async def whole(self) -> None:
+        """Return when that is so. Raises the CoreError that ended the recovery."""
+        if not self._native.recovered:
+            ticket, future = self._ticket()
+            self._native.when_recovered(ticket)
+            await future
 
     @property
     def recovery(self) -> dict[str, int | float | list[str]]:

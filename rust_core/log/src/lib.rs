@@ -13,6 +13,7 @@ mod committer;
 mod error;
 mod format;
 mod log;
+mod older;
 mod recover;
 mod segment;
 mod spares;

@@ -183,7 +183,7 @@ impl Spool {
 #[pymethods]
 impl Spool {
     #[new]
-    #[pyo3(signature = (directory, *, segment_bytes = 67_108_864, min_free_bytes = 0, resume_free_bytes = 0, tailed = false))]
+    #[pyo3(signature = (directory, *, segment_bytes = 67_108_864, min_free_bytes = 0, resume_free_bytes = 0, tailed = false, background = false))]
     fn new(
         py: Python<'_>,
         directory: PathBuf,
@@ -191,11 +191,15 @@ impl Spool {
         min_free_bytes: u64,
         resume_free_bytes: u64,
         tailed: bool,
+        background: bool,
     ) -> PyResult<Self> {
         let options = queue::Options { segment_bytes, min_free_bytes, resume_free_bytes, ..queue::Options::new(*b"SPOL") };
-        let spool = py
-            .detach(|| if tailed { queue::Spool::open_tailed(&directory, options) } else { queue::Spool::open(&directory, options) })
-            .map_err(|e| from_queue(&e))?;
+        let open = || match (background, tailed) {
+            (true, _) => queue::Spool::begin(&directory, options, tailed),
+            (false, true) => queue::Spool::open_tailed(&directory, options),
+            (false, false) => queue::Spool::open(&directory, options),
+        };
+        let spool = py.detach(open).map_err(|e| from_queue(&e))?;
         Ok(Self { inner: Arc::new(spool) })
     }
 
@@ -215,6 +219,15 @@ impl Spool {
         dict.set_item("seconds", o.seconds)?;
         dict.set_item("checkpoint", u8::from(o.checkpoint))?;
         Ok(dict)
+    }
+
+    #[getter]
+    fn recovered(&self) -> bool {
+        self.inner.recovered()
+    }
+
+    fn when_recovered(&self, ticket: u64) {
+        self.inner.when_recovered(ticket);
     }
 
     #[getter]
@@ -404,6 +417,7 @@ impl Spool {
         dict.set_item("bytes", s.octets)?;
         dict.set_item("removed", s.removed)?;
         dict.set_item("removed_bytes", s.removed_octets)?;
+        dict.set_item("loading", u8::from(!self.inner.recovered()))?;
         dict.set_item("segments", s.log.segments)?;
         dict.set_item("disk_bytes", s.log.disk_bytes)?;
         dict.set_item("free_bytes", s.log.free_bytes)?;

@@ -1,106 +1,25 @@
 //! The queue in memory: every live message with the state of its recipients, what is ready per destination, what is due when.
 //!
 //! Derived from the log and rebuilt from it. Meant to stay small with a million messages: addresses, routes and replies are not here but in the
-//! records; a message with one recipient takes 64 octets plus its places in the id map and in one queue.
-//! Entries of ready queues and of the timer heap are not removed when they become void but recognised when they come up.
+//! records; a message with one recipient takes 64 octets, 4 in the order of ids, and about 25 while it waits for its time or 8 while it is ready.
+//! Entries of ready queues are not removed when they become void but recognised when they come up; timers are removed at once, in logarithmic time.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use gatepost_log::{Loc, LogError};
 
 use crate::codec::{ALL, Remain};
 use crate::id::MessageId;
+pub(crate) use crate::message::{
+    GRACE, HELD, IN_FLIGHT, LASTING, Message, NOWHERE, READY, REROUTED, Recipient, Recipients, TIMED, UNKNOWN_DELAY,
+};
+use crate::order::Order;
 use crate::segments::{Extra, Segments};
-use crate::transition::{State, Transition};
+use crate::sets::{EMPTY, Sets};
+use crate::transition::Transition;
 
-pub(crate) const HELD: u8 = 1;
-pub(crate) const IN_FLIGHT: u8 = 2;
-/// An entry of the destination's ready queue is valid for this recipient.
-pub(crate) const READY: u8 = 4;
-/// An entry of the timer heap is valid for this recipient.
-pub(crate) const TIMED: u8 = 8;
-/// A journal record holds its address and route.
-pub(crate) const REROUTED: u8 = 16;
-/// Removed, but restorable until its `next_us`; such a recipient keeps its hold flag and its destination's name.
-pub(crate) const GRACE: u8 = 32;
-/// Flags that survive a restart.
-pub(crate) const LASTING: u8 = HELD | REROUTED | GRACE;
-
-/// Destination number of recipients that have none.
-pub(crate) const NOWHERE: u32 = u32::MAX;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Recipient {
-    pub next_us: u64,
-    pub destination: u32,
-    pub attempts: u16,
-    pub state: State,
-    pub flags: u8,
-}
-
-impl Recipient {
-    pub fn has(&self, flag: u8) -> bool {
-        self.flags & flag != 0
-    }
-
-    pub fn pending(&self) -> bool {
-        self.state == State::Pending
-    }
-
-    pub fn in_grace(&self) -> bool {
-        self.has(GRACE)
-    }
-}
-
-#[derive(Debug, Clone)]
-pub(crate) enum Recipients {
-    One(Recipient),
-    Many(Box<[Recipient]>),
-}
-
-impl Recipients {
-    pub fn new(list: Vec<Recipient>) -> Self {
-        match list.as_slice() {
-            [one] => Self::One(*one),
-            _ => Self::Many(list.into()),
-        }
-    }
-
-    pub fn as_slice(&self) -> &[Recipient] {
-        match self {
-            Self::One(one) => std::slice::from_ref(one),
-            Self::Many(many) => many,
-        }
-    }
-
-    pub fn as_mut_slice(&mut self) -> &mut [Recipient] {
-        match self {
-            Self::One(one) => std::slice::from_mut(one),
-            Self::Many(many) => many,
-        }
-    }
-}
-
-#[derive(Debug, Clone)]
-pub(crate) struct Message {
-    pub id: MessageId,
-    /// Its accepted record; NONE marks a free slot.
-    pub accepted: Loc,
-    /// Its newest record.
-    pub head: Loc,
-    pub size: u32,
-    /// Appended but not yet durable: not visible to anyone.
-    pub committing: bool,
-    pub recipients: Recipients,
-}
-
-impl Message {
-    /// No recipient is pending: what is left of it is a removal that can still be undone. Not counted, not listed unless asked for.
-    pub fn shadow(&self) -> bool {
-        !self.recipients.as_slice().iter().any(Recipient::pending)
-    }
-}
+/// Most recipients made ready with the index locked.
+const ADVANCE: usize = 4096;
 
 #[derive(Debug, Default)]
 pub(crate) struct Destination {
@@ -134,19 +53,18 @@ pub(crate) struct Outbox {
 pub(crate) struct Index {
     messages: Vec<Message>,
     free_slots: Vec<u32>,
-    by_id: BTreeMap<MessageId, u32>,
+    order: Order,
     pub destinations: Vec<Destination>,
     free_destinations: Vec<u32>,
     by_name: HashMap<Box<str>, u32>,
-    timers: BinaryHeap<Reverse<(u64, u32, u16)>>,
-    /// Timer entries that became void.
-    void_timers: usize,
-    /// Ends of graces; entries of restored recipients are void.
-    graces: BinaryHeap<Reverse<(u64, u32, u16)>>,
+    /// (due, slot, recipient) of each recipient with TIMED.
+    timers: BTreeSet<(u64, u32, u16)>,
+    /// The same of each visible one in grace.
+    graces: BTreeSet<(u64, u32, u16)>,
     pub segments: Segments,
     /// Messages whose moved record is appended but not in effect, with its segment: the record of their end vouches for it too.
     pub moving: HashMap<MessageId, u32>,
-    extra: HashMap<u32, Extra>,
+    sets: Sets,
     operations: Vec<Option<Operation>>,
     free_operations: Vec<u32>,
     pub outbox: Outbox,
@@ -159,22 +77,32 @@ pub(crate) struct Index {
     /// Messages of which only a removal's grace is left, and their octets; not in the figures above.
     pub shadows: u64,
     pub shadow_octets: u64,
+    /// Recovery is not complete: what was there before this opening is hidden, and more of it may come.
+    pub loading: bool,
+    /// Tickets that come back when it is.
+    pub loaded_tickets: Vec<u64>,
 }
 
 impl Index {
+    /// An empty one that a recovery is to fill.
+    pub fn to_load() -> Self {
+        Self { loading: true, ..Self::default() }
+    }
+
     // ---- messages
 
     pub fn len(&self) -> usize {
-        self.by_id.len()
+        self.order.len()
     }
 
-    pub fn contains(&self, id: &MessageId) -> bool {
-        self.by_id.contains_key(id)
+    /// Slot of a message, hidden or not.
+    pub fn lookup(&self, id: &MessageId) -> Option<u32> {
+        self.order.find(&self.messages, id)
     }
 
     /// Slot of a visible message.
     pub fn find(&self, id: &MessageId) -> Option<u32> {
-        self.by_id.get(id).copied().filter(|slot| !self.message(*slot).committing)
+        self.lookup(id).filter(|slot| !self.message(*slot).hidden)
     }
 
     pub fn message(&self, slot: u32) -> &Message {
@@ -192,23 +120,24 @@ impl Index {
 
     /// Ids of visible messages with a pending recipient after `after`.
     pub fn ids(&self, after: Option<&MessageId>, limit: usize) -> Vec<MessageId> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let from = after.map_or(Unbounded, |id| Excluded(*id));
-        let shown = |message: &Message| !message.committing && !message.shadow();
-        let visible = self.by_id.range((from, Unbounded)).filter(|(_, slot)| shown(self.message(**slot)));
-        visible.map(|(id, _)| *id).take(limit).collect()
+        let shown = self.visible(after, &[0; 16]).filter(|(_, slot)| !self.message(*slot).shadow());
+        shown.map(|(id, _)| id).take(limit).collect()
     }
 
     /// Visible messages after `after` that are not below `low`, in id order, with their slots.
     pub fn visible(&self, after: Option<&MessageId>, low: &MessageId) -> impl Iterator<Item = (MessageId, u32)> {
-        use std::ops::Bound::{Excluded, Included, Unbounded};
-        let from = after.filter(|id| *id >= low).map_or(Included(*low), |id| Excluded(*id));
-        self.by_id.range((from, Unbounded)).map(|(id, slot)| (*id, *slot)).filter(|(_, slot)| !self.message(*slot).committing)
+        let slots = self.order.from(&self.messages, after, low).filter(|slot| !self.message(*slot).hidden);
+        slots.map(|slot| (self.message(slot).id, slot))
     }
 
-    /// Messages in id order with the segments they have records in besides those of `accepted` and `head`.
-    pub fn all(&self) -> impl Iterator<Item = (&Message, &[u32])> {
-        self.by_id.values().map(|slot| (self.message(*slot), self.extra.get(slot).map_or(&[][..], Vec::as_slice)))
+    /// All messages after `after` in id order, the hidden ones too.
+    pub fn all(&self, after: Option<&MessageId>) -> impl Iterator<Item = u32> {
+        self.order.from(&self.messages, after, &[0; 16])
+    }
+
+    /// Segments a message has records in besides those of `accepted` and `head`.
+    pub fn others(&self, message: &Message) -> &[u32] {
+        self.sets.segments(message.others)
     }
 
     /// The messages accepted in these segments that are live, those whose commit is not durable yet among them.
@@ -226,7 +155,7 @@ impl Index {
     pub fn keep_only(&mut self, remain: &Remain) {
         let listed: BTreeMap<u32, HashSet<&MessageId>> = remain.iter().map(|(segment, ids)| (*segment, ids.iter().collect())).collect();
         for slot in 0..self.messages.len() {
-            let message = &self.messages[slot];
+            let Some(message) = self.messages.get(slot) else { return };
             if listed.get(&message.accepted.segment).is_some_and(|ids| !ids.contains(&message.id)) {
                 self.remove(slot as u32);
             }
@@ -235,20 +164,18 @@ impl Index {
 
     /// After a recovery: a message of which a segment is gone was finished, else the segment would be there. The record that says so was lost (full disk), or
     /// was not durable when the segment went. `known` are the segments that exist or are damaged.
-    pub fn drop_incomplete(&mut self, known: &BTreeSet<u32>) {
-        for slot in self.by_id.values().copied().collect::<Vec<_>>() {
-            let (message, extra) = (self.message(slot), self.extra.get(&slot));
-            let mut records = [message.accepted.segment, message.head.segment].into_iter().chain(extra.into_iter().flatten().copied());
-            if records.any(|segment| !known.contains(&segment)) {
-                self.remove(slot);
-            }
-        }
+    pub fn incomplete(&self, slot: u32, known: &BTreeSet<u32>) -> bool {
+        let message = self.message(slot);
+        let mut records = [message.accepted.segment, message.head.segment].into_iter().chain(self.others(message).iter().copied());
+        records.any(|segment| !known.contains(&segment))
     }
 
     /// Takes a message in. `extra` are segments with chunks of it; their counts are the caller's to hand over, unless `count_extra`.
-    pub fn insert(&mut self, message: Message, mut extra: Extra, count_extra: bool) -> u32 {
+    pub fn insert(&mut self, mut message: Message, mut extra: Extra, count_extra: bool) -> u32 {
         let (accepted, head) = (message.accepted.segment, message.head.segment);
         extra.retain(|s| *s != accepted && *s != head);
+        extra.sort_unstable();
+        extra.dedup();
         self.segments.add(accepted);
         if head != accepted {
             self.segments.add(head);
@@ -267,7 +194,8 @@ impl Index {
                 self.count_kept(r.destination, 1);
             }
         }
-        let (id, shadow) = (message.id, message.shadow());
+        message.others = self.sets.take(extra);
+        let shadow = message.shadow();
         let slot = if let Some(slot) = self.free_slots.pop() {
             self.messages[slot as usize] = message;
             slot
@@ -276,16 +204,7 @@ impl Index {
             (self.messages.len() - 1) as u32
         };
         self.count_message(slot, shadow, 1);
-        for n in 0..self.message(slot).recipients.as_slice().len() {
-            let r = self.message(slot).recipients.as_slice()[n];
-            if r.in_grace() {
-                self.graces.push(Reverse((r.next_us, slot, n as u16)));
-            }
-        }
-        if !extra.is_empty() {
-            self.extra.insert(slot, extra);
-        }
-        self.by_id.insert(id, slot);
+        self.order.insert(&self.messages, slot);
         slot
     }
 
@@ -300,25 +219,35 @@ impl Index {
                 self.leave_grace(slot, n as u16);
             }
         }
+        let id = self.message(slot).id;
+        self.order.remove(&self.messages, &id);
         let message = &mut self.messages[slot as usize];
-        let (id, accepted, head) = (message.id, message.accepted.segment, message.head.segment);
+        let (accepted, head, others) = (message.accepted.segment, message.head.segment, message.others);
         message.accepted = Loc::NONE;
-        message.recipients = Recipients::Many(Box::default());
-        self.by_id.remove(&id);
+        message.others = EMPTY;
+        message.recipients = Recipients::new(Vec::new());
         self.free_slots.push(slot);
         self.segments.drop(accepted);
         if head != accepted {
             self.segments.drop(head);
         }
-        for segment in self.extra.remove(&slot).unwrap_or_default() {
-            self.segments.drop(segment);
+        for segment in self.sets.release(others).iter() {
+            self.segments.drop(*segment);
+        }
+        if self.order.len() == 0 {
+            // What a queue that was deep took is given back when it is empty.
+            (self.messages, self.free_slots) = (Vec::new(), Vec::new());
         }
     }
 
-    /// The commit is durable: the message can be seen and its due recipients are ready.
+    /// The commit is durable, or the recovery complete: the message can be seen, its due recipients are ready, its graces run.
     pub fn publish(&mut self, slot: u32, now_us: u64) {
-        self.messages[slot as usize].committing = false;
+        self.messages[slot as usize].hidden = false;
         for n in 0..self.message(slot).recipients.as_slice().len() {
+            let r = self.message(slot).recipients.as_slice()[n];
+            if r.in_grace() {
+                self.graces.insert((r.next_us, slot, n as u16));
+            }
             self.schedule(slot, n as u16, now_us);
         }
     }
@@ -331,7 +260,8 @@ impl Index {
             return;
         }
         if old != message.accepted.segment {
-            self.extra.entry(slot).or_default().push(old);
+            let others = self.sets.with(self.message(slot).others, old);
+            self.messages[slot as usize].others = others;
         }
         self.segments.add(loc.segment);
     }
@@ -339,13 +269,12 @@ impl Index {
     /// Has the message a record in this segment that is needed?
     pub fn holds(&self, slot: u32, segment: u32) -> bool {
         let message = self.message(slot);
-        let extra = self.extra.get(&slot).is_some_and(|extra| extra.contains(&segment));
-        extra || message.accepted.segment == segment || message.head.segment == segment
+        self.others(message).contains(&segment) || message.accepted.segment == segment || message.head.segment == segment
     }
 
     /// The message is in the record at `to` now, with pieces in `pieces`. Records behind that still count, none before it does.
     pub fn relocate(&mut self, slot: u32, to: Loc, pieces: &[u32]) {
-        let former = self.extra.remove(&slot).unwrap_or_default();
+        let former = self.sets.release(self.message(slot).others);
         let message = &mut self.messages[slot as usize];
         let (accepted, head) = (message.accepted.segment, message.head.segment);
         message.accepted = to;
@@ -362,12 +291,11 @@ impl Index {
         if head != accepted {
             self.segments.drop(head);
         }
-        for segment in former {
-            self.segments.drop(segment);
+        for segment in former.iter() {
+            self.segments.drop(*segment);
         }
-        if !extra.is_empty() {
-            self.extra.insert(slot, extra);
-        }
+        let others = self.sets.take(extra);
+        self.messages[slot as usize].others = others;
     }
 
     // ---- transitions
@@ -462,7 +390,9 @@ impl Index {
         self.land(slot, n);
         let r = *self.recipient_mut(slot, n);
         self.held -= u64::from(r.has(HELD));
-        self.recipient_mut(slot, n).flags &= !HELD;
+        let ended = self.recipient_mut(slot, n);
+        // Its number may be given to another destination from now on; the record has the name.
+        (ended.flags, ended.destination) = (ended.flags & !HELD, NOWHERE);
         self.count_pending(r.destination, -1);
         self.release_destination(r.destination);
     }
@@ -474,12 +404,15 @@ impl Index {
         self.held -= u64::from(r.has(HELD));
         self.count_pending(r.destination, -1);
         self.count_kept(r.destination, 1);
-        self.graces.push(Reverse((until_us, slot, n)));
+        if !self.message(slot).hidden {
+            self.graces.insert((until_us, slot, n));
+        }
     }
 
     /// The recipient is about to be pending again.
     fn restore(&mut self, slot: u32, n: u16) {
         let r = *self.recipient_mut(slot, n);
+        self.graces.remove(&(r.next_us, slot, n));
         self.held += u64::from(r.has(HELD));
         self.count_pending(r.destination, 1);
         self.count_kept(r.destination, -1);
@@ -490,7 +423,8 @@ impl Index {
         self.land(slot, n);
         let r = self.recipient_mut(slot, n);
         r.flags &= !(HELD | GRACE);
-        let destination = r.destination;
+        let (next_us, destination) = (r.next_us, std::mem::replace(&mut r.destination, NOWHERE));
+        self.graces.remove(&(next_us, slot, n));
         self.count_kept(destination, -1);
         self.release_destination(destination);
     }
@@ -512,16 +446,12 @@ impl Index {
     /// Up to `max` (message, recipient) whose grace ends at `now_us` or before, and when the next one ends (0: none).
     pub fn graces_over(&mut self, now_us: u64, max: usize) -> (Vec<(MessageId, u16)>, u64) {
         let mut over = Vec::new();
-        while let Some(Reverse((until, slot, n))) = self.graces.peek().copied() {
-            let r = self.messages[slot as usize].recipients.as_slice().get(usize::from(n));
-            let valid = r.is_some_and(|r| r.in_grace() && r.next_us == until);
-            if valid && (until > now_us || over.len() >= max) {
+        while let Some((until, slot, n)) = self.graces.first().copied() {
+            if until > now_us || over.len() >= max {
                 return (over, until);
             }
-            self.graces.pop();
-            if valid {
-                over.push((self.message(slot).id, n));
-            }
+            self.graces.pop_first();
+            over.push((self.message(slot).id, n));
         }
         (over, 0)
     }
@@ -539,13 +469,13 @@ impl Index {
         }
     }
 
-    /// Voids its entries in the ready queue and in the timer heap.
+    /// Voids its entries in the ready queue and in the timers.
     fn unqueue(&mut self, slot: u32, n: u16) {
         let r = self.recipient_mut(slot, n);
         let (ready, timed, destination) = (r.has(READY), r.has(TIMED), r.destination);
         r.flags &= !READY;
         if timed {
-            self.void_timer(slot, n);
+            self.end_timer(slot, n);
         }
         if ready && destination != NOWHERE {
             let d = &mut self.destinations[destination as usize];
@@ -565,43 +495,34 @@ impl Index {
     }
 
     fn is_ready(&self, slot: u32, n: u16, destination: u32) -> bool {
-        let r = self.messages[slot as usize].recipients.as_slice().get(usize::from(n));
+        let r = self.messages.get(slot as usize).and_then(|m| m.recipients.as_slice().get(usize::from(n)));
         r.is_some_and(|r| r.has(READY) && r.destination == destination)
     }
 
-    fn void_timer(&mut self, slot: u32, n: u16) {
-        self.recipient_mut(slot, n).flags &= !TIMED;
-        self.void_timers += 1;
-        if self.void_timers > 64 && self.void_timers > self.timers.len() / 2 {
-            let timers = std::mem::take(&mut self.timers);
-            let valid = timers.into_vec().into_iter().filter(|Reverse((at, slot, n))| self.is_due(*at, *slot, *n)).collect::<Vec<_>>();
-            self.timers = valid.into();
-            self.void_timers = 0;
-        }
-    }
-
-    fn is_due(&self, at: u64, slot: u32, n: u16) -> bool {
-        let r = self.messages[slot as usize].recipients.as_slice().get(usize::from(n));
-        r.is_some_and(|r| r.has(TIMED) && r.next_us == at)
+    fn end_timer(&mut self, slot: u32, n: u16) {
+        let r = self.recipient_mut(slot, n);
+        r.flags &= !TIMED;
+        let due = r.next_us;
+        self.timers.remove(&(due, slot, n));
     }
 
     // ---- ready queues and timers
 
-    /// Puts a recipient where it belongs: its destination's ready queue when due, the timer heap when not.
+    /// Puts a recipient where it belongs: its destination's ready queue when due, the timers when not.
     pub fn schedule(&mut self, slot: u32, n: u16, now_us: u64) {
         let r = *self.recipient_mut(slot, n);
-        if !r.pending() || r.flags & (HELD | IN_FLIGHT | READY) != 0 || self.message(slot).committing {
+        if !r.pending() || r.flags & (HELD | IN_FLIGHT | READY) != 0 || self.message(slot).hidden {
             return;
         }
         if r.next_us > now_us {
             if !r.has(TIMED) {
                 self.recipient_mut(slot, n).flags |= TIMED;
-                self.timers.push(Reverse((r.next_us, slot, n)));
+                self.timers.insert((r.next_us, slot, n));
             }
             return;
         }
         if r.has(TIMED) {
-            self.void_timer(slot, n);
+            self.end_timer(slot, n);
         }
         self.recipient_mut(slot, n).flags |= READY;
         let d = &mut self.destinations[r.destination as usize];
@@ -613,22 +534,18 @@ impl Index {
         }
     }
 
-    /// Moves what is due to the ready queues. Returns the next due time, 0 for none.
+    /// Moves what is due to the ready queues, a bounded part of it at a time. Returns the next due time, 0 for none.
     pub fn advance(&mut self, now_us: u64) -> u64 {
-        while let Some(Reverse((at, slot, n))) = self.timers.peek().copied() {
-            let valid = self.is_due(at, slot, n);
-            if valid && at > now_us {
-                return at;
-            }
-            self.timers.pop();
-            if valid {
-                self.recipient_mut(slot, n).flags &= !TIMED;
-                self.schedule(slot, n, now_us);
-            } else {
-                self.void_timers = self.void_timers.saturating_sub(1);
+        for _ in 0..ADVANCE {
+            match self.timers.first().copied() {
+                Some((at, slot, n)) if at <= now_us => {
+                    self.end_timer(slot, n);
+                    self.schedule(slot, n, now_us);
+                }
+                next => return next.map_or(0, |(at, ..)| at),
             }
         }
-        0
+        self.timers.first().map_or(0, |(at, ..)| *at)
     }
 
     /// Takes the longest waiting message of a destination with all its ready recipients for it, now in flight.
@@ -669,15 +586,6 @@ impl Index {
         if self.message(slot).recipients.as_slice().get(usize::from(n)).is_some_and(|r| r.has(IN_FLIGHT)) {
             self.land(slot, n);
             self.schedule(slot, n, now_us);
-        }
-    }
-
-    /// Queues every recipient after a recovery.
-    pub fn schedule_all(&mut self, now_us: u64) {
-        for slot in self.by_id.values().copied().collect::<Vec<_>>() {
-            for n in 0..self.message(slot).recipients.as_slice().len() {
-                self.schedule(slot, n as u16, now_us);
-            }
         }
     }
 

@@ -55,6 +55,10 @@ impl Core {
 
     /// One round of chores. True when something was busy.
     pub fn tidy(&self) -> bool {
+        if self.shared.index.lock().loading {
+            // What is needed is not known yet. The end of the recovery asks again.
+            return false;
+        }
         let mut busy = self.sweep();
         if self.compact() {
             busy = true;

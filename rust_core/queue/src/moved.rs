@@ -8,6 +8,7 @@ use gatepost_log::Loc;
 use crate::codec::{Cursor, Envelope, Journal, Layout, decode_accepted, decode_journal, put_text};
 use crate::error::QueueError;
 use crate::index::{GRACE, Index, LASTING, Message, NOWHERE, REROUTED, Recipient, Recipients};
+use crate::sets::EMPTY;
 use crate::transition::State;
 
 /// Bit of a chunk's number that says: it holds journal, not octets of the message.
@@ -99,7 +100,7 @@ pub(crate) fn replay_moved(index: &mut Index, loc: Loc, payload: &[u8]) {
     let Some((envelope, layout, moved)) = Moved::decode(payload) else { return };
     index.segments.vouch(loc.segment, moved.from.segment);
     let segments = moved.segments(&layout);
-    if let Some(slot) = index.find(&envelope.id) {
+    if let Some(slot) = index.lookup(&envelope.id) {
         let (accepted, head) = (index.message(slot).accepted, index.message(slot).head);
         if accepted >= loc {
             return;
@@ -119,7 +120,9 @@ pub(crate) fn replay_moved(index: &mut Index, loc: Loc, payload: &[u8]) {
     });
     let recipients = Recipients::new(recipients.collect());
     let size = u32::try_from(envelope.size).unwrap_or(u32::MAX);
-    index.insert(Message { id: envelope.id, accepted: loc, head: loc, size, committing: false, recipients }, segments, true);
+    let delay = Message::delay_of(&envelope.id, envelope.received_us);
+    let message = Message { id: envelope.id, accepted: loc, head: loc, size, others: EMPTY, delay, hidden: true, recipients };
+    index.insert(message, segments, true);
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use crate::compact::unreadable as beyond_help;
 use crate::error::QueueError;
 use crate::id::{MessageId, format_id, now_us};
 use crate::index::{HELD, Index, REROUTED, Recipient};
+use crate::message::time_of;
 use crate::moved::{JOURNAL_PIECE, Moved, take_journal};
 use crate::reader::Reader;
 use crate::spool::{Core, Spool};
@@ -398,11 +399,6 @@ fn unreadable(place: &Place) -> Envelope {
     let recipients = place.recipients.iter().map(recipient).collect();
     let (received_us, size) = (time_of(&place.id), u64::from(place.size));
     Envelope { id: place.id, received_us, size, reverse_path: String::new(), meta: Vec::new(), recipients }
-}
-
-/// When an id was made, Unix microseconds.
-fn time_of(id: &MessageId) -> u64 {
-    id[..6].iter().fold(0, |ms, octet| ms << 8 | u64::from(*octet)) * 1000
 }
 
 /// Puts a journaled new route into the envelope.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use gatepost_log::{Loc, Segment};
 
-use crate::codec::{ALL, Glance, KIND_ACCEPTED, KIND_JOURNAL, accepted_length, decode_journal};
+use crate::codec::{ALL, Glance, KIND_ACCEPTED, KIND_JOURNAL, KIND_MOVED, accepted_length, decode_journal};
 use crate::error::QueueError;
 use crate::filter::{Filter, Matcher};
 use crate::id::MessageId;
@@ -43,6 +43,8 @@ struct Candidate {
     unusual: bool,
     /// Some recipient had an attempt, so that the journal tells something.
     attempted: bool,
+    /// Only its record knows when it was accepted.
+    undated: bool,
 }
 
 /// One walk over a part of the index.
@@ -189,13 +191,17 @@ impl Known {
 
 /// Some condition needs more than the index.
 fn asks_records(matcher: &Matcher) -> bool {
-    matcher.asks_sender() || matcher.asks_address() || matcher.asks_reply() || matcher.asks_received()
+    matcher.asks_sender() || matcher.asks_address() || matcher.asks_reply()
 }
 
 /// The message, if it matches as far as the index can tell.
 fn candidate(index: &Index, slot: u32, matcher: &Matcher, known: &mut Known) -> Option<Candidate> {
     let message = index.message(slot);
     if !matcher.size(u64::from(message.size)) || message.shadow() && !matcher.asks_removed() {
+        return None;
+    }
+    let received = message.received_us().filter(|_| matcher.asks_received());
+    if received.is_some_and(|received| !matcher.received(received)) {
         return None;
     }
     let list = message.recipients.as_slice();
@@ -216,6 +222,7 @@ fn candidate(index: &Index, slot: u32, matcher: &Matcher, known: &mut Known) -> 
         head: message.head,
         unusual: rerouted || matcher.asks_destination() && list.iter().any(|r| r.destination == NOWHERE),
         attempted: list.iter().any(|r| r.attempts > 0 || !r.pending()),
+        undated: matcher.asks_received() && received.is_none(),
         recipients: list.len() as u16,
         only,
     })
@@ -243,7 +250,7 @@ impl<'a> Sweep<'a> {
             return self.slow(candidate);
         }
         let mut wanted = candidate.only.clone().unwrap_or_else(|| (0..candidate.recipients).collect());
-        if asks_records(self.matcher) {
+        if candidate.undated || asks_records(self.matcher) {
             match self.accepted(candidate, &mut wanted) {
                 Some(true) => {}
                 Some(false) => return 0,
@@ -264,7 +271,7 @@ impl<'a> Sweep<'a> {
     /// Does the accepted record match? Takes recipients whose addresses do not out of `wanted`. None when it cannot be read.
     fn accepted(&mut self, candidate: &Candidate, wanted: &mut Vec<u16>) -> Option<bool> {
         let length = match self.prefix(candidate.accepted, ENVELOPE_GUESS)? {
-            KIND_ACCEPTED => accepted_length(&self.buffer)?,
+            KIND_ACCEPTED | KIND_MOVED => accepted_length(&self.buffer)?,
             _ => return None,
         };
         if length > self.buffer.len() {
@@ -290,7 +297,7 @@ impl<'a> Sweep<'a> {
     fn told(&mut self, candidate: &Candidate, wanted: &mut Vec<u16>) -> Option<()> {
         let (mut open, mut fits) = (std::mem::take(wanted), Vec::new());
         let mut at = if candidate.attempted { candidate.head } else { candidate.accepted };
-        while !open.is_empty() && at != candidate.accepted && !at.is_none() {
+        while !open.is_empty() && at > candidate.accepted {
             if self.whole(at)? != KIND_JOURNAL {
                 return None;
             }
@@ -303,6 +310,9 @@ impl<'a> Sweep<'a> {
                 open.retain(|n| !named(n));
             }
             at = journal.previous;
+        }
+        if candidate.attempted && !open.is_empty() && self.prefix(candidate.accepted, 0)? == KIND_MOVED {
+            return None;
         }
         if self.matcher.reply(b"") {
             fits.append(&mut open);

@@ -4,27 +4,27 @@
 //! order of the index's changes. The committer thread takes it in its callback, hence nothing that holds it waits for the
 //! disk. A commit enters the index hidden, and is published when its record is durable.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use gatepost_log::{Class, Damage, Loc, Log, LogError, Options, Recovery, Segment, parse_segment_name};
+use gatepost_log::{Class, Damage, Loc, Log, LogError, Options, Segment};
 use parking_lot::{Condvar, Mutex};
 
 use crate::checkpoint;
 use crate::codec::{
-    ALL, Envelope, Journal, KIND_ACCEPTED, KIND_CHUNK, KIND_JOURNAL, KIND_MOVED, KIND_REMAIN, RecipientSpec, decode_accepted,
-    decode_journal, decode_remain, decode_reroute, encode_accepted, encode_chunk, encode_journal, encode_reroute,
+    ALL, Envelope, Journal, KIND_ACCEPTED, KIND_CHUNK, KIND_JOURNAL, RecipientSpec, encode_accepted, encode_chunk, encode_journal,
+    encode_reroute,
 };
 use crate::compact::Compaction;
 use crate::error::QueueError;
 use crate::id::{MessageId, format_id, now_us};
 use crate::incoming::Incoming;
 use crate::index::{HELD, Index, Message, NOWHERE, Operation, Recipient, Recipients};
-use crate::moved::replay_moved;
+use crate::load::{self, Progress};
+use crate::sets::EMPTY;
 use crate::signal::Signal;
 use crate::tail::Floor;
 use crate::transition::{State, Transition, kind};
@@ -100,6 +100,8 @@ pub(crate) struct Core {
     pub compaction: Mutex<Compaction>,
     /// Up to where the history has read.
     pub floor: Floor,
+    /// Of the recovery.
+    pub progress: Progress,
 }
 
 /// The part of it that exists before the log is open.
@@ -121,8 +123,8 @@ pub(crate) struct Chores {
 /// A partition of the spool. Cheap to share through [`Arc`]; closed on drop.
 pub struct Spool {
     pub(crate) core: Arc<Core>,
-    opening: Opening,
     keeper: Mutex<Keeper>,
+    loader: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// Who does the chores: a thread, whoever calls [`Spool::step`], or nobody any more.
@@ -175,50 +177,54 @@ impl Shared {
 impl Spool {
     /// Opens or creates the partition in `dir` and recovers it. Waits for the disk.
     pub fn open(dir: &Path, options: Options) -> Result<Self, QueueError> {
-        Self::open_for(dir, options, false)
+        Self::open_for(dir, options, false, true)
     }
 
     /// Like [`Spool::open`], for a partition whose records a [`crate::Tail`] will read: no segment is freed before the tail has
     /// read it, within [`crate::LAG`].
     pub fn open_tailed(dir: &Path, options: Options) -> Result<Self, QueueError> {
-        Self::open_for(dir, options, true)
+        Self::open_for(dir, options, true, true)
     }
 
-    fn open_for(dir: &Path, options: Options, tailed: bool) -> Result<Self, QueueError> {
+    /// Like [`Spool::open`] or [`Spool::open_tailed`], but returns as soon as new mail can be taken in. What was there before is read in the background and is
+    /// not visible until all is: see [`crate::load`], [`Spool::when_recovered`].
+    pub fn begin(dir: &Path, options: Options, tailed: bool) -> Result<Self, QueueError> {
+        Self::open_for(dir, options, tailed, false)
+    }
+
+    fn open_for(dir: &Path, options: Options, tailed: bool, wait: bool) -> Result<Self, QueueError> {
         let started = Instant::now();
+        let wait = wait || !options.threads;
         let threads = options.threads;
         let mut prepared = Log::prepare(dir, options)?;
-        let (mut index, from) = checkpoint::load(&prepared)?.unwrap_or_default();
-        let checkpoint = !from.is_none();
-        let recovery = prepared.replay(from, &mut |loc, kind, payload| {
-            replay(&mut index, loc, kind, payload);
-            Ok(())
-        })?;
-        index.segments.dirty = true;
+        checkpoint::check_version(&**prepared.storage(), prepared.dir())?;
+        let sealed = prepared.replay(Loc { segment: u32::MAX, offset: 0 }, &mut |_, _, _| Ok(()))?;
         let shared = Arc::new(Shared {
-            index: Mutex::new(index),
+            index: Mutex::new(Index::to_load()),
             signal: Signal::new().map_err(|e| LogError::Io(format!("eventfd: {e}")))?,
             chores: Condvar::new(),
             chores_wanted: Mutex::new(Chores::default()),
         });
         let callback = Arc::clone(&shared);
         let log = prepared.start(Box::new(move |tokens, result| callback.settled(tokens, result)))?;
+        let before = log.tail().segment;
         let core = Arc::new(Core {
             log,
             shared,
             streaming: AtomicU64::new(0),
-            checkpointed: Mutex::new(from),
+            checkpointed: Mutex::new(Loc::NONE),
             compaction: Mutex::default(),
             floor: Floor::new(tailed),
+            progress: Progress::default(),
         });
-        let opening = core.begin(recovery, checkpoint, started);
         let keeper = if threads { Keeper::Thread(core.start_keeper()?) } else { Keeper::Steps };
-        Ok(Self { core, opening, keeper: Mutex::new(keeper) })
-    }
-
-    /// What opening found.
-    pub fn opening(&self) -> &Opening {
-        &self.opening
+        let spool = Self { core, keeper: Mutex::new(keeper), loader: Mutex::new(None) };
+        if wait {
+            spool.core.recover(before, sealed, started)?;
+        } else {
+            *spool.loader.lock() = Some(load::spawn(Arc::clone(&spool.core), before, sealed, started)?);
+        }
+        Ok(spool)
     }
 
     /// Becomes readable when [`Spool::completions`] has something.
@@ -284,7 +290,7 @@ impl Spool {
         let envelope = Envelope { id: incoming.id(), received_us: now_us(), size, reverse_path, meta, recipients };
         let head = encode_accepted(&envelope, incoming.chunks(), incoming.rest().len())?;
         let mut index = self.core.shared.index.lock();
-        if index.contains(&envelope.id) {
+        if index.lookup(&envelope.id).is_some() {
             return Err(QueueError::Invalid(format!("message {} exists already", format_id(&envelope.id))));
         }
         let operation = index.begin(Operation::Ticket(ticket));
@@ -458,6 +464,10 @@ impl Spool {
 
     /// Checkpoints, ends the threads, unlocks. Idempotent.
     pub fn close(&self) -> Result<(), QueueError> {
+        self.core.progress.stop();
+        if let Some(loader) = self.loader.lock().take() {
+            let _ = loader.join();
+        }
         match std::mem::replace(&mut *self.keeper.lock(), Keeper::Ended) {
             Keeper::Ended => return Ok(()),
             Keeper::Steps => {}
@@ -488,26 +498,6 @@ impl Core {
         let core = Arc::clone(self);
         let thread = std::thread::Builder::new().name("spool-keep".into()).spawn(move || core.keep());
         thread.map_err(|e| LogError::Io(format!("start thread: {e}")))
-    }
-
-    /// Queues what recovery found and says what that was.
-    fn begin(&self, recovery: Recovery, checkpoint: bool, started: Instant) -> Opening {
-        let now = now_us();
-        let mut index = self.shared.index.lock();
-        let mut exists: BTreeSet<u32> = self.log.segments().iter().map(|(n, _)| *n).collect();
-        index.segments.retain(&exists);
-        exists.extend(recovery.damaged.iter().filter_map(|damage| parse_segment_name(&damage.file)));
-        index.drop_incomplete(&exists);
-        index.schedule_all(now);
-        self.shared.wake(&index);
-        Opening {
-            messages: index.live(),
-            records: recovery.records,
-            torn_bytes: recovery.torn_bytes,
-            damaged: recovery.damaged,
-            seconds: started.elapsed().as_secs_f64(),
-            checkpoint,
-        }
     }
 
     /// Judges, journals and applies one transition. None when it is illegal; an error when it could not be journaled.
@@ -614,15 +604,17 @@ fn enter(index: &mut Index, envelope: &Envelope, loc: Loc, operation: u64, ticke
     if pins.contains(&loc.segment) {
         index.segments.drop(loc.segment);
     }
-    let message = message(index, envelope, loc, true);
+    let message = message(index, envelope, loc);
     let slot = index.insert(message, pins, false);
     index.replace(operation, Operation::Commit { slot, ticket });
 }
 
-fn message(index: &mut Index, envelope: &Envelope, loc: Loc, committing: bool) -> Message {
+/// A message that was or is to be appended at `loc`, hidden.
+pub(crate) fn message(index: &mut Index, envelope: &Envelope, loc: Loc) -> Message {
     let recipients = envelope.recipients.iter().map(|r| recipient(index, r)).collect();
     let size = u32::try_from(envelope.size).unwrap_or(u32::MAX);
-    Message { id: envelope.id, accepted: loc, head: loc, size, committing, recipients: Recipients::new(recipients) }
+    let (delay, recipients) = (Message::delay_of(&envelope.id, envelope.received_us), Recipients::new(recipients));
+    Message { id: envelope.id, accepted: loc, head: loc, size, others: EMPTY, delay, hidden: true, recipients }
 }
 
 fn recipient(index: &mut Index, spec: &RecipientSpec) -> Recipient {
@@ -630,55 +622,4 @@ fn recipient(index: &mut Index, spec: &RecipientSpec) -> Recipient {
     let state = if destination == NOWHERE { State::Delivered } else { State::Pending };
     let flags = if spec.held && state == State::Pending { HELD } else { 0 };
     Recipient { next_us: spec.next_us, destination, attempts: 0, state, flags }
-}
-
-/// Applies one record to the index while the log is replayed. Records of messages that are gone, or that make no sense, change nothing.
-fn replay(index: &mut Index, loc: Loc, kind: u8, payload: &[u8]) {
-    match kind {
-        KIND_ACCEPTED => {
-            let Some((envelope, layout)) = decode_accepted(payload) else { return };
-            // An id is accepted again only when its former message is finished; the word of that is in a remain record still to come.
-            if let Some(slot) = index.find(&envelope.id) {
-                index.remove(slot);
-            }
-            if envelope.recipients.iter().all(|r| r.destination.is_empty()) {
-                return;
-            }
-            let mut extra: Vec<u32> = layout.chunks.iter().map(|(loc, _)| loc.segment).collect();
-            extra.dedup();
-            let message = message(index, &envelope, loc, false);
-            index.insert(message, extra, true);
-        }
-        KIND_JOURNAL => {
-            let Some(journal) = decode_journal(payload) else { return };
-            replay_journal(index, loc, &journal);
-        }
-        KIND_REMAIN => {
-            let Some(remain) = decode_remain(payload) else { return };
-            index.keep_only(&remain);
-            for segment in remain.keys() {
-                index.segments.vouch(loc.segment, *segment);
-            }
-        }
-        KIND_MOVED => replay_moved(index, loc, payload),
-        _ => {}
-    }
-}
-
-fn replay_journal(index: &mut Index, loc: Loc, journal: &Journal) {
-    let Some(slot) = index.find(&journal.id) else { return };
-    let transition = match journal.kind {
-        kind::REROUTED => decode_reroute(&journal.detail)
-            .map(|(_, destination, _)| Transition::Reroute { destination: index.intern(&destination), next_us: journal.next_us }),
-        other => Transition::from_kind(other, journal.next_us),
-    };
-    index.advance_head(slot, loc);
-    if let Some(transition) = transition {
-        index.apply(slot, journal.recipient, &transition, None);
-    }
-    if journal.finished {
-        let accepted = index.message(slot).accepted.segment;
-        index.segments.vouch(loc.segment, accepted);
-        index.remove(slot);
-    }
 }
