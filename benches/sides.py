@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from load import Load, Sink, one_by_one
 from support.dovecot import Dovecot
@@ -108,7 +109,7 @@ class GatepostSide:
         self.directory = directory
         self.workers = workers
 
-    def server(self, **settings: object) -> Gatepost:
+    def server(self, **settings: Any) -> Gatepost:
         """A server that is not started yet, in a directory of its own."""
         return Gatepost(Path(tempfile.mkdtemp(prefix="gatepost-", dir=self.directory)), users=[ALICE], workers=self.workers, **settings)
 

@@ -39,6 +39,7 @@ __all__ = [
     "ExistsError",
     "FetchStream",
     "FormatVersionError",
+    "History",
     "Incoming",
     "InvalidError",
     "Line",
