@@ -33,6 +33,7 @@ from gatepost.server.context import ServerContext
 from gatepost.server.imap import ImapServer
 from gatepost.server.pop3 import Pop3Server
 from gatepost.server.tls import TlsContexts
+from gatepost.spool import AsyncSpool
 
 ALICE, BOB = "alice@example.test", "bob@example.test"
 PASSWORD = "correct horse battery staple"
@@ -112,11 +113,12 @@ class AccessHost:
         rule_set = directory.snapshot()
         auth = Authenticator(directory, lambda: self.settings)
         volumes = await Volumes.open(directory.list_volumes(), stream=self.stream, mailboxes=lambda: rule_set.mailboxes)
+        spool = await AsyncSpool.open(self.data / "spool" / self.stream)
         self.context = ServerContext(
             settings=lambda: self.settings,
             rule_set=lambda: rule_set,
             auth=auth,
-            spool=None,  # type: ignore[arg-type]
+            spool=spool,
             volumes=volumes,
             tls=TlsContexts(lambda: self.settings),
             hostname=self.settings.hostname,
@@ -129,6 +131,7 @@ class AccessHost:
         for server in self.servers.values():
             await server.stop(2)
         await volumes.close()
+        await spool.close()
         auth.close()
         directory.close()
 

@@ -15,6 +15,8 @@ from gatepost.config import Endpoint, Settings, load_settings
 from gatepost.control.access import Access
 from gatepost.control.audit import AuditLog
 from gatepost.control.directory import DirectoryServicer
+from gatepost.control.history import HistoryServicer
+from gatepost.control.history_merge import MergedHistoryServicer
 from gatepost.control.mailbox import MailboxProxy, MailboxServicer
 from gatepost.control.merge import MergedQueueServicer
 from gatepost.control.ports import ListenerInfo, ServerFacts, WorkerFacts, WorkerPlace
@@ -31,6 +33,7 @@ from gatepost.message.reply import Reply, SmtpError
 from gatepost.native import Cause, NotFoundError
 from gatepost.queue.actions import Done, Order, RerouteRefusedError, UndoRefusedError, UnknownOperationError, Ways
 from gatepost.queue.events import EventHub, QueueEvent
+from gatepost.queue.history import HistoryService, Place
 from gatepost.queue.operations import Operation
 from gatepost.queue.submit import SubmissionRefused, Submitted
 from gatepost.queue.views import Destination, Filter, HistoryEntry, Page, QueuedMessage, decode_summary
@@ -340,7 +343,9 @@ class Worker:
         submitter: Any = self.submitter
         servicer = QueueServicer(queue, queue, submitter, self.rules, self.index)
         worker = WorkerServicer(self, self.queue.stats, servicer.resolve)
+        switched_off = HistoryService(Place(self.path.parent, self.path.parent, self.index, 2), 0, 0)
         services = [servicer.service(), MailboxServicer(volumes, self.rules).service(), worker.service()]
+        services.append(HistoryServicer(switched_off, self.index).service())
         self.server = ControlServer(services, Access(lambda _: None, relayed=True), unix_path=self.path)
         await self.server.start()
 
@@ -408,6 +413,7 @@ class Plane:
         settings: Callable[[], Settings] = lambda: self.settings  # noqa: E731
         return [
             MergedQueueServicer(self.links).service(),
+            MergedHistoryServicer(self.links).service(),
             RulesServicer(self.directory, self.rules, settings, self.changed).service(),
             DirectoryServicer(self.directory, self.changed, proxy.purge).service(),
             proxy.service(),
