@@ -179,11 +179,13 @@ struct Loop<'a> {
     synced: Loc,
     unsynced_since: Option<Instant>,
     aged: Option<Instant>,
+    /// Space is short, so no segment is kept for us.
+    yielded: bool,
 }
 
 impl<'a> Loop<'a> {
     fn new(shared: &'a Shared, keep: Keep) -> Self {
-        Self { shared, keep, writer: None, next: Loc::NONE, synced: Loc::NONE, unsynced_since: None, aged: None }
+        Self { shared, keep, writer: None, next: Loc::NONE, synced: Loc::NONE, unsynced_since: None, aged: None, yielded: false }
     }
 
     fn run(mut self) {
@@ -221,6 +223,9 @@ impl<'a> Loop<'a> {
 
     /// One batch and what else is due. True when there is more to read.
     fn turn(&mut self) -> Result<bool, HistoryError> {
+        if self.shared.tail.low_space() {
+            return Err(self.yield_space());
+        }
         if self.writer.as_ref().is_some_and(Writer::is_gone) {
             self.shared.shelf.notice("history files were removed or replaced; the history starts anew".into());
             self.writer = None;
@@ -247,7 +252,18 @@ impl<'a> Loop<'a> {
         self.synced = self.next;
         self.writer = Some(writer);
         self.report(self.next);
+        if std::mem::take(&mut self.yielded) {
+            self.release();
+        }
         Ok(())
+    }
+
+    /// Writes nothing while space is short. Segments that wait for nobody but us may go: kept, they would be what keeps the disk full, and so
+    /// new mail out.
+    fn yield_space(&mut self) -> HistoryError {
+        self.yielded = true;
+        self.shared.tail.release(None);
+        HistoryError::Storage("too little free space; mail goes first".into())
     }
 
     fn report(&self, place: Loc) {
@@ -259,9 +275,6 @@ impl<'a> Loop<'a> {
     fn batch(&mut self) -> Result<bool, HistoryError> {
         if self.next >= self.shared.tail.durable() {
             return Ok(false);
-        }
-        if self.shared.tail.low_space() {
-            return Err(HistoryError::Storage("too little free space; mail goes first".into()));
         }
         let mut batch = Batch::default();
         let read = self.shared.tail.read(self.next, RECORDS, &mut |entry| {
