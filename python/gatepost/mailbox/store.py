@@ -62,7 +62,9 @@ class AsyncStore:
         self.path = path
         self._executor = executor
         self._place = Path(path) / "log" / stream
-        self._make = partial(Store, path, stream=stream, segment_bytes=segment_bytes, min_free_bytes=min_free_bytes)
+        # Deliveries free the queue's own space: they go on as soon as they can, without the distance that keeps reception from flapping.
+        room = {"min_free_bytes": min_free_bytes, "resume_free_bytes": min_free_bytes}
+        self._make = partial(Store, path, stream=stream, segment_bytes=segment_bytes, **room)
         self.fatal: SyncFailedError | None = None
         """The failed sync that closed the volume for this process."""
         self._store: Store | None = None

@@ -256,6 +256,7 @@ impl Shared {
                 }
                 kept.map_or_else(|| make_spare(self), Ok)
             });
+            self.forget_space();
             state.spare = match made {
                 Ok(file) => Spare::Ready(file),
                 Err(error) => Spare::Failed(error, self.storage.now()),

@@ -123,7 +123,8 @@ fn allocate_spare(shared: &Shared) -> Result<SpareFile, LogError> {
         if !error.is_disk_full() || size <= SMALLEST_SEGMENT {
             return Err(error);
         }
-        size = (size / 4).max(SMALLEST_SEGMENT);
+        // Only the journal uses a smaller one: it must not take what others need on a disk that is nearly full.
+        size = (size / 16).max(SMALLEST_SEGMENT);
     }
 }
 

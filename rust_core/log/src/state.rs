@@ -179,6 +179,11 @@ impl Shared {
         self.free_bytes.load(Ordering::Relaxed)
     }
 
+    /// The next look at the free space is a fresh one: a segment was allocated, which may be more than was left above the limit.
+    pub fn forget_space(&self) {
+        self.space_checked.store(u64::MAX, Ordering::Relaxed);
+    }
+
     /// True when new messages must be refused.
     pub fn low_space(&self) -> bool {
         self.free_bytes();
