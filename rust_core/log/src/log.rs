@@ -157,8 +157,14 @@ impl Log {
 
     /// `token` comes back when everything appended so far is durable.
     pub fn sync_token(&self, token: u64) -> Result<(), LogError> {
+        self.sync_token_since(self.losses(), token)
+    }
+
+    /// Like [`Log::sync_token`]; fails at once if any batch was given up since `losses` was read. One that is being written now takes the token with it.
+    pub fn sync_token_since(&self, losses: u64, token: u64) -> Result<(), LogError> {
         let mut state = self.shared.state.lock();
         Shared::check(&state)?;
+        Shared::check_losses(&state, Some(losses))?;
         state.pending.tokens.push(token);
         self.shared.work.notify_one();
         Ok(())

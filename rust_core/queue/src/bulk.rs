@@ -36,7 +36,7 @@ impl Spool {
     /// One transition for all pending recipients of each message. Messages for which it is illegal are skipped; returns how many were not. `ticket` (0: none)
     /// comes back when all is durable, or with the first error. Waits for the disk.
     pub fn change_all(&self, ticket: u64, ids: &[MessageId], kind: u8, next_us: u64, detail: &[u8]) -> usize {
-        let now = now_us();
+        let (now, losses) = (now_us(), self.core.log.losses());
         let mut failure: Option<LogError> = None;
         let mut done = 0;
         let transition = Transition::asked(kind, next_us, now);
@@ -54,7 +54,7 @@ impl Spool {
             MutexGuard::unlock_fair(index);
         }
         let mut index = self.core.shared.index.lock();
-        self.answer(&mut index, ticket, failure);
+        self.answer(&mut index, ticket, losses, failure);
         self.core.shared.wake(&index);
         done
     }

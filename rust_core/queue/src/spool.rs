@@ -314,6 +314,7 @@ impl Spool {
     /// Appends transitions, in order. Illegal ones are skipped; returns how many were carried out. `ticket` (0: none) comes back when they are durable.
     /// A transition that finds no space takes effect in memory all the same, and the ticket says so.
     pub fn change(&self, ticket: u64, changes: &[Change]) -> usize {
+        let losses = self.core.log.losses();
         let now = now_us();
         let mut index = self.core.shared.index.lock();
         let mut failure = None;
@@ -328,7 +329,7 @@ impl Spool {
                 failure = result.err().or(failure);
             }
         }
-        self.answer(&mut index, ticket, failure);
+        self.answer(&mut index, ticket, losses, failure);
         self.core.shared.wake(&index);
         done
     }
@@ -349,6 +350,7 @@ impl Spool {
             return Err(QueueError::Invalid("a route needs a destination".into()));
         }
         let detail = encode_reroute(address, destination, route, note)?;
+        let losses = self.core.log.losses();
         let now = now_us();
         let mut index = self.core.shared.index.lock();
         index.find(id).ok_or_else(|| QueueError::NotFound(format_id(id)))?;
@@ -357,7 +359,7 @@ impl Spool {
         let result = self.core.transition(&mut index, id, recipient, &transition, &detail, kind::REROUTED, now);
         index.release_destination(number);
         let Some(result) = result else { return Err(QueueError::Invalid(format!("recipient {recipient} is not pending"))) };
-        self.answer(&mut index, ticket, result.err());
+        self.answer(&mut index, ticket, losses, result.err());
         self.core.shared.wake(&index);
         Ok(())
     }
@@ -365,11 +367,12 @@ impl Spool {
     /// `ticket` comes back once everything appended so far is durable.
     pub fn sync(&self, ticket: u64) {
         let mut index = self.core.shared.index.lock();
-        self.answer(&mut index, ticket, None);
+        self.answer(&mut index, ticket, self.core.log.losses(), None);
         self.core.shared.wake(&index);
     }
 
-    pub(crate) fn answer(&self, index: &mut Index, ticket: u64, failure: Option<LogError>) {
+    /// Tells `ticket` how it went: with `failure`, or once all is durable, unless the log lost something since `losses` was read.
+    pub(crate) fn answer(&self, index: &mut Index, ticket: u64, losses: u64, failure: Option<LogError>) {
         if ticket == 0 {
             return;
         }
@@ -378,7 +381,7 @@ impl Spool {
             return;
         }
         let token = index.begin(Operation::Ticket(ticket));
-        if let Err(error) = self.core.log.sync_token(token) {
+        if let Err(error) = self.core.log.sync_token_since(losses, token) {
             index.end(token);
             index.outbox.tickets.push((ticket, Some(error)));
         }

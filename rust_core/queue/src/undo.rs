@@ -87,7 +87,7 @@ struct Plan {
 impl Spool {
     /// Undoes an operation on these messages as far as it can be. `note` is the detail of the records written; `ticket` as for `change`. Reads the disk.
     pub fn undo(&self, ticket: u64, operation: &str, ids: &[MessageId], note: &[u8]) -> Undone {
-        let marks = Marks::new(operation);
+        let (marks, losses) = (Marks::new(operation), self.core.log.losses());
         let (mut counts, mut failure) = (Undone::default(), None);
         for batch in ids.chunks(BATCH) {
             self.core.log.wait_for_room(HARD_PENDING);
@@ -97,7 +97,7 @@ impl Spool {
             }
         }
         let mut index = self.core.shared.index.lock();
-        self.answer(&mut index, ticket, failure);
+        self.answer(&mut index, ticket, losses, failure);
         self.core.shared.wake(&index);
         counts
     }

@@ -302,8 +302,11 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Takes due messages, gives some back.
+    /// Takes due messages, gives some back. Only while the disk can be read: the spool puts off by itself what it cannot read.
     fn take(&mut self) -> Result<(), String> {
+        if self.chaos.excuses(&self.disk) {
+            return Ok(());
+        }
         let destination = format!("d{}", self.rng.below(5));
         let most = 1 + self.rng.index(3);
         for job in self.spool().take(&destination, most, 0) {
@@ -462,6 +465,8 @@ impl Run<'_> {
                     self.messages.push(m);
                 }
                 None => return Err(format!("{} is {seen:?}, none of {possible:?}", m.number)),
+                // What finished it was given up, and a checkpoint may know better than the log.
+                Some(None) if !ordered && m.steps.iter().any(|s| s.finished && s.fate != Fate::Sure) => drop(self.doubtful.insert(m.id)),
                 Some(None) => drop(self.gone.insert(m.id)),
                 Some(Some(list)) => {
                     self.readable(&m, false)?;
@@ -474,18 +479,24 @@ impl Run<'_> {
         decay::check(self, &damaged, checkpoint)
     }
 
-    /// For which recipients a grace ended: `get` does not tell.
+    /// For which recipients a removal is final by now, as far as the journal tells: `get` does not.
     fn purged(&self, id: &MessageId) -> [bool; 4] {
-        let mut purged = [false; 4];
+        let mut places = [State::Pending; 4];
         for entry in self.spool().history(id).unwrap_or_default() {
-            let named = purged.iter_mut().enumerate().filter(|(n, _)| entry.recipient.is_none_or(|r| usize::from(r) == *n));
-            match entry.kind {
-                kind::PURGED => named.for_each(|(_, p)| *p = true),
-                kind::RESTORED => named.for_each(|(_, p)| *p = false),
-                _ => {}
+            let all = entry.recipient.is_none();
+            for (_, place) in places.iter_mut().enumerate().filter(|(n, _)| all || entry.recipient == Some(*n as u16)) {
+                *place = match (entry.kind, *place) {
+                    // Stands for being in grace.
+                    (kind::REMOVED, State::Pending) => State::Removed,
+                    (kind::RESTORED, State::Removed) => State::Pending,
+                    (kind::PURGED, State::Removed) | (kind::EXPIRED, State::Pending) => State::Expired,
+                    (kind::DELIVERED | kind::FAILED, State::Pending) => State::Expired,
+                    (kind::DELIVERED | kind::FAILED, State::Removed) if !all => State::Expired,
+                    (_, same) => same,
+                };
             }
         }
-        purged
+        places.map(|place| place == State::Expired)
     }
 
     /// Nothing is there that was never committed, or that is gone.
