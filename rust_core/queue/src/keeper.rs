@@ -73,17 +73,14 @@ impl Core {
 
     /// Frees what can be freed. True when something was busy.
     fn sweep(&self) -> bool {
-        let mut index = self.shared.index.lock();
-        let busy = self.free_unneeded(&mut index);
-        let Some(written) = self.write_remain(&mut index) else { return busy };
-        drop(index);
+        let busy = self.free_unneeded();
+        let Some(written) = self.write_remain(&mut self.shared.index.lock()) else { return busy };
         // What it makes needless goes only when it is on the disk. If it got lost, everything stays as it was.
         if self.log.sync_since(written.losses).is_err() {
             return busy;
         }
-        let mut index = self.shared.index.lock();
-        index.segments.supersede(&written.older, written.segment);
-        self.free_unneeded(&mut index)
+        self.shared.index.lock().segments.supersede(&written.older, written.segment);
+        self.free_unneeded()
     }
 
     /// When enough segments are kept only because they vouch: writes down which messages are left in the segments they vouch for.
@@ -110,15 +107,30 @@ impl Core {
     }
 
     /// Frees segments nobody needs, and those that thereby become needless. True when one was busy.
-    fn free_unneeded(&self, index: &mut Index) -> bool {
-        index.segments.dirty = false;
+    ///
+    /// They go only when the records that finished their messages are on the disk: else a crash could bring a message back without its later changes.
+    fn free_unneeded(&self) -> bool {
+        let sealed = |segments: &[(u32, u64)]| segments[..segments.len().saturating_sub(1)].iter().map(|(n, _)| *n).collect::<Vec<_>>();
+        let dead: BTreeSet<u32> = {
+            let mut index = self.shared.index.lock();
+            index.segments.dirty = false;
+            let sealed = sealed(&self.log.segments());
+            if !sealed.iter().any(|n| index.segments.is_free(*n)) {
+                return false;
+            }
+            sealed.into_iter().filter(|n| index.segments.is_dead(*n)).collect()
+        };
+        if let Err(error) = self.log.sync() {
+            return error.is_disk_full();
+        }
+        let mut index = self.shared.index.lock();
         let mut busy = false;
         let segments = self.log.segments();
         let unread = self.floor.first_kept(&segments);
-        for (number, _) in &segments[..segments.len().saturating_sub(1)] {
-            if *number < unread && index.segments.is_free(*number) {
-                if self.log.free(*number) {
-                    index.segments.gone(*number);
+        for number in sealed(&segments) {
+            if number < unread && dead.contains(&number) && index.segments.is_free(number) {
+                if self.log.free(number) {
+                    index.segments.gone(number);
                 } else {
                     busy = true;
                 }

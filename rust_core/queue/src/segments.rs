@@ -61,6 +61,11 @@ impl Segments {
         self.live.get(&segment).copied().unwrap_or(0)
     }
 
+    /// No live message has a record in it.
+    pub fn is_dead(&self, segment: u32) -> bool {
+        !self.live.contains_key(&segment)
+    }
+
     pub fn is_free(&self, segment: u32) -> bool {
         !self.live.contains_key(&segment) && !self.vouches.contains_key(&segment)
     }
