@@ -128,10 +128,11 @@ impl Core {
         let segments = self.log.segments();
         let unread = self.floor.first_kept(&segments);
         for number in sealed(&segments) {
-            if number < unread && dead.contains(&number) && index.segments.is_free(number) {
-                if self.log.free(number) {
+            if number < unread && index.segments.is_free(number) {
+                if dead.contains(&number) && self.log.free(number) {
                     index.segments.gone(number);
                 } else {
+                    // Still being written, or needless only since the sync: again soon.
                     busy = true;
                 }
             }
