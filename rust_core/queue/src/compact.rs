@@ -135,11 +135,12 @@ impl Core {
         !failed
     }
 
-    /// The sealed segments take more than the live messages, half as much again, and one segment.
+    /// The sealed segments take more than the live messages, half as much again, and half a segment: with the newest segment, the spare ones and the
+    /// reserve the partition stays within twice what is live and four segments.
     pub fn crowded(&self, index: &Index, sealed: &[(u32, u64)]) -> bool {
         let total: u64 = sealed.iter().map(|(_, octets)| octets).sum();
         let live = index.octets + index.shadow_octets + index.len() as u64 * OVERHEAD;
-        total > live + live / 2 + u64::from(self.log.segment_bytes())
+        total > live + live / 2 + u64::from(self.log.segment_bytes()) / 2
     }
 
     /// Looks for the oldest segment that is less than half live; at most one is read. True when there is one, or more to look at.

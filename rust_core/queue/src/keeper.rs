@@ -94,15 +94,12 @@ impl Core {
         }
         let losses = self.log.losses();
         let remain = encode_remain(&index.accepted_in(&blocked.by));
-        // Twice: everything finished in those segments would come back if it were damaged and there is no checkpoint.
         let loc = self.log.append(KIND_REMAIN, &[&remain], Class::Journal, None).ok()?;
-        let copy = self.log.append(KIND_REMAIN, &[&remain], Class::Journal, None).ok()?;
         // From now on, so that a checkpoint taken before the older vouchers are let go knows of it.
         for older in &blocked.by {
             index.segments.vouch(loc.segment, *older);
-            index.segments.vouch(copy.segment, *older);
         }
-        self.note_segment(index, copy.segment);
+        self.note_segment(index, loc.segment);
         Some(Written { segment: loc.segment, older: blocked.by, losses })
     }
 

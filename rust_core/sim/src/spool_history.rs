@@ -489,8 +489,7 @@ impl Run<'_> {
                     // Stands for being in grace.
                     (kind::REMOVED, State::Pending) => State::Removed,
                     (kind::RESTORED, State::Removed) => State::Pending,
-                    (kind::PURGED, State::Removed) | (kind::EXPIRED, State::Pending) => State::Expired,
-                    (kind::DELIVERED | kind::FAILED, State::Pending) => State::Expired,
+                    (kind::PURGED, State::Removed) | (kind::EXPIRED | kind::DELIVERED | kind::FAILED, State::Pending) => State::Expired,
                     (kind::DELIVERED | kind::FAILED, State::Removed) if !all => State::Expired,
                     (_, same) => same,
                 };
