@@ -87,6 +87,7 @@ def test_what_is_released_is_delivered_and_the_empty_partition_is_removed(gatepo
     server = gatepost_factory(workers=2)
     for number in range(12):
         send(server.port("smtp"), message(f"local {number}"))  # so that the volume has a stream of worker 1 too
+    wait_until(lambda: queue(server) == [], 20, "Alice's mail is delivered, none of it is paused")
     call(server, lambda client: client.queue.pause("local:main"))
     for number in range(12):
         send(server.port("smtp"), message(f"paused {number}"), recipients=BOB)
