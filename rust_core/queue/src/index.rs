@@ -2,14 +2,19 @@
 //!
 //! Derived from the log and rebuilt from it. Meant to stay small with a million messages: addresses, routes and replies are not here but in the
 //! records; a message with one recipient takes 64 octets, 4 in the order of ids, and about 25 while it waits for its time or 8 while it is ready.
-//! Entries of ready queues are not removed when they become void but recognised when they come up; timers are removed at once, in logarithmic time.
+//! Here: messages, and what transitions do to them. Further parts: what may be taken (`ready`), removals that can be undone (`grace`), destinations.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+mod destinations;
+mod grace;
+mod ready;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use gatepost_log::{Loc, LogError};
 
 use crate::codec::{ALL, Remain};
 use crate::id::MessageId;
+pub(crate) use crate::index::destinations::Destination;
 pub(crate) use crate::message::{
     GRACE, HELD, IN_FLIGHT, LASTING, Message, NOWHERE, READY, REROUTED, Recipient, Recipients, TIMED, UNKNOWN_DELAY,
 };
@@ -17,23 +22,6 @@ use crate::order::Order;
 use crate::segments::{Extra, Segments};
 use crate::sets::{EMPTY, Sets};
 use crate::transition::Transition;
-
-/// Most recipients made ready with the index locked.
-const ADVANCE: usize = 4096;
-
-#[derive(Debug, Default)]
-pub(crate) struct Destination {
-    pub name: Box<str>,
-    pub pending: u32,
-    /// Recipients in grace that name it.
-    pub kept: u32,
-    pub in_flight: u32,
-    /// Recipients whose READY flag is set.
-    pub ready: u32,
-    pub queue: VecDeque<(u32, u16)>,
-    /// Its name waits in the outbox.
-    pub announced: bool,
-}
 
 /// What an asynchronous call waits for.
 #[derive(Debug, Clone, Copy)]
@@ -377,13 +365,6 @@ impl Index {
         }
     }
 
-    fn count_pending(&mut self, destination: u32, by: i32) {
-        if destination != NOWHERE {
-            let d = &mut self.destinations[destination as usize];
-            d.pending = d.pending.saturating_add_signed(by);
-        }
-    }
-
     /// The recipient's state is about to become final.
     fn leave_pending(&mut self, slot: u32, n: u16) {
         self.unqueue(slot, n);
@@ -395,254 +376,6 @@ impl Index {
         (ended.flags, ended.destination) = (ended.flags & !HELD, NOWHERE);
         self.count_pending(r.destination, -1);
         self.release_destination(r.destination);
-    }
-
-    /// The recipient is about to be removed with a grace. An attempt under way stays so: its outcome still counts.
-    fn enter_grace(&mut self, slot: u32, n: u16, until_us: u64) {
-        self.unqueue(slot, n);
-        let r = *self.recipient_mut(slot, n);
-        self.held -= u64::from(r.has(HELD));
-        self.count_pending(r.destination, -1);
-        self.count_kept(r.destination, 1);
-        if !self.message(slot).hidden {
-            self.graces.insert((until_us, slot, n));
-        }
-    }
-
-    /// The recipient is about to be pending again.
-    fn restore(&mut self, slot: u32, n: u16) {
-        let r = *self.recipient_mut(slot, n);
-        self.graces.remove(&(r.next_us, slot, n));
-        self.held += u64::from(r.has(HELD));
-        self.count_pending(r.destination, 1);
-        self.count_kept(r.destination, -1);
-    }
-
-    /// The recipient's removal is final, or an outcome came in after it.
-    fn leave_grace(&mut self, slot: u32, n: u16) {
-        self.land(slot, n);
-        let r = self.recipient_mut(slot, n);
-        r.flags &= !(HELD | GRACE);
-        let (next_us, destination) = (r.next_us, std::mem::replace(&mut r.destination, NOWHERE));
-        self.graces.remove(&(next_us, slot, n));
-        self.count_kept(destination, -1);
-        self.release_destination(destination);
-    }
-
-    /// The attempt that was under way when this recipient was removed is over, and changed nothing.
-    pub fn land_in_grace(&mut self, slot: u32, recipient: u16) {
-        if self.message(slot).recipients.as_slice().get(usize::from(recipient)).is_some_and(Recipient::in_grace) {
-            self.land(slot, recipient);
-        }
-    }
-
-    fn count_kept(&mut self, destination: u32, by: i32) {
-        if destination != NOWHERE {
-            let d = &mut self.destinations[destination as usize];
-            d.kept = d.kept.saturating_add_signed(by);
-        }
-    }
-
-    /// Up to `max` (message, recipient) whose grace ends at `now_us` or before, and when the next one ends (0: none).
-    pub fn graces_over(&mut self, now_us: u64, max: usize) -> (Vec<(MessageId, u16)>, u64) {
-        let mut over = Vec::new();
-        while let Some((until, slot, n)) = self.graces.first().copied() {
-            if until > now_us || over.len() >= max {
-                return (over, until);
-            }
-            self.graces.pop_first();
-            over.push((self.message(slot).id, n));
-        }
-        (over, 0)
-    }
-
-    /// Not in flight any more.
-    fn land(&mut self, slot: u32, n: u16) {
-        let r = self.recipient_mut(slot, n);
-        if r.has(IN_FLIGHT) {
-            r.flags &= !IN_FLIGHT;
-            let destination = r.destination;
-            self.in_flight -= 1;
-            if destination != NOWHERE {
-                self.destinations[destination as usize].in_flight -= 1;
-            }
-        }
-    }
-
-    /// Voids its entries in the ready queue and in the timers.
-    fn unqueue(&mut self, slot: u32, n: u16) {
-        let r = self.recipient_mut(slot, n);
-        let (ready, timed, destination) = (r.has(READY), r.has(TIMED), r.destination);
-        r.flags &= !READY;
-        if timed {
-            self.end_timer(slot, n);
-        }
-        if ready && destination != NOWHERE {
-            let d = &mut self.destinations[destination as usize];
-            d.ready -= 1;
-            if d.queue.len() > 64 && d.queue.len() / 2 > d.ready as usize {
-                self.sweep_queue(destination);
-            }
-        }
-    }
-
-    /// Drops void entries of a ready queue that has become mostly void.
-    fn sweep_queue(&mut self, destination: u32) {
-        let mut queue = std::mem::take(&mut self.destinations[destination as usize].queue);
-        queue.retain(|(slot, n)| self.is_ready(*slot, *n, destination));
-        queue.shrink_to_fit();
-        self.destinations[destination as usize].queue = queue;
-    }
-
-    fn is_ready(&self, slot: u32, n: u16, destination: u32) -> bool {
-        let r = self.messages.get(slot as usize).and_then(|m| m.recipients.as_slice().get(usize::from(n)));
-        r.is_some_and(|r| r.has(READY) && r.destination == destination)
-    }
-
-    fn end_timer(&mut self, slot: u32, n: u16) {
-        let r = self.recipient_mut(slot, n);
-        r.flags &= !TIMED;
-        let due = r.next_us;
-        self.timers.remove(&(due, slot, n));
-    }
-
-    // ---- ready queues and timers
-
-    /// Puts a recipient where it belongs: its destination's ready queue when due, the timers when not.
-    pub fn schedule(&mut self, slot: u32, n: u16, now_us: u64) {
-        let r = *self.recipient_mut(slot, n);
-        if !r.pending() || r.flags & (HELD | IN_FLIGHT | READY) != 0 || self.message(slot).hidden {
-            return;
-        }
-        if r.next_us > now_us {
-            if !r.has(TIMED) {
-                self.recipient_mut(slot, n).flags |= TIMED;
-                self.timers.insert((r.next_us, slot, n));
-            }
-            return;
-        }
-        if r.has(TIMED) {
-            self.end_timer(slot, n);
-        }
-        self.recipient_mut(slot, n).flags |= READY;
-        let d = &mut self.destinations[r.destination as usize];
-        d.ready += 1;
-        d.queue.push_back((slot, n));
-        if !d.announced {
-            d.announced = true;
-            self.outbox.ready.push(r.destination);
-        }
-    }
-
-    /// Moves what is due to the ready queues, a bounded part of it at a time. Returns the next due time, 0 for none.
-    pub fn advance(&mut self, now_us: u64) -> u64 {
-        for _ in 0..ADVANCE {
-            match self.timers.first().copied() {
-                Some((at, slot, n)) if at <= now_us => {
-                    self.end_timer(slot, n);
-                    self.schedule(slot, n, now_us);
-                }
-                next => return next.map_or(0, |(at, ..)| at),
-            }
-        }
-        self.timers.first().map_or(0, |(at, ..)| *at)
-    }
-
-    /// Takes the longest waiting message of a destination with all its ready recipients for it, now in flight.
-    pub fn take(&mut self, destination: u32) -> Option<(u32, Vec<u16>)> {
-        loop {
-            let (slot, n) = self.destinations[destination as usize].queue.pop_front()?;
-            if !self.is_ready(slot, n, destination) {
-                continue;
-            }
-            let list = self.message(slot).recipients.as_slice();
-            let mine = |r: &Recipient| r.destination == destination && r.has(READY);
-            let taken: Vec<u16> = list.iter().enumerate().filter(|(_, r)| mine(r)).map(|(n, _)| n as u16).collect();
-            for n in &taken {
-                self.clear_ready(slot, *n);
-                self.recipient_mut(slot, *n).flags |= IN_FLIGHT;
-            }
-            self.in_flight += taken.len() as u64;
-            self.destinations[destination as usize].in_flight += taken.len() as u32;
-            return Some((slot, taken));
-        }
-    }
-
-    fn clear_ready(&mut self, slot: u32, n: u16) {
-        let r = self.recipient_mut(slot, n);
-        r.flags &= !READY;
-        let destination = r.destination as usize;
-        self.destinations[destination].ready -= 1;
-    }
-
-    /// Size of the message that `take` would give next, if it is not void.
-    pub fn next_size(&self, destination: u32) -> u64 {
-        let next = self.destinations[destination as usize].queue.front();
-        next.filter(|(slot, n)| self.is_ready(*slot, *n, destination)).map_or(0, |(slot, _)| u64::from(self.message(*slot).size))
-    }
-
-    /// Undoes a take.
-    pub fn give_back(&mut self, slot: u32, n: u16, now_us: u64) {
-        if self.message(slot).recipients.as_slice().get(usize::from(n)).is_some_and(|r| r.has(IN_FLIGHT)) {
-            self.land(slot, n);
-            self.schedule(slot, n, now_us);
-        }
-    }
-
-    // ---- destinations
-
-    /// Number of a destination, made if need be.
-    pub fn intern(&mut self, name: &str) -> u32 {
-        if name.is_empty() {
-            return NOWHERE;
-        }
-        if let Some(found) = self.by_name.get(name) {
-            return *found;
-        }
-        let destination = Destination { name: name.into(), ..Destination::default() };
-        let number = if let Some(number) = self.free_destinations.pop() {
-            self.destinations[number as usize] = destination;
-            number
-        } else {
-            self.destinations.push(destination);
-            (self.destinations.len() - 1) as u32
-        };
-        self.by_name.insert(name.into(), number);
-        number
-    }
-
-    pub fn destination(&self, name: &str) -> Option<u32> {
-        self.by_name.get(name).copied()
-    }
-
-    pub fn destination_name(&self, number: u32) -> &str {
-        self.destinations.get(number as usize).map_or("", |d| &d.name)
-    }
-
-    /// Forgets a destination that nobody uses.
-    pub fn release_destination(&mut self, number: u32) {
-        let Some(d) = self.destinations.get_mut(number as usize) else { return };
-        if d.pending == 0 && d.kept == 0 && !d.announced && !d.name.is_empty() {
-            let name = std::mem::take(&mut d.name);
-            d.queue = VecDeque::new();
-            self.by_name.remove(&name);
-            self.free_destinations.push(number);
-        }
-    }
-
-    /// Names of the destinations that became ready since the last call.
-    pub fn drain_ready(&mut self) -> Vec<String> {
-        let numbers = std::mem::take(&mut self.outbox.ready);
-        let mut names = Vec::with_capacity(numbers.len());
-        for number in numbers {
-            let d = &mut self.destinations[number as usize];
-            d.announced = false;
-            if d.ready > 0 {
-                names.push(d.name.to_string());
-            }
-            self.release_destination(number);
-        }
-        names
     }
 
     // ---- operations

@@ -1,0 +1,142 @@
+//! What may be taken: ready queues per destination, and the timers of what is due later. Part of the index, called by it and by `query`.
+//!
+//! Timers are in one ordered set: a logarithm for each that begins or ends. Entries of ready queues are not removed when they become void but
+//! recognised when they come up.
+
+use crate::index::{HELD, IN_FLIGHT, Index, NOWHERE, READY, Recipient, TIMED};
+
+/// Most recipients made ready with the index locked.
+const ADVANCE: usize = 4096;
+
+impl Index {
+    /// Puts a recipient where it belongs: its destination's ready queue when due, the timers when not.
+    pub fn schedule(&mut self, slot: u32, n: u16, now_us: u64) {
+        let r = *self.recipient_mut(slot, n);
+        if !r.pending() || r.flags & (HELD | IN_FLIGHT | READY) != 0 || self.message(slot).hidden {
+            return;
+        }
+        if r.next_us > now_us {
+            if !r.has(TIMED) {
+                self.recipient_mut(slot, n).flags |= TIMED;
+                self.timers.insert((r.next_us, slot, n));
+            }
+            return;
+        }
+        if r.has(TIMED) {
+            self.end_timer(slot, n);
+        }
+        self.recipient_mut(slot, n).flags |= READY;
+        let d = &mut self.destinations[r.destination as usize];
+        d.ready += 1;
+        d.queue.push_back((slot, n));
+        if !d.announced {
+            d.announced = true;
+            self.outbox.ready.push(r.destination);
+        }
+    }
+
+    /// Moves what is due to the ready queues, a bounded part of it at a time. Returns the next due time, 0 for none.
+    pub fn advance(&mut self, now_us: u64) -> u64 {
+        for _ in 0..ADVANCE {
+            match self.timers.first().copied() {
+                Some((at, slot, n)) if at <= now_us => {
+                    self.end_timer(slot, n);
+                    self.schedule(slot, n, now_us);
+                }
+                next => return next.map_or(0, |(at, ..)| at),
+            }
+        }
+        self.timers.first().map_or(0, |(at, ..)| *at)
+    }
+
+    pub(super) fn end_timer(&mut self, slot: u32, n: u16) {
+        let r = self.recipient_mut(slot, n);
+        r.flags &= !TIMED;
+        let due = r.next_us;
+        self.timers.remove(&(due, slot, n));
+    }
+
+    /// Takes the longest waiting message of a destination with all its ready recipients for it, now in flight.
+    pub fn take(&mut self, destination: u32) -> Option<(u32, Vec<u16>)> {
+        loop {
+            let (slot, n) = self.destinations[destination as usize].queue.pop_front()?;
+            if !self.is_ready(slot, n, destination) {
+                continue;
+            }
+            let list = self.message(slot).recipients.as_slice();
+            let mine = |r: &Recipient| r.destination == destination && r.has(READY);
+            let taken: Vec<u16> = list.iter().enumerate().filter(|(_, r)| mine(r)).map(|(n, _)| n as u16).collect();
+            for n in &taken {
+                self.clear_ready(slot, *n);
+                self.recipient_mut(slot, *n).flags |= IN_FLIGHT;
+            }
+            self.in_flight += taken.len() as u64;
+            self.destinations[destination as usize].in_flight += taken.len() as u32;
+            return Some((slot, taken));
+        }
+    }
+
+    /// Size of the message that `take` would give next, if it is not void.
+    pub fn next_size(&self, destination: u32) -> u64 {
+        let next = self.destinations[destination as usize].queue.front();
+        next.filter(|(slot, n)| self.is_ready(*slot, *n, destination)).map_or(0, |(slot, _)| u64::from(self.message(*slot).size))
+    }
+
+    /// Undoes a take.
+    pub fn give_back(&mut self, slot: u32, n: u16, now_us: u64) {
+        if self.message(slot).recipients.as_slice().get(usize::from(n)).is_some_and(|r| r.has(IN_FLIGHT)) {
+            self.land(slot, n);
+            self.schedule(slot, n, now_us);
+        }
+    }
+
+    /// Not in flight any more.
+    pub(super) fn land(&mut self, slot: u32, n: u16) {
+        let r = self.recipient_mut(slot, n);
+        if r.has(IN_FLIGHT) {
+            r.flags &= !IN_FLIGHT;
+            let destination = r.destination;
+            self.in_flight -= 1;
+            if destination != NOWHERE {
+                self.destinations[destination as usize].in_flight -= 1;
+            }
+        }
+    }
+
+    /// Voids its entries in the ready queue and in the timers.
+    pub(super) fn unqueue(&mut self, slot: u32, n: u16) {
+        let r = self.recipient_mut(slot, n);
+        let (ready, timed, destination) = (r.has(READY), r.has(TIMED), r.destination);
+        r.flags &= !READY;
+        if timed {
+            self.end_timer(slot, n);
+        }
+        if ready && destination != NOWHERE {
+            let d = &mut self.destinations[destination as usize];
+            d.ready -= 1;
+            if d.queue.len() > 64 && d.queue.len() / 2 > d.ready as usize {
+                self.sweep_queue(destination);
+            }
+        }
+    }
+
+    /// Drops void entries of a ready queue that has become mostly void.
+    fn sweep_queue(&mut self, destination: u32) {
+        let mut queue = std::mem::take(&mut self.destinations[destination as usize].queue);
+        queue.retain(|(slot, n)| self.is_ready(*slot, *n, destination));
+        queue.shrink_to_fit();
+        self.destinations[destination as usize].queue = queue;
+    }
+
+    fn is_ready(&self, slot: u32, n: u16, destination: u32) -> bool {
+        let r = self.messages.get(slot as usize).and_then(|m| m.recipients.as_slice().get(usize::from(n)));
+        r.is_some_and(|r| r.has(READY) && r.destination == destination)
+    }
+
+    fn clear_ready(&mut self, slot: u32, n: u16) {
+        let r = self.recipient_mut(slot, n);
+        r.flags &= !READY;
+        let destination = r.destination as usize;
+        self.destinations[destination].ready -= 1;
+    }
+}
