@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::format::{Identity, KIND_MARK, RecordHeader, align, record_size};
+use crate::format::{Identity, KIND_MARK, RECORD_HEADER, RecordHeader, align, record_size};
 use crate::storage::StorageFile;
+use crate::{Loc, LostRecord};
 
 /// Buffers up to this size are kept for the next batch.
 const KEEP_CAPACITY: usize = 1 << 20;
@@ -45,6 +46,23 @@ impl Run {
     /// Offset behind the last record.
     pub fn end(&self) -> u32 {
         self.start + self.bytes.len() as u32
+    }
+
+    /// Every record but the marks.
+    pub fn records(&self) -> impl Iterator<Item = LostRecord<'_>> {
+        let mut at = 0;
+        std::iter::from_fn(move || {
+            loop {
+                let offset = self.start + at as u32;
+                let header = RecordHeader::decode(self.bytes.get(at..)?, self.identity.salt, offset)?;
+                let start = at + RECORD_HEADER as usize;
+                let payload = self.bytes.get(start..start + header.length as usize)?;
+                at += record_size(header.length) as usize;
+                if header.kind != KIND_MARK {
+                    return Some((Loc { segment: self.segment, offset }, header.kind, payload));
+                }
+            }
+        })
     }
 
     /// Adds a record and returns its offset. The caller has checked that it fits.

@@ -15,7 +15,7 @@ use crate::format::{SEGMENT_HEADER, segment_name};
 use crate::segment::Segment;
 use crate::spares::{make_spare, name_segment};
 use crate::state::{Shared, Spare, State, WRITE_EARLY};
-use crate::{Done, Loc};
+use crate::{Done, Loc, Lost, LostRecord};
 
 /// How long appends that nobody waits for may stay in memory.
 const LAZY: Duration = Duration::from_millis(10);
@@ -23,6 +23,7 @@ const LAZY: Duration = Duration::from_millis(10);
 pub(crate) struct Committer {
     pub shared: Arc<Shared>,
     pub done: Done,
+    pub lost: Option<Lost>,
     pub current: Arc<Segment>,
 }
 
@@ -142,16 +143,25 @@ impl Committer {
         if let Some(last) = batch.runs[..finished].last() {
             shared.durable.store(Loc { segment: last.segment, offset: last.end() }.pack(), Ordering::Release);
         }
+        let mut settled = batch.sequence;
+        if let Some(error) = failure.take() {
+            let mut state = shared.state.lock();
+            let lost = std::mem::take(&mut state.pending);
+            octets += lost.octets();
+            let error = self.give_up(&mut state, &batch.runs[finished..], &lost.runs, error);
+            settled = state.appended;
+            let losses = state.losses;
+            drop(state);
+            // Before those who wait for a sync go on.
+            if error.is_disk_full() {
+                self.tell_lost(losses, &batch.runs[finished..], &lost);
+            }
+            (dropped, failure) = (Some(lost), Some(error));
+        }
         {
             let mut state = shared.state.lock();
-            if let Some(error) = failure.take() {
-                let lost = std::mem::take(&mut state.pending);
-                octets += lost.octets();
-                failure = Some(self.give_up(&mut state, &batch.runs[finished..], &lost.runs, error));
-                dropped = Some(lost);
-            }
             state.writing = None;
-            state.settled = if dropped.is_some() { state.appended } else { batch.sequence };
+            state.settled = settled;
         }
         shared.pending_bytes.fetch_sub(octets as u64, Ordering::Relaxed);
         shared.settled.notify_all();
@@ -163,6 +173,13 @@ impl Committer {
                 state.buffer = buffer;
             }
         }
+    }
+
+    /// Hands over what was given up and may be appended again.
+    fn tell_lost(&self, losses: u64, failed: &[Run], dropped: &Batch) {
+        let Some(lost) = &self.lost else { return };
+        let records: Vec<LostRecord<'_>> = failed.iter().chain(&dropped.runs).flat_map(Run::records).collect();
+        lost(losses, &records);
     }
 
     fn call_back(&self, batch: &Batch, finished: usize, dropped: Option<&Batch>, failure: Option<&LogError>) {

@@ -41,5 +41,12 @@ pub enum Class {
     Move,
 }
 
+/// A record that was appended and given up for want of space: where it would have been, its kind and its payload.
+pub type LostRecord<'a> = (Loc, u8, &'a [u8]);
+
+/// Called by the committer thread when batches were given up for want of space, before [`Done`] hears of it: the count of losses that includes this one
+/// ([`Log::losses`]), and the records in the order of their appends. What is appended meanwhile can tell by [`Log::append_after`].
+pub type Lost = Box<dyn Fn(u64, &[LostRecord<'_>]) + Send + Sync>;
+
 /// Called by the committer thread once per batch with the tokens of all appends that are durable now, or that failed.
 pub type Done = Box<dyn Fn(&[u64], Result<(), &LogError>) + Send + Sync>;

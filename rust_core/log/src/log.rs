@@ -16,7 +16,7 @@ use crate::spares::{make_spare, name_segment};
 use crate::state::{Shared, Spare, State};
 use crate::step::Workers;
 use crate::storage::{LockGuard, OsStorage, Storage, lock_holder};
-use crate::{Class, Done};
+use crate::{Class, Done, Lost};
 
 /// Smallest and largest segment a log can be opened with.
 const SEGMENT_RANGE: std::ops::RangeInclusive<u32> = (64 << 10)..=(1 << 30);
@@ -75,6 +75,7 @@ pub struct Prepared {
     replayed: bool,
     /// The last segment and where its records end; None when it could not be read.
     end: Option<(u32, u32)>,
+    lost: Option<Lost>,
     lock: Box<dyn LockGuard>,
 }
 
@@ -103,7 +104,7 @@ impl Log {
         segments.sort_unstable();
         let spares = names.into_iter().filter(|n| n.starts_with("spare-")).collect();
         let highest = segments.last().copied().unwrap_or(0);
-        Ok(Prepared { dir: dir.to_owned(), options, segments, spares, highest, replayed: false, end: None, lock })
+        Ok(Prepared { dir: dir.to_owned(), options, segments, spares, highest, replayed: false, end: None, lost: None, lock })
     }
 
     /// Appends one record whose payload is `parts` joined. The place is final at once; the record is durable when `token` comes back through
@@ -473,6 +474,11 @@ impl Prepared {
         Ok(length)
     }
 
+    /// Has `lost` hear of records that are given up for want of space.
+    pub fn on_loss(&mut self, lost: Lost) {
+        self.lost = Some(lost);
+    }
+
     /// Creates a fresh segment and starts the threads. Call after [`Prepared::replay`].
     pub fn start(mut self, done: Done) -> Result<Log, LogError> {
         if !self.replayed {
@@ -492,7 +498,7 @@ impl Prepared {
         self.drop_empty(&shared);
         let shared = Arc::new(shared);
         let keeper = Arc::clone(&shared);
-        let committer = Committer { shared: Arc::clone(&shared), done, current };
+        let committer = Committer { shared: Arc::clone(&shared), done, lost: self.lost, current };
         let workers = if shared.threads { Workers::threads(committer, keeper)? } else { Workers::steps(committer) };
         Ok(Log { shared, workers: Mutex::new(workers), lock: Mutex::new(Some(self.lock)) })
     }

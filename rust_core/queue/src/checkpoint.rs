@@ -6,13 +6,14 @@
 //! meets records that a message reflects already; it knows them by their place, which is not behind the message's newest record. What vouches for which
 //! segment is written last: more than was true at the beginning does no harm, less would.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::path::Path;
 
 use gatepost_log::{Loc, LogError, Storage, StorageFile};
 use parking_lot::MutexGuard;
 
-use crate::codec::{Cursor, put_text};
+use crate::codec::{Cursor, decode_journal, encode_journal, put_bytes, put_text};
+use crate::debts::Debt;
 use crate::error::QueueError;
 use crate::id::MessageId;
 use crate::index::{GRACE, Index, LASTING, Message, NOWHERE, Recipient, Recipients, UNKNOWN_DELAY};
@@ -21,7 +22,7 @@ use crate::transition::State;
 
 const NAME: &str = "checkpoint";
 const MAGIC: &[u8; 8] = b"GPSTCKP\n";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 /// Magic, version, checksum of what follows.
 const HEAD: usize = 16;
 /// Octets read or written at a time.
@@ -159,6 +160,14 @@ impl Checkpoint {
         if self.version > 1 { self.vouched() } else { Ok(Vec::new()) }
     }
 
+    /// What stands last: changes that the messages reflect and whose records are behind [`Checkpoint::position`], or nowhere yet.
+    pub fn owed(&mut self) -> Result<VecDeque<Debt>, QueueError> {
+        if self.version < 3 {
+            return Ok(VecDeque::new());
+        }
+        (0..self.number()?).map(|_| self.parse(debt)).collect()
+    }
+
     fn names(&mut self) -> Result<(), QueueError> {
         for _ in 0..self.number()? {
             let name = self.parse(|c| c.str().map(str::to_owned))?;
@@ -191,6 +200,12 @@ fn checksum(file: &dyn StorageFile) -> Result<u32, QueueError> {
         crc = crc32c::crc32c_append(crc, &piece[..n]);
         at += n as u64;
     }
+}
+
+fn debt(c: &mut Cursor<'_>) -> Option<Debt> {
+    let vouches = (0..c.u16()?).map(|_| c.u32()).collect::<Option<Vec<_>>>()?;
+    let journal = decode_journal(&c.bytes()?)?;
+    Some(Debt { journal, vouches })
 }
 
 fn message(c: &mut Cursor<'_>, version: u32) -> Option<(Message, Vec<u32>)> {
@@ -294,6 +309,16 @@ impl Writer {
         }
     }
 
+    fn owed(&mut self, owed: &VecDeque<Debt>) -> Result<(), QueueError> {
+        self.out.extend_from_slice(&(owed.len() as u32).to_le_bytes());
+        for debt in owed {
+            self.out.extend_from_slice(&(debt.vouches.len() as u16).to_le_bytes());
+            debt.vouches.iter().for_each(|segment| self.out.extend_from_slice(&segment.to_le_bytes()));
+            put_bytes(&mut self.out, &[&encode_journal(&debt.journal)[..], &debt.journal.detail].concat())?;
+        }
+        Ok(())
+    }
+
     /// Hands what has gathered to the file when it is enough.
     fn flush(&mut self, least: usize) -> std::io::Result<()> {
         if self.out.len() < least {
@@ -318,17 +343,29 @@ impl Writer {
     }
 }
 
+/// The moment a checkpoint is begun.
+struct Begin {
+    position: Loc,
+    losses: u64,
+    owed: VecDeque<Debt>,
+    incurred: u64,
+}
+
 impl Core {
     /// Writes a checkpoint: what it reflects is made durable first, then the file replaces the old one. Does nothing while a recovery is under way, whose
     /// index is not whole.
     pub fn checkpoint(&self) -> Result<(), QueueError> {
         let mut last = self.checkpointed.lock();
-        let (position, losses) = {
+        let begin = {
             let index = self.shared.index.lock();
-            if index.loading {
-                return Ok(());
+            let losses = self.log.losses();
+            match index.loading {
+                true => return Ok(()),
+                // Records were lost a moment ago, and the index is still to hear which.
+                _ if index.debts.losses != losses => return Err(index.debts.error().into()),
+                _ => {}
             }
-            (self.log.tail(), self.log.losses())
+            Begin { position: self.log.tail(), losses, owed: index.debts.queue.clone(), incurred: index.debts.incurred }
         };
         let (storage, dir) = (self.log.storage(), self.log.dir());
         let (path, temporary) = (dir.join(NAME), dir.join("checkpoint.new"));
@@ -336,12 +373,12 @@ impl Core {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(writing(&e)),
             _ => {}
         }
-        let written = self.write_checkpoint(&temporary, position, losses).and_then(|()| {
+        let written = self.write_checkpoint(&temporary, &begin).and_then(|()| {
             storage.rename(&temporary, &path).map_err(|e| writing(&e))?;
             storage.sync_dir(dir).map_err(|e| writing(&e))
         });
         match written {
-            Ok(()) => *last = position,
+            Ok(()) => *last = begin.position,
             Err(_) => {
                 let _ = storage.remove(&temporary);
             }
@@ -349,9 +386,9 @@ impl Core {
         written
     }
 
-    fn write_checkpoint(&self, path: &Path, position: Loc, losses: u64) -> Result<(), QueueError> {
+    fn write_checkpoint(&self, path: &Path, begin: &Begin) -> Result<(), QueueError> {
         let mut writer = Writer::new(self.log.storage().create(path).map_err(|e| writing(&e))?);
-        writer.out.extend_from_slice(&position.pack().to_le_bytes());
+        writer.out.extend_from_slice(&begin.position.pack().to_le_bytes());
         let mut after = None;
         loop {
             let index = self.shared.index.lock();
@@ -359,6 +396,11 @@ impl Core {
             if copied.is_none() {
                 // An empty block: there are no more.
                 writer.vouched(&index);
+                writer.owed(&begin.owed)?;
+                if index.debts.incurred != begin.incurred {
+                    // Some messages reflect it and others were copied before.
+                    return Err(index.debts.error().into());
+                }
                 break;
             }
             after = copied;
@@ -366,7 +408,7 @@ impl Core {
             writer.flush(PIECE).map_err(|e| writing(&e))?;
         }
         // A commit that is in the index and gets lost must not come back by way of the checkpoint.
-        self.log.sync_since(losses)?;
+        self.log.sync_since(begin.losses)?;
         writer.finish().map_err(|e| writing(&e))
     }
 }

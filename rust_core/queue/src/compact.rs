@@ -108,6 +108,10 @@ impl Core {
         }
         let Some(mut victim) = compaction.victim.take() else { return false };
         let losses = self.log.losses();
+        if !self.settled(losses) {
+            compaction.victim = Some(victim);
+            return false;
+        }
         let (mut landed, mut octets, mut failed) = (Vec::new(), 0, false);
         while octets < STEP && !failed {
             let Some(id) = victim.ids.pop() else { break };
@@ -133,6 +137,12 @@ impl Core {
             compaction.victim = Some(victim);
         }
         !failed
+    }
+
+    /// All that is known is in the log: a moved record must not tell of a change that is still to be written.
+    fn settled(&self, losses: u64) -> bool {
+        let index = self.shared.index.lock();
+        index.debts.is_empty() && index.debts.losses == losses
     }
 
     /// The sealed segments take more than the live messages, half as much again, and half a segment: with the newest segment, the spare ones and the
@@ -214,7 +224,7 @@ impl Core {
         let mut index = self.shared.index.lock();
         let Some(slot) = index.find(id) else { return Ok(Outcome::Gone) };
         let message = index.message(slot);
-        if (message.accepted, message.head) != (place.accepted, place.head) {
+        if (message.accepted, message.head) != (place.accepted, place.head) || !index.debts.is_empty() || index.debts.losses != losses {
             return Ok(Outcome::Changing);
         }
         moved.recipients = Moved::state(&index, message);

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use gatepost_log::{Loc, LogError};
 
 use crate::codec::{ALL, Remain};
+use crate::debts::Debts;
 use crate::id::MessageId;
 pub(crate) use crate::index::destinations::Destination;
 pub(crate) use crate::message::{
@@ -67,6 +68,8 @@ pub(crate) struct Index {
     pub shadow_octets: u64,
     /// Recovery is not complete: what was there before this opening is hidden, and more of it may come.
     pub loading: bool,
+    /// Changes whose records found no room.
+    pub debts: Debts,
     /// Tickets that come back when it is.
     pub loaded_tickets: Vec<u64>,
 }
@@ -252,6 +255,33 @@ impl Index {
             self.messages[slot as usize].others = others;
         }
         self.segments.add(loc.segment);
+    }
+
+    /// The newest record of this message was given up: `previous` is the newest again.
+    pub fn retreat_head(&mut self, slot: u32, previous: Loc) {
+        let message = &mut self.messages[slot as usize];
+        let accepted = message.accepted;
+        // Compaction may have moved the message behind it.
+        let previous = previous.max(accepted);
+        let lost = std::mem::replace(&mut message.head, previous).segment;
+        if lost == previous.segment || lost == accepted.segment {
+            return;
+        }
+        self.segments.drop(lost);
+        if previous.segment != accepted.segment {
+            let others = self.sets.without(self.message(slot).others, previous.segment);
+            self.messages[slot as usize].others = others;
+        }
+    }
+
+    /// Segments with later records of this message stay as long as the one that accepted it.
+    pub fn keep_behind_accepted(&mut self, slot: u32) {
+        let message = &self.messages[slot as usize];
+        let (accepted, head) = (message.accepted.segment, message.head.segment);
+        let later = self.sets.segments(message.others).iter().copied().chain([head]).filter(|segment| *segment > accepted);
+        for segment in later {
+            self.segments.vouch(segment, accepted);
+        }
     }
 
     /// Has the message a record in this segment that is needed?

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use gatepost_log::Class;
 
-use crate::codec::{KIND_REMAIN, encode_remain};
+use crate::codec::{KIND_CHUNK, KIND_REMAIN, encode_chunk, encode_remain};
 use crate::index::Index;
 use crate::spool::Core;
 
@@ -20,6 +20,8 @@ const REMAIN_FREES: usize = 3;
 const REMAIN_WORTH: u64 = 16;
 /// Octets of a remain record per message, roughly.
 const REMAIN_COST: u64 = 16;
+/// Octets between the two copies of a remain record: a sector of most disks.
+const APART: usize = 4 << 10;
 /// How soon to look again at a segment that was still being written, or to go on with compaction.
 const AGAIN: Duration = Duration::from_millis(20);
 /// How soon to look at the disk use again when nothing happens: messages may have finished without a segment getting full.
@@ -59,7 +61,8 @@ impl Core {
             // What is needed is not known yet. The end of the recovery asks again.
             return false;
         }
-        let mut busy = self.sweep();
+        let mut busy = self.settle_debts();
+        busy |= self.sweep();
         if self.compact() {
             busy = true;
             self.sweep();
@@ -69,6 +72,16 @@ impl Core {
             let _ = self.checkpoint();
         }
         busy
+    }
+
+    /// Writes what is owed. True when something is left.
+    fn settle_debts(&self) -> bool {
+        let mut index = self.shared.index.lock();
+        let owing = self.pay(&mut index).is_err();
+        let unresolved = !index.debts.unresolved.is_empty();
+        drop(index);
+        let unknown = unresolved && !self.resolve_debts();
+        (owing || unknown) && self.log.fatal().is_none()
     }
 
     /// Frees what can be freed. True when something was busy.
@@ -94,13 +107,21 @@ impl Core {
         }
         let losses = self.log.losses();
         let remain = encode_remain(&index.accepted_in(&blocked.by));
-        let loc = self.log.append(KIND_REMAIN, &[&remain], Class::Journal, None).ok()?;
-        // From now on, so that a checkpoint taken before the older vouchers are let go knows of it.
-        for older in &blocked.by {
-            index.segments.vouch(loc.segment, *older);
+        // What it stands for is gone afterwards: it is written twice, so far apart that damage to one copy leaves the other.
+        let first = self.append_remain(index, &remain, &blocked.by)?;
+        self.log.append(KIND_CHUNK, &[&encode_chunk(&[0; 16], 0), &[0; APART]], Class::Journal, None).ok()?;
+        self.append_remain(index, &remain, &blocked.by)?;
+        Some(Written { segment: first, older: blocked.by, losses })
+    }
+
+    /// Appends one copy, and has its segment vouch from now on, so that a checkpoint taken before the older vouchers are let go knows of it.
+    fn append_remain(&self, index: &mut Index, remain: &[u8], older: &BTreeSet<u32>) -> Option<u32> {
+        let loc = self.log.append(KIND_REMAIN, &[remain], Class::Journal, None).ok()?;
+        for segment in older {
+            index.segments.vouch(loc.segment, *segment);
         }
         self.note_segment(index, loc.segment);
-        Some(Written { segment: loc.segment, older: blocked.by, losses })
+        Some(loc.segment)
     }
 
     /// Frees segments nobody needs, and those that thereby become needless. True when one was busy.
@@ -111,8 +132,9 @@ impl Core {
         let dead: BTreeSet<u32> = {
             let mut index = self.shared.index.lock();
             index.segments.dirty = false;
-            let sealed = sealed(&self.log.segments());
-            if !sealed.iter().any(|n| index.segments.is_free(*n)) {
+            let segments = self.log.segments();
+            let (sealed, unread) = (sealed(&segments), self.floor.first_kept(&segments));
+            if !sealed.iter().any(|n| *n < unread && index.segments.is_free(*n)) {
                 return false;
             }
             sealed.into_iter().filter(|n| index.segments.is_dead(*n)).collect()
@@ -121,6 +143,9 @@ impl Core {
             return error.is_disk_full();
         }
         let mut index = self.shared.index.lock();
+        if index.debts.losses != self.log.losses() || !index.debts.unresolved.is_empty() {
+            return true;
+        }
         let mut busy = false;
         let segments = self.log.segments();
         let unread = self.floor.first_kept(&segments);

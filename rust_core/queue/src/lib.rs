@@ -12,6 +12,7 @@ mod causes;
 mod checkpoint;
 mod codec;
 mod compact;
+mod debts;
 mod dots;
 mod error;
 mod filter;

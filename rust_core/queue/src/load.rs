@@ -5,7 +5,7 @@
 //! them. Then they are published, again in slices. Meanwhile no segment is freed and no checkpoint written, since the index is not whole; a crash or a
 //! close finds the log as it was, with some new segments. A failure to read closes the partition: nobody could say what is in it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -15,6 +15,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::checkpoint::{Checkpoint, may_live};
 use crate::codec::{KIND_ACCEPTED, KIND_JOURNAL, KIND_MOVED, KIND_REMAIN, decode_accepted, decode_journal, decode_remain, decode_reroute};
+use crate::debts::Debt;
 use crate::error::QueueError;
 use crate::id::now_us;
 use crate::index::Index;
@@ -130,13 +131,14 @@ impl Core {
     }
 
     fn read_all(&self, before: u32, sealed: Recovery) -> Result<Opening, QueueError> {
-        let from = self.read_checkpoint(before)?;
+        let (from, mut owed) = self.read_checkpoint(before)?;
         *self.checkpointed.lock() = from;
         let recovery = self.log.replay_before(from, before, &mut |loc, kind, payload| {
             self.progress.check()?;
-            self.replay(loc, kind, payload);
+            self.replay(loc, kind, payload, &mut owed);
             Ok(())
         })?;
+        self.shared.index.lock().debts.restore(owed);
         let mut damaged = sealed.damaged;
         for found in recovery.damaged {
             if !damaged.iter().any(|known| known.file == found.file && known.offset == found.offset) {
@@ -153,9 +155,10 @@ impl Core {
         })
     }
 
-    /// The index as of the last checkpoint. Returns where the replay has to begin.
-    fn read_checkpoint(&self, before: u32) -> Result<Loc, QueueError> {
-        let Some(mut checkpoint) = Checkpoint::open(self.log.storage(), self.log.dir())? else { return Ok(Loc::NONE) };
+    /// The index as of the last checkpoint. Returns where the replay has to begin,
+    /// and what was owed then.
+    fn read_checkpoint(&self, before: u32) -> Result<(Loc, VecDeque<Debt>), QueueError> {
+        let Some(mut checkpoint) = Checkpoint::open(self.log.storage(), self.log.dir())? else { return Ok((Loc::NONE, VecDeque::new())) };
         let exists: BTreeSet<u32> = self.log.segments().iter().map(|(n, _)| *n).filter(|n| *n < before).collect();
         let mut vouched = checkpoint.begin()?;
         loop {
@@ -178,11 +181,12 @@ impl Core {
         for (finisher, accepted) in vouched.iter().filter(|(finisher, accepted)| exists.contains(finisher) && exists.contains(accepted)) {
             index.segments.vouch(*finisher, *accepted);
         }
-        Ok(checkpoint.position)
+        drop(index);
+        Ok((checkpoint.position, checkpoint.owed()?))
     }
 
     /// Applies one record to the index. Records of messages that are gone, or that make no sense, change nothing.
-    fn replay(&self, loc: Loc, kind: u8, payload: &[u8]) {
+    fn replay(&self, loc: Loc, kind: u8, payload: &[u8], owed: &mut VecDeque<Debt>) {
         // Decoded without the lock, which is what takes the time.
         match kind {
             KIND_ACCEPTED => {
@@ -197,7 +201,14 @@ impl Core {
             }
             KIND_JOURNAL => {
                 let Some(journal) = decode_journal(payload) else { return };
-                replay_journal(&mut self.shared.index.lock(), loc, &journal);
+                let mut index = self.shared.index.lock();
+                match owed.front() {
+                    Some(debt) if debt.is_paid_by(&journal) => {
+                        replay_payment(&mut index, loc, debt);
+                        owed.pop_front();
+                    }
+                    _ => replay_journal(&mut index, loc, &journal),
+                }
             }
             KIND_REMAIN => {
                 let Some(remain) = decode_remain(payload) else { return };
@@ -280,6 +291,16 @@ fn replay_journal(index: &mut Index, loc: Loc, journal: &crate::codec::Journal) 
         let accepted = index.message(slot).accepted.segment;
         index.segments.vouch(loc.segment, accepted);
         index.remove(slot);
+    }
+}
+
+/// The record of a change that the checkpoint reflects already.
+fn replay_payment(index: &mut Index, loc: Loc, debt: &Debt) {
+    if let Some(slot) = index.lookup(&debt.journal.id).filter(|slot| index.message(*slot).head < loc) {
+        index.advance_head(slot, loc);
+    }
+    for segment in &debt.vouches {
+        index.segments.vouch(loc.segment, *segment);
     }
 }
 

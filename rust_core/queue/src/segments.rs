@@ -56,6 +56,11 @@ impl Segments {
         }
     }
 
+    /// The segments it vouches for.
+    pub fn vouched_by(&self, finisher: u32) -> Vec<u32> {
+        self.vouches.get(&finisher).map(|older| older.iter().copied().collect()).unwrap_or_default()
+    }
+
     /// Live messages with a record in the segment.
     pub fn count(&self, segment: u32) -> u32 {
         self.live.get(&segment).copied().unwrap_or(0)

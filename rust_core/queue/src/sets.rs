@@ -56,6 +56,13 @@ impl Sets {
         self.take(segments)
     }
 
+    /// The set with one segment less; the user changes over to it.
+    pub fn without(&mut self, number: u32, segment: u32) -> u32 {
+        let segments = self.segments(number).iter().copied().filter(|s| *s != segment).collect();
+        self.release(number);
+        self.take(segments)
+    }
+
     pub fn segments(&self, number: u32) -> &[u32] {
         if number == EMPTY { &[] } else { &self.all[number as usize - 1].segments }
     }
@@ -89,6 +96,9 @@ mod tests {
         assert_eq!((sets.take(vec![3, 7]), sets.segments(one)), (one, &[3, 7][..]));
         let more = sets.with(one, 9);
         assert_eq!(sets.segments(more), [3, 7, 9]);
+        let less = sets.with(one, 8);
+        let one = sets.without(less, 8);
+        assert_eq!(sets.segments(one), [3, 7]);
         assert_eq!(&*sets.release(one), [3, 7]);
         assert_eq!(&*sets.release(more), [3, 7, 9]);
         assert_eq!((sets.known.len(), sets.take(vec![5]), sets.free.len()), (0, more, 1));

@@ -14,10 +14,7 @@ use gatepost_log::{Class, Damage, Loc, Log, LogError, Options, Segment};
 use parking_lot::{Condvar, Mutex};
 
 use crate::checkpoint;
-use crate::codec::{
-    ALL, Envelope, Journal, KIND_ACCEPTED, KIND_CHUNK, KIND_JOURNAL, RecipientSpec, encode_accepted, encode_chunk, encode_journal,
-    encode_reroute,
-};
+use crate::codec::{ALL, Envelope, Journal, KIND_ACCEPTED, KIND_CHUNK, RecipientSpec, encode_accepted, encode_chunk, encode_reroute};
 use crate::compact::Compaction;
 use crate::error::QueueError;
 use crate::id::{MessageId, format_id, now_us};
@@ -205,7 +202,8 @@ impl Spool {
             chores: Condvar::new(),
             chores_wanted: Mutex::new(Chores::default()),
         });
-        let callback = Arc::clone(&shared);
+        let (callback, losing) = (Arc::clone(&shared), Arc::clone(&shared));
+        prepared.on_loss(Box::new(move |losses, records| losing.lost(losses, records)));
         let log = prepared.start(Box::new(move |tokens, result| callback.settled(tokens, result)))?;
         let before = log.tail().segment;
         let core = Arc::new(Core {
@@ -293,13 +291,15 @@ impl Spool {
         if index.lookup(&envelope.id).is_some() {
             return Err(QueueError::Invalid(format!("message {} exists already", format_id(&envelope.id))));
         }
+        // What is owed may be the end of an earlier message of this id.
+        self.core.pay(&mut index)?;
+        let losses = incoming.losses().unwrap_or(index.debts.losses);
+        if losses != index.debts.losses {
+            return Err(LogError::DiskFull("a part of the message was lost".to_owned()).into());
+        }
         let operation = index.begin(Operation::Ticket(ticket));
         let parts = [&head[..], incoming.rest()];
-        let appended = match incoming.losses() {
-            Some(losses) => self.core.log.append_after(losses, KIND_ACCEPTED, &parts, Class::Message, Some(operation)),
-            None => self.core.log.append(KIND_ACCEPTED, &parts, Class::Message, Some(operation)),
-        };
-        let loc = match appended {
+        let loc = match self.core.log.append_after(losses, KIND_ACCEPTED, &parts, Class::Message, Some(operation)) {
             Ok(loc) => loc,
             Err(error) => {
                 index.end(operation);
@@ -312,7 +312,7 @@ impl Spool {
     }
 
     /// Appends transitions, in order. Illegal ones are skipped; returns how many were carried out. `ticket` (0: none) comes back when they are durable.
-    /// A transition that finds no space takes effect in memory all the same, and the ticket says so.
+    /// A transition that finds no space takes effect in memory all the same, and is written later; the ticket says so.
     pub fn change(&self, ticket: u64, changes: &[Change]) -> usize {
         let losses = self.core.log.losses();
         let now = now_us();
@@ -376,7 +376,8 @@ impl Spool {
         if ticket == 0 {
             return;
         }
-        if let Some(error) = failure {
+        let owed = || (!index.debts.is_empty()).then(|| index.debts.error());
+        if let Some(error) = failure.or_else(owed) {
             index.outbox.tickets.push((ticket, Some(error)));
             return;
         }
@@ -433,6 +434,11 @@ impl Spool {
             removed_octets: index.shadow_octets,
             log,
         }
+    }
+
+    /// Changes that took effect and whose records wait for room on the disk.
+    pub fn owed(&self) -> usize {
+        self.core.shared.index.lock().debts.queue.len()
     }
 
     /// (name, pending, ready, in flight) of every destination in use.
@@ -523,29 +529,17 @@ impl Core {
             }
             return None;
         }
-        let next_us = transition.time();
-        let previous = index.message(slot).head;
+        let (previous, next_us) = (Loc::NONE, transition.time());
         let journal = Journal { id: *id, previous, time_us: now, next_us, recipient, kind, finished: !open, detail: Vec::new() };
-        let appended = self.log.append(KIND_JOURNAL, &[&encode_journal(&journal), detail], Class::Journal, None);
-        if let Ok(loc) = appended {
-            index.advance_head(slot, loc);
-            self.note_segment(index, loc.segment);
-        }
+        let written = self.journal(index, slot, journal, detail);
         index.apply(slot, recipient, transition, Some(now));
         if !open {
-            if let Ok(loc) = appended {
-                let accepted = index.message(slot).accepted.segment;
-                index.segments.vouch(loc.segment, accepted);
-                if let Some(moving) = index.moving.get(id).copied() {
-                    index.segments.vouch(loc.segment, moving);
-                }
-            }
             index.remove(slot);
         }
         if index.segments.dirty {
             self.want_sweep();
         }
-        Some(appended.map(|_| ()))
+        Some(written)
     }
 
     /// Stores a piece of a message being received. `pins` are the segments it has pieces in already.

@@ -144,30 +144,20 @@ pub(crate) struct Message {
 }
 
 impl Message {
-    /// Every state a crash now may leave. `ordered`: what is kept of the changes is a beginning of them.
-    pub fn possible(&self, ordered: bool) -> Vec<Whole> {
-        let mut found: Vec<Whole> = match self.fate {
-            Fate::Sure => vec![Some(self.base.clone())],
-            Fate::Open => vec![None, Some(self.base.clone())],
-            Fate::Lost => vec![None],
+    /// Every state a crash now may leave, with the number of changes it is after: what is kept of the changes is a beginning of them.
+    pub fn possible(&self) -> Vec<(usize, Whole)> {
+        let mut found: Vec<(usize, Whole)> = match self.fate {
+            Fate::Sure => vec![(0, Some(self.base.clone()))],
+            Fate::Open => vec![(0, None), (0, Some(self.base.clone()))],
+            Fate::Lost => vec![(0, None)],
         };
-        let mut state = found.last().cloned().flatten();
-        for step in &self.steps {
-            if ordered {
-                state = after(state, step);
-                if step.fate == Fate::Sure {
-                    found.clear();
-                }
-                found.push(state.clone());
-                continue;
+        let mut state = found.last().cloned().and_then(|(_, whole)| whole);
+        for (n, step) in self.steps.iter().enumerate() {
+            state = after(state, step);
+            if step.fate == Fate::Sure {
+                found.clear();
             }
-            let mut changed: Vec<Whole> = found.iter().map(|whole| after(whole.clone(), step)).collect();
-            match step.fate {
-                Fate::Sure => found = changed,
-                Fate::Open => found.append(&mut changed),
-                Fate::Lost => {}
-            }
-            found.dedup();
+            found.push((n + 1, state.clone()));
         }
         found
     }

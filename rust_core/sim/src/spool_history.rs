@@ -33,7 +33,6 @@ struct Stream {
 /// What a ticket stands for: the appends of these numbers.
 struct Ticket {
     number: u64,
-    from: u64,
     to: u64,
 }
 
@@ -192,7 +191,7 @@ impl Run<'_> {
         match self.spool().commit(sequence, &mut stream.incoming, "from@x".into(), specs, b"meta".to_vec()) {
             Ok(()) => {
                 self.diary.note(|| format!("commit {} of {} octets, ticket {sequence}", stream.number, stream.length));
-                self.tickets.push(Ticket { number: sequence, from: sequence, to: sequence });
+                self.tickets.push(Ticket { number: sequence, to: sequence });
                 if recipients.iter().any(Recipient::pending) {
                     let (length, number) = (stream.length, stream.number);
                     let message = Message {
@@ -250,7 +249,7 @@ impl Run<'_> {
             count += 1;
         }
         let done = self.spool().change(ticket, &asked);
-        self.tickets.push(Ticket { number: ticket, from: ticket, to: self.count });
+        self.tickets.push(Ticket { number: ticket, to: self.count });
         if done == expected { Ok(()) } else { Err(format!("{done} of {count} changes were carried out, not {expected}")) }
     }
 
@@ -297,7 +296,7 @@ impl Run<'_> {
             return Err(format!("a reroute gave {result:?}"));
         }
         if result.is_ok() {
-            self.tickets.push(Ticket { number: ticket, from: ticket, to: self.count });
+            self.tickets.push(Ticket { number: ticket, to: self.count });
         }
         Ok(())
     }
@@ -359,17 +358,17 @@ impl Run<'_> {
 
     fn settle(&mut self, ticket: &Ticket, error: Option<&LogError>) {
         let full = error.is_some_and(LogError::is_disk_full);
-        // While nothing is given up, what is acknowledged proves all before it.
-        let from = if self.chaos.may_fill() { ticket.from } else { 0 };
         for m in &mut self.messages {
             if m.sequence == ticket.number {
                 m.fate = if full { Fate::Lost } else { m.fate };
                 m.now = error.is_none().then(|| m.base.clone());
             }
-            if error.is_none() && m.sequence <= ticket.to && m.sequence >= from {
+            // What is acknowledged proves all before it: a change that found no room is written before any later one, and a message that found
+            // none was given up, and that told.
+            if error.is_none() && m.sequence <= ticket.to && m.fate != Fate::Lost {
                 m.fate = Fate::Sure;
             }
-            for step in m.steps.iter_mut().filter(|s| (from..=ticket.to).contains(&s.sequence) && error.is_none()) {
+            for step in m.steps.iter_mut().filter(|s| s.sequence <= ticket.to && error.is_none()) {
                 step.fate = Fate::Sure;
             }
         }
@@ -391,10 +390,11 @@ impl Run<'_> {
     fn reopen(&mut self) -> Result<(), String> {
         self.streams.clear();
         let result = self.spool().close();
-        self.diary.note(|| format!("close: {result:?}"));
+        let owed = self.spool().owed();
+        self.diary.note(|| format!("close: {result:?}, {owed} changes owed"));
         self.hear()?;
-        if result.is_ok() && !self.chaos.may_fill() {
-            self.settle(&Ticket { number: 0, from: 0, to: u64::MAX }, None);
+        if result.is_ok() && owed == 0 {
+            self.settle(&Ticket { number: 0, to: u64::MAX }, None);
         }
         self.expect(result)?;
         self.crash(Crash::Kill)
@@ -445,30 +445,32 @@ impl Run<'_> {
         let (damaged, checkpoint) = (self.spool().opening().damaged.clone(), self.spool().opening().checkpoint);
         self.diary.note(|| format!("open: checkpoint {checkpoint}, {} damaged places", damaged.len()));
         self.strangers()?;
-        let ordered = !self.chaos.may_fill();
+        // What a checkpoint knew and the log did not is written now; until then another crash may bring the older state.
+        let owed = self.spool().owed() > 0;
         for mut m in std::mem::take(&mut self.messages) {
             let seen = self.spool().get(&m.id).ok().map(|summary| summary.recipients);
             let fits = |list: &[Recipient]| {
                 seen.as_ref().is_some_and(|seen| seen.len() == list.len() && list.iter().zip(seen).all(|(a, b)| a.matches(b)))
             };
-            // Purges are carried out in an order of their own.
-            let ordered = ordered && !m.steps.iter().any(|s| s.change.kind == kind::PURGED);
-            let possible = m.possible(ordered);
+            let possible = m.possible();
             let purged = self.purged(&m.id);
             let grace = |list: &[Recipient]| list.iter().filter(|r| r.grace).count();
             let in_grace = |list: &[Recipient]| list.iter().zip(&purged).all(|(r, purged)| !r.grace || !purged);
-            let fitting = possible.iter().filter(|whole| whole.as_ref().map_or(seen.is_none(), |list| fits(list) && in_grace(list)));
-            let found = fitting.max_by_key(|whole| whole.as_ref().map_or(0, |list| grace(list)));
+            let fitting = possible.iter().filter(|(_, whole)| whole.as_ref().map_or(seen.is_none(), |list| fits(list) && in_grace(list)));
+            let found = fitting.max_by_key(|(_, whole)| whole.as_ref().map_or(0, |list| grace(list)));
             match found {
                 _ if m.damaged => {
                     self.readable(&m, true)?;
                     self.messages.push(m);
                 }
                 None => return Err(format!("{} is {seen:?}, none of {possible:?}", m.number)),
-                // What finished it was given up, and a checkpoint may know better than the log.
-                Some(None) if !ordered && m.steps.iter().any(|s| s.finished && s.fate != Fate::Sure) => drop(self.doubtful.insert(m.id)),
-                Some(None) => drop(self.gone.insert(m.id)),
-                Some(Some(list)) => {
+                Some((kept, whole)) if owed && !m.steps.is_empty() && m.fate == Fate::Sure => {
+                    m.steps.truncate(*kept);
+                    m.now = whole.as_ref().map(|list| list.iter().zip(seen.iter().flatten()).map(|(known, r)| known.seen(r)).collect());
+                    self.messages.push(m);
+                }
+                Some((_, None)) => drop(self.gone.insert(m.id)),
+                Some((_, Some(list))) => {
                     self.readable(&m, false)?;
                     m.base = list.iter().zip(seen.iter().flatten()).map(|(known, r)| known.seen(r)).collect();
                     (m.fate, m.now, m.steps) = (Fate::Sure, Some(m.base.clone()), Vec::new());
