@@ -15,7 +15,7 @@ use crate::format::{SEGMENT_HEADER, segment_name};
 use crate::segment::Segment;
 use crate::spares::{make_spare, name_segment};
 use crate::state::{Shared, Spare, State, WRITE_EARLY};
-use crate::{Done, Loc, Lost, LostRecord};
+use crate::{Done, Loc, Loss, Lost};
 
 /// How long appends that nobody waits for may stay in memory.
 const LAZY: Duration = Duration::from_millis(10);
@@ -137,27 +137,23 @@ impl Committer {
     /// Records the outcome of a batch and tells everyone.
     pub fn settle(&mut self, batch: Arc<Batch>, finished: usize, failure: Option<LogError>) {
         let shared = Arc::clone(&self.shared);
-        let mut octets = batch.octets();
-        let mut dropped = None;
-        let mut failure = failure;
+        let (mut octets, good) = (batch.octets(), failure.is_none());
         if let Some(last) = batch.runs[..finished].last() {
             shared.durable.store(Loc { segment: last.segment, offset: last.end() }.pack(), Ordering::Release);
         }
-        let mut settled = batch.sequence;
-        if let Some(error) = failure.take() {
+        let settled = if let Some(error) = failure {
             let mut state = shared.state.lock();
-            let lost = std::mem::take(&mut state.pending);
-            octets += lost.octets();
-            let error = self.give_up(&mut state, &batch.runs[finished..], &lost.runs, error);
-            settled = state.appended;
-            let losses = state.losses;
+            let dropped = std::mem::take(&mut state.pending);
+            octets += dropped.octets();
+            let error = self.give_up(&mut state, &batch.runs[finished..], &dropped.runs, error);
+            let (settled, losses) = (state.appended, state.losses);
             drop(state);
             // Before those who wait for a sync go on.
-            if error.is_disk_full() {
-                self.tell_lost(losses, &batch.runs[finished..], &lost);
-            }
-            (dropped, failure) = (Some(lost), Some(error));
-        }
+            self.tell_failure(&batch, finished, &dropped, losses, error);
+            settled
+        } else {
+            batch.sequence
+        };
         {
             let mut state = shared.state.lock();
             state.writing = None;
@@ -165,7 +161,9 @@ impl Committer {
         }
         shared.pending_bytes.fetch_sub(octets as u64, Ordering::Relaxed);
         shared.settled.notify_all();
-        self.call_back(&batch, finished, dropped.as_ref(), failure.as_ref());
+        if good {
+            self.tell_success(batch.runs.iter(), &batch.tokens);
+        }
         if let Ok(batch) = Arc::try_unwrap(batch) {
             let buffer = batch.into_buffer();
             let mut state = shared.state.lock();
@@ -175,32 +173,23 @@ impl Committer {
         }
     }
 
-    /// Hands over what was given up and may be appended again.
-    fn tell_lost(&self, losses: u64, failed: &[Run], dropped: &Batch) {
-        let Some(lost) = &self.lost else { return };
-        let records: Vec<LostRecord<'_>> = failed.iter().chain(&dropped.runs).flat_map(Run::records).collect();
-        lost(losses, &records);
+    fn tell_success<'a>(&self, runs: impl Iterator<Item = &'a Run>, more: &[u64]) {
+        let tokens: Vec<u64> = runs.flat_map(|run| &run.tokens).chain(more).copied().collect();
+        if !tokens.is_empty() {
+            (self.done)(&tokens, Ok(()));
+        }
     }
 
-    fn call_back(&self, batch: &Batch, finished: usize, dropped: Option<&Batch>, failure: Option<&LogError>) {
+    /// Of a batch of which only so many runs were `finished`, and what was appended since.
+    fn tell_failure(&self, batch: &Batch, finished: usize, dropped: &Batch, losses: u64, error: LogError) {
         let (good, bad) = batch.runs.split_at(finished);
-        let mut good: Vec<u64> = good.iter().flat_map(|r| r.tokens.iter().copied()).collect();
-        let Some(error) = failure else {
-            good.extend(&batch.tokens);
-            if !good.is_empty() {
-                (self.done)(&good, Ok(()));
-            }
-            return;
-        };
-        if !good.is_empty() {
-            (self.done)(&good, Ok(()));
-        }
-        let lost = dropped.into_iter().flat_map(|b| b.runs.iter());
-        let mut bad: Vec<u64> = bad.iter().chain(lost).flat_map(|r| r.tokens.iter().copied()).collect();
-        bad.extend(&batch.tokens);
-        bad.extend(dropped.into_iter().flat_map(|b| b.tokens.iter()));
-        if !bad.is_empty() {
-            (self.done)(&bad, Err(error));
+        self.tell_success(good.iter(), &[]);
+        let runs = || bad.iter().chain(&dropped.runs);
+        let tokens: Vec<u64> = runs().flat_map(|run| &run.tokens).chain(&batch.tokens).chain(&dropped.tokens).copied().collect();
+        match &self.lost {
+            Some(lost) if error.is_disk_full() => lost(&Loss { losses, records: runs().flat_map(Run::records).collect(), tokens, error }),
+            _ if tokens.is_empty() => {}
+            _ => (self.done)(&tokens, Err(&error)),
         }
     }
 

@@ -44,9 +44,20 @@ pub enum Class {
 /// A record that was appended and given up for want of space: where it would have been, its kind and its payload.
 pub type LostRecord<'a> = (Loc, u8, &'a [u8]);
 
-/// Called by the committer thread when batches were given up for want of space, before [`Done`] hears of it: the count of losses that includes this one
-/// ([`Log::losses`]), and the records in the order of their appends. What is appended meanwhile can tell by [`Log::append_after`].
-pub type Lost = Box<dyn Fn(u64, &[LostRecord<'_>]) + Send + Sync>;
+/// What was given up for want of space.
+pub struct Loss<'a> {
+    /// Count of losses, this one included ([`Log::losses`]). What is appended before this was heard of can tell by [`Log::append_after`].
+    pub losses: u64,
+    /// In the order of their appends.
+    pub records: Vec<LostRecord<'a>>,
+    /// That waited for them, or for what came before.
+    pub tokens: Vec<u64>,
+    /// The error to report.
+    pub error: LogError,
+}
+
+/// Called by the committer thread, instead of [`Done`], when batches were given up for want of space.
+pub type Lost = Box<dyn Fn(&Loss<'_>) + Send + Sync>;
 
 /// Called by the committer thread once per batch with the tokens of all appends that are durable now, or that failed.
 pub type Done = Box<dyn Fn(&[u64], Result<(), &LogError>) + Send + Sync>;

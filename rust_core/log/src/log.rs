@@ -130,12 +130,19 @@ impl Log {
     /// Returns when everything appended so far is durable. Of records that were given up before the call only the last batch is noticed: see
     /// [`Log::sync_since`].
     pub fn sync(&self) -> Result<(), LogError> {
-        let losses = self.losses();
-        self.sync_since(losses)
+        let (target, state) = self.sync_state(self.losses())?;
+        match &state.lost {
+            Some((from, to, error)) if *from < target && target <= *to => Err(error.clone()),
+            _ => Ok(()),
+        }
     }
 
-    /// Like [`Log::sync`]; fails as well if any batch was given up since `losses` was read.
+    /// Returns when everything appended so far is durable; fails if any batch was given up since `losses` was read.
     pub fn sync_since(&self, losses: u64) -> Result<(), LogError> {
+        self.sync_state(losses).map(drop)
+    }
+
+    fn sync_state(&self, losses: u64) -> Result<(u64, MutexGuard<'_, State>), LogError> {
         let mut state = self.shared.state.lock();
         if let Some(error) = &state.fatal {
             return Err(error.clone());
@@ -150,10 +157,7 @@ impl Log {
             }
         }
         Shared::check_losses(&state, Some(losses))?;
-        match &state.lost {
-            Some((from, to, error)) if *from < target && target <= *to => Err(error.clone()),
-            _ => Ok(()),
-        }
+        Ok((target, state))
     }
 
     /// `token` comes back when everything appended so far is durable.

@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
-use gatepost_log::{Class, Loc, LogError, LostRecord};
+use gatepost_log::{Class, Loc, LogError, Loss, LostRecord};
 
 use crate::codec::{Journal, KIND_JOURNAL, decode_journal, encode_journal};
 use crate::id::MessageId;
@@ -104,9 +104,10 @@ impl Debts {
 
 impl Shared {
     /// The log's callback: these records were given up for want of space.
-    pub fn lost(&self, losses: u64, records: &[LostRecord<'_>]) {
+    pub fn lost(&self, loss: &Loss<'_>) {
         let mut index = self.index.lock();
-        index.debts.losses = losses;
+        index.debts.losses = loss.losses;
+        let records = &loss.records;
         let journal = |(loc, kind, payload): &LostRecord<'_>| Some((*loc, decode_journal(payload).filter(|_| *kind == KIND_JOURNAL)?));
         let mut written = HashMap::new();
         for (loc, journal) in records.iter().filter_map(journal) {
@@ -125,6 +126,7 @@ impl Shared {
             }
             index.debts.owe_again(Debt { journal, vouches });
         }
+        self.settle(&mut index, &loss.tokens, Err(&loss.error));
     }
 }
 

@@ -152,8 +152,12 @@ impl Shared {
 
     /// The log's callback: tokens are durable, or failed.
     fn settled(&self, tokens: &[u64], result: Result<(), &LogError>) {
+        self.settle(&mut self.index.lock(), tokens, result);
+    }
+
+    /// The same with the index locked.
+    pub fn settle(&self, index: &mut Index, tokens: &[u64], result: Result<(), &LogError>) {
         let now = now_us();
-        let mut index = self.index.lock();
         for token in tokens {
             match index.end(*token) {
                 Some(Operation::Commit { slot, ticket }) => {
@@ -167,7 +171,7 @@ impl Shared {
                 None => {}
             }
         }
-        self.wake(&index);
+        self.wake(index);
     }
 }
 
@@ -203,7 +207,7 @@ impl Spool {
             chores_wanted: Mutex::new(Chores::default()),
         });
         let (callback, losing) = (Arc::clone(&shared), Arc::clone(&shared));
-        prepared.on_loss(Box::new(move |losses, records| losing.lost(losses, records)));
+        prepared.on_loss(Box::new(move |loss| losing.lost(loss)));
         let log = prepared.start(Box::new(move |tokens, result| callback.settled(tokens, result)))?;
         let before = log.tail().segment;
         let core = Arc::new(Core {
@@ -293,13 +297,13 @@ impl Spool {
         }
         // What is owed may be the end of an earlier message of this id.
         self.core.pay(&mut index)?;
-        let losses = incoming.losses().unwrap_or(index.debts.losses);
-        if losses != index.debts.losses {
-            return Err(LogError::DiskFull("a part of the message was lost".to_owned()).into());
-        }
         let operation = index.begin(Operation::Ticket(ticket));
         let parts = [&head[..], incoming.rest()];
-        let loc = match self.core.log.append_after(losses, KIND_ACCEPTED, &parts, Class::Message, Some(operation)) {
+        let appended = match incoming.losses() {
+            Some(losses) => self.core.log.append_after(losses, KIND_ACCEPTED, &parts, Class::Message, Some(operation)),
+            None => self.core.log.append(KIND_ACCEPTED, &parts, Class::Message, Some(operation)),
+        };
+        let loc = match appended {
             Ok(loc) => loc,
             Err(error) => {
                 index.end(operation);

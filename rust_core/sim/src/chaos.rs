@@ -68,11 +68,6 @@ impl Chaos {
         self.troubled || disk.dead()
     }
 
-    /// Something may be given up for want of space.
-    pub fn may_fill(&self) -> bool {
-        self.full
-    }
-
     pub fn decays(&self, rng: &mut Rng) -> bool {
         self.decay && rng.chance(50)
     }
