@@ -9,6 +9,9 @@ use crate::spool_history::Run;
 /// Kinds of records (docs/formats.md) that begin with the id of the one message they are about.
 const ABOUT_ONE: [u8; 4] = [1, 2, 3, 5];
 
+/// There are two copies of these, of which one may be damaged.
+const REMAIN: u8 = 4;
+
 /// Every record of the log: place, kind, length and first octets.
 fn records(disk: &Disk, run: &Run<'_>) -> Vec<(Loc, u8, usize, Vec<u8>)> {
     let mut found = Vec::new();
@@ -29,12 +32,13 @@ pub(crate) fn decay(run: &mut Run<'_>) {
     }
     let last = run.disk.files(&run.dir).iter().filter_map(|name| parse_segment_name(name)).max().unwrap_or(0);
     let mut all = records(&run.disk, run);
-    all.retain(|(loc, ..)| loc.segment < last);
+    all.retain(|(loc, kind, ..)| loc.segment < last && (*kind != REMAIN || !run.remain_hit));
     let Some((loc, kind, length, start)) = run.rng.pick(&all).cloned() else { return };
     let offset = u64::from(loc.offset) + run.rng.below(u64::from(RECORD_HEADER) + length as u64);
     run.diary.note(|| format!("a bit of {loc}, kind {kind}, flips at {offset}"));
     run.disk.flip(&run.dir.join(segment_name(loc.segment)), offset, 1 << run.rng.below(8));
     run.flips.push((loc.segment, offset));
+    run.remain_hit |= kind == REMAIN;
     let about: Option<MessageId> = start.try_into().ok().filter(|_| ABOUT_ONE.contains(&kind));
     if let Some(id) = about {
         match run.messages.iter_mut().find(|m| m.id == id) {

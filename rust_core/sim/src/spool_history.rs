@@ -49,6 +49,8 @@ pub(crate) struct Run<'a> {
     pub doubtful: BTreeSet<MessageId>,
     /// Where bits flipped.
     pub flips: Vec<(u32, u64)>,
+    /// A copy of a remain record was hit.
+    pub remain_hit: bool,
     spool: Option<Spool>,
     streams: Vec<Stream>,
     tickets: Vec<Ticket>,
@@ -73,6 +75,7 @@ pub(crate) fn run(seed: u64, limits: &Limits, diary: &mut Diary) -> Result<(), S
         gone: BTreeSet::new(),
         doubtful: BTreeSet::new(),
         flips: Vec::new(),
+        remain_hit: false,
         spool: None,
         streams: Vec::new(),
         tickets: Vec::new(),
