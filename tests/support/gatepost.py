@@ -1,7 +1,8 @@
 """The real `gatepost serve` as a subprocess, on free ports, with its data in a temporary directory; driven by the real CLI.
 
 `Gatepost(directory, smtp={"max_hops": 5}, workers=2)` writes gatepost.toml from its keyword arguments (tables for mappings), starts the
-server, waits until it says it is ready, and kills it with all its workers at the end. Its output goes to DIR/server.log, shown on failure.
+server on a directory that has the users already, waits until it says it is ready, and kills it with all its workers at the end. Its output
+goes to DIR/server.log, shown on failure.
 """
 
 import json
@@ -12,9 +13,13 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from gatepost.directory import Directory
+from gatepost.routing.model import DomainRule, RuleKind
 from support.processes import wait_until
 
 LISTENERS = ("smtp", "submission", "submissions", "lmtp", "pop3", "pop3s", "imap", "imaps", "control_tcp")
@@ -30,6 +35,20 @@ def toml(settings: Mapping[str, Any]) -> str:
     plain = [f"{key} = {json.dumps(value)}" for key, value in settings.items() if not isinstance(value, Mapping)]
     tables = [f"\n[{key}]\n{toml(value)}" for key, value in settings.items() if isinstance(value, Mapping)]
     return "\n".join(plain) + "\n" + "".join(tables)
+
+
+@cache
+def _directory_with(users: tuple[str, ...]) -> bytes:
+    """A directory.db with the users and their domains, all with PASSWORD; made once, since commands and hashing take their time."""
+    with TemporaryDirectory(prefix="gatepost-users-") as scratch:
+        path = Path(scratch) / "directory.db"
+        directory = Directory(path, migrate=True)
+        for domain in sorted({user.rpartition("@")[2] for user in users}):
+            directory.put_rule(DomainRule(domain, RuleKind.HOSTED), create=True, author="test")
+        for user in users:
+            directory.add_user(user, PASSWORD, author="test")
+        directory.close()
+        return path.read_bytes()
 
 
 class CommandFailed(AssertionError):
@@ -57,6 +76,13 @@ class Gatepost:
         self.process: subprocess.Popen[bytes] | None = None
 
     # ---- life ----
+
+    def add_users(self) -> None:
+        """Before the first start: host the users' domains and add them, all with PASSWORD."""
+        self.data.mkdir(mode=0o700, parents=True)
+        file = self.data / "directory.db"
+        file.touch(mode=0o600)
+        file.write_bytes(_directory_with(self.users))
 
     def write_config(self) -> None:
         """Write gatepost.toml from `settings` anew (before a start, or before SIGHUP)."""
@@ -122,13 +148,9 @@ class Gatepost:
         self.process.send_signal(signal.SIGHUP)
 
     def __enter__(self) -> "Gatepost":
-        self.start()
-        try:
+        if self.users:
             self.add_users()
-        except BaseException as problem:
-            self.__exit__(type(problem))
-            raise
-        return self
+        return self.start()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
@@ -184,13 +206,6 @@ class Gatepost:
     def json(self, *arguments: str, text: str | None = None) -> Any:
         """The same with --json, parsed."""
         return json.loads(self.cli(*arguments, "--json", text=text))
-
-    def add_users(self) -> None:
-        """Host the users' domains and add them, all with PASSWORD."""
-        for domain in sorted({user.rpartition("@")[2] for user in self.users}):
-            self.cli("domain", "add", domain)
-        for user in self.users:
-            self.cli("user", "add", user, "--password-stdin", text=PASSWORD + "\n")
 
     def queue(self, *filters: str) -> list[dict[str, Any]]:
         """What `queue list --json` shows."""
