@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 DATA ?= var
 PYTEST_ARGS ?=
+# Processes that share the Python tests, a file at a time; 0 runs them in one, as a debugger wants it.
+PYTEST_JOBS ?= 2
 BENCH_ARGS ?=
 # make soak: the first seed (empty: a new one each time), how many histories and rounds, further arguments.
 SEED ?=
@@ -18,6 +20,7 @@ export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
+SOURCES := $(shell find python tests -name '*.py')
 CRATES := $(shell find rust_core -name target -prune -o \( -name '*.rs' -o -name '*.sql' -o -name Cargo.toml \) -print)
 
 .DEFAULT_GOAL := help
@@ -26,19 +29,20 @@ CRATES := $(shell find rust_core -name target -prune -o \( -name '*.rs' -o -name
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-setup: $(STAMPS)/core ## create .venv, install the pinned packages, build the extension
+setup: $(STAMPS)/core $(STAMPS)/bytecode ## create .venv, install the pinned packages, build the extension
 	@:
 
 run: setup ## set everything up and start a demo server with its data in ./var (DATA=DIR for another place)
 	@exec $(BIN)/gatepost serve --data $(DATA) --demo
 
 test: test-rust test-python ## set everything up and run every test
+	@echo "make test: every test passed"
 
 test-rust: setup
 	cargo test --workspace --exclude gatepost-py --locked --quiet
 
 test-python: setup
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(PYTEST_JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 check: lint types layers protos-check licences ## lint, types, layers, generated code, licences
 
@@ -99,6 +103,11 @@ $(STAMPS)/packages: requirements.lock $(STAMPS)/venv
 $(STAMPS)/core: $(STAMPS)/packages pyproject.toml Cargo.toml Cargo.lock $(CRATES) $(if $(wildcard python/gatepost/_core*.so),,missing-core)
 	@echo "building the extension (minutes the first time, seconds afterwards)"
 	PIP_QUIET=1 PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/maturin develop --release --locked --quiet
+	@touch $@
+
+# Tests start hundreds of processes; where PYTHONDONTWRITEBYTECODE is set, as in many containers, each would compile all of Gatepost anew.
+$(STAMPS)/bytecode: $(STAMPS)/packages $(SOURCES)
+	@$(BIN)/python -m compileall -q python tests
 	@touch $@
 
 .PHONY: missing-core

@@ -12,11 +12,14 @@ from support.gatepost import Gatepost
 
 @pytest.fixture
 def gatepost_factory(tmp_path: Path) -> Iterator[Callable[..., Gatepost]]:
-    """Makes running servers with the given settings, each in a directory of its own; ends them after the test."""
+    """Makes running servers with the given settings, each in a directory of its own; ends them after the test.
+
+    The directories have short names: a Unix socket's path has 107 octets at most.
+    """
     with ExitStack() as stack:
 
         def make(**settings: Any) -> Gatepost:
-            directory = tmp_path / f"server-{len(list(tmp_path.iterdir()))}"
+            directory = tmp_path / f"s{len(list(tmp_path.iterdir()))}"
             directory.mkdir()
             return stack.enter_context(Gatepost(directory, **settings))
 

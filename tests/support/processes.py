@@ -1,13 +1,17 @@
 """Small things every peer needs: free ports, waits with a deadline, processes that are surely gone at the end."""
 
+import itertools
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,14 +20,25 @@ import pytest
 T = TypeVar("T")
 
 
+@cache
+def _own_ports() -> Iterator[int]:
+    """Ports that neither the kernel hands out by itself nor another process of this test run, from a random one on, again and again."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first = 20_000 + worker % 12 * 1000
+    skipped = random.SystemRandom().randrange(1000)
+    return (first + number % 1000 for number in itertools.count(skipped))
+
+
 def free_port() -> int:
-    """A TCP port on 127.0.0.1 that nobody holds now. The peer should bind it soon."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port on 127.0.0.1 that nobody holds now, for a peer that binds it itself."""
+    for port in itertools.islice(_own_ports(), 1000):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
 
-def wait_until(probe: Callable[[], T | None], seconds: float, what: str, interval: float = 0.05) -> T:
+def wait_until(probe: Callable[[], T | None], seconds: float, what: str, interval: float = 0.02) -> T:
     """Call `probe` until it gives something true. AssertionError naming `what` after `seconds`; errors of the last call are its cause."""
     deadline = time.monotonic() + seconds
     error: Exception | None = None

@@ -101,6 +101,6 @@ def test_a_decision_costs_little_however_many_rules_and_handlers_there_are() -> 
 
 def _seconds(rule_set: RuleSet, recipient: str) -> float:
     question = Question("s@far.test", recipient, False)
-    start = time.perf_counter()
+    start = time.thread_time()
     decide(rule_set, question)
-    return time.perf_counter() - start
+    return time.thread_time() - start

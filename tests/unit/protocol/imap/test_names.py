@@ -93,7 +93,7 @@ def test_patterns_match_as_their_regular_expression_does(pattern: str, name: str
 def test_many_wildcards_do_not_blow_up(pattern: str) -> None:
     """A client may ask for 32 such patterns among any number of such folders, and the event loop waits for the answer."""
     matcher, name = Pattern(pattern), "/".join(["a" * 249] * 4)
-    began = time.perf_counter()
+    began = time.thread_time()
     for _ in range(50):
         matcher.matches(name)
-    assert time.perf_counter() - began < 2
+    assert time.thread_time() - began < 2

@@ -212,9 +212,9 @@ def test_one_octet_at_a_time_takes_time_linear_in_the_octets() -> None:
     def seconds(size: int) -> float:
         receiver = rx.Receiver()
         receiver.limit = 1 << 20
-        began = time.perf_counter()
+        began = time.thread_time()
         play(receiver, (b"x" for _ in range(size)))
-        return time.perf_counter() - began
+        return time.thread_time() - began
 
     small = max(min(seconds(20_000) for _ in range(3)), 1e-3)
     assert min(seconds(160_000) for _ in range(3)) < 8 * small * 4
