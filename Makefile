@@ -5,6 +5,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DATA ?= var
 PYTEST_ARGS ?=
 # Processes that share the Python tests, a file at a time; 0 runs them in one, as a debugger wants it.
@@ -21,10 +22,11 @@ export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 SOURCES := $(shell find python tests -name '*.py')
+CARGO_TEST := cargo test --workspace --exclude gatepost-py --locked --quiet
 CRATES := $(shell find rust_core -name target -prune -o \( -name '*.rs' -o -name '*.sql' -o -name Cargo.toml \) -print)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-rust test-python check lint types layers protos protos-check licences bench soak soak-histories soak-crash lock clean
+.PHONY: help setup run test build-rust-tests test-rust test-python check lint types layers protos protos-check licences bench soak soak-histories soak-crash lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -35,11 +37,18 @@ setup: $(STAMPS)/core $(STAMPS)/bytecode ## create .venv, install the pinned pac
 run: setup ## set everything up and start a demo server with its data in ./var (DATA=DIR for another place)
 	@exec $(BIN)/gatepost serve --data $(DATA) --demo
 
-test: test-rust test-python ## set everything up and run every test
+# The Rust tests wait for the disk most of the time: once built, they run beside the Python tests, and what they said is shown at their end.
+test: build-rust-tests ## set everything up and run every test
+	@$(MAKE) --no-print-directory -j2 test-rust test-python
 	@echo "make test: every test passed"
 
-test-rust: setup
-	cargo test --workspace --exclude gatepost-py --locked --quiet
+build-rust-tests: setup
+	$(CARGO_TEST) --no-run
+
+test-rust: build-rust-tests
+	@echo "running the Rust tests"
+	@if $(CARGO_TEST) >target/rust-tests.log 2>&1; then said=passed; else said=FAILED; fi; \
+	grep -v '^$$\|^running 0 tests\| 0 passed; 0 failed' target/rust-tests.log; echo "the Rust tests $$said"; [ $$said = passed ]
 
 test-python: setup
 	$(BIN)/python -m pytest -n $(PYTEST_JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
@@ -93,15 +102,24 @@ $(STAMPS)/venv:
 	"$$(tools/doctor --python)" -m venv $(VENV)
 	@mkdir -p $(STAMPS) && touch $@
 
-$(STAMPS)/packages: requirements.lock $(STAMPS)/venv
+$(STAMPS)/maturin: requirements.lock $(STAMPS)/venv
 	@tools/doctor >/dev/null
-	@echo "installing the pinned packages"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	@$(PIP_INSTALL) "$$(grep '^maturin==' requirements.lock)"
 	@touch $@
 
-# maturin installs the package in editable form and the `gatepost` script, and puts the extension beside the Python sources.
-$(STAMPS)/core: $(STAMPS)/packages pyproject.toml Cargo.toml Cargo.lock $(CRATES) $(if $(wildcard python/gatepost/_core*.so),,missing-core)
+# This and the next are most of the first set-up. With `make -j2` they run side by side.
+$(STAMPS)/packages: requirements.lock $(STAMPS)/maturin
+	@echo "installing the pinned packages"
+	$(PIP_INSTALL) --requirement requirements.lock
+	@touch $@
+
+$(STAMPS)/extension: $(STAMPS)/maturin pyproject.toml Cargo.toml Cargo.lock $(CRATES) $(if $(wildcard python/gatepost/_core*.so),,missing-core)
 	@echo "building the extension (minutes the first time, seconds afterwards)"
+	$(BIN)/maturin develop --release --locked --quiet --skip-install
+	@touch $@
+
+# maturin installs the package in editable form and the `gatepost` script; what it would build is there by now.
+$(STAMPS)/core: $(STAMPS)/packages $(STAMPS)/extension
 	PIP_QUIET=1 PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/maturin develop --release --locked --quiet
 	@touch $@
 
