@@ -123,9 +123,9 @@ async def test_a_password_is_the_same_however_its_characters_are_composed(users:
 
 async def test_unknown_disabled_and_passwordless_users_take_as_long_as_known_ones(authenticator: Authenticator) -> None:
     async def took(login: str) -> float:
-        start = time.perf_counter()
+        start = time.process_time()  # of all threads: what other processes do does not count
         await authenticator.verify_plain(login, "wrong password", f"10.0.0.{next(number)}")
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     number = iter(range(1, 250))
     logins = [ALICE, "nobody@example.test", "off@example.test", "nopass@example.test", "not an address"]
