@@ -1,0 +1,20 @@
+//! Any octets as an attachment: no panic of ours, and within the budget.
+#![no_main]
+
+use std::time::{Duration, Instant};
+
+use gatepost_scan::{Defect, Limits, inspect};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(
+    // Panics of decoders are caught and counted as damage: they must not end the fuzzer.
+    init: std::panic::set_hook(Box::new(|_| ())),
+    |data: &[u8]| {
+        let started = Instant::now();
+        let report = inspect(data, "", "", Limits { bytes: 16 << 20, ..Limits::default() });
+        let panicked = report.entries.iter().any(|entry| entry.defects.contains(&Defect::Panicked));
+        if panicked || started.elapsed() > Duration::from_secs(4) {
+            std::process::abort();
+        }
+    }
+);

