@@ -41,6 +41,7 @@ __all__ = [
     "FormatVersionError",
     "History",
     "Incoming",
+    "Inspection",
     "InvalidError",
     "Line",
     "LockedError",
@@ -53,6 +54,10 @@ __all__ = [
     "StoredMessage",
     "SyncFailedError",
     "Wire",
+    "analyse_name",
+    "blocked_extension",
+    "inspect",
+    "name_matches",
     "new_message_id",
 ]
 
@@ -605,3 +610,48 @@ class History:
         """messages and records written and cpu_us of the thread since opening; bytes and files on disk."""
     def close(self, milliseconds: int) -> bool:
         """Catch up, so long at most, write everything onto the disk, end the thread. False when something is left for the next time. Idempotent."""
+
+@final
+class Inspection:
+    """What was found in an attachment or message. Entries are converted one at a time."""
+
+    @property
+    def verdict(self) -> str:
+        """One of complete, partial, bomb, timeout."""
+    @property
+    def stop(self) -> str | None:
+        """The limit that ended it: bytes, entries, depth, ratio, time."""
+    @property
+    def produced(self) -> int:
+        """Octets that came out of decoders."""
+    @property
+    def flags(self) -> list[str]:
+        """All flags of all entries."""
+    def __len__(self) -> int: ...
+    def entry(self, number: int) -> tuple[int | None, int, str, str, str, str, str, int, list[str], list[str], list[str], bytes | None]:
+        """(parent, depth, name, declared type, true type, media type, class, size, flags, signs, defects, SHA-256).
+        Raises IndexError.
+        """
+
+def inspect(
+    data: bytes,
+    name: str = "",
+    declared: str = "",
+    *,
+    max_bytes: int,
+    max_entries: int,
+    max_depth: int,
+    max_ratio: int,
+    memory_bytes: int,
+    milliseconds: int,
+) -> Inspection:
+    """Look into `data`, which claims that name and media type. Releases the interpreter lock; never raises for what is in `data`."""
+
+def analyse_name(name: str) -> tuple[str, str, list[str]]:
+    """(folded name, extension, what is odd about it), of a file's name."""
+
+def name_matches(glob: str, name: str) -> bool:
+    """Whether the folded name matches: `*` any run, `?` one character, case ignored."""
+
+def blocked_extension(extension: str) -> bool:
+    """Whether Outlook or Gmail block that extension (lower case, without dot)."""

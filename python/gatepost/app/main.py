@@ -1,6 +1,6 @@
-"""The `gatepost` command: `serve` starts the supervisor here; every other word is the CLI, a gRPC client.
+"""The `gatepost` command: `serve` starts the supervisor here, `scan` looks into a file; every other word is the CLI, a gRPC client.
 
-`serve` is told apart before anything heavy is imported, so that both halves start quickly.
+The words are told apart before anything heavy is imported, so that each half starts quickly.
 """
 
 import sys
@@ -14,6 +14,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from gatepost.app.serve import serve
 
         return serve(words[1:])
+    if words and words[0] == "scan":
+        from gatepost.app.scan_file import main as scan
+
+        return scan(words[1:])
     from gatepost.cli.main import main as cli
 
     return cli(words)

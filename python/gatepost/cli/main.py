@@ -1,6 +1,6 @@
 """The typer application, and `main`, which runs it and answers with an exit code (see cli.session). Called by gatepost.app.main.
 
-`serve` belongs to app/, because the CLI may not import the server; its entry here only makes it show in --help.
+`serve` and `scan` belong to app/, because the CLI may not import the server; their entries here only make them show in --help.
 """
 
 import sys
@@ -38,6 +38,12 @@ command(app, "version")(server.version)
 @app.command("serve", help="Start the mail server; `gatepost serve --help` has its options.", add_help_option=False)
 def _serve() -> None:
     print("gatepost: put `serve` first: gatepost serve --data DIR", file=sys.stderr)
+    raise typer.Exit(2)
+
+
+@app.command("scan", help="Tell what is inside a file and what the policy would do; see `gatepost scan --help`.", add_help_option=False)
+def _scan() -> None:
+    print("gatepost: put `scan` first: gatepost scan FILE", file=sys.stderr)
     raise typer.Exit(2)
 
 

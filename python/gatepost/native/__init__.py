@@ -29,6 +29,7 @@ from gatepost._core import (
     FormatVersionError,
     History,
     Incoming,
+    Inspection,
     InvalidError,
     Line,
     LockedError,
@@ -41,6 +42,10 @@ from gatepost._core import (
     StoredMessage,
     SyncFailedError,
     Wire,
+    analyse_name,
+    blocked_extension,
+    inspect,
+    name_matches,
     new_message_id,
 )
 from gatepost.native.shapes import (
@@ -91,6 +96,7 @@ __all__ = [
     "History",
     "HistoryFilter",
     "Incoming",
+    "Inspection",
     "InvalidError",
     "Job",
     "JobRecipient",
@@ -113,5 +119,9 @@ __all__ = [
     "TracePage",
     "TraceRecipient",
     "Wire",
+    "analyse_name",
+    "blocked_extension",
+    "inspect",
+    "name_matches",
     "new_message_id",
 ]

