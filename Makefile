@@ -21,8 +21,10 @@ export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
+# Under `make -j` cargo would look for descriptors that make gives to sub-makes only, and complain.
+OWN_JOBS := env -u MAKEFLAGS
 SOURCES := $(shell find python tests -name '*.py')
-CARGO_TEST := cargo test --workspace --exclude gatepost-py --locked --quiet
+CARGO_TEST := $(OWN_JOBS) cargo test --workspace --exclude gatepost-py --locked --quiet
 CRATES := $(shell find rust_core -name target -prune -o \( -name '*.rs' -o -name '*.sql' -o -name Cargo.toml \) -print)
 
 .DEFAULT_GOAL := help
@@ -59,7 +61,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
+	$(OWN_JOBS) cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
 
 types: setup
 	$(BIN)/mypy python tests/support tools benches
@@ -115,7 +117,7 @@ $(STAMPS)/packages: requirements.lock $(STAMPS)/maturin
 
 $(STAMPS)/extension: $(STAMPS)/maturin pyproject.toml Cargo.toml Cargo.lock $(CRATES) $(if $(wildcard python/gatepost/_core*.so),,missing-core)
 	@echo "building the extension (minutes the first time, seconds afterwards)"
-	$(BIN)/maturin develop --release --locked --quiet --skip-install
+	$(OWN_JOBS) $(BIN)/maturin develop --release --locked --quiet --skip-install
 	@touch $@
 
 # maturin installs the package in editable form and the `gatepost` script; what it would build is there by now.
