@@ -8,7 +8,7 @@ Methods with a `ticket` return at once; the result arrives through `completions(
 import builtins
 from asyncio import Transport
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, final
+from typing import Any, Literal, final
 
 from gatepost.native.shapes import Cause, Change, HistoryFilter, Job, NativeFilter, RecipientSpec, Summary, TracePage
 
@@ -220,8 +220,10 @@ class Spool:
         """
     def sync(self, ticket: int) -> None:
         """Completion once everything appended so far is on disk."""
-    def completions(self) -> tuple[list[tuple[int, CoreError | None]], list[str]]:
-        """Drain: finished tickets, and names of destinations that have become ready (each once). Never blocks."""
+    def completions(self) -> tuple[list[tuple[int, CoreError | None]], list[str], list[tuple[bytes, str]]]:
+        """Drain: finished tickets; names of destinations that have become ready (each once); (id, reverse-path) of plain messages (see Wire)
+        that are on disk and have been acknowledged by this call. Never blocks.
+        """
     def advance(self, now_us: int) -> int:
         """Move what is due to the ready queues (new ready destinations show in `completions`). Returns the next due time, 0 = none."""
     def take(self, destination: str, max_jobs: int, max_bytes: int = 0) -> list[Job]:
@@ -490,27 +492,66 @@ LINE_LIMIT: int
 """Octets a command line may have at most, with CR LF."""
 
 @final
+class Connections:
+    """Open connections of one worker, in all and per client address."""
+
+    def __new__(cls) -> Connections: ...
+    @property
+    def total(self) -> int: ...
+    @property
+    def clients(self) -> int:
+        """Addresses that have open connections."""
+    def of_client(self, client: str) -> int: ...
+    def admit(self, client: str, max_total: int, max_per_client: int | None) -> Literal["", "total", "client"]:
+        """Count one more and return '', or what is used up. `release` once for each that was admitted."""
+    def release(self, client: str) -> None: ...
+
+@final
 class Wire:
     """The sockets of one SMTP listener: an epoll set whose `fd` stands in the event loop. All calls come from the loop's thread."""
 
     def __new__(
-        cls, open: Callable[[Line, str, int], Any], commands: Mapping[bytes, tuple[Callable[[Any, str], Any], int]], spool: Spool
+        cls, host: Any, commands: Mapping[bytes, tuple[Callable[[Any, str], Any], int]], spool: Spool, connections: Connections
     ) -> Wire:
-        """`open(line, address, port)` makes the session of a new connection; `commands` has the method of each verb, and the octets its line
-        may have with CR LF. Messages committed to `spool` in one turn go to the disk together.
+        """`commands` has the method of each verb, and the octets its line may have with CR LF.
+
+        Messages committed to `spool` in one turn go to the disk together. Of `host`, the server, are called:
+
+        open_session(line, address, port)           makes the session of a new connection: counts it, greets it
+        resume_session(line, address, port)         makes the session of a connection that was counted and greeted natively
+        current_settings(), use(settings)           the settings object; called when it is another than at `agree`
+        standing(address)                           (no limit of connections, trusted)
+        rule_set()                                  the present rule set; a new object when it has changed
+        plain_sender(argument)                      (parsed, reverse-path, BODY, has parameters), or None where `smtp_MAIL` is to decide
+        plain_recipient(rule_set, argument, trusted)  (parsed, plan, address, has parameters, recipients as for `commit`, rule version), or None
         """
     @property
     def fd(self) -> int:
         """Readable while `turn` has something to do."""
+    @property
+    def plain(self) -> tuple[int, int, int]:
+        """Open connections without a session; connections taken, and messages accepted, without one so far."""
     def configure(self, allow_bare: bool) -> None:
         """Whether a bare LF ends a command line."""
+    def agree(self, terms: Mapping[str, Any] | None, settings: object) -> None:
+        """Take plain mail without sessions, under `terms` that were made from `settings`; None: every connection gets a session at once.
+        Terms: greeting, helo_reply, ehlo_reply (octets); hostname, listener; allow_bare; max_message_bytes, max_hops, max_recipients,
+        max_planned, max_messages (0: any), max_connections, max_connections_per_client. What was remembered is forgotten.
+        """
+    def receive(self, receiving: bool) -> None:
+        """Whether plain MAIL is taken; at first it is not."""
+    def wake(self, limits: tuple[float, float, float] | None = None) -> None:
+        """Make sessions of the connections without one: of all, or of those that are over one of the limits, in seconds: silence between
+        commands, silence within a message, age of the connection.
+        """
     def set_now(self, now: float) -> None:
         """The loop's clock, for `Line.active`."""
     def listen(self, fd: int) -> None:
         """Take connections from a listening socket, which stays the caller's."""
     def accept_again(self) -> None:
         """After `turn` raised."""
-    def stop_listening(self) -> None: ...
+    def stop_listening(self) -> None:
+        """No new connections; plain messages under way are finished, and their sessions then told to shut down."""
     def line(self) -> Line:
         """A line without a socket, for a session whose octets come through a transport."""
     def turn(self) -> None:
@@ -520,7 +561,10 @@ class Wire:
 
 @final
 class Line:
-    """The native half of a session. It calls the session's `bad_line(what)`, `got_line(text)`, `unknown_command(line)`,
+    """The native half of a session. Plain mail needs no session at all: the line asks the server (see Wire) and commits. Before the first
+    command that is not plain it calls the session's `catch_up(helo, extended, messages, sender, recipients)`, with what plain_sender and
+    plain_recipient had parsed and planned; then the session has the say until `hand_back`. A plain message with a defect is the session's to
+    refuse: `adopt(incoming)`; one that cannot be committed, too: `commit_failed(identity, error)`. Else it calls the session's `bad_line(what)`, `got_line(text)`, `unknown_command(line)`,
     `command_failed(exception)`, `hold(awaitable)`, `end_of_data()`, `congested()`, `turn_over()` and `connection_lost(None)`; one that raises
     ends the connection. What is called from within a command takes effect when the command has returned.
     """
@@ -528,6 +572,14 @@ class Line:
     @property
     def active(self) -> float:
         """When the client last sent a whole line or octets of a message, or an operation ended."""
+    @property
+    def started(self) -> float:
+        """When the connection began."""
+    @property
+    def committing(self) -> bool:
+        """A message waits for the disk."""
+    @committing.setter
+    def committing(self, committing: bool) -> None: ...
     @property
     def kept(self) -> int:
         """Octets of input kept because the session waits; at most 64 KiB and one read."""
@@ -550,6 +602,8 @@ class Line:
         """`release`, `send`, `go_on`."""
     def want_line(self) -> None:
         """Though held, hand over one line, by `got_line`."""
+    def hand_back(self, helo: str, extended: bool, messages: int) -> None:
+        """The session has no transaction, TLS or login: go on natively, as far as all is plain. Nothing without a socket."""
     def next_turn(self) -> None:
         """Go on after `turn_over`."""
     def go_on(self) -> None:

@@ -36,7 +36,7 @@ def wait_native(spool: Spool, ticket: int, seconds: float = 10) -> tuple[CoreErr
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         select.select([spool.event_fd], [], [], 0.1)
-        tickets, ready = spool.completions()
+        tickets, ready, _ = spool.completions()
         names += ready
         for number, error in tickets:
             if number == ticket:

@@ -17,7 +17,6 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 import structlog
 
 from gatepost.config import Settings
-from gatepost.message.envelope import Envelope
 from gatepost.native import K_DEFERRED, K_RETRY, Change, CoreError, Spool
 from gatepost.native import Job as RawJob
 from gatepost.queue.chain import ChainLane
@@ -175,10 +174,10 @@ class Scheduler:
 
     # ---- ready destinations and lanes
 
-    def _on_committed(self, message_id: bytes, envelope: Envelope) -> None:
+    def _on_committed(self, message_id: bytes, reverse_path: str) -> None:
         self.counters["accepted"] += 1
         if self.events.watched:
-            self.events.publish(QueueEvent(self.now(), "accepted", message_id, sender=envelope.reverse_path))
+            self.events.publish(QueueEvent(self.now(), "accepted", message_id, sender=reverse_path))
 
     def _on_ready(self, names: Sequence[str]) -> None:
         for name in names:

@@ -17,10 +17,23 @@ from typing import TypeVarTuple
 import structlog
 
 from gatepost.message.envelope import Envelope, Meta
-from gatepost.native import Cause, Change, ClosedError, CoreError, Incoming, Job, NativeFilter, Reader, Spool, Summary, SyncFailedError
+from gatepost.native import (
+    Cause,
+    Change,
+    ClosedError,
+    CoreError,
+    Incoming,
+    Job,
+    NativeFilter,
+    Reader,
+    RecipientSpec,
+    Spool,
+    Summary,
+    SyncFailedError,
+)
 
 ReadyCallback = Callable[[Sequence[str]], None]
-CommittedCallback = Callable[[bytes, Envelope], None]
+CommittedCallback = Callable[[bytes, str], None]
 Done = Callable[[CoreError | None], None]
 
 Args = TypeVarTuple("Args")
@@ -39,6 +52,10 @@ class PlannedRecipient:
     route: bytes
     held: bool = False
 
+    def spec(self) -> RecipientSpec:
+        """As the native commit takes it."""
+        return (self.address, self.orcpt, self.destination, int(self.notify), self.route, 0, self.held)
+
 
 class AsyncSpool:
     """One open partition. Made by `open`; not to be shared between event loops."""
@@ -48,7 +65,7 @@ class AsyncSpool:
         self._loop = asyncio.get_running_loop()
         self._tickets = itertools.count(1)
         self._waiting: dict[int, Done] = {}
-        self._announced: dict[int, tuple[bytes, Envelope]] = {}
+        self._announced: dict[int, tuple[bytes, str]] = {}
         self._ready: list[ReadyCallback] = []
         self._committed: list[CommittedCallback] = []
         self._fatal: CoreError | None = None
@@ -202,25 +219,25 @@ class AsyncSpool:
         ticket = next(self._tickets)
         self._waiting[ticket] = done
         meta = Meta(envelope.origin, envelope.envid, envelope.ret, envelope.body, envelope.smtputf8, rule_version).encode()
-        specs = [(r.address, r.orcpt, r.destination, int(r.notify), r.route, 0, r.held) for r in recipients]
+        specs = [recipient.spec() for recipient in recipients]
         try:
             self._native.commit(ticket, incoming, envelope.reverse_path, specs, meta)
         except CoreError as error:
             self._loop.call_soon(self._settle, ticket, error)
             return
         if self._committed:
-            self._announced[ticket] = (incoming.message_id, envelope)
+            self._announced[ticket] = (incoming.message_id, envelope.reverse_path)
 
     def on_committed(self, callback: CommittedCallback | None) -> None:
-        """Call `callback(message_id, envelope)` after each commit that succeeded; None forgets all callbacks."""
+        """Call `callback(message_id, reverse_path)` after each commit that succeeded; None forgets all callbacks."""
         if callback is None:
             self._committed.clear()
         else:
             self._committed.append(callback)
 
-    def _announce(self, message_id: bytes, envelope: Envelope) -> None:
+    def _announce(self, message_id: bytes, reverse_path: str) -> None:
         for callback in tuple(self._committed):
-            _guarded(callback, message_id, envelope)
+            _guarded(callback, message_id, reverse_path)
 
     # ---- the queue
 
@@ -333,9 +350,11 @@ class AsyncSpool:
 
     def _pick_up(self) -> None:
         """The eventfd is readable: end futures, then tell who schedules."""
-        tickets, ready = self._native.completions()
+        tickets, ready, plain = self._native.completions()
         for ticket, error in tickets:
             self._settle(ticket, error)
+        for message_id, reverse_path in plain:
+            self._announce(message_id, reverse_path)
         if ready and not self._closed:
             for callback in tuple(self._ready):
                 _guarded(callback, ready)

@@ -1,11 +1,14 @@
 //! `gatepost._core`: registers the spool, store, MIME and scan classes for Python. Converts and registers only.
 use pyo3::prelude::*;
 
+mod connections;
 mod errors;
 mod filter;
 mod history;
 mod line;
 mod line_state;
+mod plain;
+mod plain_memory;
 mod query;
 mod relay;
 mod scan;

@@ -19,7 +19,8 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
-use crate::line_state::{Sink, State, Step};
+use crate::line_state::{DRAIN_EVERY, Sink, State, Step};
+use crate::plain;
 use crate::spool::Incoming;
 use crate::wire::Wire;
 
@@ -27,15 +28,13 @@ use crate::wire::Wire;
 const INPUT_HIGH: usize = 65_536;
 /// Commands of one session before the others get their turn.
 const COMMANDS_PER_TURN: usize = 200;
-/// Octets of a message between looks at how much the spool has not synced yet.
-const DRAIN_EVERY: u64 = 262_144;
 /// Pieces of a message shorter than this are taken without releasing the interpreter lock, which would cost more than the work.
 const RELEASE_FROM: usize = 32_768;
 
 /// The native half of one session.
 #[pyclass(module = "gatepost._core", frozen)]
 pub struct Line {
-    wire: Py<Wire>,
+    pub(crate) wire: Py<Wire>,
     pub(crate) token: u64,
     pub(crate) session: Mutex<Option<Py<PyAny>>>,
     pub(crate) state: Mutex<State>,
@@ -44,12 +43,39 @@ pub struct Line {
 impl Line {
     pub(crate) fn new(wire: &Bound<'_, Wire>) -> Self {
         let token = wire.get().next.fetch_add(1, Ordering::Relaxed);
-        let state = State { active: *wire.get().now.lock(), ..State::default() };
+        let now = *wire.get().now.lock();
+        let mut state = State { active: now, started: now, ..State::default() };
+        state.dialog.python = true;
         Self { wire: wire.clone().unbind(), token, session: Mutex::default(), state: Mutex::new(state) }
     }
 
-    fn session<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        self.session.lock().as_ref().map(|session| session.bind(py).clone())
+    /// The session; made now if the line got along without one.
+    pub(crate) fn session<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let (py, line) = (slf.py(), slf.get());
+        if let Some(session) = line.session.lock().as_ref() {
+            return Ok(session.bind(py).clone());
+        }
+        let (client, port) = {
+            let mut state = line.state.lock();
+            state.dialog.admitted = false;
+            (state.dialog.client.clone(), state.dialog.port)
+        };
+        let session = line.wire.get().host.bind(py).call_method1(intern!(py, "resume_session"), (slf, client, port))?;
+        *line.session.lock() = Some(session.clone().unbind());
+        Ok(session)
+    }
+
+    /// The client has been silent for longer, or is there for longer, than allowed.
+    pub(crate) fn overdue(&self, now: f64, (silence, data_silence, age): (f64, f64, f64)) -> bool {
+        let state = self.state.lock();
+        let allowed = if matches!(state.sink, Sink::Commands) { silence } else { data_silence };
+        now - state.started > age || now - state.active > allowed
+    }
+
+    /// Something that must not happen did: the connection ends.
+    pub(crate) fn give_up(slf: &Bound<'_, Self>) {
+        slf.get().state.lock().flags.broken = true;
+        Self::settle(slf);
     }
 
     pub(crate) fn on_ready(slf: &Bound<'_, Self>, ready: Ready) {
@@ -133,7 +159,6 @@ impl Line {
     /// Feeds the sink or runs commands until the input is used up or something has to be waited for.
     fn run(slf: &Bound<'_, Self>, data: &[u8]) {
         let (py, line) = (slf.py(), slf.get());
-        let Some(session) = line.session(py) else { return };
         line.state.lock().flags.running = true;
         let (mut at, mut budget) = (0, COMMANDS_PER_TURN);
         while at < data.len() {
@@ -145,27 +170,27 @@ impl Line {
                 }
                 Step::Bad(next, what) => {
                     at += next;
-                    session.call_method1(intern!(py, "bad_line"), (what,)).map(drop)
+                    plain::in_charge(slf).and_then(|session| session.call_method1(intern!(py, "bad_line"), (what,))).map(drop)
                 }
                 Step::Answer(text, next) => {
                     let answer: String = data[at..at + text].iter().map(|octet| char::from(*octet)).collect();
                     at += next;
-                    session.call_method1(intern!(py, "got_line"), (answer,)).map(drop)
+                    Self::session(slf).and_then(|session| session.call_method1(intern!(py, "got_line"), (answer,))).map(drop)
                 }
                 Step::Run(text, next) => {
                     let command = &data[at..at + text];
                     at += next;
                     budget -= 1;
-                    line.command(&session, command)
+                    plain::command(slf, command).and_then(|done| if done { Ok(()) } else { line.command(&plain::in_charge(slf)?, command) })
                 }
-                Step::Data(incoming) => line.data(&session, &incoming, &data[at..]).map(|used| at += used),
+                Step::Data(incoming) => Self::data(slf, &incoming, &data[at..]).map(|used| at += used),
                 Step::Python(sink) => {
                     line.state.lock().active = *line.wire.get().now.lock();
                     sink.call1(py, (PyBytes::new(py, &data[at..]),)).and_then(|used| used.extract(py)).map(|used: usize| at += used)
                 }
             };
-            if let Err(error) = done.and_then(|()| line.turn_over(&session, budget)) {
-                error.write_unraisable(py, Some(&session));
+            if let Err(error) = done.and_then(|()| Self::turn_over(slf, budget)) {
+                error.write_unraisable(py, Some(slf));
                 line.state.lock().flags.broken = true;
             }
         }
@@ -233,8 +258,8 @@ impl Line {
     }
 
     /// Message octets up to the end of data (RFC 5321 4.1.1.4), which the session is told.
-    fn data(&self, session: &Bound<'_, PyAny>, incoming: &Py<Incoming>, data: &[u8]) -> PyResult<usize> {
-        let py = session.py();
+    fn data(slf: &Bound<'_, Self>, incoming: &Py<Incoming>, data: &[u8]) -> PyResult<usize> {
+        let (py, line) = (slf.py(), slf.get());
         let inner = &incoming.get().inner;
         let feed = || {
             let mut inner = inner.lock();
@@ -242,9 +267,9 @@ impl Line {
             (used, inner.done())
         };
         let (used, done) = if data.len() < RELEASE_FROM { feed() } else { py.detach(feed) };
-        let look = {
-            let mut state = self.state.lock();
-            state.active = *self.wire.get().now.lock();
+        let (look, python) = {
+            let mut state = line.state.lock();
+            state.active = *line.wire.get().now.lock();
             state.taken += used as u64;
             if done {
                 state.sink = Sink::Commands;
@@ -253,25 +278,27 @@ impl Line {
             if look {
                 state.next_drain = state.taken + DRAIN_EVERY;
             }
-            look
+            (look, state.dialog.python)
         };
-        if done {
-            session.call_method0(intern!(py, "end_of_data"))?;
+        if done && !python {
+            plain::end_of_data(slf, incoming)?;
+        } else if done {
+            Self::session(slf)?.call_method0(intern!(py, "end_of_data"))?;
         } else if look && inner.lock().congested() {
-            session.call_method0(intern!(py, "congested"))?;
+            Self::session(slf)?.call_method0(intern!(py, "congested"))?;
         }
         Ok(used)
     }
 
-    fn turn_over(&self, session: &Bound<'_, PyAny>, budget: usize) -> PyResult<()> {
-        if budget > 0 || std::mem::replace(&mut self.state.lock().flags.turn_over, true) {
+    fn turn_over(slf: &Bound<'_, Self>, budget: usize) -> PyResult<()> {
+        if budget > 0 || std::mem::replace(&mut slf.get().state.lock().flags.turn_over, true) {
             return Ok(());
         }
-        session.call_method0(intern!(session.py(), "turn_over")).map(drop)
+        Self::session(slf)?.call_method0(intern!(slf.py(), "turn_over")).map(drop)
     }
 
     /// Runs kept input unless something still holds the line.
-    fn advance(slf: &Bound<'_, Self>) {
+    pub(crate) fn advance(slf: &Bound<'_, Self>) {
         let line = slf.get();
         let kept = {
             let mut state = line.state.lock();
@@ -342,12 +369,16 @@ impl Line {
     fn lose(slf: &Bound<'_, Self>) {
         let py = slf.py();
         slf.get().wire.get().lines.lock().remove(&slf.get().token);
-        let transport = {
+        let (transport, counted) = {
             let mut state = slf.get().state.lock();
             state.flags.broken = true;
             state.socket = None;
-            state.transport.take()
+            let counted = std::mem::take(&mut state.dialog.admitted).then(|| state.dialog.client.clone());
+            (state.transport.take(), counted)
         };
+        if let Some(client) = counted {
+            slf.get().wire.get().connections.get().give_back(&client);
+        }
         if let Some(transport) = transport {
             let _ = transport.call_method0(py, intern!(py, "abort"));
         }
@@ -366,6 +397,28 @@ impl Line {
     #[getter]
     fn active(&self) -> f64 {
         self.state.lock().active
+    }
+
+    #[getter]
+    fn started(&self) -> f64 {
+        self.state.lock().started
+    }
+
+    #[getter]
+    fn committing(&self) -> bool {
+        self.state.lock().flags.committing
+    }
+
+    #[setter]
+    fn set_committing(&self, committing: bool) {
+        self.state.lock().flags.committing = committing;
+    }
+
+    fn hand_back(&self, helo: &str, extended: bool, messages: u64) {
+        let mut state = self.state.lock();
+        if state.transport.is_none() {
+            state.dialog.resume(helo, extended, messages);
+        }
     }
 
     /// Octets kept because the session waits.
@@ -433,10 +486,7 @@ impl Line {
 
     #[pyo3(signature = (incoming, taken = 0))]
     fn take_data(&self, incoming: Py<Incoming>, taken: u64) {
-        let mut state = self.state.lock();
-        state.sink = Sink::Data(incoming);
-        state.taken = taken;
-        state.next_drain = taken + DRAIN_EVERY;
+        self.state.lock().begin_data(Sink::Data(incoming), taken);
     }
 
     fn take_by(&self, sink: Option<Py<PyAny>>) {

@@ -3,8 +3,12 @@
 use gatepost_wire::{Cutter, Interest, Socket};
 use pyo3::prelude::*;
 
+use crate::plain::Dialog;
 use crate::spool::Incoming;
 use crate::wire::Wire;
+
+/// Octets of a message between looks at how much the spool has not synced yet.
+pub const DRAIN_EVERY: u64 = 262_144;
 
 /// Everything that changes in the life of a line.
 #[derive(Default)]
@@ -20,6 +24,9 @@ pub struct State {
     pub taken: u64,
     pub next_drain: u64,
     pub active: f64,
+    /// When the connection began, by the same clock.
+    pub started: f64,
+    pub dialog: Box<Dialog>,
     pub flags: Flags,
 }
 
@@ -31,6 +38,8 @@ pub struct Flags {
     pub held: bool,
     /// That operation wants one line all the same.
     pub wanted: bool,
+    /// A message is being committed.
+    pub committing: bool,
     /// The client does not read its replies.
     pub blocked: bool,
     /// Others have their turn.
@@ -70,6 +79,13 @@ impl State {
 
     pub fn ended(&self) -> bool {
         self.flags.dropping || self.flags.broken
+    }
+
+    /// From now on input is a message's, of which `taken` octets were read before.
+    pub fn begin_data(&mut self, sink: Sink, taken: u64) {
+        self.sink = sink;
+        self.taken = taken;
+        self.next_drain = taken + DRAIN_EVERY;
     }
 
     /// Watches the socket for what is needed now.
@@ -112,6 +128,7 @@ impl State {
         self.input = Vec::new();
         self.output = Vec::new();
         self.sink = Sink::Commands;
+        self.dialog.mail = None;
     }
 }
 

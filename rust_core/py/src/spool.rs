@@ -15,11 +15,12 @@ use pyo3::types::{PyBytes, PyDict, PyList};
 
 use crate::errors::{InvalidError, from_log, from_queue};
 use crate::filter::FilterArg;
+use crate::plain::Commits;
 
 /// Pieces shorter than this are fed without releasing the interpreter lock, which would cost more than the work.
 const RELEASE_FROM: usize = 4096;
 
-type RecipientArg = (String, String, String, u8, Vec<u8>, u64, bool);
+pub type RecipientArg = (String, String, String, u8, Vec<u8>, u64, bool);
 type ChangeArg = (PyId, i32, u8, u64, Vec<u8>);
 /// A job as Python sees it.
 pub type Job<'py> = (Bound<'py, PyBytes>, u64, u64, String, Bound<'py, PyBytes>, Vec<JobRecipient<'py>>);
@@ -27,6 +28,8 @@ pub type JobRecipient<'py> = (u16, String, String, u8, Bound<'py, PyBytes>, u16)
 type RecipientState<'py> = (String, String, String, u8, Bound<'py, PyBytes>, &'static str, bool, u64, u16, Bound<'py, PyBytes>);
 type Summary<'py> = (Bound<'py, PyBytes>, u64, u64, String, Bound<'py, PyBytes>, bool, Vec<RecipientState<'py>>);
 type Facts<'py> = (usize, u64, bool, u64, bool, Vec<Bound<'py, PyBytes>>, bool);
+/// Id and reverse-path of messages.
+type Accepted<'py> = Vec<(Bound<'py, PyBytes>, String)>;
 type Tickets = Vec<(u64, Option<Py<PyAny>>)>;
 type CauseKey = (&'static str, String, u16, String, String);
 type Cause<'py> = (CauseKey, (u64, u64, u64, u64), (Bound<'py, PyBytes>, String, Bound<'py, PyBytes>));
@@ -171,6 +174,7 @@ impl Incoming {
 #[pyclass(module = "gatepost._core", frozen)]
 pub struct Spool {
     inner: Arc<queue::Spool>,
+    pub(crate) commits: Commits,
 }
 
 impl Spool {
@@ -200,7 +204,7 @@ impl Spool {
             (false, false) => queue::Spool::open(&directory, options),
         };
         let spool = py.detach(open).map_err(|e| from_queue(&e))?;
-        Ok(Self { inner: Arc::new(spool) })
+        Ok(Self { inner: Arc::new(spool), commits: Commits::default() })
     }
 
     #[getter]
@@ -318,10 +322,23 @@ impl Spool {
         py.detach(|| self.inner.sync(ticket));
     }
 
-    fn completions(&self, py: Python<'_>) -> (Tickets, Vec<String>) {
+    fn completions<'py>(&self, py: Python<'py>) -> (Tickets, Vec<String>, Accepted<'py>) {
         let (tickets, ready) = self.inner.completions();
-        let error = |e: &queue::LogError| from_log(e).into_value(py).into_any();
-        (tickets.iter().map(|(ticket, e)| (*ticket, e.as_ref().map(error))).collect(), ready)
+        let (mut rest, mut accepted) = (Vec::new(), Vec::new());
+        self.inner.cork();
+        for (ticket, error) in &tickets {
+            let error = error.as_ref().map(|e| from_log(e).into_value(py).into_any());
+            if Commits::owns(*ticket) {
+                let settled = self.commits.settle(py, *ticket, error.as_ref().map(|e| e.clone_ref(py)));
+                accepted.extend(settled.map(|(id, reverse_path)| (PyBytes::new(py, &id), reverse_path)));
+            }
+            // A failure concerns the partition, too, whoever waited.
+            if !Commits::owns(*ticket) || error.is_some() {
+                rest.push((*ticket, error));
+            }
+        }
+        self.inner.uncork();
+        (rest, ready, accepted)
     }
 
     fn advance(&self, now_us: u64) -> u64 {
@@ -448,7 +465,7 @@ impl Spool {
     }
 }
 
-fn recipient_spec((address, original, destination, notify, route, next_us, held): RecipientArg) -> queue::RecipientSpec {
+pub fn recipient_spec((address, original, destination, notify, route, next_us, held): RecipientArg) -> queue::RecipientSpec {
     queue::RecipientSpec { address, original, destination, notify, route, next_us, held }
 }
 

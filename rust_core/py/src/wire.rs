@@ -12,10 +12,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use gatepost_wire::{Interest, Peer, Poller, Socket, accept};
 use parking_lot::Mutex;
 use pyo3::exceptions::PyOSError;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use crate::connections::Connections;
 use crate::line::Line;
+use crate::plain;
+use crate::plain_memory::{Plain, Terms};
 use crate::spool::Spool;
 
 /// Octets read at once.
@@ -29,6 +33,7 @@ const ACCEPTS_PER_TURN: usize = 64;
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<Wire>()?;
     m.add_class::<Line>()?;
+    m.add_class::<Connections>()?;
     m.add("LINE_LIMIT", gatepost_wire::LINE_LIMIT)
 }
 
@@ -42,10 +47,12 @@ pub struct Command {
 #[pyclass(module = "gatepost._core", frozen)]
 pub struct Wire {
     pub(crate) poller: Poller,
-    spool: Py<Spool>,
+    pub(crate) spool: Py<Spool>,
+    pub(crate) connections: Py<Connections>,
+    pub(crate) plain: Plain,
     pub(crate) commands: HashMap<Vec<u8>, Command>,
-    /// Makes a session for (line, address, port).
-    open: Py<PyAny>,
+    /// The server, which makes sessions and decides.
+    pub(crate) host: Py<PyAny>,
     pub(crate) lines: Mutex<HashMap<u64, Py<Line>>>,
     listeners: Mutex<HashMap<u64, RawFd>>,
     pub(crate) next: AtomicU64,
@@ -107,8 +114,10 @@ impl Wire {
             state.interest = interest;
             state.flags.running = true;
         }
-        let session = wire.open.bind(py).call1((&line, host, port))?;
-        *line.get().session.lock() = Some(session.unbind());
+        if !plain::admit(slf, line.get(), &host, port)? {
+            let session = wire.host.bind(py).call_method1(intern!(py, "open_session"), (&line, host, port))?;
+            *line.get().session.lock() = Some(session.unbind());
+        }
         wire.lines.lock().insert(line.get().token, line.clone().unbind());
         line.get().state.lock().flags.running = false;
         Line::settle(&line);
@@ -119,7 +128,7 @@ impl Wire {
 #[pymethods]
 impl Wire {
     #[new]
-    fn new(open: Py<PyAny>, commands: &Bound<'_, PyDict>, spool: Py<Spool>) -> PyResult<Self> {
+    fn new(host: Py<PyAny>, commands: &Bound<'_, PyDict>, spool: Py<Spool>, connections: Py<Connections>) -> PyResult<Self> {
         let mut table = HashMap::new();
         for (verb, entry) in commands {
             let (method, limit) = entry.extract()?;
@@ -128,8 +137,10 @@ impl Wire {
         Ok(Self {
             poller: Poller::new()?,
             spool,
+            connections,
+            plain: Plain::default(),
             commands: table,
-            open,
+            host,
             lines: Mutex::default(),
             listeners: Mutex::default(),
             next: AtomicU64::new(1),
@@ -144,8 +155,38 @@ impl Wire {
         self.poller.fd()
     }
 
+    /// Connections without a session, all connections taken without one, and messages accepted without one.
+    #[getter]
+    fn plain(&self) -> (usize, u64, u64) {
+        let without = self.lines.lock().values().filter(|line| line.get().session.lock().is_none()).count();
+        (without, self.plain.connected.load(Ordering::Relaxed), self.plain.accepted.load(Ordering::Relaxed))
+    }
+
     fn configure(&self, allow_bare: bool) {
         self.allow_bare.store(allow_bare, Ordering::Relaxed);
+    }
+
+    fn agree(&self, terms: Option<Terms>, settings: Option<Py<PyAny>>) {
+        self.plain.agree(terms, settings);
+    }
+
+    fn receive(&self, receiving: bool) {
+        self.plain.receiving.store(receiving, Ordering::Relaxed);
+    }
+
+    /// Makes sessions of the connections that have none: of all, or of those that are overdue.
+    #[pyo3(signature = (limits = None))]
+    fn wake(slf: &Bound<'_, Self>, limits: Option<(f64, f64, f64)>) -> PyResult<()> {
+        let now = *slf.get().now.lock();
+        let lines: Vec<_> = {
+            let lines = slf.get().lines.lock();
+            let without = lines.values().filter(|line| line.get().session.lock().is_none());
+            without
+                .filter(|line| limits.is_none_or(|limits| line.get().overdue(now, limits)))
+                .map(|line| line.clone_ref(slf.py()))
+                .collect()
+        };
+        lines.iter().try_for_each(|line| Line::session(line.bind(slf.py())).map(drop))
     }
 
     fn set_now(&self, now: f64) {
@@ -153,6 +194,7 @@ impl Wire {
     }
 
     fn listen(&self, fd: RawFd) -> PyResult<()> {
+        self.plain.stopping.store(false, Ordering::Relaxed);
         let token = self.next.fetch_add(1, Ordering::Relaxed);
         self.poller.add(fd, token, Interest { read: true, write: false })?;
         self.listeners.lock().insert(token, fd);
@@ -167,6 +209,8 @@ impl Wire {
     }
 
     fn stop_listening(&self) {
+        self.plain.stopping.store(true, Ordering::Relaxed);
+        self.plain.agree(None, None);
         for (_, fd) in self.listeners.lock().drain() {
             let _ = self.poller.remove(fd);
         }

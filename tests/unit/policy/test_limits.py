@@ -33,4 +33,4 @@ def test_a_released_place_is_free_again_and_nothing_is_remembered() -> None:
     counter.release("a")
     assert counter.total == 0
     assert counter.of_client("a") == 0
-    assert counter._by_client == {}
+    assert counter.native.clients == 0

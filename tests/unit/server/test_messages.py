@@ -190,6 +190,7 @@ async def test_a_commit_that_fails_is_never_answered_250(
 
     monkeypatch.setattr(type(running.spool), "commit_then", fail)
     client = await running.hello()
+    await client.command("NOOP")  # so that the session has the say: the native side's own commits are in test_plain.py
     assert (await client.send_mail("a@b.test", ALICE, b".\r\n"))[:9] == code
     await client.close()
 

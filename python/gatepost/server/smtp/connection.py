@@ -1,5 +1,8 @@
 """One SMTP connection below its commands: what a line of the client leads to, replies, one operation at a time, deadlines.
 
+Plain mail gets along without this object: the native side answers it by itself (rust_core/py/src/plain.rs) and makes a session when
+something comes up that is not plain.
+
 aiosmtpd reads through a StreamReader in a task per connection and waits after each reply. Here the native `Line` reads the socket, cuts
 lines and calls the command's method at once; only what has to wait (commit, AUTH, TLS, a full spool) makes the connection *held*: input is
 kept, bounded, until that operation ends. Replies to one piece of input leave in one write (RFC 2920). Under TLS the octets come through
@@ -63,7 +66,6 @@ class Connection(SMTP):
     client_port = 0
     tls = ""
     errors = 0
-    committing = False
     _operation: asyncio.Future[Any] | None = None
     _line_wanted: asyncio.Future[str] | None = None
     _lost = False
@@ -79,9 +81,12 @@ class Connection(SMTP):
         # Not super().__init__(): it would build reader, hooks and tables anew for every connection, a quarter of a short session's cost.
         self.server = server
         self.line = line or server.wire.line()
-        self.started = server.now
+        self.started = self.line.started
 
     # ---- hooks of the subclass ---------------------------------------------------------------------------------------
+
+    def start_state(self) -> None:
+        """Nothing was said yet."""
 
     def greet(self) -> None:
         """Send the greeting."""
@@ -103,6 +108,11 @@ class Connection(SMTP):
         else:
             self.line.send(refusal.encode())
             self.line.close()
+
+    def resume(self, client: str, port: int) -> None:
+        """A plain connection that the native side has counted and greeted."""
+        self.client, self.client_port = client, port
+        self.start_state()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """TLS is there. Under implicit TLS the server has counted the client before the handshake."""
@@ -306,7 +316,7 @@ class Connection(SMTP):
 
     def check_time(self, now: float) -> None:
         """Called about once a second: end what is overdue."""
-        if self._lost or self.committing:
+        if self._lost or self.line.committing:
             return
         if self._abort_at:
             if now >= self._abort_at:
@@ -325,7 +335,7 @@ class Connection(SMTP):
     @property
     def in_message(self) -> bool:
         """True while octets of a message are being read or it is being committed."""
-        return self.line.in_data or self.committing
+        return self.line.in_data or self.line.committing
 
     def shut_down(self) -> None:
         """The server stops: leave now, unless a message is on its way."""

@@ -54,6 +54,8 @@ class Messages(Commands):
         self.envelope = None
         self._chunks_failed = False
         self.drop_intake()
+        if self.server.plain and not self.tls and not self.session.user:
+            self.line.hand_back(self.session.host_name or "", self.session.extended_smtp, self.messages)
 
     def drop_intake(self) -> None:
         """Abort a message that is not whole."""
@@ -222,7 +224,7 @@ class Messages(Commands):
             return
         context = self.server.context
         self._intake = None
-        self.committing = True
+        self.line.committing = True
         self.line.hold()
         self._committed = identity, len(envelope.recipients)
         version = context.rule_set().version
@@ -256,9 +258,20 @@ class Messages(Commands):
         if closing or refusal.code == 421:
             self.close_soon()
 
+    def adopt(self, incoming: Incoming) -> None:
+        """A plain message ended and is not to be taken: `catch_up` was called before."""
+        self._origin = self.origin()
+        self._intake = Intake(incoming, self._open_submitted)
+        self.end_of_data()
+
+    def commit_failed(self, identity: str, fault: CoreError) -> None:
+        """A plain message could not be committed: `catch_up` was called before."""
+        self._committed = identity, 1
+        self._after_commit(fault)
+
     def _after_commit(self, fault: CoreError | None) -> None:
         """The spool's verdict is there: 250 if the message is on disk, else why not."""
-        self.committing = False
+        self.line.committing = False
         identity, recipients = self._committed
         if fault is None:
             self.server.accepted += 1

@@ -10,13 +10,19 @@ import socket
 from collections.abc import Sequence
 
 from gatepost.config import Settings
-from gatepost.message.reply import Reply
-from gatepost.native import Line, Wire
+from gatepost.message.envelope import Recipient
+from gatepost.message.reply import Reply, SmtpError
+from gatepost.native import Line, RecipientSpec, Wire
+from gatepost.policy.checks import check_utf8
 from gatepost.policy.trust import TrustedNetworks, is_loopback
+from gatepost.protocol.smtp.grammar import MailArgument, parse_mail, parse_rcpt
+from gatepost.queue.plan import Planned, Refused, plan_recipient
+from gatepost.routing.model import RuleSet
 from gatepost.server.acceptor import ACCEPT_PAUSE, TlsAcceptor
 from gatepost.server.context import Listener, ServerContext
 from gatepost.server.smtp.auth import SmtpSession
 from gatepost.server.smtp.connection import Connection
+from gatepost.server.smtp.session import MAX_PLANNED
 
 TICK_SECONDS = 0.5
 BACKLOG = 2048
@@ -37,23 +43,37 @@ class SmtpServer:
         self.needs_login = self.listener.needs_login
         self.log = context.log
         self.stopping = False
-        self.accepted = self.refused = self.connected = 0
+        self.accepted = self.refused = self._connected = 0
         self.not_receiving: Reply | None = None
-        self.sessions: set[Connection] = set()
-        self.wire = Wire(self._open_session, self.session_class.commands, context.spool.native)
+        self.plain = self.listener is Listener.SMTP
+        """Plain mail is taken natively."""
+        self._sessions: set[Connection] = set()
+        self.wire = Wire(self, self.session_class.commands, context.spool.native, context.connections.native)
         self._sockets: list[socket.socket] = []
         self._acceptor = TlsAcceptor(context.tls, context.log, self.listener)
         self._ticker: asyncio.Task[None] | None = None
         self._empty = asyncio.Event()
         self._ehlo: dict[tuple[bool, tuple[str, ...]], bytes] = {}
-        self._use(context.settings())
+        self.use(context.settings())
 
     @property
     def stats(self) -> dict[str, int]:
         """sessions (open now), connected, accepted and refused messages since start."""
-        return {"sessions": len(self.sessions), "connected": self.connected, "accepted": self.accepted, "refused": self.refused}
+        without, connected, accepted = self.wire.plain
+        return {
+            "sessions": len(self._sessions) + without,
+            "connected": self._connected + connected,
+            "accepted": self.accepted + accepted,
+            "refused": self.refused,
+        }
 
-    def _use(self, settings: Settings) -> None:
+    @property
+    def sessions(self) -> set[Connection]:
+        """All open connections; those the native side served without a session get one."""
+        self.wire.wake()
+        return self._sessions
+
+    def use(self, settings: Settings) -> None:
         """Derive what depends on the settings."""
         self.settings = settings
         self.limits = settings.smtp
@@ -62,6 +82,26 @@ class SmtpServer:
         self.greeting = f"220 {self.context.hostname} {'LMTP' if self.listener is Listener.LMTP else 'ESMTP'} Gatepost\r\n".encode()
         self.helo_reply = f"250 {self.context.hostname}\r\n".encode()
         self._ehlo.clear()
+        if self.plain and not self.stopping:
+            self.wire.agree(self._terms(), settings)
+
+    def _terms(self) -> dict[str, object]:
+        smtp = self.limits
+        return {
+            "greeting": self.greeting,
+            "helo_reply": self.helo_reply,
+            "ehlo_reply": self.ehlo_reply(tls=False),
+            "hostname": self.context.hostname,
+            "listener": self.listener.value,
+            "allow_bare": smtp.allow_bare_newlines,
+            "max_message_bytes": smtp.max_message_bytes,
+            "max_hops": smtp.max_hops,
+            "max_recipients": smtp.max_recipients,
+            "max_planned": MAX_PLANNED,
+            "max_messages": smtp.max_messages_per_session,
+            "max_connections": smtp.max_connections,
+            "max_connections_per_client": smtp.max_connections_per_client,
+        }
 
     # ---- life --------------------------------------------------------------------------------------------------------
 
@@ -70,6 +110,8 @@ class SmtpServer:
         self.loop = asyncio.get_running_loop()
         self._look_at_clock()
         self.stopping = False
+        self.use(self.context.settings())
+        self._look_at_spool()
         self._ticker = self.loop.create_task(self._tick())
         for sock in sockets:
             if self.listener.implicit_tls:
@@ -99,11 +141,6 @@ class SmtpServer:
         if self._sockets:
             self.wire.accept_again()
 
-    def _open_session(self, line: Line, client: str, port: int) -> Connection:
-        session = self.session_class(self, line)
-        session.begin(client, port)
-        return session
-
     def _make_session(self) -> Connection:
         return self.session_class(self)
 
@@ -119,13 +156,13 @@ class SmtpServer:
         self._acceptor.close()
         for session in list(self.sessions):
             session.shut_down()
-        if self.sessions:
+        if self._sessions:
             self._empty.clear()
             try:
                 await asyncio.wait_for(self._empty.wait(), grace)
             except TimeoutError:
-                self.log.warning("sessions cut off at shutdown", count=len(self.sessions), listener=self.listener)
-        for session in list(self.sessions):
+                self.log.warning("sessions cut off at shutdown", count=len(self._sessions), listener=self.listener)
+        for session in list(self._sessions):
             session.abort()
         if self._sockets:
             self._sockets.clear()
@@ -138,13 +175,22 @@ class SmtpServer:
         while True:
             await asyncio.sleep(TICK_SECONDS)
             self._look_at_clock()
-            self.not_receiving = self._spool_state()
-            for session in list(self.sessions):
-                session.check_time(self.now)
+            self._look_at_spool()
+            self._look_at_sessions()
 
     def _look_at_clock(self) -> None:
         self.now = self.loop.time()
         self.wire.set_now(self.now)
+
+    def _look_at_spool(self) -> None:
+        self.not_receiving = self._spool_state()
+        self.wire.receive(self.not_receiving is None)
+
+    def _look_at_sessions(self) -> None:
+        smtp = self.limits
+        self.wire.wake((smtp.idle_seconds, smtp.data_seconds, smtp.session_seconds))
+        for session in list(self._sessions):
+            session.check_time(self.now)
 
     def _spool_state(self) -> Reply | None:
         """Why no message can be taken now, if so."""
@@ -153,15 +199,70 @@ class SmtpServer:
             return QUEUE_CLOSED
         return NO_SPACE if spool.low_space else None
 
+    # ---- what the native side asks (see Wire) ------------------------------------------------------------------------
+
+    def open_session(self, line: Line, client: str, port: int) -> Connection:
+        """A new connection: counted, greeted or turned away."""
+        session = self.session_class(self, line)
+        session.begin(client, port)
+        return session
+
+    def resume_session(self, line: Line, client: str, port: int) -> Connection:
+        """A connection that was counted and greeted natively."""
+        session = self.session_class(self, line)
+        session.resume(client, port)
+        self._sessions.add(session)
+        return session
+
+    def current_settings(self) -> Settings:
+        """The settings now."""
+        return self.context.settings()
+
+    def rule_set(self) -> RuleSet:
+        """The rules now."""
+        return self.context.rule_set()
+
+    def standing(self, client: str) -> tuple[bool, bool]:
+        """Whether it may have as many connections as it likes, and whether it is trusted."""
+        return self._is_near(client), client in self.trusted
+
+    def plain_sender(self, argument: str) -> tuple[MailArgument, str, str, bool] | None:
+        """A MAIL that there is nothing to decide about: (parsed, reverse-path, BODY, has parameters)."""
+        try:
+            mail = parse_mail(argument)
+        except SmtpError:
+            return None
+        given = mail.parameters
+        plain = not (given.smtputf8 or given.ret or given.envid) and given.size <= self.limits.max_message_bytes
+        if not plain or check_utf8(mail.sender, smtputf8=False) is not None:
+            return None
+        return mail, mail.text, given.body, mail.extended
+
+    def plain_recipient(
+        self, rule_set: RuleSet, argument: str, trusted: bool
+    ) -> tuple[Recipient, Planned, str, bool, list[RecipientSpec], int] | None:
+        """A RCPT that is accepted without DSN parameters: (parsed, plan, address, has parameters, what the commit needs, rule version)."""
+        try:
+            rcpt = parse_rcpt(argument)
+        except SmtpError:
+            return None
+        if rcpt.mailbox is None or rcpt.parameters.notify or rcpt.parameters.orcpt or check_utf8(rcpt.mailbox, smtputf8=False) is not None:
+            return None
+        recipient = Recipient(rcpt.text)
+        plan = plan_recipient(rule_set, "", recipient, trusted=trusted, delimiter=self.limits.recipient_delimiter)
+        if isinstance(plan, Refused):
+            return None
+        return recipient, plan, rcpt.text, rcpt.extended, [one.spec() for one in plan], rule_set.version
+
     # ---- what sessions ask -------------------------------------------------------------------------------------------
 
     def admit(self, session: Connection) -> Reply | None:
         """Count a new connection, or say why it is turned away."""
         settings = self.context.settings()
         if settings is not self.settings:
-            self._use(settings)
+            self.use(settings)
         client = session.client
-        self.connected += 1
+        self._connected += 1
         if self.stopping:
             return STOPPING
         if self.listener is Listener.LMTP and not self._is_near(client):
@@ -171,7 +272,7 @@ class SmtpServer:
         if refusal is not None:
             self.log.info("connection refused", client=client, listener=self.listener, reply=refusal.text)
             return refusal
-        self.sessions.add(session)
+        self._sessions.add(session)
         return None
 
     def _is_near(self, client: str) -> bool:
@@ -180,10 +281,10 @@ class SmtpServer:
 
     def forget(self, session: Connection) -> None:
         """A connection is gone; one that was turned away was never counted."""
-        if session in self.sessions:
-            self.sessions.remove(session)
+        if session in self._sessions:
+            self._sessions.remove(session)
             self.context.connections.release(session.client)
-            if self.stopping and not self.sessions:
+            if self.stopping and not self._sessions:
                 self._empty.set()
 
     def ehlo_reply(self, *, tls: bool) -> bytes:

@@ -5,6 +5,8 @@ content is in delivery of `DataPhase` (data.py), AUTH in auth.py. A mail transac
 end of data, RSET, a new HELO or EHLO, or TLS (RFC 5321 4.1.4). Recipients are routed at RCPT, and those routes are what is committed.
 """
 
+from collections.abc import Sequence
+
 from aiosmtpd.smtp import Envelope as CommandEnvelope
 from aiosmtpd.smtp import Session as CommandSession
 from aiosmtpd.smtp import syntax
@@ -15,13 +17,14 @@ from gatepost.message.reply import Reply, SmtpError
 from gatepost.policy.checks import TOO_BIG, check_own_address, check_utf8, postmaster_domain
 from gatepost.policy.received import protocol_name
 from gatepost.protocol.smtp.grammar import (
+    MailArgument,
     MailParameters,
     RcptArgument,
     parse_helo,
     parse_mail,
     parse_rcpt,
 )
-from gatepost.queue.plan import Refused, plan_recipient
+from gatepost.queue.plan import Planned, Refused, plan_recipient
 from gatepost.server.smtp.connection import Connection
 from gatepost.spool import PlannedRecipient
 
@@ -96,6 +99,21 @@ class Commands(Connection):
         self.envelope = None
         self.messages = 0
         self.refused_recipients = 0
+
+    def catch_up(
+        self, helo: str, extended: bool, messages: int, sender: MailArgument | None, recipients: Sequence[tuple[Recipient, Planned]]
+    ) -> None:
+        """What was said while the native side answered: the recipients were promised, so their plans stay."""
+        self.session.host_name = helo or None
+        self.session.extended_smtp = extended
+        self.messages = messages
+        if sender is None:
+            return
+        self.envelope = Transaction(sender.text, sender.parameters)
+        for recipient, plan in recipients:
+            self.envelope.recipients.append(recipient)
+            self.envelope.plans.append(plan)
+            self.envelope.planned += len(plan)
 
     def greet(self) -> None:
         """220."""
