@@ -33,6 +33,7 @@ __all__ = [
     "R_STOPPED",
     "Appender",
     "ClosedError",
+    "Connections",
     "CoreError",
     "DamagedError",
     "DiskFullError",
