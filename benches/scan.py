@@ -1,6 +1,6 @@
 """What inspecting attachments costs: octets a second by container, bombs, and how long a large message keeps an event loop waiting.
 
-    python benches/scan.py [--seconds N]
+    python benches/scan.py [--seconds N] [--part rates|bombs|delay]
 
 Everything is made here. The delay is that of a timer of 1 ms on an event loop while a thread inspects messages of 50 MB one after the
 other; the same without inspection stands beside it. Peak memory of a bomb is that of a process of its own.
@@ -137,7 +137,8 @@ async def _delays(seconds: float, work: Callable[[], None] | None) -> tuple[floa
 
 def delay(seconds: float) -> None:
     """How long other work waits."""
-    large = message("a.zip", zipped({f"{number}.txt": text(2_000_000) for number in range(30)}))
+    body = text(2_000_000)
+    large = message("a.zip", zipped({f"{number}.txt": b"%d " % number + body for number in range(30)}))
     many = message("many.zip", zipped({f"{number}.txt": b"x" for number in range(15_000)}))
     noise = message("a.bin", random.Random(3).randbytes(LARGE * 3 // 4))
     print(f"\n{'while a thread inspects':34} {'longest ms':>11} {'99.9 % ms':>10} {'inspected':>10}")
@@ -161,14 +162,16 @@ def main() -> None:
     """Run all."""
     parser = argparse.ArgumentParser(description="What inspecting attachments costs.")
     parser.add_argument("--seconds", type=float, default=5.0, help="length of each measurement of delay")
+    parser.add_argument("--part", choices=("rates", "bombs", "delay"), help="only this")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         one()
         return
-    rates()
-    bombs()
-    delay(options.seconds)
+    parts: dict[str, Callable[[], None]] = {"rates": rates, "bombs": bombs, "delay": lambda: delay(options.seconds)}
+    for name, run in parts.items():
+        if options.part in (None, name):
+            run()
 
 
 if __name__ == "__main__":
