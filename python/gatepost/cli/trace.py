@@ -93,7 +93,9 @@ def _table(traces: "list[Trace]", moment: datetime | None) -> None:
         more = f" +{one.recipient_count - 1}" if one.recipient_count > 1 else ""
         first = one.recipients[0] if one.recipients else None
         recipient = f"{first.address}{more}" if first else ""
-        rows.append([shown, local_time(one.received), _outcome(one.recipients), one.sender or "<>", recipient, one.subject])
+        rows.append(
+            [shown, local_time(one.received), _outcome(one.recipients, unsure=bool(one.gaps)), one.sender or "<>", recipient, one.subject]
+        )
     print_table(
         ["!ID", "!RECEIVED", "OUTCOME", "SENDER", "RECIPIENT", "SUBJECT"],
         rows,
@@ -101,10 +103,16 @@ def _table(traces: "list[Trace]", moment: datetime | None) -> None:
     )
 
 
-def _outcome(recipients: "tuple[TraceRecipient, ...]") -> str:
-    """'delivered', or all that there is: 'delivered, failed'."""
-    names = {_state(one) for one in recipients}
+def _outcome(recipients: "tuple[TraceRecipient, ...]", *, unsure: bool = False) -> str:
+    """'delivered', or all that there is: 'delivered, failed'. `unsure`: what is pending may have ended, without a record of it."""
+    names = {_state(one) + ("?" if unsure and one.state == "PENDING" else "") for one in recipients}
     return ", ".join(sorted(names))
+
+
+def _gaps(one: "Trace") -> str:
+    """What is not known of a message, in words."""
+    spans = [f"between {local_time(start)} and {local_time(end)}" if start else f"before {local_time(end)}" for start, end in one.gaps]
+    return f"history incomplete {', '.join(spans)}" if spans else ""
 
 
 def _state(one: "TraceRecipient") -> str:
@@ -126,7 +134,8 @@ def _show(session: Session, one: "Trace") -> None:
             ("Subject", one.subject),
             ("Size", human_size(one.size)),
             ("Received", local_time(one.received)),
-            ("Finished", local_time(one.finished) if one.finished else "in the queue"),
+            ("Finished", local_time(one.finished) if one.finished else "not known" if one.gaps else "in the queue"),
+            ("Missing", _gaps(one)),
             ("From", f"{origin.protocol} {origin.client_address} {origin.helo} {origin.user}".strip()),
         ]
     )
@@ -176,7 +185,7 @@ async def diff(
 
 
 def _change(one: "Difference") -> str:
-    now = _outcome(one.trace.recipients)
+    now = _outcome(one.trace.recipients, unsure=bool(one.trace.gaps))
     return f"{_outcome(one.before)} → {now}" if one.kind == "changed" else now
 
 

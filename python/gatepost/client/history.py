@@ -55,7 +55,9 @@ class TraceRecipient:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """A message and what became of it. `finished` None: in the queue. `events` only from `get`."""
+    """A message and what became of it. `finished` None: in the queue, as far as is known; `gaps`: spans of time of which records are
+    missing that may have concerned it (None: from the beginning). `events` only from `get`.
+    """
 
     message_id: str
     sender: str
@@ -70,6 +72,7 @@ class Trace:
     recipient_count: int
     worker: int
     events: tuple[HistoryEntry, ...] = ()
+    gaps: tuple[tuple[datetime | None, datetime], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +199,7 @@ def trace_value(one: api.Trace) -> Trace:
         recipient_count=one.recipient_count,
         worker=one.worker,
         events=tuple(map(history_value, one.events)),
+        gaps=tuple((time_or_none(gap, "from"), time_value(gap.to)) for gap in one.gaps),
     )
 
 

@@ -32,7 +32,7 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
         """See the proto."""
         search = Search(filter_from_proto(request.filter), page_size(request.page_size), _after(request.page_token))
         found = await self._search(search)
-        return api.ListTracesResponse(traces=[trace_proto(one, self._worker) for one in found.traces], **_ends(found))
+        return api.ListTracesResponse(traces=[trace_proto(one, self._worker, found) for one in found.traces], **_ends(found))
 
     async def GetTrace(self, request: api.GetTraceRequest, context: object) -> api.GetTraceResponse:
         """See the proto."""
@@ -46,7 +46,7 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
             raise not_found("message", request.message_id)
         if len(found.traces) > 1:
             raise invalid("message_id", f"{request.message_id!r} fits several messages; give more digits")
-        trace = trace_proto(found.traces[0], self._worker, whole=True)
+        trace = trace_proto(found.traces[0], self._worker, found, whole=True)
         return api.GetTraceResponse(trace=trace, partial=bool(found.warnings), warnings=found.warnings)
 
     async def ListQueueAt(self, request: api.ListQueueAtRequest, context: object) -> api.ListQueueAtResponse:
@@ -59,7 +59,7 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
             at=moment(request.time, "time"),
         )
         found = await self._search(search)
-        return api.ListQueueAtResponse(traces=[trace_proto(one, self._worker) for one in found.traces], **_ends(found))
+        return api.ListQueueAtResponse(traces=[trace_proto(one, self._worker, found) for one in found.traces], **_ends(found))
 
     async def DiffQueue(self, request: api.DiffQueueRequest, context: object) -> api.DiffQueueResponse:
         """See the proto."""
@@ -71,11 +71,10 @@ class HistoryServicer(history_pb2_grpc.HistoryServiceServicer):
             ascending=True,
             at=start,
             later=end,
+            passed=request.include_passed,
         )
         found = await self._search(search)
-        differences = [difference_proto(one, self._worker, start) for one in found.traces]
-        if not request.include_passed:
-            differences = [one for one in differences if one.kind != api.DIFFERENCE_KIND_PASSED]
+        differences = [difference_proto(one, self._worker, found, start) for one in found.traces]
         return api.DiffQueueResponse(differences=differences, **_ends(found))
 
     async def _search(self, search: Search) -> Found:

@@ -13,6 +13,7 @@ from gatepost.message.envelope import Meta, Origin
 from gatepost.message.ids import format_message_id
 from gatepost.native import HistoryFilter, Trace, TraceRecipient
 from gatepost.queue.attempt import decode_detail
+from gatepost.queue.history import Found, Gap
 from gatepost.queue.jobs import decode_meta
 from gatepost.queue.views import decode_history
 
@@ -51,8 +52,8 @@ def moment(stamp: Timestamp, field: str) -> int:
     return value
 
 
-def trace_proto(trace: Trace, worker: int, *, whole: bool = False, later: bool = False) -> api.Trace:
-    """A message; `whole` with all recipients and events; `later`: recipients at the second of two moments."""
+def trace_proto(trace: Trace, worker: int, found: Found, *, whole: bool = False, later: bool = False) -> api.Trace:
+    """A message of a page; `whole` with all recipients and events; `later`: recipients at the second of two moments."""
     message_id, size, received, sender, meta_octets, (subject, header_id, ended), recipients, recipients_later, events = trace
     meta = _meta(meta_octets)
     origin = meta.origin
@@ -67,6 +68,7 @@ def trace_proto(trace: Trace, worker: int, *, whole: bool = False, later: bool =
         recipients=recipients_proto(recipients_later if later else recipients, None if whole else LIST_RECIPIENTS),
         recipient_count=len(recipients),
         worker=worker,
+        gaps=map(_gap, found.missing_of(trace)),
     )
     made.origin.CopyFrom(
         queue_api.Origin(
@@ -99,7 +101,7 @@ def recipients_proto(recipients: Sequence[TraceRecipient], limit: int | None) ->
     return [_recipient(index, one) for index, one in chosen]
 
 
-def difference_proto(trace: Trace, worker: int, start: int) -> api.QueueDifference:
+def difference_proto(trace: Trace, worker: int, found: Found, start: int) -> api.QueueDifference:
     """What differs of one message between two moments, the first of which is `start`."""
     before, after = trace[6], trace[7]
     was = trace[2] <= start and any(one[3] == "PENDING" for one in before)
@@ -111,7 +113,7 @@ def difference_proto(trace: Trace, worker: int, start: int) -> api.QueueDifferen
         (False, False): api.DIFFERENCE_KIND_PASSED,
     }[was, there]
     made = api.QueueDifference(kind=kind, before=recipients_proto(before, LIST_RECIPIENTS) if was else [])
-    made.trace.CopyFrom(trace_proto(trace, worker, later=True))
+    made.trace.CopyFrom(trace_proto(trace, worker, found, later=True))
     return made
 
 
@@ -133,6 +135,13 @@ def _recipient(index: int, one: TraceRecipient) -> api.TraceRecipient:
         made.next_attempt_time.CopyFrom(timestamp(next_attempt))
     if ended:
         made.finished_time.CopyFrom(timestamp(ended))
+    return made
+
+
+def _gap(gap: Gap) -> api.HistoryGap:
+    made = api.HistoryGap(to=timestamp(gap[1]))
+    if gap[0]:
+        getattr(made, "from").CopyFrom(timestamp(gap[0]))
     return made
 
 

@@ -71,6 +71,9 @@ class HistoryFilter(TypedDict, total=False):
     until: int
 
 
+Way = tuple[bytes, int, str, str, bytes, bool]
+"""(message_id, recipient_index, address, destination, route, held): where a pending recipient is to go."""
+
 TraceRecipient = tuple[str, str, str, str, bool, int, int, int, bytes]
 """(address, original_recipient, destination, state, held, next_attempt_us, attempts, ended_us, last_detail); ended_us 0 = pending."""
 
@@ -81,5 +84,5 @@ Trace = tuple[bytes, int, int, str, bytes, tuple[str, str, int], list[TraceRecip
 """(message_id, size, received_us, reverse_path, meta, (subject, Message-ID field, ended_us or 0), recipients, recipients at the later of
 two moments, events oldest first)."""
 
-TracePage = tuple[list[Trace], bytes | None, list[str]]
-"""(traces, id to go on after, or None; warnings)."""
+TracePage = tuple[list[Trace], bytes | None, list[str], list[tuple[int, int]]]
+"""(traces, id to go on after, or None; warnings; spans of time of which records that concern the question are missing, Unix µs)."""

@@ -10,12 +10,14 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
 import structlog
 
 from gatepost.native import History, HistoryFilter, Spool, Trace, TracePage
+from gatepost.queue.retry import MICROSECONDS
 
 CATCH_UP_MS = 1000
 SEARCH_MS = 1500
@@ -27,6 +29,7 @@ BEHIND = "the newest events are not written yet"
 log = structlog.get_logger()
 
 T = TypeVar("T")
+Gap = tuple[int, int]
 
 
 class HistoryOffError(Exception):
@@ -43,15 +46,22 @@ class Search:
     ascending: bool = False
     at: int | None = None
     later: int | None = None
+    passed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A page; `next_id` is the id to go on after, None at the end."""
+    """A page; `next_id` is the id to go on after, None at the end. gaps: spans (Unix µs) of which records are missing."""
 
     traces: Sequence[Trace]
     next_id: bytes | None
     warnings: Sequence[str] = ()
+    gaps: Sequence[Gap] = ()
+
+    def missing_of(self, trace: Trace) -> Sequence[Gap]:
+        """The gaps in which a message may have been in the queue: what is told of it may lack something."""
+        received, ended = trace[2], trace[5][2]
+        return [gap for gap in self.gaps if received <= gap[1] and (not ended or ended >= gap[0])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +135,7 @@ class HistoryService:
                 search.wanted,
                 at=search.at,
                 later=search.later,
+                passed=search.passed,
                 after=search.after,
                 limit=search.limit,
                 ascending=search.ascending,
@@ -149,9 +160,10 @@ class HistoryService:
 
         pages = await self._run(all_parts)
         self._tell()
-        warnings += [text for page in pages for text in page[2]]
+        gaps = sorted({gap for page in pages for gap in page[3]})
+        warnings += [text for page in pages for text in page[2]] + [incomplete(gap) for gap in gaps]
         traces, next_id = merge([(page[0], page[1]) for page in pages], lambda trace: trace[0], limit, ascending=ascending)
-        return Found(traces, next_id, warnings)
+        return Found(traces, next_id, warnings, gaps)
 
     def _parts(self) -> list[History]:
         """*blocking* Own and retired histories."""
@@ -183,6 +195,12 @@ class HistoryService:
         for history in [self._own, *self._left.values()]:
             for notice in history.take_notices() if history else ():
                 log.warning("history", detail=notice)
+
+
+def incomplete(gap: Gap) -> str:
+    """A gap in words, in UTC."""
+    start, end = (datetime.fromtimestamp(one / MICROSECONDS, UTC).strftime("%Y-%m-%d %H:%M:%SZ") for one in gap)
+    return f"history incomplete between {start} and {end}" if gap[0] else f"history incomplete before {end}"
 
 
 Key = TypeVar("Key", bytes, str)

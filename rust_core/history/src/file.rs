@@ -3,9 +3,8 @@
 //! A row is a message with its events so far. A message that goes on after its file was sealed is carried: its row is copied into the
 //! newest file and grows there, so the row in the newest file is the whole truth and older ones are void.
 //! While a file is open, each transaction adds one blob of (term, row) pairs; sealing sorts them all into blocks.
-//! Layout: docs/formats.md, "History".
+//! Layout: docs/formats.md, "History". `seal` writes what is searched in a sealed file.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use gatepost_queue::MessageId;
@@ -13,17 +12,14 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
 use crate::error::HistoryError;
 use crate::record::{Message, decode_events, decode_head};
+use crate::span::{Span, place};
 
 /// Version of the layout, in `PRAGMA user_version`.
-pub const VERSION: i64 = 1;
+pub const VERSION: i64 = 2;
+/// The version before.
+pub const FIRST_VERSION: i64 = 1;
 /// `ended` of a message that is in the queue.
 pub const LIVE: i64 = i64::MAX;
-/// Entries of a posting block.
-pub const BLOCK: usize = 480;
-/// Entries of a block of ids.
-pub const ID_BLOCK: usize = 190;
-/// Octets of an entry in a block of ids: id, row.
-pub const ID_ENTRY: usize = 20;
 /// Bits of the filter per row.
 const FILTER_BITS: usize = 10;
 const FILTER_PROBES: usize = 5;
@@ -31,12 +27,17 @@ const FILTER_PROBES: usize = 5;
 const SCHEMA: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE message (row INTEGER PRIMARY KEY, id BLOB NOT NULL, ended INTEGER NOT NULL, final INTEGER NOT NULL,
-                      head BLOB NOT NULL, events BLOB NOT NULL);
+                      last INTEGER NOT NULL DEFAULT 9223372036854775807, head BLOB NOT NULL, events BLOB NOT NULL);
 CREATE UNIQUE INDEX by_id ON message (id);
 CREATE TABLE event (row INTEGER NOT NULL, n INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (row, n)) WITHOUT ROWID;
 CREATE TABLE terms (batch INTEGER PRIMARY KEY, data BLOB NOT NULL);
 CREATE TABLE posting (first INTEGER PRIMARY KEY, data BLOB NOT NULL);
-CREATE TABLE ids (block INTEGER PRIMARY KEY, data BLOB NOT NULL);
+";
+/// Tables that the first layout did not have.
+pub const SECOND: &str = "
+CREATE TABLE span (block INTEGER PRIMARY KEY, data BLOB NOT NULL);
+CREATE TABLE address (n INTEGER PRIMARY KEY, field INTEGER NOT NULL, data BLOB NOT NULL);
+CREATE TABLE void (batch INTEGER PRIMARY KEY, data BLOB NOT NULL);
 ";
 
 /// What is known of a file without looking into it.
@@ -61,7 +62,10 @@ pub struct Sealed {
     pub ids: (MessageId, MessageId),
     /// Time of sealing, Unix microseconds: nothing in it happened later.
     pub until_us: u64,
-    filter: Vec<u8>,
+    /// Of each block of spans its first id and the latest end in it.
+    pub blocks: Vec<(MessageId, i64)>,
+    /// Which ids it has, by and large.
+    pub filter: Vec<u8>,
 }
 
 impl Sealed {
@@ -69,6 +73,14 @@ impl Sealed {
     pub fn may_have(&self, id: &MessageId) -> bool {
         (self.ids.0..=self.ids.1).contains(id) && probes(id, self.filter.len()).all(|(at, bit)| self.filter[at] & bit != 0)
     }
+}
+
+/// The filter of some ids.
+pub fn filter_of<'a>(ids: impl ExactSizeIterator<Item = &'a MessageId>) -> Vec<u8> {
+    let mut filter = vec![0u8; ids.len() * FILTER_BITS / 8 + 1];
+    let octets = filter.len();
+    ids.for_each(|id| probes(id, octets).for_each(|(at, bit)| filter[at] |= bit));
+    filter
 }
 
 fn probes(id: &MessageId, octets: usize) -> impl Iterator<Item = (usize, u8)> {
@@ -98,7 +110,7 @@ pub fn open_writer(path: &Path) -> Result<Connection, HistoryError> {
         "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA wal_autocheckpoint=0; PRAGMA cache_size=-4096; PRAGMA busy_timeout=2000;",
     )?;
     match version(&db)? {
-        0 => db.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version={VERSION}; COMMIT;"))?,
+        0 => db.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} {SECOND} PRAGMA user_version={VERSION}; COMMIT;"))?,
         VERSION => {}
         found => return Err(newer(path, found)),
     }
@@ -174,76 +186,36 @@ pub fn read_sealed(db: &Connection) -> Result<Option<Sealed>, HistoryError> {
         rows,
         ids: (id("first")?, id("last")?),
         until_us: until.unwrap_or(0).max(0) as u64,
+        blocks: decode_blocks(&meta::<Vec<u8>>(db, "blocks")?.unwrap_or_default()),
         filter: filter.filter(|f| !f.is_empty()).unwrap_or_else(|| vec![0xff]),
     }))
 }
 
-/// Sorts what has gathered into what is searched, and marks the file. One transaction. The file must have rows.
-pub fn seal(db: &Connection, now_us: u64) -> Result<Sealed, HistoryError> {
-    let transaction = db.unchecked_transaction()?;
-    let ids = sorted_ids(db)?;
-    let (Some(first), Some(last)) = (ids.first(), ids.last()) else {
-        return Err(HistoryError::Damaged("an empty file is not sealed".into()));
-    };
-    let bounds = (first.0, last.0);
-    let mut filter = vec![0u8; ids.len() * FILTER_BITS / 8 + 1];
-    for (id, _) in &ids {
-        probes(id, filter.len()).for_each(|(at, bit)| filter[at] |= bit);
-    }
-    write_postings(db, &ids)?;
-    write_ids(db, &ids)?;
-    db.execute_batch("CREATE INDEX by_ended ON message (ended)")?;
-    set_meta(db, "first", &&bounds.0[..])?;
-    set_meta(db, "last", &&bounds.1[..])?;
-    set_meta(db, "filter", &filter)?;
-    set_meta(db, "until", &(now_us as i64))?;
-    set_meta(db, "rows", &(ids.len() as u32))?;
-    transaction.commit()?;
-    Ok(Sealed { rows: ids.len() as u32, ids: bounds, until_us: now_us, filter })
+/// First ids and latest ends of blocks, as they are kept.
+pub fn encode_blocks(blocks: &[(MessageId, i64)]) -> Vec<u8> {
+    blocks.iter().flat_map(|(id, ended)| id.iter().copied().chain(ended.to_le_bytes())).collect()
 }
 
-fn sorted_ids(db: &Connection) -> Result<Vec<(MessageId, u32)>, HistoryError> {
-    let mut query = db.prepare("SELECT id, row FROM message ORDER BY id")?;
-    Ok(query.query_map([], |r| Ok((r.get(0)?, r.get(1)?)))?.collect::<rusqlite::Result<_>>()?)
+fn decode_blocks(octets: &[u8]) -> Vec<(MessageId, i64)> {
+    let block = |b: &[u8]| Some((b[..16].try_into().ok()?, i64::from_le_bytes(b[16..].try_into().ok()?)));
+    octets.chunks_exact(24).filter_map(block).collect()
 }
 
-/// (hash, row) pairs become sorted (hash, rank) entries, rank being the place in the order of ids.
-fn write_postings(db: &Connection, ids: &[(MessageId, u32)]) -> Result<(), HistoryError> {
-    let rank: HashMap<u32, u32> = ids.iter().enumerate().map(|(rank, (_, row))| (*row, rank as u32)).collect();
-    let mut entries: Vec<u64> = Vec::new();
-    let mut query = db.prepare("SELECT data FROM terms ORDER BY batch")?;
-    let mut rows = query.query([])?;
-    while let Some(row) = rows.next()? {
-        let pairs = row.get_ref(0)?.as_blob().unwrap_or_default();
-        entries.extend(pairs.chunks_exact(8).filter_map(|pair| {
-            let (hash, row) = pair_of(pair);
-            Some(u64::from(hash) << 24 | u64::from(*rank.get(&row)?))
-        }));
-    }
-    drop(rows);
-    entries.sort_unstable();
-    entries.dedup();
-    db.execute("DELETE FROM terms", [])?;
-    let mut insert = db.prepare("INSERT INTO posting (first, data) VALUES (?1, ?2)")?;
-    let mut block = Vec::with_capacity(BLOCK * 8);
-    for chunk in entries.chunks(BLOCK) {
-        block.clear();
-        chunk.iter().for_each(|entry| block.extend_from_slice(&entry.to_le_bytes()));
-        insert.execute(params![chunk[0] as i64, block])?;
-    }
-    Ok(())
+/// The spans of a file, row by row; void ones where a row is missing.
+pub fn spans_by_row(db: &Connection) -> Result<Vec<Span>, HistoryError> {
+    let mut list = Vec::new();
+    place(&mut list, &spans(db)?);
+    Ok(list)
 }
 
-fn write_ids(db: &Connection, ids: &[(MessageId, u32)]) -> Result<(), HistoryError> {
-    let mut insert = db.prepare("INSERT INTO ids (block, data) VALUES (?1, ?2)")?;
-    for (number, chunk) in ids.chunks(ID_BLOCK).enumerate() {
-        let block: Vec<u8> = chunk.iter().flat_map(|(id, row)| id.iter().copied().chain(row.to_le_bytes())).collect();
-        insert.execute(params![number as i64, block])?;
-    }
-    Ok(())
+/// The spans of all rows, in the order of rows.
+pub fn spans(db: &Connection) -> Result<Vec<Span>, HistoryError> {
+    let mut query = db.prepare("SELECT id, row, ended, last FROM message ORDER BY row")?;
+    let span = |r: &rusqlite::Row<'_>| Ok(Span { id: r.get(0)?, row: r.get(1)?, ended: r.get(2)?, last: r.get(3)? });
+    Ok(query.query_map([], span)?.collect::<rusqlite::Result<_>>()?)
 }
 
-/// The parts of an entry of a terms blob.
+/// The parts of an entry of a terms blob: hash and row; of a void blob: file and row.
 pub fn pair_of(pair: &[u8]) -> (u32, u32) {
     let number = |at: usize| u32::from_le_bytes([pair[at], pair[at + 1], pair[at + 2], pair[at + 3]]);
     (number(0), number(4))

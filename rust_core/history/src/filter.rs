@@ -2,6 +2,7 @@
 
 use gatepost_queue::{MessageId, State};
 
+use crate::glob::{self, Glob, is_glob};
 use crate::header::identifier;
 use crate::record::Message;
 use crate::state::View;
@@ -10,8 +11,8 @@ use crate::terms::{Field, domain, event_hosts, hash, origin_hosts, original, wor
 /// Conditions; empty texts ask nothing.
 ///
 /// `sender` and `recipient` are an address, a domain (without '@', or `*@domain`), or a glob with `*` and `?`; case is ignored; sender `<>` is the
-/// null reverse-path. A glob whose part behind the '@' has no `*` or `?` is looked up by that domain, others make every row be
-/// looked at. `subject`: words that must all occur. `host`: client address, HELO name or host that answered, exactly.
+/// null reverse-path. A glob is looked for in the addresses that occur, each of them once per file. `subject`: words that must all occur. `host`:
+/// client address, HELO name or host that answered, exactly.
 #[derive(Debug, Clone)]
 pub struct Filter {
     /// Least and greatest id.
@@ -73,6 +74,13 @@ impl Filter {
         terms
     }
 
+    /// The globs for which addresses that fit must be looked for.
+    pub fn globs(&self) -> Vec<(Field, Glob)> {
+        let fields = [(Field::Sender, Field::SenderDomain, &self.sender), (Field::Recipient, Field::RecipientDomain, &self.recipient)];
+        let unknown = fields.into_iter().filter(|(whole, part, text)| is_glob(text) && address_term(*whole, *part, text).is_none());
+        unknown.map(|(whole, _, text)| (whole, Glob::new(&text.to_lowercase()))).collect()
+    }
+
     /// Whether a message with its recipients in these states fits.
     pub fn fits(&self, m: &Message, views: &[View]) -> bool {
         (self.sender.is_empty() || self.sender_fits(&m.sender))
@@ -112,10 +120,6 @@ impl Filter {
     }
 }
 
-fn is_glob(text: &str) -> bool {
-    text.contains(['*', '?'])
-}
-
 fn address_term(whole: Field, part: Field, wanted: &str) -> Option<u32> {
     let wanted = wanted.to_lowercase();
     match wanted.as_str() {
@@ -123,42 +127,16 @@ fn address_term(whole: Field, part: Field, wanted: &str) -> Option<u32> {
         "<>" => Some(hash(whole, "")),
         text if !is_glob(text) && text.contains('@') => Some(hash(whole, text)),
         text if !is_glob(text) => Some(hash(part, text)),
-        text => Some(domain(text)).filter(|d| !d.is_empty() && !is_glob(d)).map(|d| hash(part, d)),
+        text => text.strip_prefix("*@").filter(|d| !d.is_empty() && !is_glob(d)).map(|d| hash(part, d)),
     }
 }
 
 fn address_fits(wanted: &str, address: &str) -> bool {
     let (wanted, address) = (wanted.to_lowercase(), address.to_lowercase());
     if is_glob(&wanted) {
-        return glob(wanted.as_bytes(), address.as_bytes());
+        return glob::fits(wanted.as_bytes(), address.as_bytes());
     }
     if wanted.contains('@') { address == wanted } else { domain(&address) == wanted }
-}
-
-/// `*` is any octets, `?` one. Linear but for the last `*`, which is tried at every place.
-fn glob(pattern: &[u8], text: &[u8]) -> bool {
-    let (mut p, mut t, mut star) = (0, 0, None);
-    while t < text.len() {
-        match pattern.get(p) {
-            Some(b'*') => {
-                star = Some((p, t));
-                p += 1;
-            }
-            Some(c) if *c == b'?' || *c == text[t] => {
-                p += 1;
-                t += 1;
-            }
-            _ => match &mut star {
-                Some((at, from)) => {
-                    *from += 1;
-                    p = *at + 1;
-                    t = *from;
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern[p..].iter().all(|c| *c == b'*')
 }
 
 #[cfg(test)]
@@ -170,15 +148,15 @@ mod tests {
         assert!(address_fits("A@B.example", "a@b.EXAMPLE") && !address_fits("a@b", "aa@b"));
         assert!(address_fits("b.example", "x@b.example") && !address_fits("b.example", "x@c.b.example"));
         assert!(address_fits("*@b", "x@b") && address_fits("a*c@?", "abcc@d") && !address_fits("a*c@?", "abc@dd"));
-        assert!(glob(b"*", b"") && glob(b"**a", b"bba") && !glob(b"?", b""));
     }
 
     #[test]
-    fn a_glob_with_a_plain_domain_is_looked_up_by_that_domain() {
+    fn a_whole_domain_is_a_term_and_other_globs_are_not() {
         let by = |wanted: &str| address_term(Field::Sender, Field::SenderDomain, wanted);
-        assert_eq!(by("jo*@Example.org"), Some(hash(Field::SenderDomain, "example.org")));
-        assert_eq!(by("*@*.org"), None);
-        assert_eq!(by("jo*"), None);
+        assert_eq!(by("*@Example.org"), Some(hash(Field::SenderDomain, "example.org")));
+        assert_eq!((by("*@*.org"), by("jo*"), by("jo*@example.org")), (None, None, None));
         assert_eq!(by("<>"), Some(hash(Field::Sender, "")));
+        let filter = Filter { sender: "*@a".into(), recipient: "jo*@a".into(), ..Filter::default() };
+        assert_eq!(filter.globs().iter().map(|(field, _)| *field).collect::<Vec<_>>(), [Field::Recipient]);
     }
 }

@@ -92,7 +92,7 @@ impl Follower {
     /// Begins to follow `tail` into the files in `dir`. Fails only when no thread can be started.
     pub fn start(dir: &Path, tail: Tail, options: Options) -> Result<Self, HistoryError> {
         let shared = Arc::new(Shared {
-            shelf: Arc::new(Shelf::open(dir)),
+            shelf: Arc::new(Shelf::unread(dir)),
             tail,
             wishes: Mutex::default(),
             wake: Condvar::new(),
@@ -181,15 +181,28 @@ struct Loop<'a> {
     aged: Option<Instant>,
     /// Space is short, so no segment is kept for us.
     yielded: bool,
+    /// Up to here the history was begun anew: what is missing before was never in it.
+    begun: Loc,
 }
 
 impl<'a> Loop<'a> {
     fn new(shared: &'a Shared, keep: Keep) -> Self {
-        Self { shared, keep, writer: None, next: Loc::NONE, synced: Loc::NONE, unsynced_since: None, aged: None, yielded: false }
+        Self {
+            shared,
+            keep,
+            writer: None,
+            next: Loc::NONE,
+            synced: Loc::NONE,
+            unsynced_since: None,
+            aged: None,
+            yielded: false,
+            begun: Loc::NONE,
+        }
     }
 
     fn run(mut self) {
         lower_priority();
+        self.shared.shelf.look();
         loop {
             let worked = self.turn();
             if let Err(error) = &worked {
@@ -228,6 +241,7 @@ impl<'a> Loop<'a> {
         }
         if self.writer.as_ref().is_some_and(Writer::is_gone) {
             self.shared.shelf.notice("history files were removed or replaced; the history starts anew".into());
+            self.shared.shelf.missing(0, now_us());
             self.writer = None;
         }
         if self.writer.is_none() {
@@ -250,6 +264,7 @@ impl<'a> Loop<'a> {
         }
         self.next = if other { Loc::NONE } else { place };
         self.synced = self.next;
+        self.begun = if self.next.is_none() { tail.durable() } else { Loc::NONE };
         self.writer = Some(writer);
         self.report(self.next);
         if std::mem::take(&mut self.yielded) {
@@ -277,15 +292,19 @@ impl<'a> Loop<'a> {
             return Ok(false);
         }
         let mut batch = Batch::default();
-        let read = self.shared.tail.read(self.next, RECORDS, &mut |entry| {
-            take(&mut batch, entry);
+        let Some(writer) = &mut self.writer else { return Ok(false) };
+        let tail = &self.shared.tail;
+        let read = tail.read(self.next, RECORDS, &mut |entry| {
+            take(&mut batch, entry, tail, writer);
             batch.weight < WEIGHT
         })?;
-        if read.skipped {
+        if read.skipped && self.next >= self.begun {
             self.shared.shelf.notice("history: records were gone before they were read; what they said is missing".into());
+            let until = if read.jumped { batch.first_us } else { batch.seen_us };
+            // Nothing read yet behind the missing ones: they end now.
+            self.shared.shelf.missing(writer.seen_us, if until == 0 { now_us() } else { until });
         }
-        let salt = self.shared.tail.salt(read.next.segment).unwrap_or(0);
-        let Some(writer) = &mut self.writer else { return Ok(false) };
+        let salt = tail.salt(read.next.segment).unwrap_or(0);
         let before = writer.messages;
         writer.write(&batch, read.next, salt, now_us())?;
         self.next = read.next;
@@ -360,17 +379,37 @@ impl<'a> Loop<'a> {
 }
 
 /// A record into the batch.
-fn take(batch: &mut Batch, entry: Entry<'_>) {
+fn take(batch: &mut Batch, entry: Entry<'_>, tail: &Tail, writer: &Writer) {
     match entry {
+        // Compaction repeats what was read before, except after history was lost: then the message has no other record any more.
+        Entry::Moved { place, envelope, head } => {
+            if !batch.has(&envelope.id) && matches!(writer.knows(&envelope.id), Ok(false)) {
+                let (subject, header_id) = header::scan(head);
+                let mut message = Message::new(envelope, subject, header_id);
+                // A journal that cannot be read costs what it said; the message is told all the same.
+                let _ = tail.carried(place, &mut |entry| {
+                    message.events.extend(event(&entry));
+                    true
+                });
+                batch.moved(message);
+            }
+        }
         Entry::Accepted { envelope, head } => {
             let (subject, header_id) = header::scan(head);
             batch.accepted(Message::new(envelope, subject, header_id));
         }
-        Entry::Journal { id, time_us, next_us, recipient, kind, finished, detail } => {
-            let recipient = recipient.unwrap_or(ALL);
-            batch.event(id, Event { time_us, next_us, recipient, kind, finished, detail: detail.to_vec() });
+        Entry::Journal { id, .. } => {
+            if let Some(event) = event(&entry) {
+                batch.event(id, event);
+            }
         }
     }
+}
+
+fn event(entry: &Entry<'_>) -> Option<Event> {
+    let Entry::Journal { time_us, next_us, recipient, kind, finished, detail, .. } = entry else { return None };
+    let recipient = recipient.unwrap_or(ALL);
+    Some(Event { time_us: *time_us, next_us: *next_us, recipient, kind: *kind, finished: *finished, detail: detail.to_vec() })
 }
 
 fn lower_priority() {

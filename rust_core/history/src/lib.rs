@@ -8,14 +8,19 @@
 // SQLite has signed integers only; times and places keep their bits in them.
 #![allow(clippy::cast_possible_wrap, clippy::cast_sign_loss, clippy::needless_for_each)]
 
+mod candidates;
 mod error;
 mod file;
 mod filter;
 mod follow;
+mod gap;
+mod glob;
 mod header;
 mod query;
 mod record;
+mod seal;
 mod shelf;
+mod span;
 mod state;
 mod terms;
 mod writer;
@@ -23,6 +28,7 @@ mod writer;
 pub use error::HistoryError;
 pub use filter::Filter;
 pub use follow::{Figures, Follower, Options};
+pub use gap::Gap;
 pub use query::{Found, Page, Paging, Scope, by_id, left_us, search};
 pub use record::{ALL, Event, Message, Recipient};
 pub use shelf::{Shelf, expire};

@@ -1,6 +1,8 @@
 //! What is kept of a message, and its octets in a row (docs/formats.md). Reading is bounds-checked: damaged octets give None.
 
-use gatepost_queue::{Envelope, MessageId};
+use gatepost_queue::{Envelope, MessageId, kind, reroute_detail};
+
+use crate::terms::{Field, original};
 
 /// Recipient number that means every recipient it applies to.
 pub const ALL: u16 = u16::MAX;
@@ -83,6 +85,11 @@ impl Message {
         }
     }
 
+    /// When something happened to it last, Unix microseconds.
+    pub fn last_us(&self) -> u64 {
+        self.events.iter().map(|e| e.time_us).fold(self.received_us, u64::max)
+    }
+
     /// True when nothing will happen to it any more.
     pub fn is_final(&self) -> bool {
         self.events.last().is_some_and(|e| e.finished) || self.recipients.iter().all(|r| r.destination.is_empty())
@@ -125,6 +132,42 @@ pub(crate) fn decode_head(id: MessageId, data: &[u8]) -> Option<Message> {
         recipients.push(Recipient { held, next_us, address: c.text()?, original: c.text()?, destination: c.text()? });
     }
     Some(Message { id, received_us, size, sender, meta, subject, header_id, recipients, events: Vec::new() })
+}
+
+/// Calls `f` with every address of a head, without taking the rest of it apart: reverse-path, final and original recipients.
+pub(crate) fn addresses(head: &[u8], f: &mut dyn FnMut(Field, &str)) -> Option<()> {
+    let mut c = Cursor(head);
+    c.take(16)?;
+    f(Field::Sender, c.str()?);
+    for _ in 0..3 {
+        c.bytes()?;
+    }
+    for _ in 0..c.u16()? {
+        c.take(9)?;
+        let (address, orcpt) = (c.str()?, original(c.str()?));
+        f(Field::Recipient, address);
+        if !orcpt.is_empty() && !orcpt.eq_ignore_ascii_case(address) {
+            f(Field::Recipient, orcpt);
+        }
+        c.bytes()?;
+    }
+    Some(())
+}
+
+/// Calls `f` with every address that an event of a row rerouted to.
+pub(crate) fn rerouted(events: &[u8], f: &mut dyn FnMut(&str)) -> Option<()> {
+    let mut c = Cursor(events);
+    while !c.0.is_empty() {
+        c.take(18)?;
+        let (number, _) = (c.u8()?, c.u8()?);
+        let detail = c.bytes()?;
+        if number == kind::REROUTED
+            && let Some((address, ..)) = reroute_detail(detail)
+        {
+            f(&address);
+        }
+    }
+    Some(())
 }
 
 /// Appends one event.
@@ -189,6 +232,11 @@ impl<'a> Cursor<'a> {
             short => usize::from(short),
         };
         self.take(n)
+    }
+
+    /// A text as it is; an empty one in place of damaged octets.
+    fn str(&mut self) -> Option<&'a str> {
+        Some(std::str::from_utf8(self.bytes()?).unwrap_or_default())
     }
 
     fn text(&mut self) -> Option<String> {

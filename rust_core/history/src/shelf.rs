@@ -1,4 +1,5 @@
-//! The files of one partition's history, as the writer and the readers share them: which there are, and connections kept open for reading.
+//! The files of one partition's history, as the writer and the readers share them: which there are, connections kept open for reading, the spans of
+//! the file that is written to, and what is not known (`gap`).
 
 use std::collections::HashMap;
 use std::fs;
@@ -10,8 +11,12 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 
 use crate::error::HistoryError;
-use crate::file::{FileInfo, Row, file_name, merge_wal, open_reader, parse_file_name, read_sealed, row_by_id};
+use crate::file::{FIRST_VERSION, FileInfo, Row, file_name, merge_wal, open_reader, parse_file_name, read_sealed, row_by_id};
 use crate::follow::Options;
+pub use crate::gap::{Gap, Voids};
+use crate::gap::{Gaps, read_voids};
+use crate::seal::migrate;
+use crate::span::{Span, place};
 
 /// Connections kept open at most.
 const KEPT: usize = 64;
@@ -23,20 +28,36 @@ pub struct Shelf {
     files: Mutex<Vec<Arc<FileInfo>>>,
     open: Mutex<HashMap<u32, Connection>>,
     notices: Mutex<Vec<String>>,
+    /// The file that is written to, and its spans in the order of rows.
+    written: Mutex<(u32, Vec<Span>)>,
+    voids: Mutex<HashMap<u32, Arc<Voids>>>,
+    gaps: Mutex<Gaps>,
 }
 
 impl Shelf {
     /// Lists the directory, which is made if need be. Files that cannot be read are set aside. A directory that cannot be used at all is said in a
     /// notice and looked at again later.
     pub fn open(dir: &Path) -> Self {
-        let shelf = Self { dir: dir.to_owned(), ..Self::default() };
-        if let Err(error) = shelf.reload() {
-            shelf.notice(format!("{}: {error}; mail is not concerned", dir.display()));
-        }
+        let shelf = Self::unread(dir);
+        shelf.look();
         shelf
     }
 
-    /// Lists the directory anew.
+    /// Knows of no file yet.
+    pub fn unread(dir: &Path) -> Self {
+        // A directory that cannot be made is told when it is looked at.
+        let _ = fs::create_dir_all(dir);
+        Self { dir: dir.to_owned(), ..Self::default() }
+    }
+
+    /// Lists the directory; what is wrong with it is told in a notice.
+    pub fn look(&self) {
+        if let Err(error) = self.reload() {
+            self.notice(format!("{}: {error}; mail is not concerned", self.dir.display()));
+        }
+    }
+
+    /// Lists the directory anew. Files of an older layout are rewritten.
     pub fn reload(&self) -> Result<(), HistoryError> {
         fs::create_dir_all(&self.dir)?;
         let mut numbers: Vec<u32> = fs::read_dir(&self.dir)?.filter_map(|e| parse_file_name(e.ok()?.file_name().to_str()?)).collect();
@@ -44,7 +65,11 @@ impl Shelf {
         let mut files = Vec::new();
         for number in numbers {
             let info = FileInfo { number, path: self.dir.join(file_name(number)), sealed: None, merged: false };
-            match open_reader(&info).and_then(|db| read_sealed(&db)) {
+            let opened = match open_reader(&info) {
+                Err(HistoryError::Version { found: FIRST_VERSION, .. }) => migrate(&info.path).and_then(|()| open_reader(&info)),
+                other => other,
+            };
+            match opened.and_then(|db| read_sealed(&db)) {
                 Ok(Some(sealed)) => {
                     let merged = merge_wal(&info.path).is_ok();
                     files.push(Arc::new(FileInfo { sealed: Some(sealed), merged, ..info }));
@@ -58,7 +83,71 @@ impl Shelf {
         }
         self.open.lock().clear();
         *self.files.lock() = files;
+        self.recall();
         Ok(())
+    }
+
+    /// What the files say about each other and about what is missing. One that cannot be read says nothing.
+    fn recall(&self) {
+        let mut voids: HashMap<u32, Voids> = HashMap::new();
+        let mut gaps = self.gaps.lock().clone();
+        for info in self.files() {
+            let read = self.read(&info, |db| {
+                gaps.read(db)?;
+                read_voids(db, &mut |file, row| voids.entry(file).or_default().set(row))
+            });
+            if let (Err(error), Some(_)) = (read, &info.sealed) {
+                self.notice(format!("{}: {error}", info.path.display()));
+            }
+        }
+        *self.voids.lock() = voids.into_iter().map(|(file, voids)| (file, Arc::new(voids))).collect();
+        *self.gaps.lock() = gaps;
+    }
+
+    /// Rows of a file that newer ones replaced.
+    pub fn voids(&self, number: u32) -> Arc<Voids> {
+        self.voids.lock().get(&number).cloned().unwrap_or_default()
+    }
+
+    /// Notes rows that the file that is written to replaced; each with the number of its file.
+    pub fn void(&self, rows: &[(u32, u32)]) {
+        let mut voids = self.voids.lock();
+        for (file, row) in rows {
+            Arc::make_mut(voids.entry(*file).or_default()).set(*row);
+        }
+    }
+
+    /// Where records are missing.
+    pub fn gaps(&self) -> Vec<Gap> {
+        self.gaps.lock().0.clone()
+    }
+
+    /// As they are kept, without those that ended before.
+    pub fn gap_octets(&self, before_us: u64) -> Vec<u8> {
+        let mut gaps = self.gaps.lock();
+        gaps.forget(before_us);
+        gaps.encode()
+    }
+
+    /// Records of a span of time are missing.
+    pub fn missing(&self, from_us: u64, to_us: u64) {
+        self.gaps.lock().add(Gap { from_us: from_us.min(to_us), to_us });
+    }
+
+    /// The spans of the file that is written to, row by row; None when it is another, or nobody writes here any more.
+    pub fn open_spans(&self, number: u32) -> Option<Vec<Span>> {
+        let written = self.written.lock();
+        (written.0 == number).then(|| written.1.clone())
+    }
+
+    /// Begins with the spans of another file, row by row.
+    pub fn set_spans(&self, number: u32, spans: Vec<Span>) {
+        *self.written.lock() = (number, spans);
+    }
+
+    /// Puts spans in the place of those of their rows, or behind them all.
+    pub fn put_spans(&self, spans: &[Span]) {
+        place(&mut self.written.lock().1, spans);
     }
 
     /// Where the files are.
@@ -88,14 +177,22 @@ impl Shelf {
         }
     }
 
+    /// Nothing in a file happened before: when the file before it was sealed.
+    fn begin_of(&self, info: &FileInfo) -> u64 {
+        let before = self.files().into_iter().rev().find(|f| f.number < info.number);
+        before.and_then(|f| Some(f.sealed.as_ref()?.until_us)).unwrap_or(0)
+    }
+
     fn forget(&self, number: u32) {
         self.files.lock().retain(|f| f.number != number);
         self.open.lock().remove(&number);
     }
 
-    /// Renames a file that cannot be read, so that it is in nobody's way and can be looked at.
+    /// Renames a file that cannot be read, so that it is in nobody's way and can be looked at. What it told is missing from now on.
     pub fn set_aside(&self, info: &FileInfo, why: &str) {
         self.forget(info.number);
+        self.missing(self.begin_of(info), info.sealed.as_ref().map_or_else(now_us, |sealed| sealed.until_us));
+        self.recall();
         let name = file_name(info.number);
         let mut aside = self.dir.join(format!("{name}.damaged"));
         for n in 1..100 {
@@ -136,13 +233,13 @@ impl Shelf {
         result
     }
 
-    /// The newest row of a message in files with a number above `above`.
-    pub fn find(&self, files: &[Arc<FileInfo>], id: &MessageId, above: u32) -> Result<Option<Row>, HistoryError> {
+    /// The newest row of a message in files with a number above `above`, and the number of its file.
+    pub fn find(&self, files: &[Arc<FileInfo>], id: &MessageId, above: u32) -> Result<Option<(u32, Row)>, HistoryError> {
         for info in files.iter().rev().take_while(|f| f.number > above) {
             if info.sealed.as_ref().is_none_or(|sealed| sealed.may_have(id))
                 && let Some(row) = self.read(info, |db| row_by_id(db, id))?
             {
-                return Ok(Some(row));
+                return Ok(Some((info.number, row)));
             }
         }
         Ok(None)

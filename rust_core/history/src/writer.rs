@@ -15,7 +15,9 @@ use rusqlite::{Connection, params};
 use crate::error::HistoryError;
 use crate::file::{self, FileInfo, LIVE, Row, file_name, open_writer, set_meta};
 use crate::record::{Event, Message, encode_event, encode_head};
+use crate::seal::seal;
 use crate::shelf::Shelf;
+use crate::span::Span;
 use crate::state::{ended_us, views};
 use crate::terms;
 
@@ -61,13 +63,24 @@ pub struct Batch {
     pub weight: usize,
     /// Records in it.
     pub records: u64,
+    /// Time of the first and of the latest record in it, Unix microseconds.
+    pub first_us: u64,
+    pub seen_us: u64,
 }
 
 impl Batch {
+    /// A message was moved that nobody knows; its records are older than those around it.
+    pub fn moved(&mut self, message: Message) {
+        let times = (self.first_us, self.seen_us);
+        self.accepted(message);
+        (self.first_us, self.seen_us) = times;
+    }
+
     /// A message was accepted.
     pub fn accepted(&mut self, message: Message) {
         self.weight += message.weight();
         self.records += 1;
+        self.note(message.received_us);
         let (id, place) = (message.id, self.order.len());
         self.order.push((id, Change::New(message)));
         self.places.insert(id, place);
@@ -77,6 +90,7 @@ impl Batch {
     pub fn event(&mut self, id: MessageId, event: Event) {
         self.weight += 96 + event.detail.len();
         self.records += 1;
+        self.note(event.time_us);
         let place = *self.places.entry(id).or_insert_with(|| {
             self.order.push((id, Change::More(Vec::new())));
             self.order.len() - 1
@@ -85,6 +99,18 @@ impl Batch {
             Change::New(message) => message.events.push(event),
             Change::More(events) => events.push(event),
         }
+    }
+
+    fn note(&mut self, us: u64) {
+        if self.first_us == 0 {
+            self.first_us = us;
+        }
+        self.seen_us = self.seen_us.max(us);
+    }
+
+    /// Whether it says something of a message.
+    pub fn has(&self, id: &MessageId) -> bool {
+        self.places.contains_key(id)
     }
 
     /// Nothing in it.
@@ -104,11 +130,18 @@ pub struct Writer {
     terms: u64,
     /// When the file was begun, Unix microseconds.
     begun_us: u64,
+    /// Time of the latest record that is in, Unix microseconds; 0 when nobody knows.
+    pub seen_us: u64,
+    /// What is noted of missing records.
+    gaps: Vec<u8>,
     /// Messages written so far.
     pub messages: u64,
     head: Vec<u8>,
     events: Vec<u8>,
     pairs: Vec<u8>,
+    /// Of the transaction under way: rows that were written, and (file, row) of those they replace.
+    fresh: Vec<Span>,
+    replaced: Vec<(u32, u32)>,
 }
 
 impl Writer {
@@ -132,6 +165,7 @@ impl Writer {
             place = sealed_place(&writer.shelf)?;
         }
         writer.begun_us = file::meta::<i64>(&writer.db, "begun")?.map_or(now_us, |us| us.max(0) as u64);
+        writer.seen_us = file::meta::<i64>(&writer.db, "seen")?.map_or(0, |us| us.max(0) as u64);
         Ok((writer, place.0, place.1))
     }
 
@@ -139,11 +173,11 @@ impl Writer {
         let path = shelf.dir().join(file_name(number));
         let info = FileInfo { number, path: path.clone(), sealed: None, merged: false };
         let opened = open_writer(&path).and_then(|db| {
-            let rows = db.query_row("SELECT coalesce(max(row), 0) FROM message", [], |r| r.get(0))?;
             let octets: i64 = db.query_row("SELECT coalesce(sum(length(data)), 0) FROM terms", [], |r| r.get(0))?;
-            Ok((db, rows, octets.max(0) as u64 / 8))
+            let spans = file::spans_by_row(&db)?;
+            Ok((db, spans, octets.max(0) as u64 / 8))
         });
-        let (db, rows, terms) = match opened {
+        let (db, spans, terms) = match opened {
             Err(HistoryError::Damaged(why)) => {
                 shelf.set_aside(&info, &why);
                 return Self::begin(shelf, keep, number + 1, now_us);
@@ -151,9 +185,12 @@ impl Writer {
             other => other?,
         };
         let inode = fs::metadata(&path)?.ino();
+        let rows = spans.last().map_or(0, |span| span.row);
+        shelf.set_spans(number, spans);
         shelf.put(info);
-        let (head, events, pairs) = Default::default();
-        Ok(Self { shelf, keep, db, number, inode, rows, terms, begun_us: now_us, messages: 0, head, events, pairs })
+        let (head, events, pairs, fresh, replaced, gaps) = Default::default();
+        let (begun_us, seen_us, messages) = (now_us, 0, 0);
+        Ok(Self { shelf, keep, db, number, inode, rows, terms, begun_us, seen_us, gaps, messages, head, events, pairs, fresh, replaced })
     }
 
     /// The file is not what was opened any more: deleted, or another in its place.
@@ -168,39 +205,67 @@ impl Writer {
 
     /// Writes a batch and the place behind it. On an error nothing of it is in, and the batch is as it was.
     pub fn write(&mut self, batch: &Batch, place: Loc, salt: u32, now_us: u64) -> Result<(), HistoryError> {
+        self.transaction(|writer| writer.write_all(batch, place, salt, now_us))
+    }
+
+    /// All of it or nothing; readers see it afterwards.
+    fn transaction(&mut self, work: impl FnOnce(&mut Self) -> Result<(), HistoryError>) -> Result<(), HistoryError> {
         let (rows, terms, messages) = (self.rows, self.terms, self.messages);
+        self.pairs.clear();
+        self.fresh.clear();
+        self.replaced.clear();
         self.db.execute_batch("BEGIN IMMEDIATE")?;
-        let written = self.write_all(batch, place, salt, now_us).and_then(|()| Ok(self.db.execute_batch("COMMIT")?));
-        if written.is_err() {
+        let worked = work(self).and_then(|()| self.write_terms()).and_then(|()| Ok(self.db.execute_batch("COMMIT")?));
+        if worked.is_err() {
             (self.rows, self.terms, self.messages) = (rows, terms, messages);
+            self.gaps.clear();
             let _ = self.db.execute_batch("ROLLBACK");
+            return worked;
         }
-        written
+        self.shelf.put_spans(&self.fresh);
+        self.shelf.void(&self.replaced);
+        Ok(())
     }
 
     fn write_all(&mut self, batch: &Batch, place: Loc, salt: u32, now_us: u64) -> Result<(), HistoryError> {
-        self.pairs.clear();
         for (id, change) in &batch.order {
             match change {
                 Change::New(message) => self.insert(message)?,
                 Change::More(events) => self.append(id, events)?,
             }
         }
-        self.write_terms()?;
         if self.rows > 0 && file::meta::<i64>(&self.db, "begun")?.is_none() {
             self.begun_us = now_us;
             set_meta(&self.db, "begun", &(now_us as i64))?;
         }
-        set_meta(&self.db, "place", &(place.pack() as i64))?;
-        set_meta(&self.db, "salt", &i64::from(salt))
+        self.seen_us = self.seen_us.max(batch.seen_us);
+        self.write_place(place, salt)?;
+        let gaps = self.shelf.gap_octets(now_us.saturating_sub(self.keep.age_us));
+        if gaps != self.gaps {
+            set_meta(&self.db, "gaps", &gaps)?;
+            self.gaps = gaps;
+        }
+        Ok(())
     }
 
+    /// Up to where the log was read, and the time of what was read last.
+    fn write_place(&self, place: Loc, salt: u32) -> Result<(), HistoryError> {
+        set_meta(&self.db, "place", &(place.pack() as i64))?;
+        set_meta(&self.db, "salt", &i64::from(salt))?;
+        set_meta(&self.db, "seen", &(self.seen_us as i64))
+    }
+
+    /// The terms of the rows written, and which rows of older files they replace.
     fn write_terms(&mut self) -> Result<(), HistoryError> {
-        if self.pairs.is_empty() {
-            return Ok(());
+        if !self.pairs.is_empty() {
+            self.db.prepare_cached("INSERT INTO terms (data) VALUES (?1)")?.execute([&self.pairs])?;
+            self.terms += self.pairs.len() as u64 / 8;
         }
-        self.db.prepare_cached("INSERT INTO terms (data) VALUES (?1)")?.execute([&self.pairs])?;
-        self.terms += self.pairs.len() as u64 / 8;
+        if !self.replaced.is_empty() {
+            self.pairs.clear();
+            self.replaced.iter().for_each(|(file, row)| push_pair(&mut self.pairs, *file, *row));
+            self.db.prepare_cached("INSERT INTO void (data) VALUES (?1)")?.execute([&self.pairs])?;
+        }
         self.pairs.clear();
         Ok(())
     }
@@ -211,19 +276,24 @@ impl Writer {
         self.events.clear();
         encode_head(message, &mut self.head);
         message.events.iter().for_each(|event| encode_event(event, &mut self.events));
-        let ended = ended(message);
         let row = self.rows + 1;
+        let span = span(message, row);
         let is_final = i64::from(message.is_final());
         let inserted = self
             .db
-            .prepare_cached("INSERT OR IGNORE INTO message (row, id, ended, final, head, events) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
-            .execute(params![row, &message.id[..], ended, is_final, self.head, self.events])?;
+            .prepare_cached(
+                "INSERT OR IGNORE INTO message (row, id, ended, last, final, head, events) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            )?
+            .execute(params![row, &message.id[..], span.ended, span.last, is_final, self.head, self.events])?;
         if inserted == 0 {
             // Read once more after the log was exchanged: what is said now holds.
-            self.db.execute("DELETE FROM event WHERE row=(SELECT row FROM message WHERE id=?1)", [&message.id[..]])?;
-            self.db.execute("DELETE FROM message WHERE id=?1", [&message.id[..]])?;
+            let former: u32 = self.db.query_row("SELECT row FROM message WHERE id=?1", [&message.id[..]], |r| r.get(0))?;
+            self.db.execute("DELETE FROM event WHERE row=?1", [former])?;
+            self.db.execute("DELETE FROM message WHERE row=?1", [former])?;
+            self.fresh.push(Span::void(former));
             return self.insert(message);
         }
+        self.fresh.push(span);
         self.rows = row;
         self.messages += 1;
         let pairs = &mut self.pairs;
@@ -237,15 +307,23 @@ impl Writer {
         if let Some(row) = file::row_by_id(&self.db, id)? {
             return self.grow(row, events);
         }
-        let files = self.shelf.files();
-        let older: Vec<_> = files.into_iter().filter(|f| f.number < self.number).collect();
-        let Some(mut row) = self.find_older(&older, id)? else { return Ok(()) };
+        let Some((file, mut row)) = self.find_older(&self.older(), id)? else { return Ok(()) };
         row.message.events.extend_from_slice(events);
+        self.replaced.push((file, row.number));
         self.insert(&row.message)
     }
 
-    /// A damaged older file is set aside, and its messages are unknown from then on.
-    fn find_older(&self, files: &[Arc<FileInfo>], id: &MessageId) -> Result<Option<Row>, HistoryError> {
+    /// Whether a message has a row, in this or an older file.
+    pub fn knows(&self, id: &MessageId) -> Result<bool, HistoryError> {
+        Ok(file::row_by_id(&self.db, id)?.is_some() || self.find_older(&self.older(), id)?.is_some())
+    }
+
+    fn older(&self) -> Vec<Arc<FileInfo>> {
+        self.shelf.files().into_iter().filter(|f| f.number < self.number).collect()
+    }
+
+    /// The newest row of older files, and the number of its file. A damaged older file is set aside, and its messages are unknown from then on.
+    fn find_older(&self, files: &[Arc<FileInfo>], id: &MessageId) -> Result<Option<(u32, Row)>, HistoryError> {
         match self.shelf.find(files, id, 0) {
             Err(HistoryError::Damaged(why)) => {
                 self.check_older(&why);
@@ -270,11 +348,14 @@ impl Writer {
         self.events.clear();
         events.iter().for_each(|event| encode_event(event, &mut self.events));
         self.db.prepare_cached("INSERT INTO event (row, n, data) VALUES (?1, ?2, ?3)")?.execute(params![number, pieces, self.events])?;
-        self.db.prepare_cached("UPDATE message SET ended=?2, final=?3 WHERE row=?1")?.execute(params![
+        let span = span(&row.message, number);
+        self.db.prepare_cached("UPDATE message SET ended=?2, last=?3, final=?4 WHERE row=?1")?.execute(params![
             number,
-            ended(&row.message),
+            span.ended,
+            span.last,
             i64::from(row.message.is_final())
         ])?;
+        self.fresh.push(span);
         let pairs = &mut self.pairs;
         events.iter().for_each(|event| terms::of_event(event, &mut |hash| push_pair(pairs, hash, number)));
         Ok(())
@@ -305,19 +386,19 @@ impl Writer {
     /// Seals the file and begins the next one.
     pub fn roll(&mut self, now_us: u64) -> Result<(), HistoryError> {
         let (place, salt) = read_place(&self.db)?;
-        let sealed = file::seal(&self.db, now_us)?;
+        let sealed = seal(&self.db, now_us)?;
         let path = self.shelf.dir().join(file_name(self.number));
+        self.shelf.put(FileInfo { number: self.number, path: path.clone(), sealed: Some(sealed.clone()), merged: false });
         let next = Self::begin(Arc::clone(&self.shelf), self.keep, self.number + 1, now_us)?;
-        let messages = self.messages;
+        let (messages, seen_us) = (self.messages, self.seen_us);
         let old = std::mem::replace(self, next);
-        self.messages = messages;
+        (self.messages, self.seen_us) = (messages, seen_us);
         // A reader in the middle of something keeps the last pages in the write-ahead log: then the file is read together with it.
         let merged = old.checkpoint(true).unwrap_or(false);
         self.shelf.put(FileInfo { number: old.number, path, sealed: Some(sealed), merged });
         drop(old);
         let transaction = self.db.unchecked_transaction()?;
-        set_meta(&self.db, "place", &(place.pack() as i64))?;
-        set_meta(&self.db, "salt", &i64::from(salt))?;
+        self.write_place(place, salt)?;
         Ok(transaction.commit()?)
     }
 
@@ -352,16 +433,12 @@ impl Writer {
                     .notice(format!("history: {} messages still in the queue are older than what is kept", rows.len() - done * CARRY));
                 break;
             }
-            self.db.execute_batch("BEGIN IMMEDIATE")?;
-            let carried = self.carry_some(from, &files, some, &mut room);
-            self.db.execute_batch(if carried.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
-            carried?;
+            self.transaction(|writer| writer.carry_some(from, &files, some, &mut room))?;
         }
         Ok(())
     }
 
     fn carry_some(&mut self, from: &FileInfo, files: &[Arc<FileInfo>], rows: &[u32], room: &mut usize) -> Result<(), HistoryError> {
-        self.pairs.clear();
         let older: Vec<_> = files.iter().filter(|f| f.number > from.number && f.number < self.number).cloned().collect();
         for number in rows {
             let row = match self.shelf.read(from, |db| file::row(db, *number)) {
@@ -374,9 +451,10 @@ impl Writer {
                 let weight = row.message.weight() + row.message.events.iter().map(|e| 32 + e.detail.len()).sum::<usize>();
                 *room = room.saturating_sub(weight);
                 self.insert(&row.message)?;
+                self.replaced.push((from.number, *number));
             }
         }
-        self.write_terms()
+        Ok(())
     }
 }
 
@@ -385,9 +463,10 @@ fn push_pair(pairs: &mut Vec<u8>, hash: u32, row: u32) {
     pairs.extend_from_slice(&row.to_le_bytes());
 }
 
-/// When a message left the queue, as it is stored.
-fn ended(message: &Message) -> i64 {
-    ended_us(&views(message, None)).map_or(LIVE, |us| us as i64)
+/// How long a message was in the queue, by its row.
+fn span(message: &Message, row: u32) -> Span {
+    let ended = ended_us(&views(message, None)).map_or(LIVE, |us| us as i64);
+    Span { id: message.id, row, ended, last: message.last_us() as i64 }
 }
 
 /// The place behind the newest sealed file; one that cannot say it is set aside.

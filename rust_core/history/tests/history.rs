@@ -167,6 +167,9 @@ fn a_message_is_found_by_everything_that_is_known_of_it_live_or_finished_sealed_
         assert_eq!(room.ids(&by(|f| f.recipient = "eve@c.example".into())), [failed]);
         assert_eq!(room.ids(&by(|f| f.recipient = "d.example".into())), [live]);
         assert_eq!(room.ids(&by(|f| f.recipient = "z*@d.example".into())), [live]);
+        assert_eq!(room.ids(&by(|f| f.recipient = "?V*@*".into())), [failed]);
+        assert_eq!(room.ids(&by(|f| (f.recipient, f.sender) = ("*e@*.example".into(), "*".into()))), [failed, live]);
+        assert_eq!(room.ids(&by(|f| (f.recipient, f.subject) = ("e*".into(), "LAB".into()))), [failed]);
         assert_eq!(room.ids(&by(|f| f.subject = "lab grüße".into())), [failed]);
         assert_eq!(room.ids(&by(|f| f.header_id = header_id.clone())), [failed]);
         assert_eq!(room.ids(&by(|f| f.host = "mx.c.example".into())), [failed]);
@@ -174,7 +177,7 @@ fn a_message_is_found_by_everything_that_is_known_of_it_live_or_finished_sealed_
         assert_eq!(room.ids(&by(|f| f.outcome = Some(State::Failed))), [failed]);
         assert_eq!(room.ids(&by(|f| f.outcome = Some(State::Pending))), [live]);
         assert_eq!(room.ids(&by(|f| f.ids = Some((live, live)))), [live]);
-        for none in ["bob@c", "c.example.org", "*@x", "nobody"] {
+        for none in ["bob@c", "c.example.org", "*@x", "nobody", "nobody*", "bob?@*"] {
             assert!(room.ids(&by(|f| f.recipient = none.into())).is_empty());
         }
         let found = room.find(&by(|f| f.ids = Some((failed, failed)))).remove(0);
@@ -285,7 +288,13 @@ fn the_queue_of_a_past_moment_and_what_two_moments_differ_in() {
             at(second).iter().map(|f| (f.message.id, f.views[0].held)).collect::<Vec<_>>(),
             [(held, true), (still, false), (fresh, false)]
         );
-        let diff = room.page(&Filter::default(), Scope::Between(first, second), None, 1000, true).found;
+        let between = |passed| {
+            let scope = Scope::Between { from: first, to: second, passed };
+            room.page(&Filter::default(), scope, None, 1000, true).found
+        };
+        let ids = |found: Vec<Found>| found.iter().map(|f| f.message.id).collect::<Vec<_>>();
+        assert_eq!(ids(between(false)), [done, held, fresh]);
+        let diff = between(true);
         let diff: BTreeMap<_, _> = diff.iter().map(|f| (f.message.id, (f.views[0].state, f.later[0].state, f.later[0].held))).collect();
         let (p, d, r) = (State::Pending, State::Delivered, State::Removed);
         assert_eq!(diff, BTreeMap::from([(done, (p, d, false)), (held, (p, p, true)), (passed, (p, r, false)), (fresh, (p, p, false))]));
@@ -333,6 +342,7 @@ fn files_that_are_deleted_or_damaged_cost_history_and_nothing_else() {
     fs::write(room.history().join("00000001.db"), vec![7; 50_000]).unwrap();
     room.close();
     room.open();
+    room.caught_up();
     assert!(room.notices().iter().any(|n| n.contains("damaged")));
     assert_eq!(room.ids(&by(|f| f.sender = "live@a".into())), [live]);
     // All of them gone while the server runs.
@@ -355,6 +365,105 @@ fn files_that_are_deleted_or_damaged_cost_history_and_nothing_else() {
     assert!(notices.iter().any(|n| n.contains("set aside")), "{notices:?}");
     let aside = format!("{}.damaged", newest.display());
     assert_eq!(fs::read(aside).unwrap(), b"dust");
+}
+
+#[test]
+fn a_message_that_compaction_moved_comes_back_into_a_history_that_was_lost() {
+    let mut room = Room::new(4 << 20);
+    let live = room.accept("live@a", &["x@b", "y@b"], "still here");
+    room.change(live, Some(0), kind::DEFERRED, r#"{"host":"mx.b.example"}"#);
+    let first = room.dir.path().join("spool").join("00000001.log");
+    let first = if first.exists() { first } else { oldest_segment(&room.dir.path().join("spool")) };
+    let end = Instant::now() + WAIT;
+    while first.exists() {
+        room.some();
+        assert!(Instant::now() < end, "the segment of the live message was never compacted");
+    }
+    room.close();
+    fs::remove_dir_all(room.history()).unwrap();
+    room.open();
+    for _ in 0..2 {
+        let found = room.find(&by(|f| f.sender = "live@a".into()));
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].message.subject.as_str(), found[0].message.recipients.len()), ("still here", 2));
+        assert_eq!(found[0].message.events.iter().map(|e| e.kind).collect::<Vec<_>>(), [kind::DEFERRED]);
+        room.close();
+        room.open();
+    }
+    room.change(live, None, kind::REMOVED, "{}");
+    assert_eq!(room.find(&by(|f| f.outcome = Some(State::Removed)))[0].message.id, live);
+}
+
+#[test]
+fn records_that_were_gone_before_they_were_read_leave_a_gap_and_no_lie() {
+    let mut room = Room::new(4 << 20);
+    let unlucky = room.accept("unlucky@a", &["x@b"], "s");
+    let early = room.accept("early@a", &["x@b"], "s");
+    room.change(early, Some(0), kind::DELIVERED, "{}");
+    room.close();
+    let before = now_us();
+    // A run without a history: nothing is kept for it to read.
+    let options = Options { segment_bytes: 256 << 10, ..Options::new(*b"SPOL") };
+    room.spool = Some(Spool::open(&room.dir.path().join("spool"), options).unwrap());
+    room.change(unlucky, Some(0), kind::DELIVERED, "{}");
+    let detail = "filler ".repeat(500);
+    for _ in 0..300 {
+        let id = room.accept("a@a", &["x@b"], "unread");
+        room.change(id, Some(0), kind::DELIVERED, &detail);
+    }
+    let end = Instant::now() + WAIT;
+    while room.segments() > 2 {
+        assert!(Instant::now() < end, "{} segments", room.segments());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let after = now_us();
+    room.spool.take().unwrap().close().unwrap();
+    room.open();
+    for _ in 0..2 {
+        let late = room.accept("late@a", &["x@b"], "s");
+        let page = room.page(&by(|f| f.sender = "unlucky@a".into()), Scope::All, None, 10, true);
+        assert_eq!(page.gaps.len(), 1, "{:?}", room.notices());
+        let gap = page.gaps[0];
+        assert!(gap.from_us <= before && gap.to_us > before && gap.to_us <= after.max(gap.from_us));
+        let of = |f: &Found| (f.message.received_us, gatepost_history::left_us(f));
+        let (received, left) = of(&page.found[0]);
+        assert!(left.is_none() && gap.meets(received, left), "it left in the gap, so it may be told as pending only with that said");
+        let (received, left) = of(&room.find(&by(|f| f.sender = "early@a".into()))[0]);
+        assert!(left.is_some_and(|left| left <= gap.from_us) && gap.meets(received, left) == (left == Some(gap.from_us)));
+        let (received, left) = of(&room.find(&by(|f| f.ids = Some((late, late))))[0]);
+        assert!(!gap.meets(received, left));
+        assert!(room.page(&by(|f| f.since_us = after + 1_000_000), Scope::All, None, 10, true).gaps.is_empty());
+        room.close();
+        room.open();
+    }
+}
+
+#[test]
+fn files_of_the_first_layout_are_read_on() {
+    let mut room = Room::new(4 << 20);
+    let live = room.accept("live@a.example", &["x@b.example"], "s");
+    let ids = room.fill(3);
+    let moment = now_us();
+    room.close();
+    for name in room.files() {
+        let path = room.history().join(name);
+        let db = rusqlite::Connection::open(&path).unwrap();
+        let sealed: i64 = db.query_row("SELECT count(*) FROM meta WHERE key='rows'", [], |r| r.get(0)).unwrap();
+        let index = if sealed == 1 { "CREATE INDEX by_ended ON message (ended);" } else { "" };
+        db.execute_batch(&format!(
+            "DROP TABLE span; DROP TABLE address; DROP TABLE void; ALTER TABLE message DROP COLUMN last;
+             CREATE TABLE ids (block INTEGER PRIMARY KEY, data BLOB NOT NULL); {index}
+             DELETE FROM meta WHERE key IN ('blocks', 'seen', 'gaps'); PRAGMA user_version=1;"
+        ))
+        .unwrap();
+    }
+    room.open();
+    room.change(live, Some(0), kind::DELIVERED, "{}");
+    let all = room.ids(&Filter::default());
+    assert_eq!((all.len(), all[0]), (ids.len() + 1, live));
+    assert_eq!(room.ids(&by(|f| f.recipient = "n*@b.example".into())).len(), ids.len());
+    let then = room.page(&Filter::default(), Scope::At(moment), None, 10, true).found;
+    assert_eq!(then.iter().map(|f| f.message.id).collect::<Vec<_>>(), [live]);
 }
 
 #[test]
@@ -412,6 +521,13 @@ fn when_space_is_short_nothing_is_written_and_no_segment_is_kept_to_be_read() {
     room.open();
     let next = room.accept("next@a", &["x@b"], "s");
     assert_eq!(room.ids(&by(|f| f.sender = "next@a".into())), [next]);
+}
+
+fn oldest_segment(spool: &Path) -> PathBuf {
+    let mut logs: Vec<_> = fs::read_dir(spool).unwrap().map(|e| e.unwrap().path()).collect();
+    logs.retain(|path| path.extension().is_some_and(|e| e == "seg"));
+    logs.sort();
+    logs.swap_remove(0)
 }
 
 fn copy_dir(from: &Path, to: &Path) {

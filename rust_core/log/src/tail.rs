@@ -34,6 +34,8 @@ pub struct Scanned {
     pub next: Loc,
     /// Something before `next` was not there to be read: a freed segment or a damaged place.
     pub skipped: bool,
+    /// It was freed segments, and they came before all that was handed over.
+    pub jumped: bool,
 }
 
 impl Log {
@@ -51,14 +53,18 @@ impl Log {
     pub fn scan_durable(&self, from: Loc, limits: ScanLimits, each: &mut Each<'_>) -> Result<Scanned, LogError> {
         let end = self.durable();
         let mut scan = Scan { limits, left: limits.records, skipped: false, window: Vec::new(), base: 0 };
-        let mut at = from;
+        let (mut at, mut jumped) = (from, false);
         for (number, length) in self.segments() {
             if number < at.segment || number > end.segment || scan.left == 0 {
                 continue;
             }
             if number > at.segment {
-                // Nothing is freed behind the reader's back as long as the segment it stands in is kept.
-                scan.skipped |= !at.is_none() && self.shared.table.get(at.segment).is_err();
+                // Numbers have no holes but those of segments that were freed before they were read.
+                let jump = !at.is_none() && (number > at.segment + 1 || self.shared.table.get(at.segment).is_err());
+                if jump && scan.left < limits.records {
+                    break;
+                }
+                jumped |= jump;
                 at = Loc { segment: number, offset: SEGMENT_HEADER };
             }
             let stop = if number == end.segment { u64::from(end.offset) } else { length };
@@ -68,7 +74,7 @@ impl Log {
             };
             at.offset = scan.segment(&segment, at.offset.max(SEGMENT_HEADER), stop, each)?;
         }
-        Ok(Scanned { next: at, skipped: scan.skipped })
+        Ok(Scanned { next: at, skipped: scan.skipped || jumped, jumped })
     }
 
     /// Hands over the records of one sealed segment, of each at most `prefix` octets. Damaged places are passed over.

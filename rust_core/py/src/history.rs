@@ -30,7 +30,7 @@ type Trace<'py> = (
     Vec<TraceRecipient<'py>>,
     Vec<TraceEvent<'py>>,
 );
-type TracePage<'py> = (Vec<Trace<'py>>, Option<Bound<'py, PyBytes>>, Vec<String>);
+type TracePage<'py> = (Vec<Trace<'py>>, Option<Bound<'py, PyBytes>>, Vec<String>, Vec<(u64, u64)>);
 
 /// Adds the class.
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -67,7 +67,7 @@ impl History {
         py.detach(|| self.follower.as_ref().is_none_or(|f| f.catch_up(Duration::from_millis(milliseconds))))
     }
 
-    #[pyo3(signature = (wanted, *, at = None, later = None, after = None, limit = 100, ascending = false, milliseconds = 1000))]
+    #[pyo3(signature = (wanted, *, at = None, later = None, passed = false, after = None, limit = 100, ascending = false, milliseconds = 1000))]
     #[allow(clippy::too_many_arguments)]
     fn search<'py>(
         &self,
@@ -75,6 +75,7 @@ impl History {
         wanted: &Bound<'py, PyDict>,
         at: Option<u64>,
         later: Option<u64>,
+        passed: bool,
         after: Option<PyId>,
         limit: usize,
         ascending: bool,
@@ -82,7 +83,7 @@ impl History {
     ) -> PyResult<TracePage<'py>> {
         let filter = filter(wanted)?;
         let scope = match (at, later) {
-            (Some(at), Some(later)) => Scope::Between(at, later),
+            (Some(from), Some(to)) => Scope::Between { from, to, passed },
             (Some(at), None) => Scope::At(at),
             _ => Scope::All,
         };
@@ -154,7 +155,8 @@ fn state(name: &str) -> PyResult<State> {
 
 fn page(py: Python<'_>, page: Page) -> TracePage<'_> {
     let next = page.next.map(|id| PyBytes::new(py, &id));
-    (page.found.into_iter().map(|found| trace(py, found)).collect(), next, page.warnings)
+    let gaps = page.gaps.iter().map(|gap| (gap.from_us, gap.to_us)).collect();
+    (page.found.into_iter().map(|found| trace(py, found)).collect(), next, page.warnings, gaps)
 }
 
 fn trace(py: Python<'_>, found: Found) -> Trace<'_> {

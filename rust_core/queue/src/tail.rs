@@ -1,7 +1,7 @@
 //! The partition's records as a stream, for what is derived from them in the background (the history of finished mail).
 //!
-//! A [`Tail`] reads durable records of kinds accepted and journal from a place on; "moved" records repeat what was read before and are passed
-//! over. It also tells the keeper up to where it has read: segments from there on stay, unless they have become more
+//! A [`Tail`] reads durable records of kinds accepted, journal and moved from a place on; "moved" records repeat what was read before, unless that
+//! was lost. It also tells the keeper up to where it has read: segments from there on stay, unless they have become more
 //! than [`LAG`], because a derived thing must never fill the disk that mail needs.
 
 use std::sync::Arc;
@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use gatepost_log::{Loc, ScanLimits};
 
-use crate::codec::{CHUNK_HEAD, Envelope, KIND_ACCEPTED, KIND_JOURNAL, Layout, accepted_length, decode_accepted, decode_journal};
+use crate::codec::{
+    ALL, CHUNK_HEAD, Envelope, Journal, KIND_ACCEPTED, KIND_JOURNAL, KIND_MOVED, Layout, accepted_length, decode_accepted, decode_journal,
+};
 use crate::error::QueueError;
 use crate::id::MessageId;
 use crate::spool::{Core, Spool};
@@ -29,6 +31,15 @@ pub enum Entry<'a> {
         /// Its envelope.
         envelope: Envelope,
         /// The beginning of its octets: at least the header section, if that is no longer than 16 KiB.
+        head: &'a [u8],
+    },
+    /// A message was moved: all that stood in older records of it is here, its journal by [`Tail::carried`].
+    Moved {
+        /// Of the record.
+        place: Loc,
+        /// As accepted.
+        envelope: Envelope,
+        /// As for an accepted one.
         head: &'a [u8],
     },
     /// A transition.
@@ -60,6 +71,8 @@ pub struct Read {
     pub next: Loc,
     /// Records before `next` were not there to be read.
     pub skipped: bool,
+    /// They came before all that was handed over.
+    pub jumped: bool,
 }
 
 /// Reads a partition's log behind its writers.
@@ -129,16 +142,22 @@ impl Tail {
         let mut long = Vec::new();
         let scanned = self.core.log.scan_durable(from, limits, &mut |loc, kind, payload, length| {
             let entry = match kind {
-                KIND_ACCEPTED => self.accepted(loc, payload, length, &mut long, each),
+                KIND_ACCEPTED | KIND_MOVED => self.accepted(loc, kind, payload, length, &mut long, each),
                 KIND_JOURNAL => self.journal(loc, payload, length, &mut long, each),
                 _ => None,
             };
             entry.unwrap_or(true)
         })?;
-        Ok(Read { next: scanned.next, skipped: scanned.skipped })
+        Ok(Read { next: scanned.next, skipped: scanned.skipped, jumped: scanned.jumped })
     }
 
-    fn accepted(&self, loc: Loc, payload: &[u8], length: u32, long: &mut Vec<u8>, each: &mut Each<'_>) -> Option<bool> {
+    /// Hands over the journal that a moved record brought with it, oldest first.
+    pub fn carried(&self, place: Loc, each: &mut Each<'_>) -> Result<(), QueueError> {
+        let _ = self.core.carried(place)?.iter().all(|journal| each(Entry::of(journal)));
+        Ok(())
+    }
+
+    fn accepted(&self, loc: Loc, kind: u8, payload: &[u8], length: u32, long: &mut Vec<u8>, each: &mut Each<'_>) -> Option<bool> {
         let needed = accepted_length(payload)?;
         let mut data = payload;
         // Long envelopes and long headers are read again, whole.
@@ -149,7 +168,7 @@ impl Tail {
         let (envelope, layout) = decode_accepted(data)?;
         let mut first = Vec::new();
         let head = if layout.chunks.is_empty() { &data[needed.min(data.len())..] } else { self.first_chunk(&layout, &mut first) };
-        Some(each(Entry::Accepted { envelope, head }))
+        Some(each(if kind == KIND_MOVED { Entry::Moved { place: loc, envelope, head } } else { Entry::Accepted { envelope, head } }))
     }
 
     /// The beginning of a message in chunks; empty when it is gone already.
@@ -167,16 +186,21 @@ impl Tail {
             self.core.log.read(loc, long).ok()?;
             data = long;
         }
-        let journal = decode_journal(data)?;
-        Some(each(Entry::Journal {
+        Some(each(Entry::of(&decode_journal(data)?)))
+    }
+}
+
+impl<'a> Entry<'a> {
+    fn of(journal: &'a Journal) -> Self {
+        Self::Journal {
             id: journal.id,
             time_us: journal.time_us,
             next_us: journal.next_us,
-            recipient: (journal.recipient != crate::codec::ALL).then_some(journal.recipient),
+            recipient: (journal.recipient != ALL).then_some(journal.recipient),
             kind: journal.kind,
             finished: journal.finished,
             detail: &journal.detail,
-        }))
+        }
     }
 }
 

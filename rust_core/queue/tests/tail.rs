@@ -56,6 +56,10 @@ fn read(tail: &Tail, mut from: Loc) -> (Vec<(MessageId, u8)>, Loc, bool) {
     loop {
         let before = seen.len();
         let got = tail.read(from, 3, &mut |entry| {
+            // Compaction may be quicker than the test: what it moved was read before.
+            if matches!(entry, Entry::Moved { .. }) {
+                return true;
+            }
             seen.push(match entry {
                 Entry::Accepted { envelope, head } => {
                     assert!(head.starts_with(b"Received: here\r\nSubject: hello\r\n\r\n"));
@@ -65,6 +69,7 @@ fn read(tail: &Tail, mut from: Loc) -> (Vec<(MessageId, u8)>, Loc, bool) {
                     assert!(finished);
                     (id, kind)
                 }
+                Entry::Moved { .. } => unreachable!(),
             });
             true
         });

@@ -401,6 +401,7 @@ class Trace(_message.Message):
     RECIPIENT_COUNT_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
     WORKER_FIELD_NUMBER: _builtins.int
+    GAPS_FIELD_NUMBER: _builtins.int
     message_id: _builtins.str
     sender: _builtins.str
     """Reverse-path; empty is the null reverse-path."""
@@ -431,6 +432,12 @@ class Trace(_message.Message):
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_queue_pb2.HistoryEntry]:
         """Attempts, replies and operator actions, oldest first; in GetTrace only."""
 
+    @_builtins.property
+    def gaps(self) -> _containers.RepeatedCompositeFieldContainer[Global___HistoryGap]:
+        """Spans of time in which the message may have been in the queue and of which records are missing: something may have happened to it that is not told
+        here, and if it is shown as pending it may have left the queue.
+        """
+
     def __init__(
         self,
         *,
@@ -447,14 +454,40 @@ class Trace(_message.Message):
         recipient_count: _builtins.int = ...,
         events: _abc.Iterable[_queue_pb2.HistoryEntry] | None = ...,
         worker: _builtins.int = ...,
+        gaps: _abc.Iterable[Global___HistoryGap] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["finished_time", b"finished_time", "origin", b"origin", "received_time", b"received_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["envelope_id", b"envelope_id", "events", b"events", "finished_time", b"finished_time", "header_message_id", b"header_message_id", "message_id", b"message_id", "origin", b"origin", "received_time", b"received_time", "recipient_count", b"recipient_count", "recipients", b"recipients", "sender", b"sender", "size", b"size", "subject", b"subject", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["envelope_id", b"envelope_id", "events", b"events", "finished_time", b"finished_time", "gaps", b"gaps", "header_message_id", b"header_message_id", "message_id", b"message_id", "origin", b"origin", "received_time", b"received_time", "recipient_count", b"recipient_count", "recipients", b"recipients", "sender", b"sender", "size", b"size", "subject", b"subject", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Trace: _TypeAlias = Trace  # noqa: Y015
+
+@_typing.final
+class HistoryGap(_message.Message):
+    """Records of this span of time are missing, all or some: they were gone before they could be read (too much at once, a full disk), or the history's
+    files were lost.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_FIELD_NUMBER: _builtins.int
+    TO_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def to(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        to: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["from", b"from", "to", b"to"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from", b"from", "to", b"to"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HistoryGap: _TypeAlias = HistoryGap  # noqa: Y015
 
 @_typing.final
 class TraceRecipient(_message.Message):

@@ -28,7 +28,7 @@ if _version_not_supported:
 class HistoryServiceStub:
     """What happened to mail: attempts, replies, operator actions and outcome of every message, those in the queue and finished ones, for as long as
     settings `history.days` and `history.max_bytes` say. Written behind the queue: a call waits up to a second for what happened before it; an
-    answer that may lack the newest, or a worker's part, is `partial`, and `warnings` says why.
+    answer that may lack the newest, a worker's part, or records that were lost, is `partial`, and `warnings` says why.
 
     Every method: FAILED_PRECONDITION when `history.days` is 0. UNAVAILABLE: no worker can be asked.
     """
@@ -64,15 +64,14 @@ class HistoryServiceStub:
 class HistoryServiceServicer:
     """What happened to mail: attempts, replies, operator actions and outcome of every message, those in the queue and finished ones, for as long as
     settings `history.days` and `history.max_bytes` say. Written behind the queue: a call waits up to a second for what happened before it; an
-    answer that may lack the newest, or a worker's part, is `partial`, and `warnings` says why.
+    answer that may lack the newest, a worker's part, or records that were lost, is `partial`, and `warnings` says why.
 
     Every method: FAILED_PRECONDITION when `history.days` is 0. UNAVAILABLE: no worker can be asked.
     """
 
     def ListTraces(self, request, context):
-        """Finds messages, newest first. Sender, recipient, Message-ID, host, subject words, outcome and time are looked up; a glob with a wildcard behind the
-        '@' (or without one) makes the server look at every message, a part of them per call: a page may then be short, even empty, and still have a
-        next one. No effect. Role: viewer. INVALID_ARGUMENT: bad filter or page token.
+        """Finds messages, newest first. All conditions are looked up, globs among the addresses that occur. A call ends after a second and a half: a page
+        may be short, even empty, and still have a next one. No effect. Role: viewer. INVALID_ARGUMENT: bad filter or page token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -137,7 +136,7 @@ def add_HistoryServiceServicer_to_server(servicer, server):
 class HistoryService:
     """What happened to mail: attempts, replies, operator actions and outcome of every message, those in the queue and finished ones, for as long as
     settings `history.days` and `history.max_bytes` say. Written behind the queue: a call waits up to a second for what happened before it; an
-    answer that may lack the newest, or a worker's part, is `partial`, and `warnings` says why.
+    answer that may lack the newest, a worker's part, or records that were lost, is `partial`, and `warnings` says why.
 
     Every method: FAILED_PRECONDITION when `history.days` is 0. UNAVAILABLE: no worker can be asked.
     """

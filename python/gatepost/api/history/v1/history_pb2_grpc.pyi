@@ -15,16 +15,15 @@ GRPC_VERSION: str
 class HistoryServiceStub:
     """What happened to mail: attempts, replies, operator actions and outcome of every message, those in the queue and finished ones, for as long as
     settings `history.days` and `history.max_bytes` say. Written behind the queue: a call waits up to a second for what happened before it; an
-    answer that may lack the newest, or a worker's part, is `partial`, and `warnings` says why.
+    answer that may lack the newest, a worker's part, or records that were lost, is `partial`, and `warnings` says why.
 
     Every method: FAILED_PRECONDITION when `history.days` is 0. UNAVAILABLE: no worker can be asked.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListTraces: _aio.UnaryUnaryMultiCallable[_history_pb2.ListTracesRequest, _history_pb2.ListTracesResponse]
-    """Finds messages, newest first. Sender, recipient, Message-ID, host, subject words, outcome and time are looked up; a glob with a wildcard behind the
-    '@' (or without one) makes the server look at every message, a part of them per call: a page may then be short, even empty, and still have a
-    next one. No effect. Role: viewer. INVALID_ARGUMENT: bad filter or page token.
+    """Finds messages, newest first. All conditions are looked up, globs among the addresses that occur. A call ends after a second and a half: a page
+    may be short, even empty, and still have a next one. No effect. Role: viewer. INVALID_ARGUMENT: bad filter or page token.
     """
     GetTrace: _aio.UnaryUnaryMultiCallable[_history_pb2.GetTraceRequest, _history_pb2.GetTraceResponse]
     """One message with all that happened to it, by id or unambiguous prefix of at least 8 digits. No effect. Role: viewer.
@@ -43,7 +42,7 @@ class HistoryServiceStub:
 class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
     """What happened to mail: attempts, replies, operator actions and outcome of every message, those in the queue and finished ones, for as long as
     settings `history.days` and `history.max_bytes` say. Written behind the queue: a call waits up to a second for what happened before it; an
-    answer that may lack the newest, or a worker's part, is `partial`, and `warnings` says why.
+    answer that may lack the newest, a worker's part, or records that were lost, is `partial`, and `warnings` says why.
 
     Every method: FAILED_PRECONDITION when `history.days` is 0. UNAVAILABLE: no worker can be asked.
     """
@@ -54,9 +53,8 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _history_pb2.ListTracesRequest,
         context: _aio.ServicerContext[_history_pb2.ListTracesRequest, _abc.Awaitable[_history_pb2.ListTracesResponse]],
     ) -> _abc.Awaitable[_history_pb2.ListTracesResponse]:
-        """Finds messages, newest first. Sender, recipient, Message-ID, host, subject words, outcome and time are looked up; a glob with a wildcard behind the
-        '@' (or without one) makes the server look at every message, a part of them per call: a page may then be short, even empty, and still have a
-        next one. No effect. Role: viewer. INVALID_ARGUMENT: bad filter or page token.
+        """Finds messages, newest first. All conditions are looked up, globs among the addresses that occur. A call ends after a second and a half: a page
+        may be short, even empty, and still have a next one. No effect. Role: viewer. INVALID_ARGUMENT: bad filter or page token.
         """
 
     @_abc_1.abstractmethod
