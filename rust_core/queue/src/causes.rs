@@ -20,6 +20,8 @@ use crate::transition::kind;
 const SLICE: usize = 4096;
 /// Octets read of a journal record at first.
 const GUESS: usize = 512;
+/// Different details remembered.
+const SEEN: usize = 8192;
 /// Causes told apart; what comes beyond them is one more.
 const MAX_CAUSES: usize = 20_000;
 /// Characters of a normalised text.
@@ -75,7 +77,11 @@ struct Waiting {
 /// Groups being filled.
 #[derive(Default)]
 struct Groups {
-    by_cause: HashMap<Cause, Group>,
+    list: Vec<Group>,
+    by_cause: HashMap<Cause, usize>,
+    /// Groups of details that were seen before, but for what differs in each: a host says the same thing many times.
+    seen: HashMap<Box<[u8]>, usize>,
+    key: Vec<u8>,
 }
 
 /// Reads records; keeps the segment it read last open.
@@ -101,7 +107,7 @@ impl Spool {
             }
             after = next;
         }
-        let mut all: Vec<Group> = groups.by_cause.into_values().collect();
+        let mut all = groups.list;
         let (recipients, messages) = all.iter().fold((0, 0), |(r, m), g| (r + g.recipients, m + g.messages));
         all.sort_by(|a, b| b.recipients.cmp(&a.recipients).then_with(|| a.oldest.cmp(&b.oldest)));
         all.truncate(limit);
@@ -143,7 +149,7 @@ impl Records<'_> {
     /// Finds the last failure of each recipient, newest record first.
     fn judge(&mut self, message: &Waiting, names: &HashMap<u32, String>, groups: &mut Groups) {
         let mut open = message.recipients.clone();
-        let mut counted: Vec<Cause> = Vec::new();
+        let mut counted: Vec<usize> = Vec::new();
         let mut at = message.head;
         let mut tell = |journal: &Journal, open: &mut Vec<(u16, u64, bool, u32)>| {
             if journal.kind != kind::DEFERRED {
@@ -152,14 +158,16 @@ impl Records<'_> {
             open.retain(|one| {
                 let mine = journal.recipient == ALL || journal.recipient == one.0;
                 if mine {
-                    let destination = names.get(&one.3).map_or("", String::as_str);
-                    groups.add(cause(&journal.detail, destination), message, one, &journal.detail, &mut counted);
+                    let group = groups.of(&journal.detail, one.3, names.get(&one.3).map_or("", String::as_str));
+                    groups.add(group, message, one, &journal.detail, &mut counted);
                 }
                 !mine
             });
         };
         while !open.is_empty() && at > message.accepted {
             if self.read(at) != Some(KIND_JOURNAL) {
+                // A record about many messages: whoever walks the journal knows them.
+                self.core.chain(at, message.accepted).unwrap_or_default().iter().for_each(|journal| tell(journal, &mut open));
                 break;
             }
             let Some(journal) = decode_journal(&self.buffer).filter(|j| j.previous < at) else { break };
@@ -174,7 +182,8 @@ impl Records<'_> {
         }
         for one in &open {
             let cause = Cause { class: "other", text: "the journal cannot be read".into(), ..Cause::default() };
-            groups.add(cause, message, one, b"", &mut counted);
+            let group = groups.by(cause);
+            groups.add(group, message, one, b"", &mut counted);
         }
     }
 
@@ -189,25 +198,47 @@ impl Records<'_> {
 }
 
 impl Groups {
-    fn add(&mut self, cause: Cause, message: &Waiting, one: &(u16, u64, bool, u32), detail: &[u8], counted: &mut Vec<Cause>) {
+    /// The group of a detail.
+    fn of(&mut self, detail: &[u8], number: u32, destination: &str) -> usize {
+        // Before the host stand the time and how long it took.
+        let same = memchr::memmem::find(detail, b"\"host\":").map_or(detail, |at| &detail[at..]);
+        self.key.clear();
+        self.key.extend_from_slice(&number.to_le_bytes());
+        self.key.extend_from_slice(same);
+        if let Some(group) = self.seen.get(self.key.as_slice()) {
+            return *group;
+        }
+        let group = self.by(cause(detail, destination));
+        if self.seen.len() < SEEN {
+            self.seen.insert(self.key.as_slice().into(), group);
+        }
+        group
+    }
+
+    /// The group of a cause, which may be new.
+    fn by(&mut self, cause: Cause) -> usize {
         let full = self.by_cause.len() >= MAX_CAUSES && !self.by_cause.contains_key(&cause);
         let cause = if full { Cause { class: "other", text: "further causes".into(), ..Cause::default() } } else { cause };
+        *self.by_cause.entry(cause).or_insert_with_key(|cause| {
+            self.list.push(Group { cause: cause.clone(), ..Group::default() });
+            self.list.len() - 1
+        })
+    }
+
+    fn add(&mut self, number: usize, message: &Waiting, one: &(u16, u64, bool, u32), detail: &[u8], counted: &mut Vec<usize>) {
         let (n, next_us, held, _) = *one;
-        let group = self.by_cause.entry(cause.clone()).or_insert_with(|| Group {
-            cause: cause.clone(),
-            oldest: message.id,
-            recipient: n,
-            detail: detail.to_vec(),
-            ..Group::default()
-        });
+        let group = &mut self.list[number];
+        if group.recipients == 0 {
+            (group.oldest, group.recipient, group.detail) = (message.id, n, detail.to_vec());
+        }
         group.recipients += 1;
         group.held += u64::from(held);
         if !held && (group.next_us == 0 || next_us < group.next_us) {
             group.next_us = next_us;
         }
-        if !counted.contains(&cause) {
+        if !counted.contains(&number) {
             group.messages += 1;
-            counted.push(cause);
+            counted.push(number);
         }
     }
 }
@@ -262,12 +293,14 @@ fn normal(text: &str) -> String {
     let text = text.replace("\\n", " ").replace("\\\"", "'");
     for word in text.split_ascii_whitespace() {
         let word = if differs(word) { BLANK } else { word };
-        if word == BLANK && out.ends_with(BLANK) {
+        let counted = out.ends_with(BLANK);
+        if word == BLANK && counted {
             continue;
         }
         if !out.is_empty() {
             out.push(' ');
         }
+        let word = if counted { unit(word) } else { word };
         out.extend(word.chars().flat_map(char::to_lowercase));
         if out.len() >= MAX_TEXT {
             let end = (0..=MAX_TEXT).rev().find(|n| out.is_char_boundary(*n)).unwrap_or(0);
@@ -288,10 +321,48 @@ fn differs(word: &str) -> bool {
         return true;
     }
     if bare.bytes().any(|b| b.is_ascii_digit()) {
-        return !is_status(bare);
+        return !is_status(bare) && !is_reason(word);
+    }
+    if is_host(bare) || is_random(bare) {
+        return true;
     }
     // "may" is a month only with a capital letter.
     bare.len() == 3 && bare.starts_with(|c: char| c.is_ascii_uppercase()) && NAMES.iter().any(|name| bare.eq_ignore_ascii_case(name))
+}
+
+/// "5 minutes" and "1 minute" are the same cause.
+fn unit(word: &str) -> &str {
+    const UNITS: [&str; 9] = ["second", "minute", "hour", "day", "sec", "min", "message", "recipient", "connection"];
+    let bare = word.trim_end_matches(|c: char| !c.is_alphanumeric());
+    UNITS.into_iter().find(|unit| bare.strip_suffix('s') == Some(unit)).unwrap_or(word)
+}
+
+/// A code in brackets that the server's operator gave a reason: "[TSS04]", "(S775)".
+fn is_reason(word: &str) -> bool {
+    let word = word.trim_end_matches(['.', ',', ';', ':']);
+    let inner = word.strip_prefix('[').and_then(|w| w.strip_suffix(']')).or_else(|| word.strip_prefix('(')?.strip_suffix(')'));
+    inner.is_some_and(|code| {
+        let letters = code.trim_end_matches(|c: char| c.is_ascii_digit());
+        let named = letters.len() <= 5 && letters.starts_with(|c: char| c.is_ascii_uppercase());
+        named && code.len() - letters.len() <= 6 && letters.bytes().all(|b| b.is_ascii_uppercase() || b == b':')
+    })
+}
+
+/// The name of a host or a domain.
+fn is_host(word: &str) -> bool {
+    let (name, last) = word.rsplit_once('.').unwrap_or(("", ""));
+    let label = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
+    !name.is_empty() && last.len() >= 2 && last.chars().all(char::is_alphabetic) && word.chars().all(label)
+}
+
+/// An id that happens to have no digit: hexadecimal, or capital and small letters all mixed up.
+fn is_random(word: &str) -> bool {
+    if word.len() < 8 || !word.bytes().all(|b| b.is_ascii_alphabetic()) {
+        return false;
+    }
+    let upper = word.bytes().filter(u8::is_ascii_uppercase).count();
+    let turns = word.as_bytes().windows(2).filter(|pair| pair[0].is_ascii_uppercase() != pair[1].is_ascii_uppercase()).count();
+    word.bytes().all(|b| b.is_ascii_hexdigit()) || upper * 4 >= word.len() && upper * 4 <= word.len() * 3 && turns >= 4
 }
 
 /// A reply code or an enhanced status: what a cause is told by.
@@ -310,7 +381,9 @@ fn classify(code: u16, enhanced: &str, text: &str) -> &'static str {
             () if says(&["greylist", "graylist", "grey list", "gray list", "greylisted", "postgrey"]) => "greylisted",
             () if enhanced.ends_with(".2.2") || says(&["quota", "mailbox full", "mailbox is full", "insufficient storage"]) => "over-quota",
             () if says(&["tls", "starttls"]) => "tls",
-            () if subject == "7" || says(&["rate limit", "too many", "throttl", "blocked", "reputation", "blacklist", "denied"]) => {
+            () if subject == "7"
+                || says(&["rate limit", "limit exceeded", "too many", "throttl", "blocked", "reputation", "blacklist", "denied"]) =>
+            {
                 "policy"
             }
             () => "reply",
@@ -340,6 +413,30 @@ mod tests {
         let cause = cause(one.as_bytes(), "d");
         assert_eq!((cause.class, cause.code, cause.host.as_str()), ("greylisted", 450, "mx.b"));
         assert_eq!(cause.text, "… greylisted, try in … s, id … see …");
+    }
+
+    #[test]
+    fn replies_in_the_form_of_known_servers_fall_into_the_groups_that_an_operator_would_make() {
+        let lines = include_str!("../tests/data/replies.tsv").lines().filter(|line| !line.starts_with('#'));
+        let mut groups: HashMap<&str, Cause> = HashMap::new();
+        let mut count = 0;
+        for line in lines {
+            let fields: Vec<&str> = line.split('\t').collect();
+            let [group, class, code, enhanced, text] = fields[..] else { panic!("not five fields: {line}") };
+            let key = if code == "0" { "reason" } else { "text" };
+            let detail = format!(r#"{{"t":{count},"host":"mx","code":{code},"enhanced":"{enhanced}","{key}":"{text}"}}"#);
+            let cause = cause(detail.as_bytes(), "d");
+            assert_eq!(cause.class, class, "{line}");
+            let known = groups.entry(group).or_insert_with(|| cause.clone());
+            assert_eq!(*known, cause, "{line}");
+            count += 1;
+        }
+        let mut causes: Vec<&Cause> = groups.values().collect();
+        causes.sort_by_key(|cause| (cause.code, cause.enhanced.clone(), cause.text.clone()));
+        for pair in causes.windows(2) {
+            assert_ne!(pair[0], pair[1], "two groups are one cause");
+        }
+        assert!(count >= 60, "{count}");
     }
 
     #[test]
