@@ -10,7 +10,7 @@ from asyncio import Transport
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, final
 
-from gatepost.native.shapes import Cause, Change, HistoryFilter, Job, NativeFilter, RecipientSpec, Summary, TracePage
+from gatepost.native.shapes import Cause, Change, HistoryFilter, Job, NativeFilter, RecipientSpec, Summary, TracePage, Way
 
 __all__ = [
     "K_ACCEPTED",
@@ -210,11 +210,17 @@ class Spool:
         """Give one pending recipient a new route; due now, no longer in flight. `note`: JSON object that says who did it, or b''.
         Raises NotFoundError, InvalidError.
         """
+    def reroute_all(self, ticket: int, ways: Sequence[Way], note: bytes) -> int:
+        """*blocking* Give pending recipients of many messages new routes, due now, held or let go as each says; those that are gone or not pending are
+        passed over: how many were not. The completion says all is on disk. Raises InvalidError.
+        """
     def undo(self, ticket: int, operation: str, ids: bytes, note: bytes) -> dict[str, int]:
         """*blocking* Put back what the records with `"op":"OPERATION"` in their detail changed in these messages (16 octets each); `note` is the
         detail of the records written and must have `"undo":"OPERATION"`. Returns messages by what became of them: undone, partly (some
         recipients), finished, changed (by a later operation), untouched, already, unreadable; and recipients put back. Completion = on disk.
         """
+    def touched(self, operation: str, ids: bytes) -> int:
+        """*blocking* How many of these messages the records with `"op":"OPERATION"` in their detail changed; what has left the queue is not told."""
     def purge(self, now_us: int, max: int) -> tuple[int, int]:
         """*blocking* End at most `max` graces of removed recipients that are over at now_us, oldest first: (when the next one is over,
         0 = none left; how many ended).
@@ -645,6 +651,7 @@ class History:
         *,
         at: int | None = None,
         later: int | None = None,
+        passed: bool = False,
         after: bytes | None = None,
         limit: int = 100,
         ascending: bool = False,
@@ -653,7 +660,7 @@ class History:
         """Messages by id, newest first unless ascending, behind `after`; ends early, with an id to go on after, when the time is over.
 
         at (Unix µs): those in the queue at that moment, as they were. at and later: those in the queue at one of two moments that differ
-        at the other, or that came and left in between. Raises InvalidError.
+        at the other, with `passed` also what came and left in between. Raises InvalidError.
         """
     def find(self, low: bytes, high: bytes, limit: int) -> TracePage:
         """Messages whose id lies in the range, both ends inclusive."""

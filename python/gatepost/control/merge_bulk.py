@@ -8,8 +8,8 @@ filter: that is made where it can be, and the answer is partial. Every call to a
 
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import grpc
@@ -34,8 +34,6 @@ BULK_SECONDS = 600.0
 _TOKEN = re.compile(r"[0-9]{1,4}-[0-9a-f]{32}(\.[0-9]{1,4}-[0-9a-f]{32}){0,1023}")
 
 T = TypeVar("T")
-Metadata = tuple[tuple[str, str], ...]
-BulkCall = Callable[[WorkerLink, api.MessageSelection, bool, Metadata], Awaitable[api.BulkResult]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +42,14 @@ class Found:
 
     link: WorkerLink
     message_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bulk:
+    """What a bulk call did, and each worker's own answer."""
+
+    result: api.BulkResult
+    answers: Sequence[Any]
 
 
 class MergedBulkServicer(queue_pb2_grpc.QueueServiceServicer):
@@ -68,57 +74,28 @@ class MergedBulkServicer(queue_pb2_grpc.QueueServiceServicer):
 
     async def HoldMessages(self, request: api.HoldMessagesRequest, context: object) -> api.HoldMessagesResponse:
         """See the proto."""
-
-        async def hold(link: WorkerLink, selection: api.MessageSelection, dry_run: bool, metadata: Metadata) -> api.BulkResult:
-            inner = api.HoldMessagesRequest(selection=selection, dry_run=dry_run)
-            return (await link.queue.HoldMessages(inner, timeout=BULK_SECONDS, metadata=metadata)).result
-
-        return api.HoldMessagesResponse(result=await self._bulk(request, hold))
+        return api.HoldMessagesResponse(result=(await self._bulk("HoldMessages", request)).result)
 
     async def ReleaseMessages(self, request: api.ReleaseMessagesRequest, context: object) -> api.ReleaseMessagesResponse:
         """See the proto."""
-
-        async def release(link: WorkerLink, selection: api.MessageSelection, dry_run: bool, metadata: Metadata) -> api.BulkResult:
-            inner = api.ReleaseMessagesRequest(selection=selection, dry_run=dry_run)
-            return (await link.queue.ReleaseMessages(inner, timeout=BULK_SECONDS, metadata=metadata)).result
-
-        return api.ReleaseMessagesResponse(result=await self._bulk(request, release))
+        return api.ReleaseMessagesResponse(result=(await self._bulk("ReleaseMessages", request)).result)
 
     async def RetryMessages(self, request: api.RetryMessagesRequest, context: object) -> api.RetryMessagesResponse:
         """See the proto."""
-
-        async def retry(link: WorkerLink, selection: api.MessageSelection, dry_run: bool, metadata: Metadata) -> api.BulkResult:
-            inner = api.RetryMessagesRequest(selection=selection, dry_run=dry_run)
-            return (await link.queue.RetryMessages(inner, timeout=BULK_SECONDS, metadata=metadata)).result
-
-        return api.RetryMessagesResponse(result=await self._bulk(request, retry))
+        return api.RetryMessagesResponse(result=(await self._bulk("RetryMessages", request)).result)
 
     async def RemoveMessages(self, request: api.RemoveMessagesRequest, context: object) -> api.RemoveMessagesResponse:
         """See the proto."""
-
-        async def remove(link: WorkerLink, selection: api.MessageSelection, dry_run: bool, metadata: Metadata) -> api.BulkResult:
-            inner = api.RemoveMessagesRequest(selection=selection, dry_run=dry_run, send_dsn=request.send_dsn)
-            return (await link.queue.RemoveMessages(inner, timeout=BULK_SECONDS, metadata=metadata)).result
-
-        return api.RemoveMessagesResponse(result=await self._bulk(request, remove))
+        return api.RemoveMessagesResponse(result=(await self._bulk("RemoveMessages", request)).result)
 
     async def RerouteMessages(self, request: api.RerouteMessagesRequest, context: object) -> api.RerouteMessagesResponse:
         """See the proto."""
         check_target(request)
-        whole = api.RerouteMessagesResponse()
-
-        async def reroute(link: WorkerLink, selection: api.MessageSelection, dry_run: bool, metadata: Metadata) -> api.BulkResult:
-            inner = api.RerouteMessagesRequest()
-            inner.CopyFrom(request)
-            inner.selection.CopyFrom(selection)
-            inner.dry_run = dry_run
-            answer = await link.queue.RerouteMessages(inner, timeout=BULK_SECONDS, metadata=metadata)
-            whole.refused += answer.refused
-            whole.first_refusal = whole.first_refusal or answer.first_refusal
-            return answer.result
-
-        whole.result.CopyFrom(await self._bulk(request, reroute))
-        return whole
+        done = await self._bulk("RerouteMessages", request)
+        refusals = [answer.first_refusal for answer in done.answers if answer.first_refusal]
+        return api.RerouteMessagesResponse(
+            result=done.result, refused=sum(answer.refused for answer in done.answers), first_refusal=refusals[0] if refusals else ""
+        )
 
     async def RerouteMessage(self, request: api.RerouteMessageRequest, context: object) -> api.RerouteMessageResponse:
         """See the proto."""
@@ -166,21 +143,30 @@ class MergedBulkServicer(queue_pb2_grpc.QueueServiceServicer):
 
     # ---- inside
 
-    async def _bulk(self, request: Any, call: BulkCall) -> api.BulkResult:
-        """`request` has a selection and dry_run."""
+    async def _bulk(self, method: str, request: Any) -> Bulk:
+        """All bulk calls have a selection and dry_run in the request, and a result in the answer; the rest goes on as it is."""
         if request.selection.HasField("filter"):
             filter_from_proto(request.selection.filter)
         started = timestamp(time.time_ns() // 1000)
         parts = await self._parts(request.selection)
         links = [self._links[index] for index in parts]
         metadata = (*actor_metadata(), *operation_metadata(_new_id()))
-        if request.selection.token and not request.dry_run:
-            # Every part of the token is looked at before the first message is touched.
-            checked = await self._links.ask(links, lambda link: call(link, parts[link.index], True, metadata))
-            if checked.partial:
+
+        async def call(link: WorkerLink, *, dry_run: bool) -> Any:
+            inner = type(request)()
+            inner.CopyFrom(request)
+            inner.selection.CopyFrom(parts[link.index])
+            inner.dry_run = dry_run
+            return await getattr(link.queue, method)(inner, timeout=BULK_SECONDS, metadata=metadata)
+
+        if len(links) > 1 and not request.selection.message_ids and not request.dry_run:
+            # Every worker's part, a token or a number, is looked at before the first message is touched.
+            checked = await self._links.ask(links, lambda link: call(link, dry_run=True))
+            if checked.partial and request.selection.token:
                 raise unavailable(f"nothing was changed: {'; '.join(checked.warnings)}")
-        answers = await self._links.ask(links, lambda link: call(link, parts[link.index], request.dry_run, metadata))
-        return merge_bulk(answers, started)
+        answers = await self._links.ask(links, lambda link: call(link, dry_run=request.dry_run))
+        results = replace(answers, by_worker={index: answer.result for index, answer in answers.by_worker.items()})
+        return Bulk(merge_bulk(results, started), list(answers.by_worker.values()))
 
     async def _parts(self, selection: api.MessageSelection) -> Mapping[int, api.MessageSelection]:
         """What each worker is asked for. Raises ControlError when a message is unknown or ambiguous: then nothing is changed."""

@@ -7,6 +7,7 @@ octets for each, so that a call means what was there when it began. Errors: see 
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from gatepost.api.common.v1 import common_pb2 as common
@@ -80,8 +81,6 @@ class BulkServicer(queue_pb2_grpc.QueueServiceServicer):
         warnings = [f"{flying} recipients are being delivered now: their messages may leave the queue meanwhile"] if flying else []
         if chosen.gone:
             warnings.append(f"{chosen.gone} messages of the former selection left the queue")
-        if len(chosen.ids) >= MAX_SELECTED * ID:
-            warnings.append(f"only the oldest {MAX_SELECTED} messages are selected")
         return api.PreviewSelectionResponse(
             token=token,
             expire_time=timestamp(now + int(TTL_SECONDS * 1_000_000)),
@@ -96,26 +95,20 @@ class BulkServicer(queue_pb2_grpc.QueueServiceServicer):
 
     async def HoldMessages(self, request: api.HoldMessagesRequest, context: object) -> api.HoldMessagesResponse:
         """See the proto."""
-        result = await self._bulk(request.selection, self._actions.hold, context, dry_run=request.dry_run)
-        return api.HoldMessagesResponse(result=result)
+        return api.HoldMessagesResponse(result=await self._bulk(request, self._actions.hold, context))
 
     async def ReleaseMessages(self, request: api.ReleaseMessagesRequest, context: object) -> api.ReleaseMessagesResponse:
         """See the proto."""
-        result = await self._bulk(request.selection, self._actions.release, context, dry_run=request.dry_run)
-        return api.ReleaseMessagesResponse(result=result)
+        return api.ReleaseMessagesResponse(result=await self._bulk(request, self._actions.release, context))
 
     async def RetryMessages(self, request: api.RetryMessagesRequest, context: object) -> api.RetryMessagesResponse:
         """See the proto."""
-        result = await self._bulk(request.selection, self._actions.retry, context, dry_run=request.dry_run)
-        return api.RetryMessagesResponse(result=result)
+        return api.RetryMessagesResponse(result=await self._bulk(request, self._actions.retry, context))
 
     async def RemoveMessages(self, request: api.RemoveMessagesRequest, context: object) -> api.RemoveMessagesResponse:
         """See the proto."""
-
-        async def remove(ids: bytes, order: Order) -> Done:
-            return await self._actions.remove(ids, order, dsn=request.send_dsn)
-
-        return api.RemoveMessagesResponse(result=await self._bulk(request.selection, remove, context, dry_run=request.dry_run))
+        remove = partial(self._actions.remove, dsn=request.send_dsn)
+        return api.RemoveMessagesResponse(result=await self._bulk(request, remove, context))
 
     async def RerouteMessages(self, request: api.RerouteMessagesRequest, context: object) -> api.RerouteMessagesResponse:
         """See the proto."""
@@ -133,7 +126,7 @@ class BulkServicer(queue_pb2_grpc.QueueServiceServicer):
             refused.append(await self._actions.reroute_all(ids, choose, order))
             return refused[0]
 
-        result = await self._bulk(request.selection, reroute, context, dry_run=request.dry_run)
+        result = await self._bulk(request, reroute, context)
         done = refused[0] if refused else Done(0)
         return api.RerouteMessagesResponse(result=result, refused=done.refused, first_refusal=done.first_refusal)
 
@@ -178,13 +171,14 @@ class BulkServicer(queue_pb2_grpc.QueueServiceServicer):
 
     # ---- inside
 
-    async def _bulk(self, selection: api.MessageSelection, action: Action, context: object, *, dry_run: bool) -> api.BulkResult:
+    async def _bulk(self, request: Any, action: Action, context: object) -> api.BulkResult:
+        """`request` has a selection and dry_run, as all bulk calls have."""
         result = api.BulkResult(selected_at=timestamp(time.time_ns() // 1000))
-        chosen = await self._choose(selection)
+        chosen = await self._choose(request.selection)
         result.matched, result.gone = len(chosen.ids) // ID, chosen.gone
         shown = chosen.ids[: MAX_RESULT_IDS * ID]
         result.message_ids.extend(format_message_id(shown[at : at + ID]) for at in range(0, len(shown), ID))
-        if dry_run:
+        if request.dry_run:
             return result
         done = await action(chosen.ids, Order(author(), operation_of(context), chosen.words))
         result.changed = done.changed
@@ -207,7 +201,11 @@ class BulkServicer(queue_pb2_grpc.QueueServiceServicer):
         now = time.time_ns() // 1000
         wanted = filter_from_proto(selection.filter)
         wanted = replace(wanted, received_before=min(wanted.received_before or now, now))
-        return Chosen(await self._queue.select(wanted, MAX_SELECTED), 0, words)
+        selected = await self._queue.select(wanted, MAX_SELECTED + 1)
+        if len(selected) > MAX_SELECTED * ID:
+            text = f"more than {MAX_SELECTED} messages of one worker are meant and nothing was changed; narrow the filter, by age perhaps"
+            raise precondition(common.ERROR_REASON_REFUSED, text)
+        return Chosen(selected, 0, words)
 
     async def _frozen(self, token: str) -> Chosen:
         try:

@@ -63,6 +63,7 @@ from gatepost.native.shapes import (
     TraceEvent,
     TracePage,
     TraceRecipient,
+    Way,
 )
 
 __all__ = [
@@ -120,6 +121,7 @@ __all__ = [
     "TraceEvent",
     "TracePage",
     "TraceRecipient",
+    "Way",
     "Wire",
     "analyse_name",
     "blocked_extension",

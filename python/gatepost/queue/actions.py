@@ -16,7 +16,7 @@ import structlog
 
 from gatepost.config import Settings
 from gatepost.message.ids import format_message_id
-from gatepost.native import K_HELD, K_RELEASED, K_REMOVED, K_RETRY, NotFoundError, new_message_id
+from gatepost.native import K_HELD, K_RELEASED, K_REMOVED, K_RETRY, CoreError, InvalidError, NotFoundError, new_message_id
 from gatepost.queue.attempt import encode_detail
 from gatepost.queue.changes import KIND_NAMES
 from gatepost.queue.events import QueueEvent
@@ -29,7 +29,7 @@ from gatepost.routing.model import Route
 from gatepost.spool import AsyncSpool
 
 ID = 16
-SLICE = 256
+SLICE = 1024
 PURGE = 2048
 SPACE_SECONDS = 2.0
 MAX_EVENTS = 1000
@@ -75,6 +75,15 @@ class Done:
     first_refusal: str = ""
 
 
+@dataclass(slots=True)
+class Chosen:
+    """Where the pending recipients of some messages are to go, and how many messages cannot go there."""
+
+    ways: list[tuple[bytes, Ways]]
+    refused: int = 0
+    first_refusal: str = ""
+
+
 class QueueActions:
     """One per worker. `start` begins to end graces; `stop` waits for what is under way."""
 
@@ -89,10 +98,14 @@ class QueueActions:
         self._under_way: set[asyncio.Task[Any]] = set()
         self._wake = asyncio.Event()
         self._graces: asyncio.Task[None] | None = None
+        self._resumed: set[str] = set()
 
     def start(self) -> None:
         """Begin to end graces that are over."""
         self._graces = asyncio.create_task(self._end_graces(), name="graces")
+        task = asyncio.create_task(self._count_cut_short(), name="operations")
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
 
     async def stop(self) -> None:
         """Wait for operations under way; end no more graces."""
@@ -182,34 +195,42 @@ class QueueActions:
 
     async def _reroute_each(self, operation: Operation, ids: bytes, choose: Callable[[QueuedMessage], Ways], *, skip: bool) -> Done:
         changed, refused, first = 0, 0, ""
+        detail = self._detail(operation, "rerouted")
         for start in range(0, len(ids), SLICE * ID):
-            waiting: list[asyncio.Future[None]] = []
-            for message_id in _split(ids[start : start + SLICE * ID]):
-                try:
-                    ways = choose(decode_summary(self._spool.get(message_id)))
-                    waiting += self._send_another_way(operation, message_id, ways)
-                    changed += bool(ways)
-                except NotFoundError:
-                    if not skip:
-                        raise
-                except RerouteRefusedError as error:
-                    refused += 1
-                    first = first or str(error)
-                await asyncio.sleep(0)
-            await asyncio.gather(*waiting)
+            some = _split(ids[start : start + SLICE * ID])
+            chosen = await asyncio.to_thread(self._choose_ways, some, choose, skip=skip)
+            refused += chosen.refused
+            first = first or chosen.first_refusal
+            routes = [(message_id, index, route) for message_id, ways in chosen.ways for index, route in ways.items()]
+            self._scheduler.forget_backoff(list({route.destination for _, _, route in routes}))
+            rows = [(message_id, n, route.address, route.destination, route.encode(), route.hold) for message_id, n, route in routes]
+            done = await self._spool.reroute_all(rows, detail)
+            if done < len(rows) and not skip:
+                raise InvalidError("a recipient is not pending any more")
+            # Those that ended since they were looked at are few; which of them is not told.
+            changed += max(0, sum(bool(ways) for _, ways in chosen.ways) - (len(rows) - done))
+            self._tell_rerouted(operation, routes)
         return Done(changed, None, refused, first)
 
-    def _send_another_way(self, operation: Operation, message_id: bytes, ways: Ways) -> list[asyncio.Future[None]]:
-        detail = self._detail(operation, "rerouted")
-        waiting = []
-        for index, route in ways.items():
-            self._scheduler.forget_backoff([route.destination])
-            waiting.append(self._spool.reroute(message_id, index, route.address, route.destination, route.encode(), detail))
-            kind = K_HELD if route.hold else K_RELEASED  # skipped by the spool where it is so already
-            self._scheduler.apply([(message_id, index, kind, 0, detail)])
+    def _choose_ways(self, ids: Sequence[bytes], choose: Callable[[QueuedMessage], Ways], *, skip: bool) -> Chosen:
+        """*blocking* Where messages are to go. Raises NotFoundError unless `skip`."""
+        chosen = Chosen([])
+        for message_id in ids:
+            try:
+                chosen.ways.append((message_id, choose(decode_summary(self._spool.get(message_id)))))
+            except NotFoundError:
+                if not skip:
+                    raise
+            except RerouteRefusedError as error:
+                chosen.refused += 1
+                chosen.first_refusal = chosen.first_refusal or str(error)
+        return chosen
+
+    def _tell_rerouted(self, operation: Operation, routes: Sequence[tuple[bytes, int, Route]]) -> None:
+        if self._scheduler.events.watched:
             fields = {"by": operation.actor, "op": operation.operation_id}
-            self._event("rerouted", message_id, index, fields, route.address, route.destination)
-        return waiting
+            for message_id, index, route in routes:
+                self._event("rerouted", message_id, index, fields, route.address, route.destination)
 
     async def _undo(self, operation_id: str, actor: str) -> Operation:
         operation = self._log.get(operation_id)
@@ -239,6 +260,10 @@ class QueueActions:
         reason = reason or ("" if keep else NEVER)
         operation_id = order.operation_id or format_message_id(new_message_id())
         until = 0 if reason else now + keep
+        if (former := self._log.get(operation_id)) is not None:
+            # The same call again, after the process that began it died: what was done then is part of the operation.
+            ids = await asyncio.to_thread(self._joined, former, ids)
+            self._resumed.add(operation_id)
         operation = Operation(operation_id, name, order.actor, now, len(ids) // ID, until, reason, order.selection)
         try:
             await asyncio.to_thread(self._log.begin, operation, ids)
@@ -246,6 +271,15 @@ class QueueActions:
             log.warning("an operation cannot be written down, so it cannot be undone", operation=operation_id, error=str(error))
             return replace(operation, until=0, reason=f"it could not be written down: {error}")
         return operation
+
+    def _joined(self, former: Operation, ids: bytes) -> bytes:
+        """*blocking* The ids of an operation that was begun before and those it goes on with."""
+        try:
+            known = self._log.ids(former)
+        except OSError:
+            return ids
+        seen = set(_split(known))
+        return known + b"".join(one for one in _split(ids) if one not in seen)
 
     async def _finishing(self, operation: Operation, work: Coroutine[Any, Any, T]) -> T:
         """Carry out and write down how it ended."""
@@ -255,8 +289,25 @@ class QueueActions:
             await self._write_down(replace(operation, state="interrupted"))
             raise
         changed = result.changed if isinstance(result, Done) else int(result)  # type: ignore[call-overload]  # T is Done or int
+        if operation.operation_id in self._resumed and operation.until:
+            self._resumed.discard(operation.operation_id)
+            changed = await self._spool.touched(operation.operation_id, await asyncio.to_thread(self._log.ids, operation))
         await self._write_down(replace(operation, state="done", changed=changed))
         return result
+
+    async def _count_cut_short(self) -> None:
+        """How far operations had come when the process before this one ended: the journal knows."""
+        for operation in self._log.cut_short():
+            try:
+                await self._spool.whole()
+                ids = await asyncio.to_thread(self._log.ids, operation)
+                changed = await self._spool.touched(operation.operation_id, ids[: len(ids) // ID * ID])
+            except (CoreError, OSError) as error:
+                log.warning("how far an operation came cannot be told", operation=operation.operation_id, error=str(error))
+                continue
+            known = self._log.get(operation.operation_id)
+            if known is not None and known.state == "interrupted":
+                await self._write_down(replace(known, changed=changed))
 
     async def _write_down(self, operation: Operation) -> None:
         try:

@@ -66,6 +66,7 @@ class OperationLog:
         self._lock = threading.Lock()
         self._known: dict[str, Operation] = {}
         self._octets: dict[str, int] = {}
+        self._cut_short: list[str] = []
         self._load()
 
     def newest_first(self) -> Sequence[Operation]:
@@ -77,6 +78,11 @@ class OperationLog:
         """One operation, None when it is not known (any more)."""
         with self._lock:
             return self._known.get(operation_id)
+
+    def cut_short(self) -> Sequence[Operation]:
+        """What was running when the process before this one ended, and can be looked into: its messages are known."""
+        with self._lock:
+            return [self._known[one] for one in self._cut_short if one in self._octets]
 
     def begin(self, operation: Operation, ids: bytes) -> None:
         """Write an operation down before it touches a message. Raises OSError: then nothing is known of it."""
@@ -137,6 +143,7 @@ class OperationLog:
                 operation = Operation(**fields)
                 if parse_message_id(operation.operation_id) and operation.state == "running":
                     operation = replace(operation, state="interrupted")
+                    self._cut_short.append(operation.operation_id)
             except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
                 log.warning("an operation cannot be read; it cannot be undone", file=str(file), error=str(error))
                 continue

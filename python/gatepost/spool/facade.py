@@ -30,6 +30,7 @@ from gatepost.native import (
     Spool,
     Summary,
     SyncFailedError,
+    Way,
 )
 
 ReadyCallback = Callable[[Sequence[str]], None]
@@ -283,6 +284,17 @@ class AsyncSpool:
             raise
         return future
 
+    async def reroute_all(self, ways: Sequence[Way], note: bytes) -> int:
+        """The same for many recipients; those that are gone or not pending are passed over: how many were not. On disk on return."""
+        ticket, future = self._ticket()
+        try:
+            changed = await asyncio.to_thread(self._native.reroute_all, ticket, ways, note)
+        except CoreError:
+            del self._waiting[ticket]
+            raise
+        await future
+        return changed
+
     async def change_all(self, ids: bytes, kind: int, next_us: int, detail: bytes) -> int:
         """One transition for all pending recipients of each message (packed ids); how many changed. On disk on return."""
         ticket, future = self._ticket()
@@ -305,6 +317,10 @@ class AsyncSpool:
     async def causes(self, limit: int) -> tuple[list[Cause], int, int]:
         """Why recipients wait (see _core.pyi)."""
         return await asyncio.to_thread(self._native.causes, limit)
+
+    async def touched(self, operation: str, ids: bytes) -> int:
+        """How many of these messages an operation has changed, of those that are still here."""
+        return await asyncio.to_thread(self._native.touched, operation, ids)
 
     async def undo(self, operation: str, ids: bytes, note: bytes) -> dict[str, int]:
         """Put back what an operation changed in these messages (packed ids); on disk on return. Counts as in _core.pyi."""

@@ -21,6 +21,7 @@ use crate::plain::Commits;
 const RELEASE_FROM: usize = 4096;
 
 pub type RecipientArg = (String, String, String, u8, Vec<u8>, u64, bool);
+type WayArg = (PyId, u16, String, String, Vec<u8>, bool);
 type ChangeArg = (PyId, i32, u8, u64, Vec<u8>);
 /// A job as Python sees it.
 pub type Job<'py> = (Bound<'py, PyBytes>, u64, u64, String, Bound<'py, PyBytes>, Vec<JobRecipient<'py>>);
@@ -298,6 +299,11 @@ impl Spool {
             .map_err(|e| from_queue(&e))
     }
 
+    fn reroute_all(&self, py: Python<'_>, ticket: u64, ways: Vec<WayArg>, note: &[u8]) -> PyResult<usize> {
+        let ways: Vec<queue::Way> = ways.into_iter().map(way).collect();
+        py.detach(|| self.inner.reroute_all(ticket, &ways, note)).map_err(|e| from_queue(&e))
+    }
+
     /// Counts in the order of `_core.pyi`.
     fn undo<'py>(&self, py: Python<'py>, ticket: u64, operation: &str, ids: PackedIds<'_>, note: &[u8]) -> PyResult<Bound<'py, PyDict>> {
         let ids = ids.0;
@@ -312,6 +318,11 @@ impl Spool {
         dict.set_item("unreadable", u.unreadable)?;
         dict.set_item("recipients", u.recipients)?;
         Ok(dict)
+    }
+
+    fn touched(&self, py: Python<'_>, operation: &str, ids: PackedIds<'_>) -> u64 {
+        let ids = ids.0;
+        py.detach(|| self.inner.touched(operation, ids))
     }
 
     fn purge(&self, py: Python<'_>, now_us: u64, max: usize) -> (u64, usize) {
@@ -463,6 +474,10 @@ impl Spool {
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         py.detach(|| self.inner.close()).map_err(|e| from_queue(&e))
     }
+}
+
+fn way((id, recipient, address, destination, route, held): WayArg) -> queue::Way {
+    queue::Way { id: id.0, recipient, address, destination, route, held }
 }
 
 pub fn recipient_spec((address, original, destination, notify, route, next_us, held): RecipientArg) -> queue::RecipientSpec {

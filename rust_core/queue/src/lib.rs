@@ -35,6 +35,7 @@ mod spool;
 mod tail;
 mod transition;
 mod undo;
+mod ways;
 
 pub use bulk::Measure;
 pub use causes::{Cause, Group};
@@ -52,6 +53,7 @@ pub use spool::{Change, Opening, Spool, Stats, Work};
 pub use tail::{Entry, LAG, Read, Tail};
 pub use transition::{State, kind};
 pub use undo::Undone;
+pub use ways::Way;
 
 pub use query::reroute_json;
 

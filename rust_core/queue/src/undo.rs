@@ -102,6 +102,14 @@ impl Spool {
         counts
     }
 
+    /// How many of these messages an operation has changed; those that have left the queue since are not told. Reads the disk.
+    pub fn touched(&self, operation: &str, ids: &[MessageId]) -> u64 {
+        let marks = Marks::new(operation);
+        let journal = |id: &MessageId| self.core.place(id).and_then(|place| self.core.walk(place.head, place.accepted)).unwrap_or_default();
+        let touched = |id: &&MessageId| journal(id).iter().any(|j| marks.operation.find(&j.detail).is_some());
+        ids.iter().filter(touched).count() as u64
+    }
+
     /// Ends up to `max` graces that are over at `now_us`, the oldest first. Returns when the next one is over (0: none is left) and how many ended.
     pub fn purge(&self, now_us: u64, max: usize) -> (u64, usize) {
         let mut done = 0;
