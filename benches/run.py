@@ -20,6 +20,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+import history
 import idle
 from load import Load, disk_rate
 from peers import EximSide, OpenSmtpdSide
@@ -39,7 +40,7 @@ CPU_BAR = 0.25
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=BENCHES, action="append", help="this bench only (may be repeated)")
+    parser.add_argument("--only", choices=(*BENCHES, "history"), action="append", help="this bench only (may be repeated)")
     parser.add_argument("--side", choices=("gatepost", "peer"), help="this side only")
     parser.add_argument("--runs", type=int, default=5, help="times each side is measured (default %(default)s)")
     parser.add_argument("--messages", type=int, default=5000, help="messages per run (default %(default)s)")
@@ -171,6 +172,17 @@ def bench_idle(bench: str, options: argparse.Namespace, directory: Path, console
     return lines
 
 
+def bench_history(bench: str, options: argparse.Namespace, directory: Path, console: Console) -> list[Line]:
+    """What the history costs, and its first pages; there is no peer that keeps one."""
+    if options.side == "peer":
+        return []
+    messages = history.MESSAGES // 20 if options.quick else history.MESSAGES
+    return history.bench(load_for(bench, options), options.runs, options.workers, directory, console, messages)
+
+
+RUNS = {"latency": bench_latency, "idle": bench_idle, "history": bench_history}
+
+
 def show(lines: list[Line], options: argparse.Namespace, console: Console) -> None:
     """The table, then the JSON lines."""
     table = Table(title=f"{options.messages} messages of {options.octets} octets, {options.sessions} sessions; medians of {options.runs}")
@@ -199,8 +211,7 @@ def main() -> int:
     lines: list[Line] = []
     try:
         for bench in options.only or BENCHES:
-            run = bench_latency if bench == "latency" else bench_idle if bench == "idle" else bench_rate
-            lines += run(bench, options, directory, console)
+            lines += RUNS.get(bench, bench_rate)(bench, options, directory, console)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     show(lines, options, console)
