@@ -22,7 +22,7 @@ export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 # Under `make -j` cargo would look for descriptors that make gives to sub-makes only, and complain.
-OWN_JOBS := env -u MAKEFLAGS
+OWN_JOBS := env -u MAKEFLAGS -u MFLAGS
 SOURCES := $(shell find python tests -name '*.py')
 CARGO_TEST := $(OWN_JOBS) cargo test --workspace --exclude gatepost-py --locked --quiet
 CRATES := $(shell find rust_core -name target -prune -o \( -name '*.rs' -o -name '*.sql' -o -name Cargo.toml \) -print)
