@@ -20,6 +20,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+import depth
 import history
 import idle
 from load import Load, disk_rate
@@ -40,7 +41,7 @@ CPU_BAR = 0.25
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=(*BENCHES, "history"), action="append", help="this bench only (may be repeated)")
+    parser.add_argument("--only", choices=(*BENCHES, "history", "depth"), action="append", help="this bench only (may be repeated)")
     parser.add_argument("--side", choices=("gatepost", "peer"), help="this side only")
     parser.add_argument("--runs", type=int, default=5, help="times each side is measured (default %(default)s)")
     parser.add_argument("--messages", type=int, default=5000, help="messages per run (default %(default)s)")
@@ -180,7 +181,14 @@ def bench_history(bench: str, options: argparse.Namespace, directory: Path, cons
     return history.bench(load_for(bench, options), options.runs, options.workers, directory, console, messages)
 
 
-RUNS = {"latency": bench_latency, "idle": bench_idle, "history": bench_history}
+def bench_depth(bench: str, options: argparse.Namespace, directory: Path, console: Console) -> list[Line]:
+    """A million queued messages beside none; there is no peer whose queue can be filled in time."""
+    if options.side == "peer":
+        return []
+    return depth.bench(directory, depth.Options(100_000, 1) if options.quick else depth.Options(), console)
+
+
+RUNS = {"latency": bench_latency, "idle": bench_idle, "history": bench_history, "depth": bench_depth}
 
 
 def show(lines: list[Line], options: argparse.Namespace, console: Console) -> None:
