@@ -26,7 +26,7 @@ pub use error::LogError;
 pub use format::{FORMAT_VERSION, KIND_MARK, Loc, RECORD_HEADER, SEGMENT_HEADER, parse_segment_name, segment_name};
 pub use log::{Log, LogReader, LogStats, Options, Prepared};
 pub use recover::{Damage, Recovery, Replay};
-pub use segment::Segment;
+pub use segment::{Segment, Window};
 pub use storage::{LockGuard, OsStorage, Storage, StorageFile};
 pub use tail::{ScanLimits, Scanned};
 

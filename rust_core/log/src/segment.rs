@@ -111,6 +111,25 @@ impl Segment {
         Ok((header.kind, header.length))
     }
 
+    /// Like [`Segment::read_prefix`], for records asked for in the order of the log: what lies behind one is read with it when they come close together.
+    pub fn read_within<'w>(&self, offset: u32, limit: usize, window: &'w mut Window) -> Result<(u8, u32, &'w [u8]), LogError> {
+        let (at, want) = (u64::from(offset), RECORD_HEADER as usize + limit);
+        if !window.holds(self.number, at, want) {
+            let near = window.segment == self.number && at.checked_sub(window.last).is_some_and(|gap| gap < NEAR);
+            window.octets.resize(if near { want.max(AHEAD) } else { want }, 0);
+            (window.segment, window.base) = (0, at);
+            let n = self.read_some(&mut window.octets, at)?;
+            window.octets.truncate(n);
+            window.segment = self.number;
+        }
+        window.last = at;
+        let start = usize::try_from(at - window.base).unwrap_or(usize::MAX);
+        let octets = window.octets.get(start..).unwrap_or(&[]);
+        let header = RecordHeader::decode(octets, self.identity.salt, offset).ok_or_else(|| self.damaged(offset, "no record here"))?;
+        let end = octets.len().min(RECORD_HEADER as usize + limit.min(header.length as usize));
+        Ok((header.kind, header.length, octets.get(RECORD_HEADER as usize..end).unwrap_or(&[])))
+    }
+
     /// Reads octets `from..from + buf.len()` of the payload at `offset`, fewer at its end. Not verified beyond the header.
     pub fn read_range(&self, offset: u32, from: u32, buf: &mut [u8]) -> Result<usize, LogError> {
         let mut head = [0u8; RECORD_HEADER as usize];
@@ -122,6 +141,28 @@ impl Segment {
             return Err(self.damaged(offset, "record is longer than its segment"));
         }
         Ok(want)
+    }
+}
+
+/// Records that begin so close to each other are read together.
+const NEAR: u64 = 8 << 10;
+/// Octets read at once then.
+const AHEAD: usize = 64 << 10;
+
+/// A stretch of a segment in memory, see [`Segment::read_within`]. What was appended since it was read is not in it.
+#[derive(Debug, Default)]
+pub struct Window {
+    /// 0: none.
+    segment: u32,
+    base: u64,
+    octets: Vec<u8>,
+    /// The record that was read last.
+    last: u64,
+}
+
+impl Window {
+    fn holds(&self, segment: u32, at: u64, want: usize) -> bool {
+        self.segment == segment && self.base <= at && at + want as u64 <= self.base + self.octets.len() as u64
     }
 }
 

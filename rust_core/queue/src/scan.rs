@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gatepost_log::{Loc, Segment};
+use gatepost_log::{Loc, Segment, Window};
 
 use crate::codec::{ALL, Glance, KIND_ACCEPTED, KIND_JOURNAL, KIND_MOVED, accepted_length, decode_journal};
 use crate::error::QueueError;
@@ -233,12 +233,13 @@ struct Sweep<'a> {
     core: &'a Core,
     matcher: &'a Matcher,
     segment: Option<Arc<Segment>>,
+    window: Window,
     buffer: Vec<u8>,
 }
 
 impl<'a> Sweep<'a> {
     fn new(core: &'a Core, matcher: &'a Matcher) -> Self {
-        Self { core, matcher, segment: None, buffer: Vec::new() }
+        Self { core, matcher, segment: None, window: Window::default(), buffer: Vec::new() }
     }
 
     fn counts(&mut self, candidates: &[Candidate]) -> Vec<usize> {
@@ -250,7 +251,8 @@ impl<'a> Sweep<'a> {
             return self.slow(candidate);
         }
         let mut wanted = candidate.only.clone().unwrap_or_else(|| (0..candidate.recipients).collect());
-        if candidate.undated || asks_records(self.matcher) {
+        // What the journal tells needs no look at what was accepted.
+        if candidate.undated || self.matcher.asks_sender() || self.matcher.asks_address() {
             match self.accepted(candidate, &mut wanted) {
                 Some(true) => {}
                 Some(false) => return 0,
@@ -323,12 +325,17 @@ impl<'a> Sweep<'a> {
 
     /// First octets of a record into the buffer. Its kind; None when it cannot be read.
     fn prefix(&mut self, loc: Loc, limit: usize) -> Option<u8> {
-        let mut buffer = std::mem::take(&mut self.buffer);
-        let written = self.segment(loc).and_then(|segment| segment.read_prefix(loc.offset, limit, &mut buffer).ok());
+        let (mut buffer, mut window) = (std::mem::take(&mut self.buffer), std::mem::take(&mut self.window));
+        let written = self.segment(loc).and_then(|segment| segment.read_within(loc.offset, limit, &mut window).ok());
+        let read = written.map(|(kind, _, payload)| {
+            buffer.clear();
+            buffer.extend_from_slice(payload);
+            kind
+        });
         // What is not written yet is in the log's memory.
-        let read = written.or_else(|| self.core.log.read_prefix(loc, limit, &mut buffer).ok());
-        self.buffer = buffer;
-        read.map(|(kind, _)| kind)
+        let read = read.or_else(|| self.core.log.read_prefix(loc, limit, &mut buffer).ok().map(|(kind, _)| kind));
+        (self.buffer, self.window) = (buffer, window);
+        read
     }
 
     /// A whole record into the buffer.
