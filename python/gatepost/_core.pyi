@@ -237,6 +237,21 @@ class Spool:
         """Pop ready messages of one destination, marking the recipients in flight until a change names them. One job groups all due recipients of a
         message for that destination. max_bytes > 0 bounds the sum of sizes (at least one job is returned).
         """
+    def defer_ready(
+        self,
+        destination: str,
+        now_us: int,
+        until_us: int,
+        waits: tuple[float, float, float, float],
+        ages: tuple[int, int],
+        detail: bytes,
+        max: int,
+        max_jobs: int,
+    ) -> tuple[int, builtins.list[Job]]:
+        """*blocking* Defer about `max` of the ready recipients of a destination that backs off until `until_us`, each by its own schedule: waits are the
+        first in microseconds, the factor, the longest in microseconds, the share that is random. (how many; at most max_jobs jobs taken, of messages
+        that are older than the ages in microseconds: to be given up, to be told of a delay, 0 = never.) (0, []): nothing is ready any more.
+        """
     def ready(self, destination: str) -> int:
         """Recipients of a destination that `take` would give now."""
     def give_back(self, message_id: bytes, recipient_indexes: Sequence[int]) -> None:

@@ -19,6 +19,7 @@ import structlog
 from gatepost.config import Settings
 from gatepost.native import K_DEFERRED, K_RETRY, Change, CoreError, Spool
 from gatepost.native import Job as RawJob
+from gatepost.queue.attempt import attempt_fields, encode_detail
 from gatepost.queue.chain import ChainLane
 from gatepost.queue.changes import COUNTED, publish_changes
 from gatepost.queue.destination import DestinationState
@@ -34,6 +35,10 @@ from gatepost.spool import AsyncSpool
 
 LOCAL_LANES = 2
 SWEEP = 256
+DEFER = 8192
+"""Recipients of a destination that is down deferred by one native call."""
+SHOWN = 1024
+"""Messages deferred in one sweep of which watchers hear one by one."""
 MAX_SLEEP_SECONDS = 300.0
 """The timer looks at the clock at least this often, so that a change of the wall clock cannot stop the queue."""
 MAX_STATES = 50_000
@@ -458,13 +463,15 @@ class Scheduler:
 
     async def _sweep(self, state: DestinationState) -> None:
         """In a back-off: what comes due is deferred with the destination's fault, so that it keeps its own schedule and expires in time."""
+        shown = 0
         try:
             while state.ready and not self._stopping and state.backing_off(self.now()):
-                jobs = self._decode(state.name, SWEEP)
-                state.ready = bool(jobs)
-                if not jobs:
-                    break
                 fault = Deferred(state.last_error or "destination is down", "4.4.1")
+                if self.events.watched and shown < SHOWN:
+                    jobs = self._take_all(state)
+                    shown += len(jobs)
+                else:
+                    jobs = await self._defer_ready(state, fault)
                 now = self.now()
                 try:
                     await self._settle(state, jobs, [_everywhere(job, fault) for job in jobs], now, now)
@@ -477,6 +484,26 @@ class Scheduler:
             if state.ready:
                 self._enqueue(state)
             self._dispatch()
+
+    def _take_all(self, state: DestinationState) -> list[Job]:
+        jobs = self._decode(state.name, SWEEP)
+        state.ready = bool(jobs)
+        return jobs
+
+    async def _defer_ready(self, state: DestinationState, fault: Deferred) -> list[Job]:
+        """Let the spool defer what needs no report. Returns what does; `state.ready` says whether there may be more."""
+        now = self.now()
+        detail = encode_detail(attempt_fields(fault, now=now, ms=0))
+        waits, ages = self._policy().native()
+        state.ready = False
+        deferred, raw = await self._spool.defer_ready(state.name, now, state.down_until, waits, ages, detail, (DEFER, SWEEP))
+        state.ready = state.ready or bool(deferred or raw)
+        self.counters["deferred"] += deferred
+        if deferred:
+            self.advance()
+            if self.events.watched:
+                self.events.publish(QueueEvent(now, "overflow", destination=state.name, detail={"lost": deferred}))
+        return [job for one in raw if (job := self.readable(state.name, one)) is not None]
 
     def give_back(self, jobs: list[Job]) -> None:
         """Undo the taking of jobs: no attempt is counted. Recipients whose outcome is journaled already are left alone by the spool."""

@@ -58,6 +58,10 @@ class PlannedRecipient:
         return (self.address, self.orcpt, self.destination, int(self.notify), self.route, 0, self.held)
 
 
+Waits = tuple[float, float, float, float]
+"""First wait in microseconds, factor, longest wait in microseconds, share that is random."""
+
+
 class AsyncSpool:
     """One open partition. Made by `open`; not to be shared between event loops."""
 
@@ -253,6 +257,12 @@ class AsyncSpool:
     def take(self, destination: str, max_jobs: int, max_bytes: int = 0) -> list[Job]:
         """Take ready messages of a destination; their due recipients are in flight until a change names them."""
         return self._native.take(destination, max_jobs, max_bytes)
+
+    async def defer_ready(
+        self, destination: str, now_us: int, until_us: int, waits: Waits, ages: tuple[int, int], detail: bytes, limits: tuple[int, int]
+    ) -> tuple[int, list[Job]]:
+        """Defer what is ready for a destination that backs off: (how many, jobs taken that the caller has to settle). See _core.pyi."""
+        return await asyncio.to_thread(self._native.defer_ready, destination, now_us, until_us, waits, ages, detail, *limits)
 
     def give_back(self, message_id: bytes, recipient_indexes: Sequence[int]) -> None:
         """Undo `take` without an attempt."""

@@ -362,6 +362,26 @@ impl Spool {
         jobs.into_iter().map(|j| job(py, j)).collect()
     }
 
+    #[allow(clippy::too_many_arguments)]
+    fn defer_ready<'py>(
+        &self,
+        py: Python<'py>,
+        destination: &str,
+        now_us: u64,
+        until_us: u64,
+        waits: (f64, f64, f64, f64),
+        ages: (u64, u64),
+        detail: &[u8],
+        max: usize,
+        max_jobs: usize,
+    ) -> (usize, Vec<Job<'py>>) {
+        let (first_us, factor, longest_us, jitter) = waits;
+        let (expire_us, notice_us) = ages;
+        let how = queue::BackOff { now_us, until_us, first_us, factor, longest_us, jitter, expire_us, notice_us };
+        let (deferred, jobs) = py.detach(|| self.inner.defer_ready(destination, &how, detail, max, max_jobs));
+        (deferred, jobs.into_iter().map(|j| job(py, j)).collect())
+    }
+
     fn give_back(&self, message_id: PyId, recipient_indexes: Vec<u16>) {
         self.inner.give_back(&message_id.0, &recipient_indexes);
     }

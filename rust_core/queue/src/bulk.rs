@@ -7,6 +7,7 @@ use parking_lot::MutexGuard;
 use crate::codec::ALL;
 use crate::id::{MessageId, now_us};
 use crate::index::{HELD, IN_FLIGHT, NOWHERE};
+use crate::keeper::trim;
 use crate::spool::Spool;
 use crate::transition::Transition;
 
@@ -14,6 +15,8 @@ use crate::transition::Transition;
 const BATCH: usize = 1024;
 /// Messages looked at while the index is locked once.
 const LOOK: usize = 8192;
+/// Messages of which a change leaves enough memory behind to give it back to the system.
+const MANY: usize = 100_000;
 /// Octets that may wait for the disk before the next batch.
 const PENDING: u64 = 8 << 20;
 
@@ -56,6 +59,10 @@ impl Spool {
         let mut index = self.core.shared.index.lock();
         self.answer(&mut index, ticket, losses, failure);
         self.core.shared.wake(&index);
+        drop(index);
+        if ids.len() >= MANY {
+            trim();
+        }
         done
     }
 

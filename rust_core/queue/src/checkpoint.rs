@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use gatepost_log::{Loc, LogError, Storage, StorageFile};
 use parking_lot::MutexGuard;
@@ -235,12 +236,13 @@ struct Writer {
     /// Names that the next block introduces.
     fresh: Vec<u8>,
     fresh_count: u32,
+    messages: u64,
 }
 
 impl Writer {
     fn new(file: Box<dyn StorageFile>) -> Self {
         let (names, known) = (HashMap::new(), Vec::new());
-        Self { file, at: HEAD as u64, crc: 0, out: Vec::with_capacity(PIECE), names, known, fresh: Vec::new(), fresh_count: 0 }
+        Self { file, at: HEAD as u64, crc: 0, out: Vec::with_capacity(PIECE), names, known, fresh: Vec::new(), fresh_count: 0, messages: 0 }
     }
 
     /// Number of a destination in the file.
@@ -277,6 +279,7 @@ impl Writer {
         self.out.append(&mut self.fresh);
         self.out.extend_from_slice(&count.to_le_bytes());
         self.out.append(&mut block);
+        self.messages += u64::from(count);
         Ok(last)
     }
 
@@ -373,20 +376,25 @@ impl Core {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(writing(&e)),
             _ => {}
         }
-        let written = self.write_checkpoint(&temporary, &begin).and_then(|()| {
+        let written = self.write_checkpoint(&temporary, &begin).and_then(|messages| {
             storage.rename(&temporary, &path).map_err(|e| writing(&e))?;
-            storage.sync_dir(dir).map_err(|e| writing(&e))
+            storage.sync_dir(dir).map_err(|e| writing(&e))?;
+            Ok(messages)
         });
-        match written {
-            Ok(()) => *last = begin.position,
+        match &written {
+            Ok(messages) => {
+                *last = begin.position;
+                self.checkpoint_holds.store(*messages, Ordering::Relaxed);
+            }
             Err(_) => {
                 let _ = storage.remove(&temporary);
             }
         }
-        written
+        written.map(drop)
     }
 
-    fn write_checkpoint(&self, path: &Path, begin: &Begin) -> Result<(), QueueError> {
+    /// Returns how many messages are in it.
+    fn write_checkpoint(&self, path: &Path, begin: &Begin) -> Result<u64, QueueError> {
         let mut writer = Writer::new(self.log.storage().create(path).map_err(|e| writing(&e))?);
         writer.out.extend_from_slice(&begin.position.pack().to_le_bytes());
         let mut after = None;
@@ -409,7 +417,9 @@ impl Core {
         }
         // A commit that is in the index and gets lost must not come back by way of the checkpoint.
         self.log.sync_since(begin.losses)?;
-        writer.finish().map_err(|e| writing(&e))
+        let messages = writer.messages;
+        writer.finish().map_err(|e| writing(&e))?;
+        Ok(messages)
     }
 }
 

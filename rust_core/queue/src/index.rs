@@ -17,7 +17,7 @@ use crate::debts::Debts;
 use crate::id::MessageId;
 pub(crate) use crate::index::destinations::Destination;
 pub(crate) use crate::message::{
-    GRACE, HELD, IN_FLIGHT, LASTING, Message, NOWHERE, READY, REROUTED, Recipient, Recipients, TIMED, UNKNOWN_DELAY,
+    GRACE, HELD, IN_FLIGHT, LASTING, Message, NOTED, NOWHERE, READY, REROUTED, Recipient, Recipients, TIMED, UNKNOWN_DELAY,
 };
 use crate::order::Order;
 use crate::segments::{Extra, Segments};
@@ -336,6 +336,14 @@ impl Index {
     pub fn apply(&mut self, slot: u32, recipient: u16, transition: &Transition, now_us: Option<u64>) {
         let count = self.message(slot).recipients.as_slice().len();
         let range = if recipient == ALL { 0..count } else { usize::from(recipient)..count.min(usize::from(recipient) + 1) };
+        if transition.is_note() {
+            // One of the message as a whole is an operator's remark.
+            let named = self.messages[slot as usize].recipients.as_mut_slice().get_mut(usize::from(recipient));
+            if let Some(named) = named {
+                named.flags |= NOTED;
+            }
+            return;
+        }
         let before = self.message(slot).shadow();
         for n in range {
             let n = n as u16;

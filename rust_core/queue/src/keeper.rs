@@ -2,6 +2,7 @@
 //! there may be something to do; nothing depends on it but disk space and the time the next opening takes.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use gatepost_log::Class;
@@ -14,6 +15,10 @@ use crate::spool::Core;
 const CHECKPOINT_EVERY: u64 = 64 << 20;
 /// Octets of checkpoint per message, roughly.
 const CHECKPOINT_COST: u64 = 72;
+/// Messages in a checkpoint that are not worth a new one when they are gone.
+const CHECKPOINT_SPARE: u64 = 64 << 10;
+/// Messages of which the memory may stay with the process.
+const MEMORY_SPARE: u64 = 128 << 10;
 /// Segments a remain record must free; one is enough when the partition takes too much disk.
 const REMAIN_FREES: usize = 3;
 /// Octets a remain record must free for each of its own.
@@ -71,6 +76,7 @@ impl Core {
             // A failure costs nothing but time at the next opening, and the log reports what is wrong with the disk.
             let _ = self.checkpoint();
         }
+        self.shed_memory();
         busy
     }
 
@@ -165,8 +171,21 @@ impl Core {
     fn checkpoint_due(&self) -> bool {
         let last = *self.checkpointed.lock();
         let grown: u64 = self.log.segments().iter().filter(|(n, _)| *n > last.segment).map(|(_, bytes)| bytes).sum();
-        let cost = self.shared.index.lock().len() as u64 * CHECKPOINT_COST;
-        grown > CHECKPOINT_EVERY.max(4 * cost)
+        let messages = self.shared.index.lock().len() as u64;
+        // One of a queue that was deep takes room until there is another.
+        let outgrown = self.checkpoint_holds.load(Ordering::Relaxed) > CHECKPOINT_SPARE + 4 * messages;
+        outgrown || grown > CHECKPOINT_EVERY.max(4 * messages * CHECKPOINT_COST)
+    }
+
+    /// Gives memory back to the system when the queue has become much shorter.
+    fn shed_memory(&self) {
+        let messages = self.shared.index.lock().len() as u64;
+        let peak = self.peak.load(Ordering::Relaxed).max(messages);
+        let shrunk = peak > MEMORY_SPARE + 2 * messages;
+        self.peak.store(if shrunk { messages } else { peak }, Ordering::Relaxed);
+        if shrunk {
+            trim();
+        }
     }
 
     /// Records go to a new segment: the one before may be free, and a checkpoint may be due.
@@ -175,5 +194,14 @@ impl Core {
             index.newest_segment = segment;
             self.want_sweep();
         }
+    }
+}
+
+/// Returns free pages to the system: the allocator keeps what lies between pieces in use, which after a million small ones is most of it.
+pub(crate) fn trim() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: no arguments that could be wrong; it is safe to call from any thread.
+    unsafe {
+        libc::malloc_trim(0);
     }
 }

@@ -167,6 +167,7 @@ impl Core {
             if slice.is_empty() {
                 break;
             }
+            self.checkpoint_holds.fetch_add(slice.len() as u64, Ordering::Relaxed);
             let mut index = self.shared.index.lock();
             for (mut message, others) in slice.into_iter().filter(|(message, _)| may_live(message, &exists)) {
                 if index.lookup(&message.id).is_none() {

@@ -15,8 +15,10 @@ pub(crate) const TIMED: u8 = 8;
 pub(crate) const REROUTED: u8 = 16;
 /// Removed, but restorable until its `next_us`; such a recipient keeps its hold flag and its destination's name.
 pub(crate) const GRACE: u8 = 32;
+/// A note of the journal names it: its sender was told of the delay.
+pub(crate) const NOTED: u8 = 64;
 /// Flags that survive a restart.
-pub(crate) const LASTING: u8 = HELD | REROUTED | GRACE;
+pub(crate) const LASTING: u8 = HELD | REROUTED | GRACE | NOTED;
 
 /// Destination number of recipients that have none.
 pub(crate) const NOWHERE: u32 = u32::MAX;

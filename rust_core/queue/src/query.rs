@@ -115,7 +115,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    fn new(index: &Index, slot: u32, only: Option<&[u16]>) -> Self {
+    pub fn new(index: &Index, slot: u32, only: Option<&[u16]>) -> Self {
         let m = index.message(slot);
         let list = m.recipients.as_slice().iter().enumerate().map(|(n, r)| (n as u16, *r));
         let wanted = list.filter(|(n, _)| only.is_none_or(|only| only.contains(n)));
@@ -130,18 +130,10 @@ impl Spool {
     /// bounds the sum of sizes, but one job is always given. A message whose record is damaged is held with a note that says so; one that
     /// cannot be read for now (an error of the disk, too many open files) is due again in a minute.
     pub fn take(&self, destination: &str, max_jobs: usize, max_bytes: u64) -> Vec<Job> {
-        let mut buffer = Vec::new();
         loop {
             let places = self.core.pick(destination, max_jobs, max_bytes);
             let picked = places.len();
-            let mut jobs = Vec::with_capacity(picked);
-            for place in places {
-                match self.core.steady(place, |place| self.core.job(place, &mut buffer)) {
-                    Ok(job) => jobs.push(job),
-                    Err((place, error)) if beyond_help(&error) => self.core.quarantine(&place, &error),
-                    Err((place, error)) => self.core.put_off(&place, &error),
-                }
-            }
+            let jobs = self.core.jobs(places);
             // Nothing is only given when there is nothing: an unreadable message must not make those behind it wait.
             if !jobs.is_empty() || picked == 0 {
                 return jobs;
@@ -172,6 +164,20 @@ impl Spool {
 }
 
 impl Core {
+    /// The jobs of recipients that were taken. What cannot be read is held or put off.
+    pub fn jobs(&self, places: Vec<Place>) -> Vec<Job> {
+        let mut buffer = Vec::new();
+        let mut jobs = Vec::with_capacity(places.len());
+        for place in places {
+            match self.steady(place, |place| self.job(place, &mut buffer)) {
+                Ok(job) => jobs.push(job),
+                Err((place, error)) if beyond_help(&error) => self.quarantine(&place, &error),
+                Err((place, error)) => self.put_off(&place, &error),
+            }
+        }
+        jobs
+    }
+
     /// Reads a message; once more when compaction moved it meanwhile. Of an error it also gives the place where the message is.
     fn steady<T>(&self, place: Place, mut read: impl FnMut(&Place) -> Result<T, QueueError>) -> Result<T, (Place, QueueError)> {
         let mut place = place;

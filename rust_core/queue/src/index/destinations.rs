@@ -1,7 +1,6 @@
 //! Destinations by number: how many recipients each has, and which have news. A number is given again when nobody names it any more.
 
-use std::collections::VecDeque;
-
+use crate::index::ready::Queue;
 use crate::index::{Index, NOWHERE};
 
 #[derive(Debug, Default)]
@@ -13,7 +12,7 @@ pub(crate) struct Destination {
     pub in_flight: u32,
     /// Recipients whose READY flag is set.
     pub ready: u32,
-    pub queue: VecDeque<(u32, u16)>,
+    pub queue: Queue,
     /// Its name waits in the outbox.
     pub announced: bool,
 }
@@ -52,7 +51,7 @@ impl Index {
         let Some(d) = self.destinations.get_mut(number as usize) else { return };
         if d.pending == 0 && d.kept == 0 && !d.announced && !d.name.is_empty() {
             let name = std::mem::take(&mut d.name);
-            d.queue = VecDeque::new();
+            d.queue = Queue::default();
             self.by_name.remove(&name);
             self.free_destinations.push(number);
         }

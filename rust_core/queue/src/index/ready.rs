@@ -1,12 +1,56 @@
 //! What may be taken: ready queues per destination, and the timers of what is due later. Part of the index, called by it and by `query`.
 //!
 //! Timers are in one ordered set: a logarithm for each that begins or ends. Entries of ready queues are not removed when they become void but
-//! recognised when they come up.
+//! recognised when they come up; when most are void, each further one has a few looked at, so that nobody waits for a long queue to be cleaned.
+
+use std::collections::VecDeque;
 
 use crate::index::{HELD, IN_FLIGHT, Index, NOWHERE, READY, Recipient, TIMED};
 
 /// Most recipients made ready with the index locked.
 const ADVANCE: usize = 4096;
+
+/// Entries looked at for each that becomes void in a queue that is mostly void.
+const TIDY: usize = 4;
+/// Entries that are not worth it.
+const FEW: usize = 64;
+
+/// A destination's ready queue: (slot, recipient), the longest waiting first.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    /// Older than all in `rest`, looked at in this round of tidying.
+    tidied: VecDeque<(u32, u16)>,
+    rest: VecDeque<(u32, u16)>,
+}
+
+impl Queue {
+    fn len(&self) -> usize {
+        self.tidied.len() + self.rest.len()
+    }
+
+    fn front(&self) -> Option<&(u32, u16)> {
+        self.tidied.front().or_else(|| self.rest.front())
+    }
+
+    fn pop(&mut self) -> Option<(u32, u16)> {
+        self.tidied.pop_front().or_else(|| self.rest.pop_front())
+    }
+
+    /// Drops the void ones among the next few.
+    fn tidy(&mut self, valid: impl Fn(u32, u16) -> bool) {
+        for _ in 0..TIDY {
+            let Some((slot, n)) = self.rest.pop_front() else {
+                // All were looked at: the next round begins.
+                self.rest = std::mem::take(&mut self.tidied);
+                self.rest.shrink_to(2 * self.rest.len());
+                return;
+            };
+            if valid(slot, n) {
+                self.tidied.push_back((slot, n));
+            }
+        }
+    }
+}
 
 impl Index {
     /// Puts a recipient where it belongs: its destination's ready queue when due, the timers when not.
@@ -28,7 +72,7 @@ impl Index {
         self.recipient_mut(slot, n).flags |= READY;
         let d = &mut self.destinations[r.destination as usize];
         d.ready += 1;
-        d.queue.push_back((slot, n));
+        d.queue.rest.push_back((slot, n));
         if !d.announced {
             d.announced = true;
             self.outbox.ready.push(r.destination);
@@ -59,7 +103,7 @@ impl Index {
     /// Takes the longest waiting message of a destination with all its ready recipients for it, now in flight.
     pub fn take(&mut self, destination: u32) -> Option<(u32, Vec<u16>)> {
         loop {
-            let (slot, n) = self.destinations[destination as usize].queue.pop_front()?;
+            let (slot, n) = self.destinations[destination as usize].queue.pop()?;
             if !self.is_ready(slot, n, destination) {
                 continue;
             }
@@ -114,18 +158,12 @@ impl Index {
         if ready && destination != NOWHERE {
             let d = &mut self.destinations[destination as usize];
             d.ready -= 1;
-            if d.queue.len() > 64 && d.queue.len() / 2 > d.ready as usize {
-                self.sweep_queue(destination);
+            if d.queue.len() > FEW && d.queue.len() / 2 > d.ready as usize {
+                let mut queue = std::mem::take(&mut d.queue);
+                queue.tidy(|slot, n| self.is_ready(slot, n, destination));
+                self.destinations[destination as usize].queue = queue;
             }
         }
-    }
-
-    /// Drops void entries of a ready queue that has become mostly void.
-    fn sweep_queue(&mut self, destination: u32) {
-        let mut queue = std::mem::take(&mut self.destinations[destination as usize].queue);
-        queue.retain(|(slot, n)| self.is_ready(*slot, *n, destination));
-        queue.shrink_to_fit();
-        self.destinations[destination as usize].queue = queue;
     }
 
     fn is_ready(&self, slot: u32, n: u16, destination: u32) -> bool {
@@ -138,5 +176,26 @@ impl Index {
         r.flags &= !READY;
         let destination = r.destination as usize;
         self.destinations[destination].ready -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_that_is_mostly_void_shrinks_in_steps_and_keeps_its_order() {
+        let mut queue = Queue::default();
+        queue.rest.extend((0..1000).map(|slot| (slot, 0)));
+        for step in 0..2 * 1000 / TIDY {
+            queue.tidy(|slot, _| slot % 10 == 0);
+            if step == 40 {
+                queue.rest.push_back((2000, 0));
+            }
+        }
+        assert_eq!(queue.len(), 101);
+        let left: Vec<u32> = std::iter::from_fn(|| queue.pop()).map(|(slot, _)| slot).collect();
+        assert_eq!(left, (0..100).map(|n| n * 10).chain([2000]).collect::<Vec<_>>());
+        assert!(queue.front().is_none());
     }
 }
