@@ -39,9 +39,14 @@ def counted(server: Gatepost, wanted: QueueFilter) -> int:
 def deep(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gatepost]:
     """The server, with its queue filled before it started."""
     server = Gatepost(tmp_path_factory.mktemp("deep"), queue={"undo_seconds": 0, "retry_initial_seconds": 60})
+    server.add_users()
+    (server.data / "spool").mkdir(mode=0o700, exist_ok=True)
     fill(server.data / "spool" / "p0", WHAT)
-    with server:
+    server.start()
+    try:
         yield server
+    finally:
+        server.kill()
 
 
 def test_mail_is_taken_beside_a_deep_queue_and_all_of_both_is_seen(deep: Gatepost) -> None:
