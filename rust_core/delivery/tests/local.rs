@@ -13,7 +13,7 @@ const MAILBOX: [u8; 16] = [7; 16];
 
 fn lab(dir: &Path) -> (Arc<Spool>, Volume, Targets) {
     let spool = Spool::open(&dir.join("spool"), Options::new(*b"SPOL")).unwrap();
-    let options = VolumeOptions { stream: "w0".into(), segment_bytes: 1 << 20, min_free_bytes: 0, resume_free_bytes: 0 };
+    let options = VolumeOptions { segment_bytes: 1 << 20, ..VolumeOptions::new("w0") };
     let targets = Targets::default();
     targets.learn(b"inbox", MAILBOX, "INBOX");
     (Arc::new(spool), Volume::open(&dir.join("volume"), &options).unwrap(), targets)

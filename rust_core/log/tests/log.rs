@@ -327,3 +327,21 @@ fn a_reader_lets_go_of_removed_segments_only_when_asked() {
     assert!(matches!(reader.segment(1).map(|_| ()), Err(LogError::NotFound(_))));
     assert!(reader.segment(2).is_ok());
 }
+
+#[test]
+fn what_is_appended_between_cork_and_uncork_is_one_batch_and_one_sync() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, _, _, tokens) = open(dir.path());
+    log.cork();
+    for token in 1..=5 {
+        log.append(KIND, &[b"x"], Class::Journal, Some(token)).unwrap();
+    }
+    // Nobody wakes the committer meanwhile.
+    assert!(tokens.recv_timeout(Duration::from_millis(50)).is_err());
+    assert_eq!(log.stats().syncs, 0);
+    log.uncork();
+    assert_eq!(tokens.recv_timeout(Duration::from_secs(10)).unwrap(), (vec![1, 2, 3, 4, 5], Ok(())));
+    assert_eq!(log.stats().syncs, 1);
+    log.append(KIND, &[b"y"], Class::Journal, Some(6)).unwrap();
+    assert_eq!(tokens.recv_timeout(Duration::from_secs(10)).unwrap().0, [6]);
+}

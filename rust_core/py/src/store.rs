@@ -122,7 +122,7 @@ impl Store {
         min_free_bytes: u64,
         resume_free_bytes: u64,
     ) -> PyResult<Self> {
-        let options = VolumeOptions { stream, segment_bytes, min_free_bytes, resume_free_bytes };
+        let options = VolumeOptions { segment_bytes, min_free_bytes, resume_free_bytes, ..VolumeOptions::new(&stream) };
         let core = raise(py.detach(|| CoreStore::open(&directory, &options)))?;
         Ok(Self { core, targets: Arc::default(), rounds: Arc::default() })
     }

@@ -26,9 +26,61 @@ use crate::transition::{Transition, kind};
 /// Messages published with the index locked.
 const PUBLISH: usize = 2048;
 
+/// Lets the recovery's thread go on only while somebody waits for it, so that a simulation gives the same order of calls every time.
+#[derive(Default)]
+struct Gate {
+    state: Mutex<GateState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct GateState {
+    /// How often it may pass; None: nothing holds it, or it has ended.
+    permits: Option<u32>,
+    /// It stands at the gate.
+    waits: bool,
+}
+
+/// How often the recovery passes in a step.
+const STEP: u32 = 8;
+
+impl Gate {
+    /// The recovery is about to go on.
+    fn pass(&self) {
+        let mut state = self.state.lock();
+        while state.permits == Some(0) {
+            state.waits = true;
+            self.changed.notify_all();
+            self.changed.wait(&mut state);
+        }
+        state.permits = state.permits.map(|n| n - 1);
+    }
+
+    /// Nothing holds it any more.
+    fn open(&self) {
+        self.state.lock().permits = None;
+        self.changed.notify_all();
+    }
+
+    /// Returns when the recovery has come a little further. False when it had ended.
+    fn step(&self) -> bool {
+        let mut state = self.state.lock();
+        if state.permits.is_none() {
+            return false;
+        }
+        *state = GateState { permits: Some(STEP), waits: false };
+        self.changed.notify_all();
+        while state.permits.is_some() && !state.waits {
+            self.changed.wait(&mut state);
+        }
+        true
+    }
+}
+
 /// How far the recovery is.
 #[derive(Default)]
 pub(crate) struct Progress {
+    gate: Gate,
     /// The partition closes: stop.
     stop: AtomicBool,
     state: Mutex<State>,
@@ -45,10 +97,27 @@ impl Progress {
     /// Ends a recovery that is under way.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
+        self.gate.open();
+    }
+
+    /// For a partition without threads: the recovery goes on only in [`Progress::step`].
+    pub fn hold(&self) {
+        self.gate.state.lock().permits = Some(0);
+    }
+
+    /// A piece of a recovery that is held. False when there is none.
+    pub fn step(&self) -> bool {
+        self.gate.step()
     }
 
     fn check(&self) -> Result<(), LogError> {
         if self.stop.load(Ordering::Relaxed) { Err(LogError::Closed) } else { Ok(()) }
+    }
+
+    /// The same in a place where a recovery may be interrupted.
+    fn pause(&self) -> Result<(), LogError> {
+        self.gate.pass();
+        self.check()
     }
 
     /// The error that ended it, if one did.
@@ -134,7 +203,7 @@ impl Core {
         let (from, mut owed) = self.read_checkpoint(before)?;
         *self.checkpointed.lock() = from;
         let recovery = self.log.replay_before(from, before, &mut |loc, kind, payload| {
-            self.progress.check()?;
+            self.progress.pause()?;
             self.replay(loc, kind, payload, &mut owed);
             Ok(())
         })?;
@@ -162,7 +231,7 @@ impl Core {
         let exists: BTreeSet<u32> = self.log.segments().iter().map(|(n, _)| *n).filter(|n| *n < before).collect();
         let mut vouched = checkpoint.begin()?;
         loop {
-            self.progress.check()?;
+            self.progress.pause()?;
             let slice = checkpoint.slice()?;
             if slice.is_empty() {
                 break;
@@ -308,11 +377,13 @@ fn replay_payment(index: &mut Index, loc: Loc, debt: &Debt) {
 /// Runs a recovery in a thread of its own.
 pub(crate) fn spawn(core: Arc<Core>, before: u32, sealed: Recovery, started: Instant) -> Result<std::thread::JoinHandle<()>, QueueError> {
     let body = move || {
+        core.progress.gate.pass();
         if let Err(error) = core.recover(before, sealed, started)
             && error != QueueError::Log(LogError::Closed)
         {
             core.log.fail(LogError::Fatal(format!("recovery: {error}")));
         }
+        core.progress.gate.open();
     };
     let thread = std::thread::Builder::new().name("spool-load".into()).spawn(body);
     thread.map_err(|e| LogError::Io(format!("start thread: {e}")).into())

@@ -100,6 +100,8 @@ pub enum Work {
     LogChore,
     /// Of the partition's keeper: free segments, checkpoint when due.
     Tidy,
+    /// Of a recovery in the background ([`Spool::begin`]).
+    Load,
 }
 
 impl Spool {
@@ -122,7 +124,6 @@ impl Spool {
 
     fn open_for(dir: &Path, options: Options, tailed: bool, wait: bool) -> Result<Self, QueueError> {
         let started = Instant::now();
-        let wait = wait || !options.threads;
         let threads = options.threads;
         let mut prepared = Log::prepare(dir, options)?;
         checkpoint::check_version(&**prepared.storage(), prepared.dir())?;
@@ -153,6 +154,9 @@ impl Spool {
         if wait {
             spool.core.recover(before, sealed, started)?;
         } else {
+            if !threads {
+                spool.core.progress.hold();
+            }
             *spool.loader.lock() = Some(load::spawn(Arc::clone(&spool.core), before, sealed, started)?);
         }
         Ok(spool)
@@ -397,6 +401,7 @@ impl Spool {
         match work {
             Work::Commit => self.core.log.step(false),
             Work::LogChore => self.core.log.step(true),
+            Work::Load => self.core.progress.step(),
             Work::Tidy => {
                 let wanted = std::mem::take(&mut self.core.shared.chores_wanted.lock().sweep);
                 self.core.tidy() || wanted

@@ -31,6 +31,10 @@ pub(crate) struct Chaos {
     errors: bool,
     full: bool,
     decay: bool,
+    /// Percent of the steps in which something more goes wrong, for want of space.
+    pub crowded: u64,
+    /// Free octets below which mail is to be refused, and at which it is to be taken again; or 0.
+    pub least_free: (u64, u64),
     /// Faults or a limit were set since the last opening, so calls may fail.
     troubled: bool,
 }
@@ -60,7 +64,10 @@ const FULL_FROM: usize = 14;
 
 impl Chaos {
     pub fn new(rng: &mut Rng) -> Self {
-        Self { errors: rng.chance(50), full: rng.chance(50), decay: rng.chance(30), troubled: false }
+        let (errors, full, decay) = (rng.chance(50), rng.chance(50), rng.chance(30));
+        let crowded = if full && rng.chance(50) { 8 } else { 0 };
+        let least_free = if full && rng.chance(50) { (96 << 10, 150 << 10) } else { (0, 0) };
+        Self { errors, full, decay, crowded, least_free, troubled: false }
     }
 
     /// An error may be the fault of the disk.
@@ -82,7 +89,7 @@ impl Chaos {
                 self.troubled = true;
             }
             1 if self.errors || self.full => self.fault(rng, disk, diary),
-            2 if self.full => {
+            2 | 3 if self.full && (rng.chance(50) || self.crowded > 0) => {
                 let room = rng.below(300 << 10);
                 diary.note(|| format!("room for {room} more octets"));
                 disk.set_capacity(Some(disk.used() + room));

@@ -239,6 +239,12 @@ impl Disk {
         self.0.lock().used()
     }
 
+    /// Octets not in use.
+    pub fn free(&self) -> u64 {
+        let inner = self.0.lock();
+        inner.capacity.map_or(1 << 40, |capacity| capacity.saturating_sub(inner.used()))
+    }
+
     /// Lets time pass.
     pub fn pass(&self, time: Duration) {
         self.0.lock().elapsed += time;

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::{log_history, spool_history};
+use crate::{log_history, spool_history, volume_history};
 
 /// What is put through a history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub enum Subject {
     Log,
     /// `gatepost-queue` on the log.
     Spool,
+    /// `gatepost-store` on the log.
+    Volume,
 }
 
 /// How long a history may be.
@@ -86,6 +88,7 @@ fn attempt(subject: Subject, seed: u64, limits: &Limits, diary: &mut Diary) -> R
     let run = AssertUnwindSafe(|| match subject {
         Subject::Log => log_history::run(seed, limits, diary),
         Subject::Spool => spool_history::run(seed, limits, diary),
+        Subject::Volume => volume_history::run(seed, limits, diary),
     });
     catch_unwind(run).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));

@@ -11,8 +11,11 @@ mod inode;
 mod log_history;
 mod model;
 mod names;
+mod operator;
 mod rng;
+mod spool_check;
 mod spool_history;
+mod volume_history;
 
 pub use disk::{Call, Disk, Fault, Traced};
 pub use history::{Diary, Failure, Limits, Subject, run, tell};

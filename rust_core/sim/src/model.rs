@@ -3,6 +3,11 @@
 
 use gatepost_queue::{MessageId, RecipientState, State, kind};
 
+use crate::operator::Mark;
+
+/// A time that the spool chose.
+pub(crate) const UNKNOWN: u64 = u64::MAX;
+
 /// What is known of something appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
@@ -80,7 +85,7 @@ impl Change {
             kind::EXPIRED => r.state = State::Expired,
             kind::DEFERRED => (r.next_us, r.attempts) = (Some(self.next_us), attempt),
             kind::REMOVED => (r.state, r.grace) = (State::Removed, self.next_us != 0),
-            kind::RESTORED => (r.state, r.grace, r.next_us) = (State::Pending, false, Some(self.next_us)),
+            kind::RESTORED => (r.state, r.grace, r.next_us) = (State::Pending, false, Some(self.next_us).filter(|at| *at != UNKNOWN)),
             kind::PURGED => r.grace = false,
             kind::HELD => r.held = true,
             kind::RELEASED => r.held = false,
@@ -141,6 +146,10 @@ pub(crate) struct Message {
     pub now: Whole,
     /// A bit of one of its records was flipped: anything goes but wrong octets.
     pub damaged: bool,
+    /// A recovery is under way that has not come to it.
+    pub hidden: bool,
+    /// The operation that changed it last.
+    pub mark: Option<Mark>,
 }
 
 impl Message {

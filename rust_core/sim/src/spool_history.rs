@@ -15,10 +15,11 @@ use crate::decay;
 use crate::disk::Disk;
 use crate::history::{Diary, Limits};
 use crate::model::{Change, Fate, Message, Recipient, Step, finished};
+use crate::operator::Operation;
 use crate::rng::Rng;
 
 /// A time that never comes, Unix microseconds.
-const LATER: u64 = 4_000_000_000_000_000;
+pub(crate) const LATER: u64 = 4_000_000_000_000_000;
 /// Messages being received at a time.
 const STREAMS: usize = 3;
 
@@ -49,8 +50,11 @@ pub(crate) struct Run<'a> {
     pub doubtful: BTreeSet<MessageId>,
     /// Where bits flipped.
     pub flips: Vec<(u32, u64)>,
+    /// What was there is read in the background.
+    pub loading: bool,
     /// A copy of a remain record was hit.
     pub remain_hit: bool,
+    pub operations: Vec<Operation>,
     spool: Option<Spool>,
     streams: Vec<Stream>,
     tickets: Vec<Ticket>,
@@ -75,7 +79,9 @@ pub(crate) fn run(seed: u64, limits: &Limits, diary: &mut Diary) -> Result<(), S
         gone: BTreeSet::new(),
         doubtful: BTreeSet::new(),
         flips: Vec::new(),
+        loading: false,
         remain_hit: false,
+        operations: Vec::new(),
         spool: None,
         streams: Vec::new(),
         tickets: Vec::new(),
@@ -92,7 +98,7 @@ pub(crate) fn run(seed: u64, limits: &Limits, diary: &mut Diary) -> Result<(), S
 }
 
 /// The octets of a message.
-fn body(number: u64, length: usize) -> Vec<u8> {
+pub(crate) fn body(number: u64, length: usize) -> Vec<u8> {
     let pattern: Vec<u8> = (0..509).map(|n| b'a' + ((number * 7 + n / 11 + n) % 26) as u8).collect();
     let mut body = pattern.repeat(length / pattern.len() + 1);
     body.truncate(length);
@@ -109,12 +115,20 @@ impl Run<'_> {
         self.spool.as_ref().expect("open between steps")
     }
 
-    fn next(&mut self) -> u64 {
+    /// What happened up to now is acknowledged when this ticket is.
+    pub fn promise(&mut self, number: u64) {
+        self.tickets.push(Ticket { number, to: self.count });
+    }
+
+    pub fn next(&mut self) -> u64 {
         self.count += 1;
         self.count
     }
 
     fn step(&mut self) -> Result<(), String> {
+        if self.rng.chance(self.chaos.crowded) {
+            self.chaos.trouble(&mut self.rng, &self.disk, self.diary);
+        }
         match self.rng.below(100) {
             0..8 => self.stream(),
             8..24 => self.receive()?,
@@ -122,7 +136,9 @@ impl Run<'_> {
             46..48 => self.reroute()?,
             48..50 => self.take()?,
             50..51 => self.purge(),
-            51..76 => drop(self.spool().step(Work::Commit)),
+            51..53 => self.bulk()?,
+            53..55 => self.undo()?,
+            55..76 => drop(self.spool().step(Work::Commit)),
             76..83 => drop(self.spool().step(Work::LogChore)),
             83..90 => drop(self.spool().step(Work::Tidy)),
             90..91 => self.checkpoint()?,
@@ -135,6 +151,9 @@ impl Run<'_> {
                 self.crash(crash)?;
             }
         }
+        if self.loading && self.rng.chance(40) {
+            self.load()?;
+        }
         self.hear()?;
         if self.disk.dead() {
             self.crash(Crash::PowerCut)?;
@@ -143,6 +162,16 @@ impl Run<'_> {
                 return Err(format!("the log failed without a fault: {error}"));
             }
             self.crash(Crash::Kill)?;
+        }
+        Ok(())
+    }
+
+    /// A piece of the recovery in the background.
+    fn load(&mut self) -> Result<(), String> {
+        self.spool().step(Work::Load);
+        if self.spool().recovered() && !self.disk.dead() {
+            self.chaos.calm(&self.disk);
+            return self.recovered();
         }
         Ok(())
     }
@@ -191,7 +220,12 @@ impl Run<'_> {
         let specs = recipients.iter().map(spec).collect();
         let sequence = self.next();
         let id = id_of(stream.number);
-        match self.spool().commit(sequence, &mut stream.incoming, "from@x".into(), specs, b"meta".to_vec()) {
+        // Longer than free space is believed.
+        self.disk.pass(Duration::from_millis(300));
+        let free = self.disk.free();
+        let committed = self.spool().commit(sequence, &mut stream.incoming, "from@x".into(), specs, b"meta".to_vec());
+        self.reserves(free, &committed)?;
+        match committed {
             Ok(()) => {
                 self.diary.note(|| format!("commit {} of {} octets, ticket {sequence}", stream.number, stream.length));
                 self.tickets.push(Ticket { number: sequence, to: sequence });
@@ -207,6 +241,8 @@ impl Run<'_> {
                         steps: Vec::new(),
                         now: None,
                         damaged: false,
+                        hidden: false,
+                        mark: None,
                     };
                     self.messages.push(message);
                 }
@@ -218,6 +254,19 @@ impl Run<'_> {
                 Ok(())
             }
             Err(error) => Err(format!("commit failed without a fault: {error}")),
+        }
+    }
+
+    /// Mail is refused below the limit, and taken again at the second one.
+    fn reserves(&self, free: u64, committed: &Result<(), QueueError>) -> Result<(), String> {
+        let (stop, resume) = self.chaos.least_free;
+        let refused = matches!(committed, Err(QueueError::Log(LogError::DiskFull(why))) if why.contains("octets free"));
+        match committed {
+            // The look at the free space may have failed.
+            _ if self.disk.dead() => Ok(()),
+            Ok(()) if free < stop => Err(format!("mail was taken with {free} octets free")),
+            Err(_) if refused && free >= resume => Err(format!("mail was refused with {free} octets free")),
+            _ => Ok(()),
         }
     }
 
@@ -233,8 +282,12 @@ impl Run<'_> {
     // ---- changes
 
     /// Numbers of messages that can be seen.
-    fn visible(&self) -> Vec<usize> {
-        (0..self.messages.len()).filter(|n| self.messages[*n].now.is_some() && !self.messages[*n].damaged).collect()
+    pub fn visible(&self) -> Vec<usize> {
+        self.visible_or_damaged().into_iter().filter(|n| !self.messages[*n].damaged).collect()
+    }
+
+    pub fn visible_or_damaged(&self) -> Vec<usize> {
+        (0..self.messages.len()).filter(|n| self.messages[*n].now.is_some()).collect()
     }
 
     fn change(&mut self) -> Result<(), String> {
@@ -252,7 +305,7 @@ impl Run<'_> {
             count += 1;
         }
         let done = self.spool().change(ticket, &asked);
-        self.tickets.push(Ticket { number: ticket, to: self.count });
+        self.promise(ticket);
         if done == expected { Ok(()) } else { Err(format!("{done} of {count} changes were carried out, not {expected}")) }
     }
 
@@ -273,7 +326,7 @@ impl Run<'_> {
     }
 
     /// In the model. False when it is illegal.
-    fn carry_out(&mut self, n: usize, change: Change) -> bool {
+    pub fn carry_out(&mut self, n: usize, change: Change) -> bool {
         let sequence = self.next();
         let m = &mut self.messages[n];
         let Some(list) = m.now.as_mut().filter(|list| change.legal(list)) else { return false };
@@ -282,26 +335,10 @@ impl Run<'_> {
         if finished {
             m.now = None;
         }
+        // Undoing is predicted only of what an operation was the last to change.
+        m.mark = None;
         m.steps.push(Step { change, finished, fate: Fate::Open, sequence });
         true
-    }
-
-    fn reroute(&mut self) -> Result<(), String> {
-        let visible = self.visible();
-        let Some(n) = self.rng.pick(&visible).copied() else { return Ok(()) };
-        let (recipient, destination) = (self.rng.below(3) as u16, format!("d{}", self.rng.below(5)));
-        let address = format!("new{}@x", self.rng.below(100));
-        let change = Change { recipient: Some(recipient), kind: kind::REROUTED, next_us: 0, destination, address };
-        let (ticket, id) = (self.next(), self.messages[n].id);
-        let result = self.spool().reroute(ticket, &id, recipient, &change.address, &change.destination, b"route", b"{}");
-        self.diary.note(|| format!("reroute {} {recipient}, ticket {ticket}: {result:?}", self.messages[n].number));
-        if self.carry_out(n, change) != result.is_ok() {
-            return Err(format!("a reroute gave {result:?}"));
-        }
-        if result.is_ok() {
-            self.tickets.push(Ticket { number: ticket, to: self.count });
-        }
-        Ok(())
     }
 
     /// Takes due messages, gives some back. Only while the disk can be read: the spool puts off by itself what it cannot read.
@@ -330,22 +367,10 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn purge(&mut self) {
-        self.spool().purge(u64::MAX, 1_000);
-        self.diary.note(|| "purge".into());
-        for n in 0..self.messages.len() {
-            for r in 0..4 {
-                let change =
-                    Change { recipient: Some(r), kind: kind::PURGED, next_us: 0, destination: String::new(), address: String::new() };
-                self.carry_out(n, change);
-            }
-        }
-    }
-
     // ---- what becomes of it
 
     /// Takes note of tickets that came back.
-    fn hear(&mut self) -> Result<(), String> {
+    pub fn hear(&mut self) -> Result<(), String> {
         let (told, _) = self.spool().completions();
         for (number, error) in told {
             let at = self.tickets.iter().position(|t| t.number == number).ok_or(format!("ticket {number} is unknown"))?;
@@ -361,7 +386,8 @@ impl Run<'_> {
 
     fn settle(&mut self, ticket: &Ticket, error: Option<&LogError>) {
         let full = error.is_some_and(LogError::is_disk_full);
-        for m in &mut self.messages {
+        // Of messages of an earlier life it says nothing.
+        for m in self.messages.iter_mut().filter(|m| !m.hidden) {
             if m.sequence == ticket.number {
                 m.fate = if full { Fate::Lost } else { m.fate };
                 m.now = error.is_none().then(|| m.base.clone());
@@ -422,13 +448,21 @@ impl Run<'_> {
     fn open(&mut self) -> Result<(), String> {
         for attempt in 0.. {
             self.chaos.before_open(&mut self.rng, &self.disk, attempt, self.diary);
-            let options =
-                Options { segment_bytes: self.segment_bytes, storage: self.disk.storage(), threads: false, ..Options::new(*b"SPOL") };
-            match Spool::open(&self.dir, options) {
+            let (segment_bytes, storage) = (self.segment_bytes, self.disk.storage());
+            let (min_free_bytes, resume_free_bytes) = self.chaos.least_free;
+            let options = Options { segment_bytes, storage, threads: false, min_free_bytes, resume_free_bytes, ..Options::new(*b"SPOL") };
+            for m in &mut self.messages {
+                (m.hidden, m.now) = (true, None);
+            }
+            let behind = self.rng.chance(25);
+            let opened = if behind { Spool::begin(&self.dir, options, false) } else { Spool::open(&self.dir, options) };
+            match opened {
                 Ok(spool) if !self.disk.dead() => {
                     self.spool = Some(spool);
                     self.chaos.opened(&self.disk);
-                    return self.recovered();
+                    self.loading = true;
+                    self.diary.note(|| format!("opened, recovery behind: {behind}"));
+                    return if behind { Ok(()) } else { self.recovered() };
                 }
                 Ok(spool) => drop(spool),
                 Err(error) if !self.chaos.excuses(&self.disk) => return Err(format!("open failed without a fault: {error}")),
@@ -436,106 +470,6 @@ impl Run<'_> {
             }
             let crash = Crash::any(&mut self.rng);
             crash.strike(&self.disk);
-        }
-        Ok(())
-    }
-
-    // ---- comparisons
-
-    /// What an opening found is what a crash may leave.
-    fn recovered(&mut self) -> Result<(), String> {
-        self.hear()?;
-        let (damaged, checkpoint) = (self.spool().opening().damaged.clone(), self.spool().opening().checkpoint);
-        self.diary.note(|| format!("open: checkpoint {checkpoint}, {} damaged places", damaged.len()));
-        self.strangers()?;
-        // What a checkpoint knew and the log did not is written now; until then another crash may bring the older state.
-        let owed = self.spool().owed() > 0;
-        for mut m in std::mem::take(&mut self.messages) {
-            let seen = self.spool().get(&m.id).ok().map(|summary| summary.recipients);
-            let fits = |list: &[Recipient]| {
-                seen.as_ref().is_some_and(|seen| seen.len() == list.len() && list.iter().zip(seen).all(|(a, b)| a.matches(b)))
-            };
-            let possible = m.possible();
-            let purged = self.purged(&m.id);
-            let grace = |list: &[Recipient]| list.iter().filter(|r| r.grace).count();
-            let in_grace = |list: &[Recipient]| list.iter().zip(&purged).all(|(r, purged)| !r.grace || !purged);
-            let fitting = possible.iter().filter(|(_, whole)| whole.as_ref().map_or(seen.is_none(), |list| fits(list) && in_grace(list)));
-            let found = fitting.max_by_key(|(_, whole)| whole.as_ref().map_or(0, |list| grace(list)));
-            match found {
-                _ if m.damaged => {
-                    self.readable(&m, true)?;
-                    self.messages.push(m);
-                }
-                None => return Err(format!("{} is {seen:?}, none of {possible:?}", m.number)),
-                Some((kept, whole)) if owed && !m.steps.is_empty() && m.fate == Fate::Sure => {
-                    m.steps.truncate(*kept);
-                    m.now = whole.as_ref().map(|list| list.iter().zip(seen.iter().flatten()).map(|(known, r)| known.seen(r)).collect());
-                    self.messages.push(m);
-                }
-                Some((_, None)) => drop(self.gone.insert(m.id)),
-                Some((_, Some(list))) => {
-                    self.readable(&m, false)?;
-                    m.base = list.iter().zip(seen.iter().flatten()).map(|(known, r)| known.seen(r)).collect();
-                    (m.fate, m.now, m.steps) = (Fate::Sure, Some(m.base.clone()), Vec::new());
-                    self.messages.push(m);
-                }
-            }
-        }
-        decay::check(self, &damaged, checkpoint)
-    }
-
-    /// For which recipients a removal is final by now, as far as the journal tells: `get` does not.
-    fn purged(&self, id: &MessageId) -> [bool; 4] {
-        let mut places = [State::Pending; 4];
-        for entry in self.spool().history(id).unwrap_or_default() {
-            let all = entry.recipient.is_none();
-            for (_, place) in places.iter_mut().enumerate().filter(|(n, _)| all || entry.recipient == Some(*n as u16)) {
-                *place = match (entry.kind, *place) {
-                    // Stands for being in grace.
-                    (kind::REMOVED, State::Pending) => State::Removed,
-                    (kind::RESTORED, State::Removed) => State::Pending,
-                    (kind::PURGED, State::Removed) | (kind::EXPIRED | kind::DELIVERED | kind::FAILED, State::Pending) => State::Expired,
-                    (kind::DELIVERED | kind::FAILED, State::Removed) if !all => State::Expired,
-                    (_, same) => same,
-                };
-            }
-        }
-        places.map(|place| place == State::Expired)
-    }
-
-    /// Nothing is there that was never committed, or that is gone.
-    fn strangers(&self) -> Result<(), String> {
-        for id in self.spool().ids(None, usize::MAX) {
-            if !self.messages.iter().any(|m| m.id == id) && !self.doubtful.contains(&id) {
-                let what = if self.gone.contains(&id) { "came back" } else { "was never committed" };
-                return Err(format!("message {} {what}", u128::from_be_bytes(id) >> 80));
-            }
-        }
-        Ok(())
-    }
-
-    /// Its octets are what was committed.
-    fn readable(&self, m: &Message, damaged: bool) -> Result<(), String> {
-        let expected = body(m.number, m.length);
-        let mut out = vec![0; expected.len() + 1];
-        match self.spool().read(&m.id).and_then(|mut reader| reader.read(&mut out)) {
-            Ok(n) if out[..n] == expected => Ok(()),
-            Err(_) if damaged || self.chaos.excuses(&self.disk) => Ok(()),
-            Ok(n) => Err(format!("{} reads back otherwise, {n} octets of {}", m.number, expected.len())),
-            Err(error) => Err(format!("{} cannot be read: {error}", m.number)),
-        }
-    }
-
-    /// What the spool says now is what the model says.
-    fn compare(&mut self) -> Result<(), String> {
-        self.strangers()?;
-        for m in self.messages.iter().filter(|m| !m.damaged) {
-            match (&m.now, self.spool().get(&m.id)) {
-                (None, Err(QueueError::NotFound(_))) => {}
-                (Some(list), Ok(summary)) if list.iter().zip(&summary.recipients).all(|(a, b)| a.matches(b)) => self.readable(m, false)?,
-                (_, Ok(_)) if self.chaos.excuses(&self.disk) => {}
-                (now, seen) => return Err(format!("{} is {seen:?}, not {now:?}", m.number)),
-            }
         }
         Ok(())
     }
@@ -555,6 +489,9 @@ impl Run<'_> {
         self.diary.note(|| "the end".into());
         self.crash(Crash::PowerCut)?;
         self.chaos.calm(&self.disk);
+        while self.loading && self.spool().fatal().is_none() {
+            self.load()?;
+        }
         self.compare()?;
         self.spool().purge(u64::MAX, usize::MAX);
         let all = self.spool().ids(None, usize::MAX);

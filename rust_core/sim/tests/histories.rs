@@ -1,4 +1,4 @@
-//! A thousand random histories of the log and a thousand of the spool on the simulated disk. `make soak` runs twenty times as many.
+//! A thousand random histories of the log, a thousand of the spool, and some of a volume, on the simulated disk. `make soak` runs twenty times as many.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,14 +8,16 @@ use gatepost_sim::{Subject, run, tell};
 const FIRST: u64 = 1;
 const HISTORIES: u64 = 1_000;
 
-fn all_hold(subject: Subject) {
+const OF_A_VOLUME: u64 = 40;
+
+fn all_hold(subject: Subject, histories: u64) {
     let next = AtomicU64::new(FIRST);
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= FIRST + HISTORIES {
+                    if seed >= FIRST + histories {
                         return;
                     }
                     if let Err(failure) = run(subject, seed) {
@@ -30,12 +32,17 @@ fn all_hold(subject: Subject) {
 
 #[test]
 fn a_thousand_histories_of_the_log_hold() {
-    all_hold(Subject::Log);
+    all_hold(Subject::Log, HISTORIES);
 }
 
 #[test]
 fn a_thousand_histories_of_the_spool_hold() {
-    all_hold(Subject::Spool);
+    all_hold(Subject::Spool, HISTORIES);
+}
+
+#[test]
+fn histories_of_a_volume_hold() {
+    all_hold(Subject::Volume, OF_A_VOLUME);
 }
 
 #[test]

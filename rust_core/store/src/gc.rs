@@ -4,13 +4,13 @@
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use gatepost_log::{Loc, segment_name};
+use gatepost_log::{Loc, Log, LogError, segment_name};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
 use crate::error::{Result, StoreError};
 use crate::id::now_us;
 use crate::lock::try_lock;
-use crate::replay::Held;
+use crate::replay::{self, Held};
 use crate::volume::Volume;
 
 /// How long delivery keys are remembered.
@@ -25,7 +25,7 @@ impl Volume {
         self.check_open()?;
         self.forget_removed();
         self.expire()?;
-        let freed = self.free_dead(force);
+        let freed = self.free_dead(force).and_then(|()| self.sweep_others());
         // What it empties is freed by the next round.
         freed.and(self.compact().map(drop))
     }
@@ -47,6 +47,23 @@ impl Volume {
         for (number, _) in dead.into_iter().filter(|(n, _)| *n < covered) {
             if self.log.free(number) {
                 self.forget_segment(number)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Frees dead segments of streams whose processes are gone. Not while a process opens the volume, which wants the locks itself.
+    fn sweep_others(&self) -> Result<()> {
+        let Some(_opening) = try_lock(&self.dir.join("locks/open"))? else { return Ok(()) };
+        let root = self.dir.join("log");
+        for name in replay::streams(&root, &self.log_options)?.into_iter().filter(|name| *name != self.stream) {
+            match Log::prepare(&root.join(&name), self.log_options.clone()) {
+                Ok(prepared) if prepared.segments().len() > 1 && self.index_is_durable()? => {
+                    sweep_idle(&self.writer.lock(), &Held { name, prepared })?;
+                }
+                Ok(_) => {}
+                Err(LogError::Locked { .. }) => {}
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(())
@@ -174,7 +191,9 @@ pub(crate) fn sweep_idle(db: &Connection, stream: &Held) -> Result<()> {
             .query_row("SELECT live FROM segment WHERE stream = ?1 AND segment = ?2", [id, i64::from(number)], |r| r.get(0))
             .optional()?;
         if live.unwrap_or(0) <= 0 {
-            std::fs::remove_file(stream.prepared.dir().join(segment_name(number)))?;
+            let storage = stream.prepared.storage();
+            storage.remove(&stream.prepared.dir().join(segment_name(number)))?;
+            storage.sync_dir(stream.prepared.dir())?;
             db.execute("DELETE FROM segment WHERE stream = ?1 AND segment = ?2", [id, i64::from(number)])?;
         }
     }

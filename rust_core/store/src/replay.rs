@@ -76,15 +76,17 @@ impl Tail {
     }
 }
 
+/// Names of the streams under `root`.
+pub fn streams(root: &Path, options: &Options) -> Result<Vec<String>> {
+    let mut names = options.storage.list(root)?;
+    names.retain(|name| options.storage.list(&root.join(name)).is_ok());
+    Ok(names)
+}
+
 /// Lock every stream under `root` that nobody holds, `own` among them. Returns the names of those that are held elsewhere too.
 pub fn hold_streams(root: &Path, own: &str, options: &Options) -> Result<(Vec<Held>, Vec<String>)> {
     let mut names = vec![own.to_owned()];
-    for entry in std::fs::read_dir(root)? {
-        let entry = entry?;
-        if let Some(name) = entry.file_name().to_str().filter(|n| *n != own && entry.path().is_dir()) {
-            names.push(name.to_owned());
-        }
-    }
+    names.extend(streams(root, options)?.into_iter().filter(|name| name != own));
     let (mut held, mut busy) = (Vec::new(), Vec::new());
     for name in names {
         match Log::prepare(&root.join(&name), options.clone()) {

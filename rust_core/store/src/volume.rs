@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use gatepost_log::{Class, Log, LogReader, Options, OsStorage};
+use gatepost_log::{Class, Log, LogReader, Options, OsStorage, Storage};
 use parking_lot::Mutex;
 use rusqlite::{Connection, TransactionBehavior};
 
@@ -34,7 +34,7 @@ const OPEN_WAIT: Duration = Duration::from_secs(120);
 const READERS: usize = 4;
 
 /// How a volume is opened.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct VolumeOptions {
     /// Name of this process's own log.
     pub stream: String,
@@ -44,6 +44,30 @@ pub struct VolumeOptions {
     pub min_free_bytes: u64,
     /// Free space at which they are taken again; 0 for the default of [`Options`].
     pub resume_free_bytes: u64,
+    /// Where the logs are. The index is always on the operating system's files.
+    pub storage: Arc<dyn Storage>,
+    /// False: the log has no threads; see [`Options`].
+    pub threads: bool,
+}
+
+impl VolumeOptions {
+    /// 64 MiB segments on the operating system's files, no minimum of free space.
+    pub fn new(stream: &str) -> Self {
+        let storage = Arc::new(OsStorage);
+        Self { stream: stream.to_owned(), segment_bytes: 64 << 20, min_free_bytes: 0, resume_free_bytes: 0, storage, threads: true }
+    }
+
+    fn log(&self) -> Options {
+        Options {
+            segment_bytes: self.segment_bytes,
+            min_free_bytes: self.min_free_bytes,
+            resume_free_bytes: self.resume_free_bytes,
+            keep_spares: 0,
+            storage: Arc::clone(&self.storage),
+            threads: self.threads,
+            ..Options::new(*b"MBOX")
+        }
+    }
 }
 
 /// An open volume.
@@ -51,6 +75,7 @@ pub struct Volume {
     pub(crate) dir: PathBuf,
     pub(crate) stream: String,
     pub(crate) log: Log,
+    pub(crate) log_options: Options,
     pub(crate) flights: Flights,
     pub(crate) writer: Mutex<Connection>,
     pub(crate) cache: IndexCache,
@@ -71,17 +96,11 @@ impl Volume {
         if options.stream.is_empty() || options.stream.contains(['/', '\0']) || options.stream.starts_with('.') {
             return Err(StoreError::Invalid(format!("stream name {:?}", options.stream)));
         }
-        std::fs::create_dir_all(dir.join("log"))?;
+        options.storage.make_dir(&dir.join("log"))?;
         std::fs::create_dir_all(dir.join("locks"))?;
         let _opening = wait_lock(&dir.join("locks/open"), OPEN_WAIT)?;
         check_format(dir)?;
-        let log_options = Options {
-            segment_bytes: options.segment_bytes,
-            min_free_bytes: options.min_free_bytes,
-            resume_free_bytes: options.resume_free_bytes,
-            keep_spares: 0,
-            ..Options::new(*b"MBOX")
-        };
+        let log_options = options.log();
         let (mut held, busy) = replay::hold_streams(&dir.join("log"), &options.stream, &log_options)?;
         let mut recovery = Recovery::default();
         let db = open_index(dir, &mut held, &busy, &mut recovery)?;
@@ -94,6 +113,7 @@ impl Volume {
             dir: dir.to_owned(),
             stream: options.stream.clone(),
             log,
+            log_options,
             flights: Flights::default(),
             writer: Mutex::new(db),
             cache: IndexCache::default(),
@@ -167,7 +187,7 @@ impl Volume {
         let mut readers = self.readers.lock();
         let reader = readers
             .entry(stream.to_owned())
-            .or_insert_with(|| Arc::new(LogReader::new(&self.dir.join("log").join(stream), Arc::new(OsStorage))));
+            .or_insert_with(|| Arc::new(LogReader::new(&self.dir.join("log").join(stream), Arc::clone(&self.log_options.storage))));
         Arc::clone(reader)
     }
 
@@ -226,7 +246,10 @@ fn check_format(dir: &Path) -> Result<()> {
     match std::fs::read_to_string(&path) {
         Ok(text) if text == FORMAT => Ok(()),
         Ok(text) if text == FORMER => write_format(dir),
-        Ok(text) => Err(StoreError::Version(format!("{}: {:?} is not {:?}", path.display(), text.trim(), FORMAT.trim()))),
+        Ok(text) => {
+            let (found, known) = (text.trim(), FORMAT.trim());
+            Err(StoreError::Version(format!("{}: format {found:?}, this program knows up to {known:?}", path.display())))
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => write_format(dir),
         Err(error) => Err(error.into()),
     }

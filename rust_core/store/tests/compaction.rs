@@ -20,7 +20,7 @@ impl Source for Messages {
 }
 
 fn open(dir: &Path) -> Arc<Volume> {
-    let options = VolumeOptions { stream: "w0".into(), segment_bytes: SEGMENT, min_free_bytes: 0, resume_free_bytes: 0 };
+    let options = VolumeOptions { segment_bytes: SEGMENT, ..VolumeOptions::new("w0") };
     Arc::new(Volume::open(dir, &options).unwrap())
 }
 
@@ -181,7 +181,7 @@ fn a_volume_of_format_1_opens_with_its_index_or_without_and_is_of_format_2_then(
 fn a_volume_of_a_newer_format_is_refused_and_left_as_it_is() {
     let dir = fixture();
     fs::write(dir.path().join("format"), "gatepost volume 3\n").unwrap();
-    let options = VolumeOptions { stream: "w0".into(), segment_bytes: SEGMENT, min_free_bytes: 0, resume_free_bytes: 0 };
+    let options = VolumeOptions { segment_bytes: SEGMENT, ..VolumeOptions::new("w0") };
     match Volume::open(dir.path(), &options).err() {
         Some(StoreError::Version(text)) => {
             assert!(text.contains("format") && text.contains("volume 3") && text.contains("volume 2"), "{text}");

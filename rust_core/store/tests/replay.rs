@@ -31,7 +31,7 @@ impl Chance {
 }
 
 fn open(dir: &Path, stream: &str) -> Arc<Volume> {
-    let options = VolumeOptions { stream: stream.into(), segment_bytes: 128 << 10, min_free_bytes: 0, resume_free_bytes: 0 };
+    let options = VolumeOptions { segment_bytes: 128 << 10, ..VolumeOptions::new(stream) };
     Arc::new(Volume::open(dir, &options).unwrap())
 }
 

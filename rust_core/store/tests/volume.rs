@@ -20,7 +20,7 @@ impl Source for Messages {
 }
 
 fn open(dir: &Path, stream: &str) -> Arc<Volume> {
-    let options = VolumeOptions { stream: stream.into(), segment_bytes: 256 << 10, min_free_bytes: 0, resume_free_bytes: 0 };
+    let options = VolumeOptions { segment_bytes: 256 << 10, ..VolumeOptions::new(stream) };
     Arc::new(Volume::open(dir, &options).unwrap())
 }
 
@@ -382,7 +382,7 @@ fn pop3_text_is_dot_stuffed_and_top_counts_body_lines() {
 fn the_stream_and_the_mailbox_lock_are_exclusive() {
     let dir = tempfile::tempdir().unwrap();
     let volume = open(dir.path(), "w0");
-    let options = VolumeOptions { stream: "w0".into(), segment_bytes: 256 << 10, min_free_bytes: 0, resume_free_bytes: 0 };
+    let options = VolumeOptions { segment_bytes: 256 << 10, ..VolumeOptions::new("w0") };
     assert!(matches!(Volume::open(dir.path(), &options), Err(StoreError::Locked(_))));
     let mailbox = new_id();
     let lock = volume.lock_mailbox(&mailbox).unwrap();
