@@ -40,7 +40,7 @@ impl Segment {
         let mut bytes = [0u8; SEGMENT_HEADER as usize];
         let n = file.read_at(&mut bytes, 0).map_err(|e| LogError::io("read", &path, &e))?;
         let header = SegmentHeader::decode(&bytes[..n], number).map_err(|fault| match fault {
-            HeaderFault::Version(found) => LogError::Version { file: segment_name(number), found, known: FORMAT_VERSION },
+            HeaderFault::Version(found) => LogError::Version { file: path.display().to_string(), found, known: FORMAT_VERSION },
             HeaderFault::Damaged(reason) => LogError::Damaged { file: segment_name(number), offset: 0, reason: reason.to_owned() },
         })?;
         Ok((Self::new(number, header.identity, file.into()), header))

@@ -272,10 +272,10 @@ fn a_segment_of_a_newer_version_is_refused_by_name() {
         let crc = crc32c::crc32c(&bytes[copy..copy + 60]);
         bytes[copy + 60..copy + 64].copy_from_slice(&crc.to_le_bytes());
     }
-    fs::write(&path, bytes).unwrap();
+    fs::write(&path, &bytes).unwrap();
     let mut prepared = Log::prepare(dir.path(), options()).unwrap();
     let error = prepared.replay(Loc::NONE, &mut |_, _, _| Ok(())).unwrap_err();
-    assert_eq!(error, LogError::Version { file: "00000001.seg".into(), found: 9, known: FORMAT_VERSION });
+    assert_eq!(error, LogError::Version { file: path.display().to_string(), found: 9, known: FORMAT_VERSION });
 }
 
 #[test]

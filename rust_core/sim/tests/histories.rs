@@ -8,7 +8,7 @@ use gatepost_sim::{Subject, run, tell};
 const FIRST: u64 = 1;
 const HISTORIES: u64 = 1_000;
 
-const OF_A_VOLUME: u64 = 40;
+const OF_A_VOLUME: u64 = 30;
 
 fn all_hold(subject: Subject, histories: u64) {
     let next = AtomicU64::new(FIRST);

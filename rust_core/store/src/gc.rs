@@ -61,8 +61,7 @@ impl Volume {
                 Ok(prepared) if prepared.segments().len() > 1 && self.index_is_durable()? => {
                     sweep_idle(&self.writer.lock(), &Held { name, prepared })?;
                 }
-                Ok(_) => {}
-                Err(LogError::Locked { .. }) => {}
+                Ok(_) | Err(LogError::Locked { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
         }

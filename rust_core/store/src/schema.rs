@@ -77,7 +77,8 @@ fn settings(db: &Connection) -> Result<()> {
 pub fn prepare(db: &Connection) -> Result<()> {
     let found: i64 = db.pragma_query_value(None, "user_version", |r| r.get(0))?;
     if found > INDEX_VERSION {
-        return Err(StoreError::Version(format!("index.db: version {found}, this program knows up to {INDEX_VERSION}")));
+        let path = db.path().unwrap_or("index.db");
+        return Err(StoreError::Version(format!("{path}: format version {found}, this program knows up to {INDEX_VERSION}")));
     }
     db.execute_batch(&format!("BEGIN IMMEDIATE; {TABLES} COMMIT;"))?;
     db.pragma_update(None, "user_version", INDEX_VERSION)?;
