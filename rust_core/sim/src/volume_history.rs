@@ -93,8 +93,7 @@ impl Scratch {
     fn new() -> Result<Self, String> {
         let memory = Path::new("/dev/shm");
         let root = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
-        let name: String = new_id().iter().map(|octet| format!("{octet:02x}")).collect();
-        let path = root.join(format!("gatepost-sim-{name}"));
+        let path = root.join(format!("gatepost-sim-{:032x}", u128::from_be_bytes(new_id())));
         std::fs::create_dir_all(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         Ok(Self(path))
     }
@@ -200,7 +199,7 @@ impl Run<'_> {
     }
 
     /// An operation for which the model knows the state after: that, or the one before if it failed.
-    fn done(&mut self, what: &str, result: Result<(), StoreError>, after: Mail) -> Result<(), String> {
+    fn done(&mut self, what: &str, result: &Result<(), StoreError>, after: Mail) -> Result<(), String> {
         self.diary.note(|| format!("{what}: {result:?}"));
         self.excused(result.is_err(), what)?;
         if result.is_ok() {
@@ -243,7 +242,7 @@ impl Run<'_> {
         }
         after.sort();
         let result = volume.store_flags(&folder.id, &uids, Mode::Add, &parsed, None).map(drop);
-        self.done(&format!("{flag} for {chosen:?}"), result, after)
+        self.done(&format!("{flag} for {chosen:?}"), &result, after)
     }
 
     fn copy(&mut self) -> Result<(), String> {
@@ -262,7 +261,7 @@ impl Run<'_> {
         after.sort();
         let uids: Vec<i64> = chosen.iter().map(|(uid, _)| *uid).collect();
         let result = volume.copy(&from.id, &uids, &to.id, moving).map(drop);
-        self.done(&format!("copy {chosen:?}, moving: {moving}"), result, after)
+        self.done(&format!("copy {chosen:?}, moving: {moving}"), &result, after)
     }
 
     fn expunge(&mut self) -> Result<(), String> {
@@ -271,7 +270,7 @@ impl Run<'_> {
         let mut after = self.mail[0].clone();
         after.retain(|(f, _, flags)| *f != n || !flags.contains("\\Deleted"));
         let result = volume.expunge(&folder.id, None).map(drop);
-        self.done("expunge", result, after)
+        self.done("expunge", &result, after)
     }
 
     fn upkeep(&mut self) {
