@@ -146,6 +146,8 @@ pub(crate) struct Message {
     pub now: Whole,
     /// A bit of one of its records was flipped: anything goes but wrong octets.
     pub damaged: bool,
+    /// Records that its journal had then.
+    pub entries: usize,
     /// A recovery is under way that has not come to it.
     pub hidden: bool,
     /// The operation that changed it last.

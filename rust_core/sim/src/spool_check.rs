@@ -27,10 +27,12 @@ impl Run<'_> {
             };
             let possible = m.possible();
             let purged = self.purged(&m.id);
+            // Two of them may look the same; the journal tells which it is, unless some of it is owed.
+            let entries = self.spool().history(&m.id).map_or(0, |journal| journal.len() - 1);
             let grace = |list: &[Recipient]| list.iter().filter(|r| r.grace).count();
             let in_grace = |list: &[Recipient]| list.iter().zip(&purged).all(|(r, purged)| !r.grace || !purged);
             let fitting = possible.iter().filter(|(_, whole)| whole.as_ref().map_or(seen.is_none(), |list| fits(list) && in_grace(list)));
-            let found = fitting.max_by_key(|(_, whole)| whole.as_ref().map_or(0, |list| grace(list)));
+            let found = fitting.max_by_key(|(kept, whole)| (m.entries + kept == entries, whole.as_ref().map_or(0, |list| grace(list))));
             // The last change may be gone, and the operation with it.
             if found.is_none_or(|(kept, _)| *kept < m.steps.len()) {
                 m.mark = None;
@@ -50,7 +52,7 @@ impl Run<'_> {
                 Some((_, Some(list))) => {
                     self.readable(&m, false)?;
                     m.base = list.iter().zip(seen.iter().flatten()).map(|(known, r)| known.seen(r)).collect();
-                    (m.fate, m.now, m.steps) = (Fate::Sure, Some(m.base.clone()), Vec::new());
+                    (m.fate, m.entries, m.now, m.steps) = (Fate::Sure, entries, Some(m.base.clone()), Vec::new());
                     self.messages.push(m);
                 }
             }
