@@ -313,8 +313,7 @@ impl Spool {
         if ticket == 0 {
             return;
         }
-        let owed = || (!index.debts.is_empty()).then(|| index.debts.error());
-        if let Some(error) = failure.or_else(owed) {
+        if let Some(error) = failure.or_else(|| self.core.pay(index).err()) {
             index.outbox.tickets.push((ticket, Some(error)));
             return;
         }

@@ -169,7 +169,8 @@ impl Run<'_> {
     /// A piece of the recovery in the background.
     fn load(&mut self) -> Result<(), String> {
         self.spool().step(Work::Load);
-        if self.spool().recovered() && !self.disk.dead() {
+        if self.spool().recovered() && !self.disk.dead() && self.spool().fatal().is_none() {
+            self.hear()?;
             self.chaos.calm(&self.disk);
             return self.recovered();
         }
