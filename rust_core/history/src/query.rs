@@ -193,7 +193,10 @@ impl Merge<'_> {
         loop {
             let best = self.best();
             // A file is asked only when it could have something that comes before.
-            let Some(at) = self.sources.iter().position(|s| s.list.is_none() && best.is_none_or(|b| self.may_precede(&s.info, b))) else {
+            let wanted = |s: &Source| s.list.is_none() && best.is_none_or(|b| self.may_precede(&s.info, b));
+            // The likeliest first: then most of the others need not be asked.
+            let next = if self.ascending { self.sources.iter().position(wanted) } else { self.sources.iter().rposition(wanted) };
+            let Some(at) = next else {
                 return best.map(|id| self.take(id));
             };
             let list = self.candidates(at);
