@@ -92,7 +92,9 @@ impl Room {
     }
 
     fn segments(&self) -> usize {
-        fs::read_dir(self.dir.path().join("spool")).unwrap().filter(|e| e.as_ref().unwrap().metadata().unwrap().len() >= 200 << 10).count()
+        let files = fs::read_dir(self.dir.path().join("spool")).unwrap();
+        // One may go while we look.
+        files.filter(|e| e.as_ref().is_ok_and(|e| e.metadata().is_ok_and(|m| m.len() >= 200 << 10))).count()
     }
 
     fn notices(&self) -> Vec<String> {
