@@ -42,7 +42,11 @@ pub struct Decoder {
     count: u8,
     ended: bool,
     pending: Vec<u8>,
+    packed: Vec<u8>,
 }
+
+/// Digits without line ends that are decoded in one go.
+const PACKED: usize = 16 << 10;
 
 /// White space and a broken escape are held back at most this long.
 const PENDING_MAX: usize = 1_000;
@@ -50,7 +54,7 @@ const PENDING_MAX: usize = 1_000;
 impl Decoder {
     /// A decoder at the start of a body.
     pub fn new(encoding: Encoding) -> Self {
-        Self { encoding, bits: 0, count: 0, ended: false, pending: Vec::new() }
+        Self { encoding, bits: 0, count: 0, ended: false, pending: Vec::new(), packed: Vec::new() }
     }
 
     /// Decode the next octets onto `out`.
@@ -80,8 +84,43 @@ impl Decoder {
         }
     }
 
+    /// Clean lines go in packs through the quick decoder; whatever it refuses is read octet by octet.
     fn base64(&mut self, data: &[u8], out: &mut Vec<u8>) {
         out.reserve(data.len() / 4 * 3 + 3);
+        let mut rest = data;
+        while !rest.is_empty() {
+            let end = memchr::memchr(b'\n', rest).map_or(rest.len(), |n| n + 1).min(PACKED);
+            let (line, tail) = rest.split_at(end);
+            rest = tail;
+            let text = line.strip_suffix(b"\n").unwrap_or(line);
+            self.packed.extend_from_slice(text.strip_suffix(b"\r").unwrap_or(text));
+            if self.packed.len() >= PACKED || rest.is_empty() {
+                self.unpack(out);
+            }
+        }
+    }
+
+    fn unpack(&mut self, out: &mut Vec<u8>) {
+        let packed = std::mem::take(&mut self.packed);
+        let whole = packed.len() / 4 * 4;
+        let before = out.len();
+        let clean = self.count == 0 && !self.ended && {
+            out.resize(before + whole / 4 * 3, 0);
+            let place = base64_simd::Out::from_slice(&mut out[before..]);
+            // Without padding: a pack never ends the body for sure.
+            base64_simd::STANDARD_NO_PAD.decode(&packed[..whole], place).is_ok()
+        };
+        if clean {
+            self.base64_octets(&packed[whole..], out);
+        } else {
+            out.truncate(before);
+            self.base64_octets(&packed, out);
+        }
+        self.packed = packed;
+        self.packed.clear();
+    }
+
+    fn base64_octets(&mut self, data: &[u8], out: &mut Vec<u8>) {
         for &byte in data {
             let value = BASE64[byte as usize];
             if value < 64 {
@@ -196,6 +235,14 @@ pub fn charset(name: Option<&[u8]>, octets: &[u8]) -> String {
     match name.filter(|n| !n.is_empty() && n.len() <= 45 && !n.eq_ignore_ascii_case(b"us-ascii")) {
         Some(name) => guarded(|| charset_decoder(name).map(|decoder| decoder(octets))).flatten().unwrap_or_else(|| utf8(octets)),
         None => utf8(octets),
+    }
+}
+
+/// Octets without a charset: UTF-8 if they are that, else the Western one that mail programs fall back to.
+pub fn guess(octets: &[u8]) -> String {
+    match std::str::from_utf8(octets) {
+        Ok(text) => text.to_owned(),
+        Err(_) => charset(Some(b"windows-1252"), octets),
     }
 }
 

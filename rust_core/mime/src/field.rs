@@ -4,7 +4,7 @@
 //! Values stay raw: RFC 2047 words and RFC 2231 parameter sections are not decoded here, IMAP shows them as they are.
 
 /// Parameters kept per field.
-const PARAMETERS_MAX: usize = 64;
+pub(crate) const PARAMETERS_MAX: usize = 64;
 
 /// A parsed Content-Type; type and subtype in the spelling of the message.
 #[derive(Clone, Debug, PartialEq, Eq)]

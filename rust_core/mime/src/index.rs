@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use crate::defect::Defect;
+use crate::dialect::Choices;
 use crate::field::{self, ContentType, Disposition};
 
 /// What a part contains, as far as the index looks into it.
@@ -15,6 +17,19 @@ pub enum Kind {
     Message,
 }
 
+/// Fields that MIME looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FieldId {
+    /// Any other.
+    Other,
+    /// Content-Type
+    Type,
+    /// Content-Transfer-Encoding
+    Encoding,
+    /// Content-Disposition
+    Disposition,
+}
+
 /// One header field. Ranges are places in [`Index::headers`].
 #[derive(Clone, Debug)]
 pub struct Field {
@@ -26,6 +41,23 @@ pub struct Field {
     pub whole: Range<u32>,
     /// Where the name starts in the message.
     pub offset: usize,
+    /// What MIME makes of its name.
+    pub id: FieldId,
+    /// How far the name is from what it seems to be: 0 exact, 1 with spaces before the colon, 2 with foreign octets or no colon.
+    pub foreign: u8,
+}
+
+impl Field {
+    /// The whole field in the message, last line end included.
+    pub fn place(&self) -> Range<usize> {
+        self.offset..self.offset + self.whole.len()
+    }
+
+    /// The raw value in the message, from behind the colon to before the last line end.
+    pub fn value_place(&self) -> Range<usize> {
+        let start = self.offset + (self.value.start - self.whole.start) as usize;
+        start..start + self.value.len()
+    }
 }
 
 /// One part: the message itself (number 0), a body part, or a nested message.
@@ -49,6 +81,8 @@ pub struct Part {
     pub content_type: ContentType,
     /// Content-Transfer-Encoding in lower case, "7bit" when absent.
     pub encoding: String,
+    /// For a multipart: its close-delimiter came.
+    pub closed: bool,
     pub(crate) fields: Range<u32>,
 }
 
@@ -61,6 +95,10 @@ pub struct Index {
     pub size: usize,
     /// A cap of [`crate::Limits`] was reached: what lies beyond is opaque.
     pub truncated: bool,
+    /// What is wrong, in the order of discovery; at most [`crate::defect::DEFECTS_MAX`].
+    pub defects: Vec<Defect>,
+    /// What this message leaves open: another dialect may see other parts.
+    pub open: Choices,
     pub(crate) fields: Vec<Field>,
     pub(crate) headers: Vec<u8>,
 }

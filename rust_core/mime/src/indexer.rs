@@ -1,17 +1,22 @@
-//! The single pass: lines in, parts with offsets out. State is the stack of open parts and at most one partial line.
+//! The single pass: lines in, parts with offsets and defects out. State is the stack of open parts and at most one partial line.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use memchr::memchr;
 
-use crate::{Field, Index, Kind, Part, field};
+use crate::content::{self, BOUNDARY_MAX};
+use crate::defect::{DEFECTS_MAX, Defect, DefectKind};
+use crate::dialect::{Choice, Dialect};
+use crate::fields::{is_field, take_apart};
+use crate::index::{Field, FieldId, Index, Kind, Part};
+use crate::open::{Fit, Open};
+use crate::{field, lines};
 
-/// Longest boundary that is recognised; RFC 2046 5.1.1 allows 70.
-const BOUNDARY_MAX: usize = 200;
 /// Octets of a body line that are looked at for a boundary.
-const LINE_HEAD: usize = BOUNDARY_MAX + 56;
+pub(crate) const LINE_HEAD: usize = BOUNDARY_MAX + 56;
 
-/// Caps of one message. What lies beyond is left opaque; it is never an error.
+/// Caps of one message. What lies beyond is left opaque and gives a defect; it is never an error.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Parts, nested ones included.
@@ -22,34 +27,45 @@ pub struct Limits {
     pub header_bytes: usize,
     /// Header fields of all parts together.
     pub fields: usize,
+    /// Readings that are looked at.
+    pub readings: usize,
+    /// Octets that are run through for readings beyond the first.
+    pub reading_bytes: usize,
+    /// Octets of encoded messages that are decoded to look into them.
+    pub decoded: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { parts: 4_000, depth: 60, header_bytes: 1 << 20, fields: 20_000 }
+        Self { parts: 4_000, depth: 60, header_bytes: 1 << 20, fields: 20_000, readings: 40, reading_bytes: 64 << 20, decoded: 64 << 20 }
     }
 }
 
-/// Index a whole message held in memory, with default caps.
+/// Index a whole message held in memory, with default caps, as the baseline reads it.
 pub fn index(message: &[u8]) -> Index {
-    let mut indexer = Indexer::new(Limits::default());
-    indexer.feed(message);
-    indexer.finish()
+    index_as(message, Limits::default(), Dialect::default())
 }
 
-struct Open {
-    part: u32,
-    boundary: Option<Vec<u8>>,
-    /// Line ends seen when the body began.
-    newlines: u32,
+/// Index a whole message as `dialect` reads it.
+pub fn index_as(message: &[u8], limits: Limits, dialect: Dialect) -> Index {
+    let mut indexer = Indexer::new(limits);
+    indexer.dialect = dialect;
+    match dialect.get(Choice::Line) {
+        0 => indexer.feed(message),
+        option => lines::split(message, option, |line, eol| indexer.line(&line[..line.len() - eol], line.len(), eol)),
+    }
+    indexer.finish()
 }
 
 /// Builds an [`Index`] from chunks of any size.
 pub struct Indexer {
     limits: Limits,
+    dialect: Dialect,
     index: Index,
     open: Vec<Open>,
     in_header: bool,
+    /// The open part has an empty header block and its body begins at the next line.
+    bare_start: bool,
     pos: usize,
     newlines: u32,
     last_eol: usize,
@@ -64,9 +80,11 @@ impl Indexer {
     pub fn new(limits: Limits) -> Self {
         let mut indexer = Self {
             limits,
+            dialect: Dialect::default(),
             index: Index::default(),
             open: Vec::new(),
             in_header: true,
+            bare_start: false,
             pos: 0,
             newlines: 0,
             last_eol: 0,
@@ -131,13 +149,35 @@ impl Indexer {
         self.carry_last = last;
     }
 
+    fn defect(&mut self, offset: usize, kind: DefectKind) {
+        if self.index.defects.len() < DEFECTS_MAX {
+            self.index.defects.push(Defect { offset, kind });
+        }
+    }
+
+    /// A cap was reached here.
+    fn capped(&mut self, kind: DefectKind) {
+        self.index.truncated = true;
+        if !self.index.defects.iter().any(|d| d.kind == kind) {
+            // Caps are told even when the list is full: they decide whether the parts can be trusted.
+            self.index.defects.push(Defect { offset: self.pos, kind });
+        }
+    }
+
     /// One line without its line end; `len` counts all of it. `text` may be cut at the caps above.
     fn line(&mut self, text: &[u8], len: usize, eol: usize) {
-        let boundary = if text.starts_with(b"--") && len <= LINE_HEAD { self.boundary(text) } else { None };
-        if let Some((level, last)) = boundary {
+        let whole = text.len() + eol == len;
+        let text = match self.dialect.get(Choice::Nul) {
+            0 => Cow::Borrowed(text),
+            option => lines::without_nul(text, option),
+        };
+        let fit = if text.starts_with(b"--") && len <= LINE_HEAD { self.delimiter(&text) } else { None };
+        if let Some((level, last)) = fit {
             self.at_boundary(level, last, len);
         } else if self.in_header {
-            self.header_line(text, len, eol);
+            self.header_line(&text, whole, len, eol);
+        } else if self.bare_start {
+            self.first_line(&text);
         }
         self.pos += len;
         if eol > 0 {
@@ -146,32 +186,65 @@ impl Indexer {
         self.last_eol = eol;
     }
 
+    /// The first body line of a part without header fields: a field here means that somebody sees a header where others see none.
+    fn first_line(&mut self, text: &[u8]) {
+        if text.trim_ascii().is_empty() {
+            return;
+        }
+        self.bare_start = false;
+        if text.len() > 8 && text[..8].eq_ignore_ascii_case(b"content-") {
+            self.index.open.add(Choice::HeaderEnd);
+            self.defect(self.pos, DefectKind::HeaderStart);
+        }
+    }
+
     /// Which open multipart this line delimits, and whether it is the close-delimiter (RFC 2046 5.1.1). Innermost first.
-    fn boundary(&self, text: &[u8]) -> Option<(usize, bool)> {
-        let text = &text[2..];
-        self.open.iter().enumerate().rev().find_map(|(level, open)| {
-            let tail = text.strip_prefix(open.boundary.as_deref()?)?.trim_ascii_end();
-            match tail {
-                b"" => Some((level, false)),
-                b"--" => Some((level, true)),
-                _ => None,
+    fn delimiter(&mut self, text: &[u8]) -> Option<(usize, bool)> {
+        let mut found: Option<(usize, bool)> = None;
+        for level in (0..self.open.len()).rev() {
+            let Some(fit) = self.open[level].fit(&text[2..], &self.dialect) else { continue };
+            match fit {
+                Fit::Delimiter(last) if found.is_none() => found = Some((level, last)),
+                Fit::Delimiter(last) => {
+                    self.doubt(Choice::Order, DefectKind::SharedBoundary);
+                    if self.dialect.get(Choice::Order) == 1 {
+                        found = Some((level, last));
+                    }
+                }
+                Fit::Spaced(last) => {
+                    self.doubt(Choice::Match, DefectKind::DelimiterSpace);
+                    if found.is_none() && self.dialect.get(Choice::Match) != 3 {
+                        found = Some((level, last));
+                    }
+                }
+                Fit::Closed => self.doubt(Choice::AfterClose, DefectKind::AfterClose),
+                Fit::Prefix => self.doubt(Choice::Match, DefectKind::DelimiterPrefix),
+                Fit::Case => self.doubt(Choice::Match, DefectKind::DelimiterCase),
             }
-        })
+        }
+        found
+    }
+
+    fn doubt(&mut self, choice: Choice, kind: DefectKind) {
+        self.index.open.add(choice);
+        self.defect(self.pos, kind);
     }
 
     fn at_boundary(&mut self, level: usize, last: bool, len: usize) {
         let newlines = self.newlines - u32::from(self.last_eol > 0);
         self.close_above(level + 1, self.pos - self.last_eol, newlines);
         let parent = self.open[level].part;
+        self.bare_start = false;
         if last {
-            self.open[level].boundary = None;
+            self.open[level].closed = true;
+            self.index.parts[parent as usize].closed = true;
             self.in_header = false;
         } else if self.index.parts.len() < self.limits.parts {
             let digest = self.index.parts[parent as usize].content_type.subtype.eq_ignore_ascii_case("digest");
             let (kind, subtype) = if digest { ("message", "rfc822") } else { ("text", "plain") };
             self.begin(Some(parent), self.pos + len, kind, subtype);
         } else {
-            self.index.truncated = true;
+            self.capped(DefectKind::TooManyParts);
             self.in_header = false;
         }
     }
@@ -190,24 +263,56 @@ impl Indexer {
             children: Vec::new(),
             content_type: field::ContentType::new(kind, subtype),
             encoding: String::from("7bit"),
+            closed: false,
             fields: fields..fields,
         });
         if let Some(parent) = parent {
             self.index.parts[parent as usize].children.push(number);
         }
-        self.open.push(Open { part: number, boundary: None, newlines: 0 });
+        self.open.push(Open::new(number));
         self.in_header = true;
         self.header_lines = 0;
     }
 
-    fn header_line(&mut self, text: &[u8], len: usize, eol: usize) {
-        self.header_lines += u32::from(eol > 0);
-        if text.is_empty() {
+    fn header_line(&mut self, text: &[u8], whole: bool, len: usize, eol: usize) {
+        let part = self.open[self.open.len() - 1].part as usize;
+        let empty_block = self.index.parts[part].fields.is_empty();
+        if self.ends_header(text, empty_block) {
+            self.header_lines += u32::from(eol > 0);
             self.end_header(self.pos + len, self.newlines + u32::from(eol > 0));
+            self.bare_start = empty_block && !self.in_header;
             return;
         }
-        if self.index.headers.len() + text.len() + 2 > self.limits.header_bytes || text.len() < len - eol {
-            self.index.truncated = true;
+        let folded = matches!(text.first(), Some(b' ' | b'\t'));
+        let colon = if folded { None } else { memchr(b':', text) };
+        if !folded && !text.is_empty() && !is_field(text, colon) && !text.starts_with(b"From ") {
+            self.doubt(Choice::HeaderEnd, DefectKind::NotAField);
+            if self.dialect.get(Choice::HeaderEnd) == 2 {
+                self.end_header(self.pos, self.newlines);
+                if self.in_header {
+                    self.header_line(text, whole, len, eol);
+                }
+                return;
+            }
+        }
+        self.header_lines += u32::from(eol > 0);
+        self.store_line(text, whole, eol, folded, colon);
+    }
+
+    fn ends_header(&mut self, text: &[u8], empty_block: bool) -> bool {
+        if text.is_empty() {
+            return !(empty_block && self.dialect.get(Choice::HeaderEnd) == 3);
+        }
+        if !matches!(text[0], b' ' | b'\t' | 0x0b | 0x0c | b'\r') || !text.trim_ascii().is_empty() {
+            return false;
+        }
+        self.doubt(Choice::HeaderEnd, DefectKind::SpaceLine);
+        self.dialect.get(Choice::HeaderEnd) == 1
+    }
+
+    fn store_line(&mut self, text: &[u8], whole: bool, eol: usize, folded: bool, colon: Option<usize>) {
+        if self.index.headers.len() + text.len() + 2 > self.limits.header_bytes || !whole {
+            self.capped(DefectKind::HeaderTooLarge);
             return;
         }
         let part = self.open[self.open.len() - 1].part as usize;
@@ -215,18 +320,20 @@ impl Indexer {
         self.index.headers.extend_from_slice(text);
         let value_end = self.index.headers.len() as u32;
         self.index.headers.extend_from_slice(&b"\r\n"[2 - eol.min(2)..]);
-        let whole = at..self.index.headers.len() as u32;
-        if matches!(text[0], b' ' | b'\t') {
-            self.fold(part, value_end, whole.end);
+        let place = at..self.index.headers.len() as u32;
+        if folded && !self.index.parts[part].fields.is_empty() {
+            self.fold(value_end, place.end);
+        } else if folded {
+            self.doubt(Choice::FieldName, DefectKind::HeaderStart);
+            if self.dialect.get(Choice::FieldName) == 2 {
+                self.add_field(part, text, memchr(b':', text), value_end, place);
+            }
         } else {
-            self.add_field(part, text, at, value_end, whole);
+            self.add_field(part, text, colon, value_end, place);
         }
     }
 
-    fn fold(&mut self, part: usize, value_end: u32, end: u32) {
-        if self.index.parts[part].fields.is_empty() {
-            return;
-        }
+    fn fold(&mut self, value_end: u32, end: u32) {
         // Once a cap was reached lines are missing in between, and this one may belong to one of them.
         if let Some(last) = self.index.fields.last_mut().filter(|_| !self.index.truncated) {
             last.value.end = value_end;
@@ -234,16 +341,16 @@ impl Indexer {
         }
     }
 
-    fn add_field(&mut self, part: usize, text: &[u8], at: u32, value_end: u32, whole: Range<u32>) {
+    fn add_field(&mut self, part: usize, text: &[u8], colon: Option<usize>, value_end: u32, whole: Range<u32>) {
         if self.index.fields.len() >= self.limits.fields {
-            self.index.truncated = true;
+            self.capped(DefectKind::TooManyFields);
             return;
         }
         // A line without a colon is kept as a field without a name, so that the block stays complete.
-        let colon = memchr(b':', text).map(|c| c as u32);
-        let name_len = colon.map_or(0, |c| text[..c as usize].trim_ascii_end().len() as u32);
-        let value_start = colon.map_or(at, |c| at + c + 1);
-        self.index.fields.push(Field { name: at..at + name_len, value: value_start..value_end, whole, offset: self.pos });
+        let line = take_apart(text, colon);
+        let at = whole.start;
+        let value = at + line.value as u32..value_end;
+        self.index.fields.push(Field { name: at..at + line.name_len as u32, value, whole, offset: self.pos, id: line.id, foreign: line.foreign });
         self.index.parts[part].fields.end = self.index.fields.len() as u32;
     }
 
@@ -253,7 +360,7 @@ impl Indexer {
         let level = self.open.len() - 1;
         let number = self.open[level].part;
         self.open[level].newlines = newlines;
-        self.read_content_fields(number);
+        let content = self.read_content(number);
         let deep = level + 1 >= self.limits.depth;
         let full = self.index.parts.len() >= self.limits.parts;
         let part = &mut self.index.parts[number as usize];
@@ -261,28 +368,36 @@ impl Indexer {
         part.body = body..body;
         part.header_lines = self.header_lines;
         let identity = matches!(part.encoding.as_str(), "7bit" | "8bit" | "binary" | "");
-        if part.content_type.is_multipart() {
-            if let Some(boundary) = usable_boundary(&part.content_type).filter(|_| !deep) {
+        if content.multipart && !deep {
+            let guess = self.dialect.get(Choice::NoBoundary) == 1;
+            if content.boundary.is_some() || guess {
                 part.kind = Kind::Multipart;
-                self.open[level].boundary = Some(boundary);
+                self.open[level].boundary = content.boundary;
+                self.open[level].multipart = true;
             }
         } else if part.content_type.is_message() && identity && !deep && !full {
             part.kind = Kind::Message;
             self.begin(Some(number), body, "text", "plain");
         }
-        self.index.truncated |= deep;
+        if deep {
+            self.capped(DefectKind::TooDeep);
+        }
     }
 
-    fn read_content_fields(&mut self, number: u32) {
-        let content_type = self.index.first(number, "content-type").and_then(|v| field::content_type(&v));
-        let encoding = self.index.first(number, "content-transfer-encoding").map(|v| field::token(&v));
+    fn read_content(&mut self, number: u32) -> content::Content {
+        let mut content = content::read(&self.index, number, &self.dialect);
+        self.index.open.merge(content.open);
+        for (offset, kind) in std::mem::take(&mut content.defects) {
+            if kind.incomplete() { self.capped(kind) } else { self.defect(offset, kind) }
+        }
         let part = &mut self.index.parts[number as usize];
-        if let Some(content_type) = content_type {
+        if let Some(content_type) = content.content_type.take() {
             part.content_type = content_type;
         }
-        if let Some(encoding) = encoding.filter(|e| !e.is_empty()) {
-            part.encoding = encoding.to_ascii_lowercase();
+        if let Some(encoding) = content.encoding.take() {
+            part.encoding = encoding;
         }
+        content
     }
 
     /// End all open parts from `level` on at `end`.
@@ -296,6 +411,16 @@ impl Indexer {
             let part = &mut self.index.parts[open.part as usize];
             part.body.end = end.max(part.body.start);
             part.lines = newlines.saturating_sub(open.newlines);
+            if !open.multipart || part.closed {
+                continue;
+            }
+            let at = part.body.end;
+            if part.children.is_empty() {
+                self.defect(at, DefectKind::NoDelimiter);
+            } else {
+                self.index.open.add(Choice::Unclosed);
+                self.defect(at, DefectKind::Unclosed);
+            }
         }
     }
 
@@ -307,15 +432,15 @@ impl Indexer {
         };
         last.newlines = u32::MAX;
         let number = last.part;
-        self.read_content_fields(number);
+        self.read_content(number);
         let part = &mut self.index.parts[number as usize];
         part.header.end = self.pos.max(part.header.start);
         part.header_lines = self.header_lines;
         part.body = part.header.end..part.header.end;
+        let offset = part.header.end;
+        let content = self.index.fields(number).iter().any(|f| f.id != FieldId::Other);
+        if content {
+            self.defect(offset, DefectKind::HeaderNotEnded);
+        }
     }
-}
-
-fn usable_boundary(content_type: &field::ContentType) -> Option<Vec<u8>> {
-    let boundary = content_type.parameter("boundary")?.trim_ascii_end();
-    (!boundary.is_empty() && boundary.len() <= BOUNDARY_MAX).then(|| boundary.to_vec())
 }

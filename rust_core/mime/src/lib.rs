@@ -8,14 +8,33 @@
 //! parent; nothing is re-serialised. What exceeds a cap of [`Limits`] stays opaque bytes and sets `Index::truncated`.
 
 pub mod address;
+mod alternate;
+pub mod analysis;
+mod content;
 pub mod date;
 pub mod decode;
+pub mod defect;
+pub mod dialect;
+pub mod extended;
 pub mod field;
+mod fields;
 pub mod imap;
 mod index;
 mod indexer;
+pub mod leaf;
+mod lines;
+pub mod names;
+mod open;
 pub mod search;
 pub mod section;
+pub mod tnef;
+pub mod transfer;
+pub mod uuencode;
+pub mod views;
 
-pub use index::{Field, Index, Kind, Part};
-pub use indexer::{Indexer, Limits, index};
+pub use analysis::{Analysis, Reading, Shown, analyse};
+pub use defect::{Defect, DefectKind};
+pub use dialect::Dialect;
+pub use index::{Field, FieldId, Index, Kind, Part};
+pub use indexer::{Indexer, Limits, index, index_as};
+pub use leaf::{Decoding, Leaf};

@@ -1,0 +1,176 @@
+//! File names of a part: every name that some reader shows, likeliest first. Sources are Content-Disposition `filename` and Content-Type
+//! `name`, each plain (RFC 2045, raw 8-bit, RFC 2047 words although RFC 2047 5 forbids them) and extended (RFC 2231).
+
+use crate::alternate;
+use crate::content::{accepted, value};
+use crate::decode;
+use crate::defect::DefectKind;
+use crate::dialect::{Choice, Dialect};
+use crate::extended::Extended;
+use crate::field::{self, ContentType};
+use crate::index::{Field, FieldId, Index};
+
+/// Names kept per part.
+const NAMES_MAX: usize = 16;
+/// Characters kept of a name.
+const NAME_CHARS: usize = 1_000;
+
+/// Where a name comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameSource {
+    /// Content-Disposition
+    Disposition,
+    /// Content-Type
+    Type,
+    /// uuencode's `begin` line
+    Uuencode,
+    /// A TNEF property
+    Tnef,
+}
+
+/// One name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Name {
+    /// Decoded.
+    pub text: String,
+    /// Where it stands.
+    pub source: NameSource,
+    /// What a reader does differently who shows this name; empty for the first.
+    pub how: &'static str,
+}
+
+/// All names of a part and what is wrong with them.
+#[derive(Debug, Default)]
+pub(crate) struct Names {
+    pub list: Vec<Name>,
+    pub defects: Vec<(usize, DefectKind)>,
+    /// Readers would not agree.
+    pub conflict: bool,
+}
+
+pub(crate) fn names(index: &Index, part: u32, dialect: &Dialect) -> Names {
+    let mut names = Names::default();
+    let mut fields: Vec<(&Field, &str, NameSource)> = Vec::new();
+    fields.extend(accepted(index, part, FieldId::Disposition, dialect).map(|f| (f, "filename", NameSource::Disposition)));
+    if fields.len() > 1 {
+        names.defects.push((fields[1].0.offset, DefectKind::RepeatedDisposition));
+    }
+    fields.extend(accepted(index, part, FieldId::Type, dialect).map(|f| (f, "name", NameSource::Type)));
+    for &(field, parameter, source) in &fields {
+        names.from_field(index, field, parameter, source, dialect);
+    }
+    names.conflict = names.list.iter().any(|n| !n.how.is_empty());
+    if names.conflict {
+        let offset = fields.first().map_or(0, |(f, ..)| f.offset);
+        names.defects.push((offset, DefectKind::ConflictingNames));
+    }
+    names
+}
+
+impl Names {
+    fn from_field(&mut self, index: &Index, field: &Field, parameter: &str, source: NameSource, dialect: &Dialect) {
+        let value = value(index, field, dialect);
+        let parsed = match source {
+            NameSource::Type => field::content_type(&value).map(|t| t.parameters),
+            _ => field::disposition(&value).map(|d| d.parameters),
+        };
+        let parsed = parsed.unwrap_or_default();
+        self.from_parameters(&parsed, parameter, source, field.offset);
+        if is_odd(&value, &parsed, parameter) {
+            for (choice, option) in [(Choice::Value, 1), (Choice::Value, 2), (Choice::Value, 3), (Choice::Comment, 1), (Choice::Comment, 2)] {
+                let pieces = alternate::parse(&value, &Dialect::default().with(choice, option));
+                let found = pieces.parameters.iter().filter(|(n, _)| n.eq_ignore_ascii_case(parameter.as_bytes()));
+                found.for_each(|(_, v)| self.add_plain(v, source, choice.options()[usize::from(option)]));
+            }
+            for found in alternate::anywhere(&value, parameter.as_bytes()) {
+                self.add_plain(&found, source, "a name is looked for anywhere");
+            }
+        }
+    }
+
+    fn from_parameters(&mut self, parameters: &[(Vec<u8>, Vec<u8>)], parameter: &str, source: NameSource, offset: usize) {
+        let before = self.list.len();
+        if parameters.iter().any(|(n, _)| n.contains(&b'*'))
+            && let Some(extended) = Extended::find(parameters, parameter)
+        {
+            self.add(extended.text(), source, other_field(before));
+            if extended.odd {
+                self.defects.push((offset, DefectKind::OddExtended));
+                self.add(extended.to_text(&extended.as_they_come), source, "RFC 2231 sections join as they come");
+            }
+        }
+        let plain = parameters.iter().filter(|(n, _)| n.eq_ignore_ascii_case(parameter.as_bytes()));
+        for (n, (_, value)) in plain.enumerate() {
+            let how = match (n, self.list.len() > before) {
+                (0, false) => other_field(before),
+                (0, true) => "RFC 2231 parameters are unknown",
+                _ => "another of repeated parameters counts",
+            };
+            if n == 1 {
+                self.defects.push((offset, DefectKind::RepeatedParameter));
+            }
+            if memchr::memmem::find(value, b"=?").is_some() {
+                self.defects.push((offset, DefectKind::EncodedWord));
+            }
+            if !value.is_ascii() {
+                self.defects.push((offset, DefectKind::EightBitHeader));
+            }
+            self.add_plain(value, source, how);
+        }
+    }
+
+    fn add_plain(&mut self, value: &[u8], source: NameSource, how: &'static str) {
+        if memchr::memmem::find(value, b"=?").is_some() {
+            self.add(decode::header_text(value), source, how);
+        } else {
+            self.add(decode::guess(value), source, how);
+        }
+    }
+
+    fn add(&mut self, text: String, source: NameSource, how: &'static str) {
+        let text: String = text.trim().chars().take(NAME_CHARS).collect();
+        if !text.is_empty() && self.list.len() < NAMES_MAX && !self.list.iter().any(|n| n.text == text) {
+            let how = if self.list.is_empty() { "" } else { how };
+            self.list.push(Name { text, source, how });
+        }
+    }
+}
+
+const fn other_field(before: usize) -> &'static str {
+    if before == 0 { "" } else { "another field gives the name" }
+}
+
+/// True when another cut of the value may give another name.
+fn is_odd(value: &[u8], parsed: &[(Vec<u8>, Vec<u8>)], parameter: &str) -> bool {
+    let plain = parsed.iter().filter(|(n, _)| n.eq_ignore_ascii_case(parameter.as_bytes())).count();
+    let lower = value.to_ascii_lowercase();
+    let mentioned = memchr::memmem::find_iter(&lower, parameter.as_bytes()).filter(|at| is_attribute(&lower[at + parameter.len()..])).count();
+    let quotes = value.iter().filter(|b| **b == b'"').count();
+    let after_quote = value.windows(2).any(|w| w[0] == b'"' && !matches!(w[1], b';' | b' ' | b'\t' | b'"') && !w[1].is_ascii_alphanumeric());
+    mentioned > plain || quotes % 2 == 1 || after_quote || value.iter().any(|b| matches!(b, b'\\' | b'(' | b'\'')) || unquoted_space(value, parsed)
+}
+
+fn is_attribute(rest: &[u8]) -> bool {
+    rest.trim_ascii_start().starts_with(b"=")
+}
+
+/// A value without quotes that goes on after a space, or with quotes in its middle.
+fn unquoted_space(value: &[u8], parsed: &[(Vec<u8>, Vec<u8>)]) -> bool {
+    let pieces = alternate::parse(value, &Dialect::default().with(Choice::Value, 1));
+    pieces.parameters.iter().zip(parsed).any(|((_, whole), (_, cut))| whole.len() > cut.len()) || pieces.parameters.len() > parsed.len()
+}
+
+/// Types of a part in lower case, the one that counts first: every Content-Type field's.
+pub(crate) fn types(index: &Index, part: u32, dialect: &Dialect) -> Vec<String> {
+    let shown = |t: &ContentType| format!("{}/{}", t.kind, t.subtype).to_ascii_lowercase();
+    let mut list = vec![shown(&index.parts[part as usize].content_type)];
+    for field in accepted(index, part, FieldId::Type, dialect).take(NAMES_MAX) {
+        if let Some(parsed) = field::content_type(&value(index, field, dialect)) {
+            let text = shown(&parsed);
+            if !list.contains(&text) {
+                list.push(text);
+            }
+        }
+    }
+    list
+}
