@@ -81,7 +81,7 @@ fn word(text: &[u8]) -> String {
 }
 
 /// The text without comments; `apart` leaves a space in their place. Within quotes a parenthesis is no comment.
-fn without_comments(value: &[u8], apart: bool) -> Vec<u8> {
+pub(crate) fn without_comments(value: &[u8], apart: bool) -> Vec<u8> {
     let mut out = Vec::with_capacity(value.len());
     let (mut depth, mut quoted, mut escaped) = (0usize, false, false);
     for &byte in value {

@@ -3,10 +3,10 @@
 //!
 //! Called by the scanner, which looks at every leaf of every reading, and by `gatepost mime`. Never fails: caps become defects.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 
 use crate::defect::{Defect, DefectKind};
-use crate::dialect::{Choice, Dialect};
+use crate::dialect::{Choice, Choices, Dialect};
 use crate::index::Index;
 use crate::indexer::{Limits, index_as};
 use crate::leaf::{self, Leaf};
@@ -64,6 +64,35 @@ impl Analysis {
     }
 }
 
+/// Dialects that wait to be tried.
+#[derive(Default)]
+struct Paths {
+    seen: HashSet<Dialect>,
+    first: VecDeque<(Dialect, Choices)>,
+    later: VecDeque<(Dialect, Choices)>,
+    /// The last one came from a reading that showed or met something new.
+    certain: bool,
+}
+
+impl Paths {
+    fn next(&mut self) -> Option<(Dialect, Choices)> {
+        self.certain = !self.first.is_empty();
+        self.first.pop_front().or_else(|| self.later.pop_front())
+    }
+
+    /// Everything one choice away from `dialect`, which met the choices `open`.
+    fn follow(&mut self, dialect: Dialect, open: Choices, fruitful: bool) {
+        for choice in Choice::ALL.into_iter().filter(|&c| open.has(c) && dialect.get(c) == 0) {
+            for option in 1..choice.options().len() {
+                let next = dialect.with(choice, option as u8);
+                if self.seen.insert(next) {
+                    if fruitful { self.first.push_back((next, open)) } else { self.later.push_back((next, open)) }
+                }
+            }
+        }
+    }
+}
+
 /// Read a message in all plausible ways.
 pub fn analyse(message: &[u8], limits: &Limits) -> Analysis {
     let mut analysis = Analysis::default();
@@ -98,59 +127,52 @@ fn look_at_lines(message: &[u8], index: &mut Index) {
 }
 
 impl Analysis {
-    /// The baseline and, as far as the caps allow, every combination of choices that the readings so far met.
+    /// The baseline, then every dialect that takes another option of a choice that a reading met. A dialect that shows nothing new and
+    /// meets nothing new is followed up only when all others are done: tricks that need two habits at one place are rare.
     fn explore(&mut self, message: &[u8], limits: &Limits, first: Index, defects: &mut Vec<Defect>) {
-        let mut waiting = VecDeque::from([Dialect::default()]);
-        let mut seen = HashSet::from([Dialect::default()]);
-        let mut signatures: HashMap<Vec<usize>, u16> = HashMap::new();
-        let (mut passes, mut octets) = (0, 0);
-        let mut open = first.open;
+        let mut paths = Paths::default();
+        let mut signatures = HashSet::new();
+        let facts = first.open;
+        self.add(&first, message, &Dialect::default(), &mut signatures, defects);
+        paths.follow(Dialect::default(), first.open, true);
         self.index = first;
-        while let Some(dialect) = waiting.pop_front() {
-            if passes > 0 && (passes > limits.readings || octets > limits.reading_bytes) {
-                let offset = message.len();
-                defects.push(Defect { offset, kind: DefectKind::TooManyReadings });
+        let (mut passes, mut octets) = (0, 0);
+        while let Some((dialect, met)) = paths.next() {
+            passes += 1;
+            octets += message.len();
+            if passes > limits.readings || octets > limits.reading_bytes.max(message.len() * 2) {
+                if paths.certain {
+                    defects.push(Defect { offset: message.len(), kind: DefectKind::TooManyReadings });
+                }
                 break;
             }
-            if passes > 0 {
-                octets += message.len();
-                let index = index_as(message, *limits, dialect);
-                // A choice of another reading is a choice of this one too: tricks come in pairs.
-                open.merge(index.open);
-                self.add(&index, message, &dialect, &mut signatures, defects);
-            } else {
-                let index = std::mem::take(&mut self.index);
-                self.add(&index, message, &dialect, &mut signatures, defects);
-                self.index = index;
+            let mut index = index_as(message, *limits, dialect);
+            for line_choice in [Choice::Line, Choice::Nul].into_iter().filter(|&c| facts.has(c)) {
+                index.open.add(line_choice);
             }
-            passes += 1;
-            for choice in Choice::ALL.into_iter().filter(|&c| open.has(c) && dialect.get(c) == 0) {
-                for option in 1..choice.options().len() {
-                    let next = dialect.with(choice, option as u8);
-                    if seen.insert(next) {
-                        waiting.push_back(next);
-                    }
-                }
-            }
+            let new = self.add(&index, message, &dialect, &mut signatures, defects);
+            paths.follow(dialect, index.open, new || !met.covers(index.open));
         }
     }
 
     /// Add a structural reading unless one shows the same leaves.
-    fn add(&mut self, index: &Index, message: &[u8], dialect: &Dialect, signatures: &mut HashMap<Vec<usize>, u16>, defects: &mut Vec<Defect>) {
+    fn add(&mut self, index: &Index, message: &[u8], dialect: &Dialect, signatures: &mut HashSet<Vec<usize>>, defects: &mut Vec<Defect>) -> bool {
         let drop_unclosed = dialect.get(Choice::Unclosed) == 1;
         let (leaves, found) = leaf::leaves(index, message, dialect, drop_unclosed);
-        defects.extend(found.into_iter().map(|(offset, kind)| Defect { offset, kind }));
-        let places: Vec<usize> = leaves.into_iter().map(|leaf| self.place(leaf)).collect();
-        let id = self.readings.len() as u16;
-        if signatures.contains_key(&places) {
-            return;
+        if dialect.is_baseline() {
+            defects.extend(found.into_iter().map(|(offset, kind)| Defect { offset, kind }));
         }
-        signatures.insert(places.clone(), id);
+        let places: Vec<usize> = leaves.into_iter().map(|leaf| self.place(leaf)).collect();
+        if !signatures.insert(places.clone()) {
+            return false;
+        }
+        let id = self.readings.len() as u16;
         for &place in &places {
             self.leaves[place].readings.push(id);
         }
         let leaves = places.into_iter().map(|leaf| Shown { leaf, name: 0, decoding: 0 }).collect();
         self.readings.push(Reading { id, label: dialect.label(), leaves });
+        true
     }
 
     /// Where this leaf is; it is added when it is new. Leaves that differ in their header only in how much of it is seen are one.
@@ -242,6 +264,7 @@ impl Analysis {
         defects.extend(found.into_iter().map(|d| Defect { offset: outer.body.start, kind: d.kind }));
         let (place, first) = (self.decoded.len(), self.leaves.len());
         self.decoded.push(octets);
+        self.keep_closed(&outer.readings);
         for mut leaf in own.leaves {
             leaf.inside = Some(place);
             leaf.depth += outer.depth + 1;
@@ -251,6 +274,17 @@ impl Analysis {
         for reading in own.readings {
             let shown = reading.leaves.iter().map(|s| Shown { leaf: s.leaf + first, ..*s });
             self.attach(&outer.readings, shown.collect(), reading.id > 0, &reading.label);
+        }
+    }
+
+    /// A reading for those who do not look into encoded messages: the standard has none (RFC 2046 5.2.1).
+    fn keep_closed(&mut self, readings: &[u16]) {
+        const LABEL: &str = "encoded messages are not looked into";
+        if let (Some(&base), Ok(id)) = (readings.first(), u16::try_from(self.readings.len()))
+            && !self.readings.iter().any(|r| r.label == LABEL)
+        {
+            let leaves = self.readings[usize::from(base)].leaves.clone();
+            self.readings.push(Reading { id, label: LABEL.into(), leaves });
         }
     }
 

@@ -287,8 +287,9 @@ fn mentions(text: &[u8], word: &[u8]) -> usize {
 
 /// The name of an encoding hidden in a value that is more than a name: every known one that occurs in it.
 pub(crate) fn encodings_in(value: &[u8]) -> Vec<&'static str> {
-    let text = decode::header_text(value).to_ascii_lowercase();
-    let text: String = text.chars().filter(|c| !c.is_whitespace()).collect();
+    let bare = alternate::without_comments(value, false);
+    let text = format!("{} {}", decode::header_text(value), String::from_utf8_lossy(&bare)).to_ascii_lowercase();
+    let text: String = text.chars().filter(|c| !c.is_whitespace() && *c != '\\').collect();
     let known = [("base64", "base64"), ("quoted-printable", "quoted-printable"), ("uu", "x-uuencode")];
     known.iter().filter(|(word, _)| text.contains(word)).map(|(_, name)| *name).collect()
 }

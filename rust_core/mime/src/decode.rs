@@ -232,10 +232,21 @@ pub fn decode(encoding: &str, body: &[u8]) -> Option<Vec<u8>> {
 /// Octets in a charset to text. Unknown charsets are read as UTF-8 with replacement characters.
 pub fn charset(name: Option<&[u8]>, octets: &[u8]) -> String {
     let utf8 = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
+    if let Some(big) = name.and_then(utf16) {
+        let unit = |pair: &[u8]| if big { u16::from_be_bytes([pair[0], pair[1]]) } else { u16::from_le_bytes([pair[0], pair[1]]) };
+        let units = octets.chunks_exact(2).map(unit);
+        return char::decode_utf16(units).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)).collect();
+    }
     match name.filter(|n| !n.is_empty() && n.len() <= 45 && !n.eq_ignore_ascii_case(b"us-ascii")) {
         Some(name) => guarded(|| charset_decoder(name).map(|decoder| decoder(octets))).flatten().unwrap_or_else(|| utf8(octets)),
         None => utf8(octets),
     }
+}
+
+/// True for UTF-16 with the high octet first. The names with an order are decoded here: the library takes both for the machine's.
+fn utf16(name: &[u8]) -> Option<bool> {
+    let is = |wanted: &[u8]| name.eq_ignore_ascii_case(wanted);
+    if is(b"utf-16be") { Some(true) } else { is(b"utf-16le").then_some(false) }
 }
 
 /// Octets without a charset: UTF-8 if they are that, else the Western one that mail programs fall back to.
@@ -303,6 +314,7 @@ mod tests {
         assert_eq!(header_text("Grüße".as_bytes()), "Grüße");
         assert_eq!(charset(Some(b"iso-8859-1"), b"caf\xe9"), "café");
         assert_eq!(charset(Some(b"shift_jis"), b"\x83n\x83\x8D"), "ハロ");
+        assert_eq!(charset(Some(b"UTF-16BE"), b"\0a\x20\xac"), "a€");
         assert_eq!(charset(Some(b"x-nobody-knows"), b"abc"), "abc");
     }
 }

@@ -149,6 +149,11 @@ impl Choices {
         self.0 >> (choice as u32) & 1 == 1
     }
 
+    /// True when all of `other` are in.
+    pub fn covers(self, other: Self) -> bool {
+        other.0 & !self.0 == 0
+    }
+
     /// True when there is none.
     pub fn is_empty(self) -> bool {
         self.0 == 0

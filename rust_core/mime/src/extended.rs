@@ -21,6 +21,8 @@ pub struct Extended {
     pub charset: Option<Vec<u8>>,
     /// All sections in the order of the message.
     pub as_they_come: Vec<u8>,
+    /// All sections by number, gaps or not.
+    pub by_number: Vec<u8>,
     /// True when sections are missing, repeated, out of order or wrongly numbered.
     pub odd: bool,
 }
@@ -40,7 +42,10 @@ impl Extended {
         let numbers: Vec<Option<u32>> = sections.iter().map(|s| s.number).collect();
         let regular = numbers == [None] || numbers.iter().enumerate().all(|(n, number)| *number == Some(n as u32));
         sections.sort_by_key(|s| s.number);
-        let mut octets = Vec::new();
+        let (mut octets, mut by_number) = (Vec::new(), Vec::new());
+        for (n, section) in sections.iter().enumerate() {
+            append(&mut by_number, section, n == 0, &mut charset);
+        }
         for (n, section) in sections.iter().enumerate() {
             // A gap ends the value (RFC 2231 3); a lone unnumbered section stands first.
             if section.number.is_some_and(|number| number != n as u32) && n > 0 {
@@ -48,7 +53,7 @@ impl Extended {
             }
             append(&mut octets, section, n == 0, &mut charset);
         }
-        Some(Self { octets, charset, as_they_come, odd: !regular })
+        Some(Self { octets, charset, as_they_come, by_number, odd: !regular })
     }
 
     /// As text.

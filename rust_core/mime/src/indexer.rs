@@ -372,7 +372,7 @@ impl Indexer {
             let guess = self.dialect.get(Choice::NoBoundary) == 1;
             if content.boundary.is_some() || guess {
                 part.kind = Kind::Multipart;
-                self.open[level].boundary = content.boundary;
+                self.open[level].boundary = content.boundary.filter(|_| !guess);
                 self.open[level].multipart = true;
             }
         } else if part.content_type.is_message() && identity && !deep && !full {
@@ -416,6 +416,7 @@ impl Indexer {
             }
             let at = part.body.end;
             if part.children.is_empty() {
+                self.index.open.add(Choice::NoBoundary);
                 self.defect(at, DefectKind::NoDelimiter);
             } else {
                 self.index.open.add(Choice::Unclosed);

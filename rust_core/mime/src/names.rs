@@ -97,6 +97,7 @@ impl Names {
             if extended.odd {
                 self.defects.push((offset, DefectKind::OddExtended));
                 self.add(extended.to_text(&extended.as_they_come), source, "RFC 2231 sections join as they come");
+                self.add(extended.to_text(&extended.by_number), source, "RFC 2231 sections join across gaps");
             }
         }
         let plain = parameters.iter().filter(|(n, _)| n.eq_ignore_ascii_case(parameter.as_bytes()));

@@ -22,6 +22,8 @@ pub enum Method {
     Base64Through,
     /// Lines with foreign octets are skipped as a whole.
     Base64Lines,
+    /// Each line is decoded by itself; what is left of a group at its end is lost.
+    Base64ByLine,
     /// `-` and `_` are digits.
     Base64Url,
     /// A broken escape stands for itself.
@@ -46,6 +48,7 @@ impl Method {
             Self::Base64ToInvalid => "base64 ends at a foreign octet",
             Self::Base64Through => "base64 padding within is skipped",
             Self::Base64Lines => "base64 lines with foreign octets are skipped",
+            Self::Base64ByLine => "base64 is decoded line by line",
             Self::Base64Url => "base64 digits are - and _",
             Self::QuotedPrintable => "quoted-printable",
             Self::QuotedPrintableDrop1 => "a broken escape loses its =",
@@ -95,7 +98,7 @@ impl<'a> BodyReader<'a> {
         let (rest, decoder) = match method {
             Method::Base64ToPadding => (&body[..padding_end(body)], Some(Encoding::Base64)),
             Method::Base64ToInvalid => (&body[..body.iter().position(|&b| !is_base64(b)).unwrap_or(body.len())], Some(Encoding::Base64)),
-            Method::Base64 | Method::Base64Through | Method::Base64Lines | Method::Base64Url => (body, Some(Encoding::Base64)),
+            Method::Base64 | Method::Base64Through | Method::Base64Lines | Method::Base64ByLine | Method::Base64Url => (body, Some(Encoding::Base64)),
             Method::QuotedPrintable | Method::QuotedPrintableDrop1 | Method::QuotedPrintableDrop2 | Method::QuotedPrintableDrop3 => {
                 (body, Some(Encoding::QuotedPrintable))
             }
@@ -142,7 +145,7 @@ impl<'a> BodyReader<'a> {
         if self.rest.len() <= STEP {
             return self.rest.len();
         }
-        let by_line = matches!(self.method, Method::Uuencode | Method::Base64Lines)
+        let by_line = matches!(self.method, Method::Uuencode | Method::Base64Lines | Method::Base64ByLine)
             || matches!(self.method, Method::QuotedPrintableDrop1 | Method::QuotedPrintableDrop2 | Method::QuotedPrintableDrop3);
         if by_line { memchr::memrchr(b'\n', &self.rest[..STEP]).map_or(STEP, |n| n + 1) } else { STEP }
     }
@@ -184,12 +187,25 @@ fn feed(decoder: &mut Decoder, method: Method, piece: &[u8], out: &mut Vec<u8>) 
             let clean = piece.split_inclusive(|&b| b == b'\n').filter(|line| line.iter().all(|&b| is_base64(b) || b == b'='));
             clean.flatten().copied().collect()
         }
+        Method::Base64ByLine => piece.split(|&b| b == b'\n').flat_map(whole_groups).collect(),
         Method::QuotedPrintableDrop1 => dropped(piece, 1),
         Method::QuotedPrintableDrop2 => dropped(piece, 2),
         Method::QuotedPrintableDrop3 => dropped(piece, 3),
         _ => return decoder.feed(piece, out),
     };
     decoder.feed(&kept, out);
+}
+
+/// The digits of a line up to its last whole group, or to its padding.
+fn whole_groups(line: &[u8]) -> Vec<u8> {
+    let mut digits: Vec<u8> = line.iter().copied().take_while(|&b| b != b'=').filter(|&b| is_base64(b) && !b.is_ascii_whitespace()).collect();
+    let padded = memchr::memchr(b'=', line).is_some() && digits.len() % 4 > 1;
+    if padded {
+        digits.extend_from_slice(&b"=="[..4 - digits.len() % 4]);
+    } else {
+        digits.truncate(digits.len() / 4 * 4);
+    }
+    digits
 }
 
 /// Quoted-printable text without `count` octets at each broken escape.
@@ -256,11 +272,12 @@ fn base64_doubts(body: &[u8]) -> (Vec<Method>, Vec<(usize, DefectKind)>) {
         }
     } else if digits % 4 == 1 || (digits % 4 != 0 && memchr::memchr(b'=', body).is_none()) {
         defects.push((body.len(), DefectKind::Base64Incomplete));
+        methods.push(Method::Base64ByLine);
     }
     let padding = padding_end(body);
     if padding < body.len() && body[padding..].iter().any(|&b| is_base64(b) && !b.is_ascii_whitespace()) {
         defects.push((padding, DefectKind::Base64AfterPadding));
-        methods.extend([Method::Base64ToPadding, Method::Base64Through]);
+        methods.extend([Method::Base64ToPadding, Method::Base64Through, Method::Base64ByLine]);
     }
     (methods, defects)
 }
@@ -287,7 +304,7 @@ mod tests {
     fn data_after_padding_is_read_three_ways() {
         let body = "Zmly\r\nc3Q=\r\nc2Vjb25k\r\n";
         let (others, defects) = Method::Base64.others(body.as_bytes());
-        assert_eq!((others, defects), (vec![Method::Base64ToPadding, Method::Base64Through], vec![(12, DefectKind::Base64AfterPadding)]));
+        assert_eq!((others, defects), (vec![Method::Base64ToPadding, Method::Base64Through, Method::Base64ByLine], vec![(12, DefectKind::Base64AfterPadding)]));
         assert_eq!(text(Method::Base64, body), "firstsecond");
         assert_eq!(text(Method::Base64ToPadding, body), "first");
     }
