@@ -10,7 +10,21 @@ from asyncio import Transport
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, final
 
-from gatepost.native.shapes import Cause, Change, HistoryFilter, Job, NativeFilter, RecipientSpec, Summary, TracePage, Way
+from gatepost.native.shapes import (
+    Cause,
+    Change,
+    HistoryFilter,
+    Job,
+    MimeField,
+    MimeLeaf,
+    MimePart,
+    MimeReading,
+    NativeFilter,
+    RecipientSpec,
+    Summary,
+    TracePage,
+    Way,
+)
 
 __all__ = [
     "K_ACCEPTED",
@@ -47,6 +61,7 @@ __all__ = [
     "Line",
     "LockedError",
     "MailboxLock",
+    "MimeMessage",
     "NotFoundError",
     "Reader",
     "Relay",
@@ -58,6 +73,7 @@ __all__ = [
     "analyse_name",
     "blocked_extension",
     "inspect",
+    "mime_decode",
     "name_matches",
     "new_message_id",
 ]
@@ -732,3 +748,51 @@ def name_matches(glob: str, name: str) -> bool:
 
 def blocked_extension(extension: str) -> bool:
     """Whether Outlook or Gmail block that extension (lower case, without dot)."""
+
+# ---- MIME -------------------------------------------------------------------------------------------------------------
+
+@final
+class MimeMessage:
+    """A message and every plausible reading of it (docs/mime.md). Never fails on content: what is wrong is a defect.
+
+    Offsets are octets of `data`. Construction and methods that decode release the interpreter lock for big input; call them from a
+    thread when the message may be big. `limit` bounds decoded octets.
+    """
+
+    def __new__(cls, data: bytes) -> MimeMessage: ...
+    @property
+    def data(self) -> bytes: ...
+    @property
+    def ambiguous(self) -> bool:
+        """Readers would see different parts, names or contents."""
+    @property
+    def incomplete(self) -> bool:
+        """A cap was reached: there is more than the leaves show."""
+    def parts(self) -> list[MimePart]:
+        """The baseline reading, in the order of the header blocks; 0 is the message."""
+    def fields(self, part: int) -> list[MimeField]:
+        """Header fields of a part. InvalidError: no such part."""
+    def defects(self) -> list[tuple[str, int]]:
+        """(kind, offset), by offset."""
+    def readings(self) -> list[MimeReading]:
+        """0 is the baseline."""
+    def leaves(self) -> list[MimeLeaf]:
+        """Leaves of all readings, each once."""
+    def decode(self, leaf: int, decoding: int, limit: int) -> tuple[bytes, bool]:
+        """(octets, there are more). InvalidError: no such leaf or decoding."""
+    def text(self, limit: int) -> str | None: ...
+    def html(self, limit: int) -> str | None: ...
+    def preview(self, characters: int) -> str: ...
+    def attachments(self, limit: int) -> list[tuple[list[str], str, str, int]]:
+        """(names, declared type, source of the names, leaf) of the baseline; files in uuencode and TNEF too."""
+    def attachment(self, number: int, limit: int) -> tuple[bytes, bool]:
+        """Octets of one of `attachments`, (octets, there are more). InvalidError: no such attachment."""
+    def envelope(self) -> bytes:
+        """IMAP ENVELOPE (RFC 3501 7.4.2)."""
+    def body_structure(self) -> bytes:
+        """IMAP BODYSTRUCTURE."""
+    def section(self, text: str) -> bytes | None:
+        """BODY[text]; None: no such part. InvalidError: no section specification."""
+
+def mime_decode(encoding: str, data: bytes) -> bytes:
+    """Undo a transfer encoding as lenient readers do. InvalidError: unknown encoding."""

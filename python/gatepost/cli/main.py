@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
-from gatepost.cli import directory, queue, rules, server, trace
+from gatepost.cli import directory, mime, queue, rules, server, trace
 from gatepost.cli import queue_actions as _queue_actions  # noqa: F401  # adds its commands to the queue's
 from gatepost.cli.session import command, take_common_options
 
@@ -20,6 +20,7 @@ take_common_options(app, HELP)
 command(app, "status")(server.status)
 command(app, "explain")(rules.explain)
 command(app, "send")(server.send)
+command(app, "mime")(mime.mime)
 command(app, "trace", options=trace.FILTER)(trace.trace)
 app.add_typer(queue.app, name="queue")
 app.add_typer(rules.domain_app, name="domain")

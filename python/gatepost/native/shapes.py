@@ -29,6 +29,29 @@ Cause = tuple[tuple[str, str, int, str, str], tuple[int, int, int, int], tuple[b
 """Why recipients wait: ((class, enhanced, code, host, text), (recipients, held, messages, next_attempt_us),
 (id of the oldest message, address, last_detail))."""
 
+MimePart = tuple[int | None, str, tuple[int, int, int], tuple[int, int], str, str, list[int]]
+"""(parent, 'leaf' | 'multipart' | 'message', (header, body, end) offsets, (header lines, body lines), type, encoding, children)."""
+
+MimeField = tuple[bytes, int, int, int, int]
+"""(name, start, value start, value end, end): offsets in the message; the value is raw, folds included."""
+
+MimeReading = tuple[int, str, list[tuple[int, int, int]]]
+"""(id, what this reader does differently, (leaf, name, decoding) of each leaf it shows)."""
+
+MimeLeaf = tuple[
+    list[int],
+    tuple[int, int, int, int],
+    int | None,
+    list[tuple[str, str, str]],
+    list[str],
+    str | None,
+    str | None,
+    list[tuple[str, str]],
+    int,
+]
+"""(readings, (header start, header end, body start, body end), decoded message it lies in or None: this one, (name, source, how) likeliest
+first, declared types, disposition, charset, (method, how) of each decoding, depth)."""
+
 
 class NativeFilter(TypedDict, total=False):
     """What to look for in the spool; a key that is missing asks for nothing, an unknown one is an InvalidError.

@@ -156,7 +156,14 @@ impl Analysis {
     }
 
     /// Add a structural reading unless one shows the same leaves.
-    fn add(&mut self, index: &Index, message: &[u8], dialect: &Dialect, signatures: &mut HashSet<Vec<usize>>, defects: &mut Vec<Defect>) -> bool {
+    fn add(
+        &mut self,
+        index: &Index,
+        message: &[u8],
+        dialect: &Dialect,
+        signatures: &mut HashSet<Vec<usize>>,
+        defects: &mut Vec<Defect>,
+    ) -> bool {
         let drop_unclosed = dialect.get(Choice::Unclosed) == 1;
         let (leaves, found) = leaf::leaves(index, message, dialect, drop_unclosed);
         if dialect.is_baseline() {
@@ -181,13 +188,11 @@ impl Analysis {
             let shown = (&old.body, &old.names, &old.types, &old.decodings, &old.disposition);
             shown == (&leaf.body, &leaf.names, &leaf.types, &leaf.decodings, &leaf.disposition)
         };
-        match self.leaves.iter().position(same) {
-            Some(place) => place,
-            None => {
-                self.leaves.push(leaf);
-                self.leaves.len() - 1
-            }
+        let place = self.leaves.iter().position(same).unwrap_or(self.leaves.len());
+        if place == self.leaves.len() {
+            self.leaves.push(leaf);
         }
+        place
     }
 
     /// Readings that differ from another only in names or decodings: one for each habit that occurs in it.

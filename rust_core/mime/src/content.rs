@@ -16,7 +16,7 @@ pub(crate) const BOUNDARY_MAX: usize = 998;
 #[derive(Default)]
 pub(crate) struct Content {
     /// `None`: the default of the context stands.
-    pub content_type: Option<ContentType>,
+    pub given: Option<ContentType>,
     /// Delimiter of a multipart; `None` when there is no usable one.
     pub boundary: Option<Vec<u8>>,
     /// True when this is to be taken for a multipart.
@@ -30,7 +30,12 @@ pub(crate) struct Content {
 }
 
 /// Fields of one kind that the dialect accepts, in order.
-pub(crate) fn accepted<'a>(index: &'a Index, part: u32, id: FieldId, dialect: &'a Dialect) -> impl DoubleEndedIterator<Item = &'a Field> + 'a {
+pub(crate) fn accepted<'a>(
+    index: &'a Index,
+    part: u32,
+    id: FieldId,
+    dialect: &'a Dialect,
+) -> impl DoubleEndedIterator<Item = &'a Field> + 'a {
     let names = dialect.get(Choice::FieldName);
     index.fields(part).iter().filter(move |field| field.id == id && field.foreign <= [1, 0, 2][names as usize % 3])
 }
@@ -53,10 +58,9 @@ pub(crate) fn read(index: &Index, part: u32, dialect: &Dialect) -> Content {
     let mut more = false;
     for field in index.fields(part) {
         match field.id {
-            FieldId::Other => continue,
             FieldId::Type => more |= type_field.replace(field).is_some(),
             FieldId::Encoding => more |= encoding_field.replace(field).is_some(),
-            FieldId::Disposition => continue,
+            FieldId::Other | FieldId::Disposition => continue,
         }
         if field.foreign > 0 {
             content.open.add(Choice::FieldName);
@@ -99,17 +103,16 @@ impl Content {
         let value = value(index, field, dialect);
         let odd = self.look_at(&value, field.offset);
         let parsed = if dialect.reads_values_apart() { alternate::content_type(&value, dialect) } else { field::content_type(&value) };
-        match &parsed {
-            Some(parsed) => self.read_boundary(&value, parsed, field.offset, dialect, odd),
-            None => {
-                self.defects.push((field.offset, DefectKind::BadType));
-                self.open.add(Choice::Value);
-                if value.starts_with(b":") || value.starts_with(b"=") {
-                    self.open.add(Choice::FieldName);
-                }
+        if let Some(parsed) = &parsed {
+            self.read_boundary(&value, parsed, field.offset, dialect, odd);
+        } else {
+            self.defects.push((field.offset, DefectKind::BadType));
+            self.open.add(Choice::Value);
+            if value.starts_with(b":") || value.starts_with(b"=") {
+                self.open.add(Choice::FieldName);
             }
         }
-        self.content_type = parsed;
+        self.given = parsed;
         self.loose_multipart(&value, field.offset, dialect);
     }
 
@@ -225,7 +228,7 @@ impl Content {
             if let Some(found) = found {
                 self.take_boundary(found, offset, dialect);
             }
-            self.content_type = Some(ContentType { given: true, ..ContentType::new("multipart", "mixed") });
+            self.given = Some(ContentType { given: true, ..ContentType::new("multipart", "mixed") });
         }
     }
 }
@@ -290,6 +293,6 @@ pub(crate) fn encodings_in(value: &[u8]) -> Vec<&'static str> {
     let bare = alternate::without_comments(value, false);
     let text = format!("{} {}", decode::header_text(value), String::from_utf8_lossy(&bare)).to_ascii_lowercase();
     let text: String = text.chars().filter(|c| !c.is_whitespace() && *c != '\\').collect();
-    let known = [("base64", "base64"), ("quoted-printable", "quoted-printable"), ("uu", "x-uuencode")];
+    let known = [("base64", "base64"), ("quoted", "quoted-printable"), ("qp", "quoted-printable"), ("uu", "x-uuencode")];
     known.iter().filter(|(word, _)| text.contains(word)).map(|(_, name)| *name).collect()
 }

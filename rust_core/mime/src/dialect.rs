@@ -70,7 +70,12 @@ impl Choice {
         match self {
             Self::Line => &["", "a bare CR ends a line", "only CRLF ends a line"],
             Self::Nul => &["", "octets 0 are dropped from lines", "a line ends at its octet 0"],
-            Self::HeaderEnd => &["", "a line of spaces ends the header", "a line that is no field ends the header", "empty lines before the header are skipped"],
+            Self::HeaderEnd => &[
+                "",
+                "a line of spaces ends the header",
+                "a line that is no field ends the header",
+                "empty lines before the header are skipped",
+            ],
             Self::FieldName => &["", "only exact field names count", "field names count without foreign octets"],
             Self::TypeField => &["", "the last Content-Type counts"],
             Self::TypeForm => &["", "whatever has a boundary or is called multipart is one"],
@@ -87,7 +92,9 @@ impl Choice {
             Self::Words => &["", "encoded words are decoded in structured fields"],
             Self::Trim => &["", "spaces around a boundary are cut", "spaces of a boundary count"],
             Self::NoBoundary => &["", "the first line with two dashes is the delimiter", "the empty boundary is one"],
-            Self::Match => &["", "a line that begins with a delimiter is one", "delimiters match in any case", "a delimiter has no space behind it"],
+            Self::Match => {
+                &["", "a line that begins with a delimiter is one", "delimiters match in any case", "a delimiter has no space behind it"]
+            }
             Self::Order => &["", "the outermost multipart takes its delimiter first"],
             Self::AfterClose => &["", "parts go on after the close-delimiter"],
             Self::Unclosed => &["", "a multipart that is not closed is plain text"],

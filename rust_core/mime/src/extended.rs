@@ -30,7 +30,8 @@ pub struct Extended {
 impl Extended {
     /// The parameter `name` if it is given in sections; `None` when it is not.
     pub fn find(parameters: &[(Vec<u8>, Vec<u8>)], name: &str) -> Option<Self> {
-        let mut sections: Vec<Section<'_>> = parameters.iter().filter_map(|(n, value)| section(n, value, name)).take(SECTIONS_MAX).collect();
+        let mut sections: Vec<Section<'_>> =
+            parameters.iter().filter_map(|(n, value)| section(n, value, name)).take(SECTIONS_MAX).collect();
         if sections.is_empty() {
             return None;
         }

@@ -350,7 +350,14 @@ impl Indexer {
         let line = take_apart(text, colon);
         let at = whole.start;
         let value = at + line.value as u32..value_end;
-        self.index.fields.push(Field { name: at..at + line.name_len as u32, value, whole, offset: self.pos, id: line.id, foreign: line.foreign });
+        self.index.fields.push(Field {
+            name: at..at + line.name_len as u32,
+            value,
+            whole,
+            offset: self.pos,
+            id: line.id,
+            foreign: line.foreign,
+        });
         self.index.parts[part].fields.end = self.index.fields.len() as u32;
     }
 
@@ -391,7 +398,7 @@ impl Indexer {
             if kind.incomplete() { self.capped(kind) } else { self.defect(offset, kind) }
         }
         let part = &mut self.index.parts[number as usize];
-        if let Some(content_type) = content.content_type.take() {
+        if let Some(content_type) = content.given.take() {
             part.content_type = content_type;
         }
         if let Some(encoding) = content.encoding.take() {

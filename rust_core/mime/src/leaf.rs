@@ -49,7 +49,9 @@ pub struct Leaf {
 impl Leaf {
     /// `text/plain` or `text/html` that is no attachment: what a reader shows as the message.
     pub fn is_inline_text(&self) -> bool {
-        self.disposition.as_deref() != Some("attachment") && self.names.is_empty() && matches!(self.types[0].as_str(), "text/plain" | "text/html")
+        self.disposition.as_deref() != Some("attachment")
+            && self.names.is_empty()
+            && matches!(self.types[0].as_str(), "text/plain" | "text/html")
     }
 
     /// The encoded octets; `message` is what `inside` says. Empty when the range does not fit.
@@ -168,9 +170,8 @@ fn field_encodings(
     let lower = String::from_utf8_lossy(&value).to_ascii_lowercase();
     let exact = Method::by_name(lower.trim());
     if let Some(method) = exact.filter(|_| field.foreign == 0) {
-        if another {
-            add(method, "another Content-Transfer-Encoding counts");
-        }
+        let how = if another { "another Content-Transfer-Encoding counts" } else { "any white space stands before the encoding" };
+        add(method, how);
         return;
     }
     defects.push((field.offset, DefectKind::OddEncoding));

@@ -70,7 +70,11 @@ pub(crate) fn facts(message: &[u8]) -> LineFacts {
     }
     LineFacts {
         bare_cr: if crs > pairs { memchr::memchr_iter(b'\r', message).find(|&at| message.get(at + 1) != Some(&b'\n')) } else { None },
-        bare_lf: if pairs > 0 && lfs > pairs { memchr::memchr_iter(b'\n', message).find(|&at| at == 0 || message[at - 1] != b'\r') } else { None },
+        bare_lf: if pairs > 0 && lfs > pairs {
+            memchr::memchr_iter(b'\n', message).find(|&at| at == 0 || message[at - 1] != b'\r')
+        } else {
+            None
+        },
         nul: if low == 0 { memchr(0, message) } else { None },
     }
 }

@@ -57,7 +57,7 @@ pub(crate) fn names(index: &Index, part: u32, dialect: &Dialect) -> Names {
     }
     fields.extend(accepted(index, part, FieldId::Type, dialect).map(|f| (f, "name", NameSource::Type)));
     for &(field, parameter, source) in &fields {
-        names.from_field(index, field, parameter, source, dialect);
+        names.add_field(index, field, parameter, source, dialect);
     }
     names.conflict = names.list.iter().any(|n| !n.how.is_empty());
     if names.conflict {
@@ -68,16 +68,17 @@ pub(crate) fn names(index: &Index, part: u32, dialect: &Dialect) -> Names {
 }
 
 impl Names {
-    fn from_field(&mut self, index: &Index, field: &Field, parameter: &str, source: NameSource, dialect: &Dialect) {
+    fn add_field(&mut self, index: &Index, field: &Field, parameter: &str, source: NameSource, dialect: &Dialect) {
         let value = value(index, field, dialect);
         let parsed = match source {
             NameSource::Type => field::content_type(&value).map(|t| t.parameters),
             _ => field::disposition(&value).map(|d| d.parameters),
         };
         let parsed = parsed.unwrap_or_default();
-        self.from_parameters(&parsed, parameter, source, field.offset);
+        self.add_parameters(&parsed, parameter, source, field.offset);
         if is_odd(&value, &parsed, parameter) {
-            for (choice, option) in [(Choice::Value, 1), (Choice::Value, 2), (Choice::Value, 3), (Choice::Comment, 1), (Choice::Comment, 2)] {
+            for (choice, option) in [(Choice::Value, 1), (Choice::Value, 2), (Choice::Value, 3), (Choice::Comment, 1), (Choice::Comment, 2)]
+            {
                 let pieces = alternate::parse(&value, &Dialect::default().with(choice, option));
                 let found = pieces.parameters.iter().filter(|(n, _)| n.eq_ignore_ascii_case(parameter.as_bytes()));
                 found.for_each(|(_, v)| self.add_plain(v, source, choice.options()[usize::from(option)]));
@@ -88,16 +89,16 @@ impl Names {
         }
     }
 
-    fn from_parameters(&mut self, parameters: &[(Vec<u8>, Vec<u8>)], parameter: &str, source: NameSource, offset: usize) {
+    fn add_parameters(&mut self, parameters: &[(Vec<u8>, Vec<u8>)], parameter: &str, source: NameSource, offset: usize) {
         let before = self.list.len();
         if parameters.iter().any(|(n, _)| n.contains(&b'*'))
             && let Some(extended) = Extended::find(parameters, parameter)
         {
-            self.add(extended.text(), source, other_field(before));
+            self.add(&extended.text(), source, other_field(before));
             if extended.odd {
                 self.defects.push((offset, DefectKind::OddExtended));
-                self.add(extended.to_text(&extended.as_they_come), source, "RFC 2231 sections join as they come");
-                self.add(extended.to_text(&extended.by_number), source, "RFC 2231 sections join across gaps");
+                self.add(&extended.to_text(&extended.as_they_come), source, "RFC 2231 sections join as they come");
+                self.add(&extended.to_text(&extended.by_number), source, "RFC 2231 sections join across gaps");
             }
         }
         let plain = parameters.iter().filter(|(n, _)| n.eq_ignore_ascii_case(parameter.as_bytes()));
@@ -122,13 +123,13 @@ impl Names {
 
     fn add_plain(&mut self, value: &[u8], source: NameSource, how: &'static str) {
         if memchr::memmem::find(value, b"=?").is_some() {
-            self.add(decode::header_text(value), source, how);
+            self.add(&decode::header_text(value), source, how);
         } else {
-            self.add(decode::guess(value), source, how);
+            self.add(&decode::guess(value), source, how);
         }
     }
 
-    fn add(&mut self, text: String, source: NameSource, how: &'static str) {
+    fn add(&mut self, text: &str, source: NameSource, how: &'static str) {
         let text: String = text.trim().chars().take(NAME_CHARS).collect();
         if !text.is_empty() && self.list.len() < NAMES_MAX && !self.list.iter().any(|n| n.text == text) {
             let how = if self.list.is_empty() { "" } else { how };
@@ -145,10 +146,16 @@ const fn other_field(before: usize) -> &'static str {
 fn is_odd(value: &[u8], parsed: &[(Vec<u8>, Vec<u8>)], parameter: &str) -> bool {
     let plain = parsed.iter().filter(|(n, _)| n.eq_ignore_ascii_case(parameter.as_bytes())).count();
     let lower = value.to_ascii_lowercase();
-    let mentioned = memchr::memmem::find_iter(&lower, parameter.as_bytes()).filter(|at| is_attribute(&lower[at + parameter.len()..])).count();
-    let quotes = value.iter().filter(|b| **b == b'"').count();
-    let after_quote = value.windows(2).any(|w| w[0] == b'"' && !matches!(w[1], b';' | b' ' | b'\t' | b'"') && !w[1].is_ascii_alphanumeric());
-    mentioned > plain || quotes % 2 == 1 || after_quote || value.iter().any(|b| matches!(b, b'\\' | b'(' | b'\'')) || unquoted_space(value, parsed)
+    let mentioned =
+        memchr::memmem::find_iter(&lower, parameter.as_bytes()).filter(|at| is_attribute(&lower[at + parameter.len()..])).count();
+    let quotes = memchr::memchr_iter(b'"', value).count();
+    let after_quote =
+        value.windows(2).any(|w| w[0] == b'"' && !matches!(w[1], b';' | b' ' | b'\t' | b'"') && !w[1].is_ascii_alphanumeric());
+    mentioned > plain
+        || !quotes.is_multiple_of(2)
+        || after_quote
+        || value.iter().any(|b| matches!(b, b'\\' | b'(' | b'\''))
+        || unquoted_space(value, parsed)
 }
 
 fn is_attribute(rest: &[u8]) -> bool {

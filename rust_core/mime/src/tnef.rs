@@ -10,7 +10,7 @@ const REND_DATA: u32 = 0x0006_9002;
 const TITLE: u32 = 0x0001_8010;
 const DATA: u32 = 0x0006_800f;
 const PROPERTIES: u32 = 0x0006_9005;
-/// PidTagAttachLongFilename, PidTagAttachFilename, PidTagDisplayName, PidTagAttachMimeTag, PidTagAttachDataObject (their ids).
+/// Ids of the properties with a name: long file name, file name, display name.
 const NAMES: [u32; 3] = [0x3707, 0x3704, 0x3001];
 const MIME_TAG: u32 = 0x370e;
 const OBJECT: u32 = 0x3701;
@@ -189,7 +189,8 @@ mod tests {
         properties.extend_from_slice(&long);
         properties.resize(properties.len().next_multiple_of(4), 0);
         let head = [&SIGNATURE.to_le_bytes()[..], &[1, 0]].concat();
-        [head, attribute(REND_DATA, b""), attribute(TITLE, b"LANG~1.TXT\0"), attribute(DATA, b"body"), attribute(PROPERTIES, &properties)].concat()
+        [head, attribute(REND_DATA, b""), attribute(TITLE, b"LANG~1.TXT\0"), attribute(DATA, b"body"), attribute(PROPERTIES, &properties)]
+            .concat()
     }
 
     #[test]

@@ -98,7 +98,9 @@ impl<'a> BodyReader<'a> {
         let (rest, decoder) = match method {
             Method::Base64ToPadding => (&body[..padding_end(body)], Some(Encoding::Base64)),
             Method::Base64ToInvalid => (&body[..body.iter().position(|&b| !is_base64(b)).unwrap_or(body.len())], Some(Encoding::Base64)),
-            Method::Base64 | Method::Base64Through | Method::Base64Lines | Method::Base64ByLine | Method::Base64Url => (body, Some(Encoding::Base64)),
+            Method::Base64 | Method::Base64Through | Method::Base64Lines | Method::Base64ByLine | Method::Base64Url => {
+                (body, Some(Encoding::Base64))
+            }
             Method::QuotedPrintable | Method::QuotedPrintableDrop1 | Method::QuotedPrintableDrop2 | Method::QuotedPrintableDrop3 => {
                 (body, Some(Encoding::QuotedPrintable))
             }
@@ -198,7 +200,8 @@ fn feed(decoder: &mut Decoder, method: Method, piece: &[u8], out: &mut Vec<u8>) 
 
 /// The digits of a line up to its last whole group, or to its padding.
 fn whole_groups(line: &[u8]) -> Vec<u8> {
-    let mut digits: Vec<u8> = line.iter().copied().take_while(|&b| b != b'=').filter(|&b| is_base64(b) && !b.is_ascii_whitespace()).collect();
+    let mut digits: Vec<u8> =
+        line.iter().copied().take_while(|&b| b != b'=').filter(|&b| is_base64(b) && !b.is_ascii_whitespace()).collect();
     let padded = memchr::memchr(b'=', line).is_some() && digits.len() % 4 > 1;
     if padded {
         digits.extend_from_slice(&b"=="[..4 - digits.len() % 4]);
@@ -258,7 +261,7 @@ fn base64_doubts(body: &[u8]) -> (Vec<Method>, Vec<(usize, DefectKind)>) {
         digits += block.len() - usize::from(spaces);
         if !clean {
             invalid = block.iter().position(|&b| !is_base64(b) && b != b'=').map(|at| n * 64 + at).or(invalid);
-            digits -= block.iter().filter(|&&b| !is_base64(b)).count();
+            digits = digits.saturating_sub(block.iter().filter(|&&b| !is_base64(b) && b > b' ').count());
             if invalid.is_some() {
                 break;
             }
@@ -270,7 +273,7 @@ fn base64_doubts(body: &[u8]) -> (Vec<Method>, Vec<(usize, DefectKind)>) {
         if body.iter().any(|b| matches!(b, b'-' | b'_')) {
             methods.push(Method::Base64Url);
         }
-    } else if digits % 4 == 1 || (digits % 4 != 0 && memchr::memchr(b'=', body).is_none()) {
+    } else if digits % 4 == 1 || (!digits.is_multiple_of(4) && memchr::memchr(b'=', body).is_none()) {
         defects.push((body.len(), DefectKind::Base64Incomplete));
         methods.push(Method::Base64ByLine);
     }
@@ -304,7 +307,10 @@ mod tests {
     fn data_after_padding_is_read_three_ways() {
         let body = "Zmly\r\nc3Q=\r\nc2Vjb25k\r\n";
         let (others, defects) = Method::Base64.others(body.as_bytes());
-        assert_eq!((others, defects), (vec![Method::Base64ToPadding, Method::Base64Through, Method::Base64ByLine], vec![(12, DefectKind::Base64AfterPadding)]));
+        assert_eq!(
+            (others, defects),
+            (vec![Method::Base64ToPadding, Method::Base64Through, Method::Base64ByLine], vec![(12, DefectKind::Base64AfterPadding)])
+        );
         assert_eq!(text(Method::Base64, body), "firstsecond");
         assert_eq!(text(Method::Base64ToPadding, body), "first");
     }

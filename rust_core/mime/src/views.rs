@@ -72,7 +72,12 @@ pub fn attachments(analysis: &Analysis, message: &[u8], max: usize) -> Vec<Attac
         let leaf = &analysis.leaves[shown.leaf];
         if leaf.is_inline_text() {
             let files = within(analysis, message, leaf, max);
-            found.extend(files.into_iter().map(|(names, source)| Attachment { names, content_type: OCTETS.into(), source, leaf: shown.leaf }));
+            found.extend(files.into_iter().map(|(names, source)| Attachment {
+                names,
+                content_type: OCTETS.into(),
+                source,
+                leaf: shown.leaf,
+            }));
             continue;
         }
         let names: Vec<String> = leaf.names.iter().map(|n| n.text.clone()).collect();
@@ -90,7 +95,8 @@ const OCTETS: &str = "application/octet-stream";
 fn within(analysis: &Analysis, message: &[u8], leaf: &Leaf, max: usize) -> Vec<(Vec<String>, NameSource)> {
     let source = analysis.source(message, leaf);
     let text = leaf.types[0].starts_with("text/");
-    let tnef_like = leaf.types.iter().any(|t| t.ends_with("ms-tnef")) || leaf.names.iter().any(|n| n.text.eq_ignore_ascii_case("winmail.dat"));
+    let tnef_like =
+        leaf.types.iter().any(|t| t.ends_with("ms-tnef")) || leaf.names.iter().any(|n| n.text.eq_ignore_ascii_case("winmail.dat"));
     if !text && !tnef_like {
         return Vec::new();
     }
@@ -141,7 +147,8 @@ fn strip_tags(html: &str) -> String {
     while let Some(at) = rest.find('<') {
         out.push_str(&rest[..at]);
         rest = &rest[at..];
-        let hidden = ["style", "script", "title", "head"].iter().find(|tag| rest.get(1..=tag.len()).is_some_and(|t| t.eq_ignore_ascii_case(tag)));
+        let hidden =
+            ["style", "script", "title", "head"].iter().find(|tag| rest.get(1..=tag.len()).is_some_and(|t| t.eq_ignore_ascii_case(tag)));
         let from = match hidden {
             Some(tag) => memchr::memmem::find(rest.to_ascii_lowercase().as_bytes(), format!("</{tag}").as_bytes()).unwrap_or(rest.len()),
             None => 0,

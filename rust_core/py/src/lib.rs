@@ -7,6 +7,7 @@ mod filter;
 mod history;
 mod line;
 mod line_state;
+mod mime;
 mod plain;
 mod plain_memory;
 mod query;
@@ -20,6 +21,7 @@ mod wire;
 fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     errors::register(m)?;
     history::register(m)?;
+    mime::register(m)?;
     spool::register(m)?;
     relay::register(m)?;
     scan::register(m)?;
