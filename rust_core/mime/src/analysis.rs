@@ -3,7 +3,7 @@
 //!
 //! Called by the scanner, which looks at every leaf of every reading, and by `gatepost mime`. Never fails: caps become defects.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::defect::{Defect, DefectKind};
 use crate::dialect::{Choice, Choices, Dialect};
@@ -15,6 +15,10 @@ use crate::transfer::{self, Method};
 
 /// Encoded messages within encoded messages that are looked into.
 const ENCODED_DEPTH: usize = 4;
+/// Leaves that all readings together may show: it bounds the memory of an analysis.
+const SHOWN_MAX: usize = 100_000;
+/// Encoded messages that are decoded in one analysis, in all their decodings.
+const DECODED_MAX: usize = 24;
 
 /// How some reader sees the message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +59,10 @@ pub struct Analysis {
     pub ambiguous: bool,
     /// A cap was reached: there is more than the leaves show.
     pub incomplete: bool,
+    /// Leaves by the place of their bodies.
+    places: HashMap<(usize, usize), Vec<usize>>,
+    /// Leaves shown by all readings together.
+    shown: usize,
 }
 
 impl Analysis {
@@ -100,10 +108,12 @@ pub fn analyse(message: &[u8], limits: &Limits) -> Analysis {
     let mut first = index_as(message, *limits, Dialect::default());
     look_at_lines(message, &mut first);
     analysis.explore(message, limits, first, &mut defects);
-    analysis.add_variants();
+    analysis.add_variants(&mut defects);
     analysis.look_into_messages(message, limits, &mut defects);
     analysis.ambiguous = analysis.readings.len() > 1;
     defects.append(&mut analysis.index.defects.clone());
+    // What shows within a decoded message is told at a place of this one.
+    defects.iter_mut().for_each(|d| d.offset = d.offset.min(message.len()));
     defects.sort_unstable();
     defects.dedup();
     analysis.incomplete = defects.iter().any(|d| d.kind.incomplete());
@@ -140,7 +150,7 @@ impl Analysis {
         while let Some((dialect, met)) = paths.next() {
             passes += 1;
             octets += message.len();
-            if passes > limits.readings || octets > limits.reading_bytes.max(message.len() * 2) {
+            if passes > limits.readings || octets > limits.reading_bytes.max(message.len()) || self.shown > SHOWN_MAX {
                 if paths.certain {
                     defects.push(Defect { offset: message.len(), kind: DefectKind::TooManyReadings });
                 }
@@ -177,6 +187,7 @@ impl Analysis {
         for &place in &places {
             self.leaves[place].readings.push(id);
         }
+        self.shown += places.len();
         let leaves = places.into_iter().map(|leaf| Shown { leaf, name: 0, decoding: 0 }).collect();
         self.readings.push(Reading { id, label: dialect.label(), leaves });
         true
@@ -185,18 +196,20 @@ impl Analysis {
     /// Where this leaf is; it is added when it is new. Leaves that differ in their header only in how much of it is seen are one.
     fn place(&mut self, leaf: Leaf) -> usize {
         let same = |old: &Leaf| {
-            let shown = (&old.body, &old.names, &old.types, &old.decodings, &old.disposition);
-            shown == (&leaf.body, &leaf.names, &leaf.types, &leaf.decodings, &leaf.disposition)
+            let shown = (&old.names, &old.types, &old.decodings, &old.disposition);
+            shown == (&leaf.names, &leaf.types, &leaf.decodings, &leaf.disposition)
         };
-        let place = self.leaves.iter().position(same).unwrap_or(self.leaves.len());
-        if place == self.leaves.len() {
-            self.leaves.push(leaf);
+        let known = self.places.entry((leaf.body.start, leaf.body.end)).or_default();
+        if let Some(&place) = known.iter().find(|&&place| same(&self.leaves[place])) {
+            return place;
         }
-        place
+        known.push(self.leaves.len());
+        self.leaves.push(leaf);
+        self.leaves.len() - 1
     }
 
     /// Readings that differ from another only in names or decodings: one for each habit that occurs in it.
-    fn add_variants(&mut self) {
+    fn add_variants(&mut self, defects: &mut Vec<Defect>) {
         for base in 0..self.readings.len() {
             let mut habits: Vec<&'static str> = Vec::new();
             for shown in &self.readings[base].leaves {
@@ -206,6 +219,11 @@ impl Analysis {
             habits.sort_unstable();
             habits.dedup();
             for how in habits {
+                if self.shown > SHOWN_MAX {
+                    // The candidates are in the leaves all the same; only the readings are not spelled out.
+                    defects.push(Defect { offset: 0, kind: DefectKind::TooManyReadings });
+                    return;
+                }
                 self.add_variant(base, how);
             }
         }
@@ -214,6 +232,7 @@ impl Analysis {
     fn add_variant(&mut self, base: usize, how: &'static str) {
         let Ok(id) = u16::try_from(self.readings.len()) else { return };
         let mut leaves = self.readings[base].leaves.clone();
+        self.shown += leaves.len();
         for shown in &mut leaves {
             let leaf = &mut self.leaves[shown.leaf];
             shown.name = leaf.names.iter().position(|n| n.how == how).unwrap_or(0);
@@ -240,6 +259,10 @@ impl Analysis {
                 continue;
             }
             for decoding in encoded {
+                if self.decoded.len() >= DECODED_MAX || self.shown > SHOWN_MAX {
+                    defects.push(Defect { offset: self.leaves[place].body.start.min(message.len()), kind: DefectKind::DecodedTooLarge });
+                    return;
+                }
                 let leaf = self.leaves[place].clone();
                 let source = self.source(message, &leaf);
                 let (mut octets, cut) = leaf.decode(source, decoding, budget);
@@ -259,11 +282,12 @@ impl Analysis {
     }
 
     fn look_into(&mut self, octets: Vec<u8>, outer: &Leaf, limits: &Limits, defects: &mut Vec<Defect>) {
+        let limits = &Limits { readings: limits.readings.min(8), reading_bytes: limits.reading_bytes / 8, ..*limits };
         let inner = index_as(&octets, *limits, Dialect::default());
         let mut own = Self::default();
         let mut found = Vec::new();
         own.explore(&octets, limits, inner, &mut found);
-        own.add_variants();
+        own.add_variants(&mut found);
         // Offsets within are of no use outside: the defects are told at the encoded part.
         found.extend(own.index.defects.iter().copied());
         defects.extend(found.into_iter().map(|d| Defect { offset: outer.body.start, kind: d.kind }));
@@ -297,12 +321,19 @@ impl Analysis {
     fn attach(&mut self, readings: &[u16], shown: Vec<Shown>, further: bool, label: &str) {
         if !further {
             for &id in readings {
-                self.readings[usize::from(id)].leaves.extend_from_slice(&shown);
+                self.shown += shown.len();
+                if self.shown <= SHOWN_MAX {
+                    self.readings[usize::from(id)].leaves.extend_from_slice(&shown);
+                }
             }
             return;
         }
         let Ok(id) = u16::try_from(self.readings.len()) else { return };
+        if self.shown > SHOWN_MAX {
+            return;
+        }
         let base = self.readings[usize::from(readings.first().copied().unwrap_or(0))].clone();
+        self.shown += base.leaves.len() + shown.len();
         let leaves = base.leaves.into_iter().chain(shown).collect();
         self.readings.push(Reading { id, label: format!("in the encoded message: {label}"), leaves });
     }

@@ -147,7 +147,7 @@ fn views_do_not_panic(index: &Index, message: &[u8]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(600))]
+    #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
     fn random_bytes_are_indexed(message in prop::collection::vec(any::<u8>(), 0..2_000), split in 1..300usize) {

@@ -1,5 +1,8 @@
 //! `MimeMessage` for Python: converts results, releases the interpreter lock for what grows with the message, decides nothing.
 
+// Arguments are extracted into owned values; a reference would only be to that value.
+#![allow(clippy::needless_pass_by_value)]
+
 use std::sync::OnceLock;
 
 use gatepost_mime::names::NameSource;
@@ -16,6 +19,7 @@ const WORTH_DETACHING: usize = 32 << 10;
 
 type Part = (Option<u32>, &'static str, (usize, usize, usize), (u32, u32), String, String, Vec<u32>);
 type Field<'py> = (Bound<'py, PyBytes>, usize, usize, usize, usize);
+type Reading<'a> = (u16, &'a str, Vec<(usize, usize, usize)>);
 type Name<'a> = (&'a str, &'static str, &'static str);
 type Leaf<'a> = (
     Vec<u16>,
@@ -117,7 +121,7 @@ impl MimeMessage {
         self.analysis.defects.iter().map(|d| (d.kind.name(), d.offset)).collect()
     }
 
-    fn readings(&self) -> Vec<(u16, &str, Vec<(usize, usize, usize)>)> {
+    fn readings(&self) -> Vec<Reading<'_>> {
         let readings = self.analysis.readings.iter();
         readings.map(|r| (r.id, r.label.as_str(), r.leaves.iter().map(|s| (s.leaf, s.name, s.decoding)).collect())).collect()
     }

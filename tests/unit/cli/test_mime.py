@@ -29,7 +29,7 @@ def test_json_from_standard_input():
     shown = json.loads(done.stdout)
     assert (done.returncode, shown["verdict"], shown["preview"], len(shown["parts"])) == (0, "clear", "hello", 1)
     (leaf,) = shown["readings"][0]["leaves"]
-    assert (leaf["octets"], leaf["body"], leaf["end"], leaf["types"]) == (7, 18, 25, ["text/plain"])
+    assert (leaf["octets"], leaf["body"], leaf["end"], leaf["types"]) == (7, 17, 24, ["text/plain"])
 
 
 def test_what_cannot_be_read_is_said_in_a_line(tmp_path: Path):
