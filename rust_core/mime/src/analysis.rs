@@ -113,7 +113,9 @@ pub fn analyse(message: &[u8], limits: &Limits) -> Analysis {
     analysis.ambiguous = analysis.readings.len() > 1;
     defects.append(&mut analysis.index.defects.clone());
     // What shows within a decoded message is told at a place of this one.
-    defects.iter_mut().for_each(|d| d.offset = d.offset.min(message.len()));
+    for defect in &mut defects {
+        defect.offset = defect.offset.min(message.len());
+    }
     defects.sort_unstable();
     defects.dedup();
     analysis.incomplete = defects.iter().any(|d| d.kind.incomplete());
