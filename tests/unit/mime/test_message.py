@@ -71,7 +71,7 @@ def test_transfer_encodings_are_undone():
 
 
 async def test_the_event_loop_goes_on_while_a_big_message_is_read():
-    # Each unclosed quote and prefix opens a choice: the message is run through many times.
+    # The open quote, the backslash and the comment open choices: the message is run through again, as often as the caps allow.
     head = b'Content-Type: multipart/mixed; boundary="b; boundary=b\\c; (d)\r\n\r\n'
     big = head + b"--b\r\n\r\n" + b"--bx " * 4_000_000 + b"\r\n--b--\r\n"
     ticks = 0
@@ -86,5 +86,5 @@ async def test_the_event_loop_goes_on_while_a_big_message_is_read():
     async with asyncio.timeout(60):
         message = await parse_in_thread(big)
     ticking.cancel()
-    assert message.ambiguous
+    assert message.ambiguous or message.incomplete
     assert ticks > 10
