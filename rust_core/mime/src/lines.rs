@@ -57,12 +57,13 @@ pub(crate) fn facts(message: &[u8]) -> LineFacts {
         let before = if n == 0 { 0 } else { message[n * 128 - 1] };
         let (mut cr, mut lf, mut pair) = (0u8, 0u8, u8::from(before == b'\r' && block[0] == b'\n'));
         for &byte in block {
-            cr += u8::from(byte == b'\r');
-            lf += u8::from(byte == b'\n');
+            // Wrapping, so that the loop becomes vector code although overflow is checked; a block is too short to wrap.
+            cr = cr.wrapping_add(u8::from(byte == b'\r'));
+            lf = lf.wrapping_add(u8::from(byte == b'\n'));
             low = low.min(byte);
         }
         for (a, b) in block.iter().zip(&block[1..]) {
-            pair += u8::from(*a == b'\r') & u8::from(*b == b'\n');
+            pair = pair.wrapping_add(u8::from(*a == b'\r') & u8::from(*b == b'\n'));
         }
         crs += usize::from(cr);
         lfs += usize::from(lf);
