@@ -126,8 +126,10 @@ class Scattered:
     settled_disk: int = 0
 
 
-def leave_one_percent(partition: Path, octets: int, size: int, tell: Callable[[str], None]) -> Scattered:
-    """Write `octets` in messages of `size`, finish all but every hundredth a little later; look at the disk all the time."""
+def leave_one_percent(partition: Path, octets: int, size: int, pace: int, tell: Callable[[str], None]) -> Scattered:
+    """Write `octets` in messages of `size`, at most `pace` octets a second (0: as fast as it goes); finish all but every hundredth a little
+    later, and look at the disk all the time.
+    """
     result, spool, rng = Scattered(), Spool(str(partition)), random.Random(1)
     try:
         committer, body, way = Committer(spool), LINE * (size // len(LINE)), Route(RouteKind.SMTP, "a@d.test")
@@ -141,6 +143,8 @@ def leave_one_percent(partition: Path, octets: int, size: int, tell: Callable[[s
                 spool.change(0, [(one, -1, K_DELIVERED, 0, b"{}") for one in waiting[:1000] if one[-1] * 256 + one[-2] >= 655])
                 del waiting[:1000]
                 _look(spool, partition, result)
+                if pace:
+                    time.sleep(max(0.0, began + number * size / pace - time.perf_counter()))
                 if number % 100_000 < 1000:
                     tell(f"{number * size >> 20} MiB written, live {result.live >> 20}, on disk {result.disk >> 20} MiB")
         spool.change(0, [(one, -1, K_DELIVERED, 0, b"{}") for one in waiting if one[-1] * 256 + one[-2] >= 655])
