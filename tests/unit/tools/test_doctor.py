@@ -61,3 +61,16 @@ def test_a_python_that_is_too_old_is_not_chosen(programs: Path) -> None:
     (programs / "python3").write_text("#!/bin/sh\nexit 1\n")
     (programs / "python3").chmod(0o755)
     assert doctor(programs, "--python").returncode == 1
+
+
+def test_of_several_pythons_on_path_the_first_that_was_built_with_optimisation_is_chosen(programs: Path, tmp_path: Path) -> None:
+    slow = "#!/bin/sh\ncase $2 in *sysconfig*) exit 1 ;; esac\n"
+    (programs / "python3").write_text(slow)
+    later = tmp_path / "later"
+    later.mkdir()
+    (later / "python3").write_text("#!/bin/sh\n")
+    for python in (programs / "python3", later / "python3"):
+        python.chmod(0o755)
+    assert doctor(programs, "--python").stdout == f"{programs}/python3\n"
+    assert doctor(programs, "--python", PATH=f"{programs}:{later}").stdout == f"{later}/python3\n"
+    assert doctor(programs, "--python", PATH=f"{programs}:{later}", PYTHON="python3").stdout == f"{programs}/python3\n"
