@@ -494,6 +494,9 @@ impl Prepared {
         for name in &self.spares {
             let _ = shared.storage.remove(&self.dir.join(name));
         }
+        // One that could not be removed keeps its name.
+        let numbers = self.spares.iter().filter_map(|name| name.strip_prefix("spare-")?.parse::<u64>().ok());
+        *shared.spares.get_mut() = numbers.max().map_or(0, |last| last.saturating_add(1));
         let spare = make_spare(&shared)?;
         shared.state.get_mut().limit = spare.size;
         name_segment(&shared, &spare, number, identity)?;

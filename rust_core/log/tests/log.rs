@@ -350,3 +350,14 @@ fn what_is_appended_between_cork_and_uncork_is_one_batch_and_one_sync() {
     log.append(KIND, &[b"y"], Class::Journal, Some(6)).unwrap();
     assert_eq!(tokens.recv_timeout(Duration::from_secs(10)).unwrap().0, [6]);
 }
+
+#[test]
+fn a_spare_that_could_not_be_removed_is_in_nobodys_way() {
+    let dir = tempfile::tempdir().unwrap();
+    // A directory: it cannot be removed as a file, so its name stays taken.
+    fs::create_dir(dir.path().join("spare-0")).unwrap();
+    let (log, _, _, _) = open(dir.path());
+    let records = fill(&log, 400);
+    log.close().unwrap();
+    assert_eq!(open(dir.path()).1, records);
+}
