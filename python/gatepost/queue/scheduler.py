@@ -35,11 +35,8 @@ from gatepost.spool import AsyncSpool
 
 LOCAL_LANES = 2
 SWEEP = 256
-DEFER = 2048
+DEFER = 8192
 """Recipients of a destination that is down deferred by one native call."""
-SWEEP_REST = 4.0
-"""Rest after each such call, as a multiple of the time it took: other destinations have the machine meanwhile."""
-MAX_SWEEP_REST_SECONDS = 0.5
 SHOWN = 1024
 """Messages deferred in one sweep of which watchers hear one by one."""
 MAX_SLEEP_SECONDS = 300.0
@@ -467,24 +464,21 @@ class Scheduler:
     async def _sweep(self, state: DestinationState) -> None:
         """In a back-off: what comes due is deferred with the destination's fault, so that it keeps its own schedule and expires in time."""
         shown = 0
-        rest = 0.0
         try:
             while state.ready and not self._stopping and state.backing_off(self.now()):
                 fault = Deferred(state.last_error or "destination is down", "4.4.1")
                 if self.events.watched and shown < SHOWN:
-                    jobs, rest = self._take_all(state), 0.0
+                    jobs = self._take_all(state)
                     shown += len(jobs)
                 else:
-                    began = self.now()
                     jobs = await self._defer_ready(state, fault)
-                    rest = min((self.now() - began) / MICROSECONDS * SWEEP_REST, MAX_SWEEP_REST_SECONDS)
                 now = self.now()
                 try:
                     await self._settle(state, jobs, [_everywhere(job, fault) for job in jobs], now, now)
                 except asyncio.CancelledError:
                     self.give_back(jobs)
                     raise
-                await asyncio.sleep(rest)
+                await asyncio.sleep(0)
         finally:
             state.sweeping = False
             if state.ready:
