@@ -12,8 +12,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from gatepost.message.verdict import Action
 from gatepost.scan.files import PolicyError, load_policy
-from gatepost.scan.policy import DEFAULT, SEVERITY, Action, Decision, decide
+from gatepost.scan.policy import DEFAULT, SEVERITY, Decision, decide
 from gatepost.scan.report import Found, Limits, Report, inspect
 
 

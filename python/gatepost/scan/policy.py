@@ -6,27 +6,14 @@ exception. The message gets the severest of its entries' actions. Pure; a faulty
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from gatepost.message.verdict import Action
 from gatepost.native import name_matches
 from gatepost.scan.report import Found, Report
-
-
-class Action(StrEnum):
-    """What becomes of the message, mildest first."""
-
-    ACCEPT = "accept"
-    TAG = "tag"
-    COPY = "copy"
-    STRIP = "strip"
-    QUARANTINE = "quarantine"
-    HOLD = "hold"
-    REJECT = "reject"
-
 
 SEVERITY = {action: rank for rank, action in enumerate(Action)}
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from gatepost.message.verdict import Action
 from gatepost.scan.files import PolicyError, load_policy
-from gatepost.scan.policy import DEFAULT, Action, Policy, Rule, decide
+from gatepost.scan.policy import DEFAULT, Policy, Rule, decide
 from gatepost.scan.report import inspect
 from support import archives
 from support.archives import PROGRAM
