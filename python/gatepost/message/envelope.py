@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import IntFlag
 from functools import lru_cache
 
+from gatepost.message.verdict import Verdict
+
 
 class Notify(IntFlag):
     """RFC 3461 4.1 NOTIFY. UNSET is not NEVER: it means the default, failure and delay at our discretion."""
@@ -45,7 +47,7 @@ class Recipient:
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """Reverse-path ('' is the null reverse-path), recipients, origin and the per-message DSN parameters."""
+    """Reverse-path ('' is the null reverse-path), recipients, origin, the per-message DSN parameters, and what scanning decided."""
 
     reverse_path: str
     recipients: tuple[Recipient, ...]
@@ -54,11 +56,15 @@ class Envelope:
     ret: str = ""
     body: str = "7BIT"
     smtputf8: bool = False
+    verdict: Verdict | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Meta:
-    """What the journal keeps of a message besides reverse-path and recipients. `rule_version` decided its routes."""
+    """What the journal keeps of a message besides reverse-path and recipients. `rule_version` decided its routes.
+
+    verdict is None for a message of which scanning had nothing to say; then it takes no octet.
+    """
 
     origin: Origin
     envid: str = ""
@@ -66,19 +72,29 @@ class Meta:
     body: str = "7BIT"
     smtputf8: bool = False
     rule_version: int = 0
+    verdict: Verdict | None = None
 
     def encode(self) -> bytes:
         """Compact JSON: a list in field order (see docs/formats.md)."""
         o = self.origin
         lead, trail = (o.protocol, o.client_address), (o.helo, o.user, o.tls, o.listener)
         before, after = _meta_around_port(lead, trail, self.envid, self.ret, self.body, self.smtputf8, self.rule_version)
-        return b"%b%d%b" % (before, o.client_port, after)
+        whole = b"%b%d%b" % (before, o.client_port, after)
+        if self.verdict is None:
+            return whole
+        return b"%b,%b]" % (whole[:-1], json.dumps(self.verdict.encode(), separators=(",", ":")).encode())
 
     @classmethod
     def decode(cls, data: bytes) -> "Meta":
-        """Inverse of `encode`. Raises ValueError on anything else."""
+        """Inverse of `encode`, also of records without a verdict. Raises ValueError or TypeError on anything else."""
         origin, *rest = json.loads(data)
+        if len(rest) > _BEFORE_VERDICT:
+            rest[_BEFORE_VERDICT] = Verdict.decode(rest[_BEFORE_VERDICT])
         return cls(Origin(*origin), *rest)
+
+
+_BEFORE_VERDICT = 5
+"""Fields of Meta between origin and verdict."""
 
 
 @lru_cache(maxsize=1024)

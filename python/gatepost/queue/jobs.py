@@ -10,9 +10,17 @@ from gatepost.routing.model import Route
 decode_route = lru_cache(maxsize=4096)(Route.decode)
 """Routes are immutable and few compared with messages."""
 
-decode_meta = lru_cache(maxsize=1024)(Meta.decode)
+MAX_REMEMBERED = 512
+"""Octets of a meta that is worth remembering; longer ones have a verdict and come up once."""
+
+_decode_small_meta = lru_cache(maxsize=1024)(Meta.decode)
 
 _NOTIFY = {value: Notify(value) for value in range(16)}
+
+
+def decode_meta(data: bytes) -> Meta:
+    """Meta of a message; metas are few compared with messages, but for the client's port and verdicts."""
+    return _decode_small_meta(data) if len(data) <= MAX_REMEMBERED else Meta.decode(data)
 
 
 def decode_notify(flags: int) -> Notify:

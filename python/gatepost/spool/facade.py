@@ -223,7 +223,9 @@ class AsyncSpool:
         """
         ticket = next(self._tickets)
         self._waiting[ticket] = done
-        meta = Meta(envelope.origin, envelope.envid, envelope.ret, envelope.body, envelope.smtputf8, rule_version).encode()
+        meta = Meta(
+            envelope.origin, envelope.envid, envelope.ret, envelope.body, envelope.smtputf8, rule_version, envelope.verdict
+        ).encode()
         specs = [recipient.spec() for recipient in recipients]
         try:
             self._native.commit(ticket, incoming, envelope.reverse_path, specs, meta)
