@@ -7,9 +7,10 @@ from gatepost.directory.auth import Authenticator, AuthResult
 from gatepost.directory.errors import AlreadyExists, ConflictInUse, DirectoryError, EtagMismatch, InvalidValue, NotFound, SchemaTooNew
 from gatepost.directory.sasl import Challenge, Failure, SaslExchange, Success
 from gatepost.directory.store import Directory
-from gatepost.directory.values import Credentials, RuleVersion, StoredHandler, StoredRule, Token, User, Volume
+from gatepost.directory.values import AllowedSender, Credentials, RuleVersion, StoredHandler, StoredRule, Token, User, Volume
 
 __all__ = [
+    "AllowedSender",
     "AlreadyExists",
     "AuthResult",
     "Authenticator",

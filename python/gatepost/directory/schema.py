@@ -19,7 +19,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISION = "0001"
+REVISION = "0002"
 """The newest migration this code knows."""
 
 metadata = MetaData(
@@ -112,6 +112,18 @@ tokens = Table(
     Column("expires_at", Integer, nullable=False),
     Column("last_used_at", Integer, nullable=False),
 )
+
+allowed_senders = Table(
+    "allowed_senders",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("sender", String, nullable=False),
+    Column("recipient", String, nullable=False),
+    Column("author", String, nullable=False),
+    Column("created_at", Integer, nullable=False),
+    UniqueConstraint("sender", "recipient"),
+)
+"""Whose mail passes policy; `recipient` '' is every recipient."""
 
 rule_versions = Table(
     "rule_versions",

@@ -7,11 +7,11 @@ Fails with the errors of errors.py.
 
 from pathlib import Path
 
-from gatepost.directory import rules, tokens, users, validation, versions, volumes
+from gatepost.directory import allowed, rules, tokens, users, validation, versions, volumes
 from gatepost.directory.database import Database, pepper, revision
 from gatepost.directory.errors import DirectoryError
 from gatepost.directory.secret_files import SecretFiles
-from gatepost.directory.values import Credentials, RuleVersion, StoredHandler, StoredRule, Token, User, Volume
+from gatepost.directory.values import AllowedSender, Credentials, RuleVersion, StoredHandler, StoredRule, Token, User, Volume
 from gatepost.routing.index import prepare
 from gatepost.routing.model import AddressHandler, DomainRule, RuleSet
 
@@ -44,7 +44,8 @@ class Directory:
         with self._database.read() as connection:
             version = versions.current(connection)
             seen = revision(connection)
-            made = RuleSet(version, rules.read_all(connection), users.mailboxes(connection), f"v{version}-{seen:x}")
+            etag = f"v{version}-{seen:x}"
+            made = RuleSet(version, rules.read_all(connection), users.mailboxes(connection), etag, allowed.by_sender(connection))
         return prepare(made)
 
     def data_version(self) -> int:
@@ -146,6 +147,23 @@ class Directory:
         """A secret of this installation, the same in every process: makes steady salts for users that do not exist (see also etags.py)."""
         with self._database.read() as connection:
             return pepper(connection)
+
+    # ---- senders whose mail passes policy ---------------------------------------------------------------------------
+
+    def allow_sender(self, sender: str, recipient: str = "", *, author: str) -> AllowedSender:
+        """Let a sender's mail pass policy, for one recipient or all; no change when it does already. Raises InvalidValue."""
+        with self._database.write() as connection:
+            return allowed.allow(connection, sender, recipient, author)
+
+    def disallow_sender(self, sender: str, recipient: str = "") -> None:
+        """Take one entry back. Raises NotFound, InvalidValue. Who did it stands in the audit log: the row is gone."""
+        with self._database.write() as connection:
+            allowed.take_back(connection, sender, recipient)
+
+    def list_allowed_senders(self) -> list[AllowedSender]:
+        """Every entry, by sender and recipient."""
+        with self._database.read() as connection:
+            return allowed.listed(connection)
 
     # ---- volumes, tokens, secrets ----------------------------------------------------------------------------------
 

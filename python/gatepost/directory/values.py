@@ -46,6 +46,16 @@ class Volume:
 
 
 @dataclass(frozen=True, slots=True)
+class AllowedSender:
+    """Mail from `sender` to `recipient` ('' is everybody) passes policy, though not scanners that find it infected."""
+
+    sender: str
+    recipient: str
+    author: str
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
 class Token:
     """A bearer token without its secret. expires_at and last_used_at are 0 for never; last_used_at may lag by an hour."""
 

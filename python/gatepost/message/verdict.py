@@ -72,6 +72,24 @@ class Verdict:
             listed = _as_list(short)
         return listed
 
+    @property
+    def infected(self) -> bool:
+        """A scanner named what is in it."""
+        return any(answer.outcome == "infected" for answer in self.answers)
+
+    @property
+    def text(self) -> str:
+        """In words, on one line: 'quarantine, policy default, rule program, clamd infected Eicar'."""
+        told = [a for a in self.answers if a.outcome != "clean"]
+        score = {a.scanner: f" ({a.score:g})" if a.score else "" for a in told}
+        parts = [
+            self.action.value,
+            f"policy {self.policy}" if self.policy else "",
+            f"rule {self.rule}" if self.rule else "",
+            *(" ".join(part for part in (a.scanner, a.outcome, a.name) if part) + score[a.scanner] for a in told),
+        ]
+        return ", ".join(part for part in parts if part)
+
     @classmethod
     def decode(cls, listed: list[object]) -> "Verdict":
         """Inverse of `encode`. Raises ValueError or TypeError on anything else."""

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from gatepost.message.address import AddressError, parse_address
 from gatepost.message.reply import Reply
 
 
@@ -91,6 +92,22 @@ class RuleSet:
     rules: Mapping[str, DomainRule]
     mailboxes: Mapping[str, Mailbox]
     etag: str = ""
+    allowed: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Senders whose mail passes policy, each with the recipients it holds for ('' is every recipient); all as Address.key."""
+
+    def allows(self, sender: str, recipient: str) -> bool:
+        """Whether policy lets this sender's mail to this recipient pass. Never for the null reverse-path."""
+        if not self.allowed or not sender:
+            return False
+        recipients = self.allowed.get(_key(sender))
+        return recipients is not None and ("" in recipients or _key(recipient) in recipients)
+
+
+def _key(address: str) -> str:
+    try:
+        return parse_address(address).key
+    except AddressError:
+        return address.lower()
 
 
 class RouteKind(StrEnum):
