@@ -53,7 +53,11 @@ def as_json(report: Report, decision: Decision) -> dict[str, Any]:
         "stop": report.stop,
         "produced": report.produced,
         "entries": [{**asdict(entry), "flags": sorted(entry.flags)} for entry in report.entries],
-        "decision": asdict(decision),
+        "decision": {
+            "action": decision.action,
+            "reason": decision.reason,
+            "hits": [{"rule": hit.rule.name, "action": hit.action, "path": hit.path, "reason": hit.reason} for hit in decision.hits],
+        },
     }
 
 
@@ -62,7 +66,7 @@ def _lines(report: Report, decision: Decision) -> list[str]:
     lines = [_line(entry) for entry in report.entries]
     lines += ["", f"inspection: {report.verdict}{stop}, {len(report.entries)} entries, {report.produced:,} octets unpacked"]
     lines += [f"policy: {decision.action}" + (f" — {printable(decision.reason)}" if decision.reason else "")]
-    lines += [f"  {hit.action}: {hit.rule}: {printable(hit.path)}" for hit in decision.hits]
+    lines += [f"  {hit.action}: {hit.rule.name}: {printable(hit.path)}" for hit in decision.hits]
     return lines
 
 

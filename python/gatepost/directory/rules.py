@@ -222,7 +222,7 @@ def _touch(connection: Connection, rule_id: int) -> str:
 
 
 def _columns(rule: DomainRule) -> dict[str, Any]:
-    values = {field.name: getattr(rule, field.name) for field in dataclasses.fields(rule) if field.name != "handlers"}
+    values = {field.name: getattr(rule, field.name) for field in dataclasses.fields(rule) if field.name not in ("handlers", "policy")}
     return values | {"kind": str(rule.kind), "tls": str(rule.tls)}
 
 

@@ -62,14 +62,14 @@ def _decide(index: RoutingIndex, recipient: str, trusted: bool, delimiter: str) 
     reply = run.address(recipient, trusted, ())
     if reply is not None:
         run.note("reply", f"{reply.code} {reply.enhanced} {reply.text}")
-        return Decision((), reply, tuple(run.trace))
-    return Decision(run.merged(), None, tuple(run.trace))
+        return Decision((), reply, tuple(run.trace), run.policy)
+    return Decision(run.merged(), None, tuple(run.trace), run.policy)
 
 
 class _Run:
     """One decision being made: the routes and the trace so far. Its methods return the refusing Reply, or None when routes were added."""
 
-    __slots__ = ("delimiter", "done", "index", "routes", "trace", "visits")
+    __slots__ = ("delimiter", "done", "index", "policy", "routes", "trace", "visits")
 
     def __init__(self, index: RoutingIndex, delimiter: str) -> None:
         self.index = index
@@ -78,6 +78,7 @@ class _Run:
         self.routes: list[Route] = []
         self.done: set[str] = set()
         self.visits = 0
+        self.policy = ""
 
     def note(self, step: str, detail: str) -> None:
         if len(self.trace) < MAX_TRACE:
@@ -156,12 +157,20 @@ class _Run:
         mailbox = self.index.mailboxes.get(f"{base}@{domain}") if keeps_mail else None
         if handler is None and handlers.any is not None:
             handler = self.catch_all(handlers.any, mailbox)
+        if len(chain) == 1:
+            self.take_policy(rule, handler)
         here = _Here(rule, address.local, domain, mailbox, keeps_mail, local[len(base) :])
         if handler is not None:
             return self.by_handler(handler, here, trusted, chain)
         if rule.handlers:
             self.note("handler", f"no handler of {rule.domain!r} is for {local!r}")
         return self.by_default(here, trusted)
+
+    def take_policy(self, rule: DomainRule, handler: AddressHandler | None) -> None:
+        """The attachment policy of the address that was written to; where a forward leads has no say in it."""
+        self.policy = (handler.policy if handler is not None else "") or rule.policy
+        if self.policy:
+            self.note("policy", f"attachments are judged by the policy {self.policy!r}")
 
     def no_rule(self, address: Address, domain: str, trusted: bool) -> Reply | None:
         if not trusted:

@@ -42,19 +42,20 @@ class TlsPolicy(StrEnum):
 @dataclass(frozen=True, slots=True)
 class AddressHandler:
     """pattern: local part ('alice'), 'prefix*', '*suffix' or '*', lower-case. targets: addresses (forward, copy), or at most one user's
-    address (mailbox; none is the address's own mailbox). text: for reject.
+    address (mailbox; none is the address's own mailbox). text: for reject. policy: the attachment policy of its mail, '' for the rule's.
     """
 
     pattern: str
     kind: HandlerKind
     targets: tuple[str, ...] = ()
     text: str = ""
+    policy: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class DomainRule:
     """domain: 'example.org', '*.example.org' or '*' (default), in A-labels. host, port, tls, username, password_ref are for gateway and
-    hold; accept_untrusted is for mx, gateway and hold; text for reject.
+    hold; accept_untrusted is for mx, gateway and hold; text for reject. policy: the attachment policy of its mail, '' for the settings'.
     """
 
     domain: str
@@ -69,6 +70,7 @@ class DomainRule:
     text: str = ""
     accept_untrusted: bool = False
     handlers: tuple[AddressHandler, ...] = ()
+    policy: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,8 @@ class Mailbox:
 
 @dataclass(frozen=True)
 class RuleSet:
-    """Immutable snapshot. rules by their `domain`; mailboxes by address, both lower-case with A-label domains (Address.key).
+    """Immutable snapshot. rules by their `domain`; mailboxes by address, both lower-case with A-label domains (Address.key). policies:
+    attachment policies by name, as TOML text.
 
     routing.index keeps its look-up tables in the instance's __dict__, which is why this one has no slots.
     """
@@ -94,6 +97,7 @@ class RuleSet:
     etag: str = ""
     allowed: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Senders whose mail passes policy, each with the recipients it holds for ('' is every recipient); all as Address.key."""
+    policies: Mapping[str, str] = field(default_factory=dict)
 
     def allows(self, sender: str, recipient: str) -> bool:
         """Whether policy lets this sender's mail to this recipient pass. Never for the null reverse-path."""
@@ -202,8 +206,11 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Either `reply` (refused, with the SMTP reply) or routes (at least one)."""
+    """Either `reply` (refused, with the SMTP reply) or routes (at least one). `policy` is the attachment policy that the address's own
+    handler or rule names, '' when neither does.
+    """
 
     routes: tuple[Route, ...] = ()
     reply: Reply | None = None
     trace: tuple[TraceStep, ...] = field(default=())
+    policy: str = ""

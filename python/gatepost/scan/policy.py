@@ -1,17 +1,19 @@
-"""Rules on what is inside a message, and what they decide. Called at the end of data and by `gatepost scan`, with the same outcome.
+"""Rules on what is inside a message, and what they decide. Called by `judge` at the end of data and by `gatepost scan`.
 
-Every entry of a report is put to the rules in order; the first that matches it decides for it, so an `accept` before a `reject` is an
-exception. The message gets the severest of its entries' actions. Pure; a faulty rule is pydantic's ValidationError when it is made.
+Every entry of a report, and every answer of a scanner, is put to the rules in order; the first that matches it decides for it, so an
+`accept` before a `reject` is an exception. The message gets the severest of these actions. Pure; a faulty rule is pydantic's
+ValidationError when it is made.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Literal
+from functools import cached_property
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from gatepost.message.verdict import Action
+from gatepost.message.verdict import Action, Answer
 from gatepost.native import name_matches
 from gatepost.scan.report import Found, Report
 
@@ -30,7 +32,10 @@ Flag = Literal[
     "misnamed",
     "blocked-name",
     "deceptive-name",
+    "ambiguous",
 ]
+Outcome = Literal["clean", "infected", "suspicious", "error"]
+Outage = Literal["open", "closed", "hold"]
 Verdict = Literal["complete", "partial", "bomb", "timeout"]
 
 
@@ -67,9 +72,63 @@ class Rule(BaseModel):
     verdicts: tuple[Verdict, ...] = ()
     """Of the whole report; decided once, for the message itself."""
 
+    outcomes: tuple[Outcome, ...] = ()
+    """What a scanner said. A rule with this or the three below is put to the scanners' answers, not to entries."""
+    scanners: tuple[str, ...] = ()
+    """Globs on the scanner's name."""
+    signatures: tuple[str, ...] = ()
+    """Globs on the name of what it found."""
+    min_score: float | None = None
+
+    subject: str = Field("", max_length=60)
+    """Put before the subject of a message that goes on."""
+    copy_to: str = Field("", max_length=320)
+    """Who gets a copy besides, whatever the action, but for a message that is refused. With the action `copy` by default postmaster."""
+
+    @model_validator(mode="after")
+    def _one_subject(self) -> Self:
+        if self.about_answers and self.about_entries:
+            raise ValueError(f"rule {self.name!r}: conditions on scanners and on attachments exclude each other")
+        return self
+
+    @property
+    def about_answers(self) -> bool:
+        """Whether it is put to answers."""
+        return bool(self.outcomes or self.scanners or self.signatures or self.min_score is not None)
+
+    @property
+    def about_entries(self) -> bool:
+        """Whether it has a condition on entries or on the whole report."""
+        lists = (self.names, self.extensions, self.declared, self.types, self.families, self.flags, self.signs, self.defects)
+        numbers = (self.min_bytes, self.min_depth, self.min_entries)
+        return any(lists) or bool(self.sha256 or self.verdicts) or any(number is not None for number in numbers)
+
+    @property
+    def may_match_text(self) -> bool:
+        """Whether it could match a message of nothing but text, as far as its conditions tell."""
+        if self.about_answers:
+            return False  # such mail is judged whenever a scanner is asked
+        if self.flags or self.signs or self.defects or self.extensions or (self.min_depth or 0) > 1 or (self.min_entries or 0) > 2:
+            return False
+        if self.verdicts and "complete" not in self.verdicts:
+            return False
+        if self.families and not {"text", "mail", "data"} & set(self.families):
+            return False
+        return not self.names or any(name_matches(glob, "") for glob in self.names)
+
+    def matches_answer(self, answer: Answer) -> bool:
+        """Whether it is about what this scanner said."""
+        return (
+            self.about_answers
+            and (not self.outcomes or answer.outcome in self.outcomes)
+            and (not self.scanners or any(fnmatchcase(answer.scanner, glob) for glob in self.scanners))
+            and (not self.signatures or any(fnmatchcase(answer.name, glob) for glob in self.signatures))
+            and (self.min_score is None or answer.score >= self.min_score)
+        )
+
     def matches(self, entry: Found, report: Report) -> bool:
         """Whether it is about this entry."""
-        return self._matches_whole(entry, report) and self._matches_name(entry) and self._matches_content(entry)
+        return not self.about_answers and self._matches_whole(entry, report) and self._matches_name(entry) and self._matches_content(entry)
 
     def _matches_whole(self, entry: Found, report: Report) -> bool:
         if (self.verdicts or self.min_entries is not None) and entry.parent is not None:
@@ -97,62 +156,115 @@ class Rule(BaseModel):
 
 
 class Policy(BaseModel):
-    """Rules in order. `[[rules]]` tables in a TOML file."""
+    """Rules in order: `[[rules]]` tables in a TOML text, and before them what holds for the whole policy."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rules: tuple[Rule, ...] = ()
+    description: str = Field("", max_length=400)
+    contact: str = Field("postmaster", min_length=1, max_length=320)
+    """Whom a notice tells to ask."""
+    scanners: tuple[str, ...] | None = Field(None, max_length=8)
+    """Names of those to ask; all that are configured by default."""
+    outage: Outage = "hold"
+    """When a scanner gave no answer: take the mail (open), put the sender off (closed), or keep it until the scanner is back (hold)."""
+    outage_minutes: int = Field(60, ge=1, le=10_080)
+    """How long mail is kept for a scanner; then it goes on as with `open`."""
+    rules: tuple[Rule, ...] = Field((), max_length=1000)
+
+    def asks(self, scanner: str) -> bool:
+        """Whether it wants that scanner's answer."""
+        return bool(self.rules) and (self.scanners is None or scanner in self.scanners)
+
+    @cached_property
+    def needs_plain(self) -> bool:
+        """Whether a message that is nothing but short text could be matched."""
+        return any(rule.may_match_text for rule in self.rules)
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A rule that decided for an entry."""
+    """A rule that decided for an entry (`entry` is its index) or for an answer of a scanner (`entry` is -1)."""
 
-    rule: str
-    action: Action
+    rule: Rule
     path: str
     reason: str
+    entry: int = -1
+
+    @property
+    def action(self) -> Action:
+        """What the rule asks for."""
+        return self.rule.action
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What becomes of the message, and why."""
+    """What one policy makes of a message. `worst` is the severest hit, the first of these; None when no rule matched."""
 
-    action: Action
-    reason: str
+    worst: Hit | None
     hits: tuple[Hit, ...]
+    omitted: int = 0
+    """Hits beyond HITS_MAX; none of them is more severe than `worst`."""
+    strips: tuple[Hit, ...] = ()
+    """Those that ask for something to be taken out."""
+    subject: str = ""
+    copies: tuple[str, ...] = ()
+
+    @property
+    def action(self) -> Action:
+        """Of the whole message."""
+        return self.worst.action if self.worst else Action.ACCEPT
+
+    @property
+    def reason(self) -> str:
+        """Of the action."""
+        return self.worst.reason if self.worst else ""
 
 
 HITS_MAX = 100
 """Hits told; there may be as many as entries."""
+COPIES_MAX = 10
+"""Addresses that copies of one message go to."""
+POSTMASTER = "postmaster"
 
 
-def decide(policy: Policy, report: Report) -> Decision:
-    """Put every entry to the rules."""
-    hits: list[Hit] = []
-    worst: Hit | None = None
-    for entry in report.entries:
-        hit = _first(policy.rules, entry, report)
-        if hit is None:
-            continue
-        if worst is None or SEVERITY[hit.action] > SEVERITY[worst.action]:
-            worst = hit
-        if len(hits) < HITS_MAX:
-            hits.append(hit)
-    if worst is None:
-        return Decision(Action.ACCEPT, "", ())
-    return Decision(worst.action, worst.reason, tuple(hits))
+def decide(policy: Policy, report: Report, answers: Sequence[Answer] = ()) -> Decision:
+    """Put every answer and every entry to the rules."""
+    hits = [hit for answer in answers if (hit := _first_for_answer(policy.rules, answer)) is not None]
+    hits += [hit for number, entry in enumerate(report.entries) if (hit := _first(policy.rules, number, entry, report)) is not None]
+    return _summed(hits)
 
 
-def _first(rules: Sequence[Rule], entry: Found, report: Report) -> Hit | None:
+def _summed(hits: Sequence[Hit]) -> Decision:
+    worst = max(hits, key=lambda hit: SEVERITY[hit.action], default=None)  # of equals the first
+    copies = dict.fromkeys(hit.rule.copy_to or POSTMASTER for hit in hits if hit.rule.copy_to or hit.action is Action.COPY)
+    return Decision(
+        worst,
+        tuple(hits[:HITS_MAX]),
+        max(0, len(hits) - HITS_MAX),
+        tuple(hit for hit in hits if hit.action is Action.STRIP),
+        next((hit.rule.subject for hit in hits if hit.rule.subject), ""),
+        tuple(copies)[:COPIES_MAX],
+    )
+
+
+def _first(rules: Sequence[Rule], number: int, entry: Found, report: Report) -> Hit | None:
     for rule in rules:
         if rule.matches(entry, report):
-            return Hit(rule.name, rule.action, entry.path, rule.reason or f"{rule.name}: {entry.name or entry.kind}")
+            return Hit(rule, entry.path, rule.reason or f"{rule.name}: {entry.name or entry.kind}", number)
+    return None
+
+
+def _first_for_answer(rules: Sequence[Rule], answer: Answer) -> Hit | None:
+    for rule in rules:
+        if rule.matches_answer(answer):
+            return Hit(rule, answer.scanner, rule.reason or f"{rule.name}: {answer.name or answer.outcome}")
     return None
 
 
 DEFAULT = Policy(
     rules=(
+        Rule(name="infected", action=Action.REJECT, outcomes=("infected",)),
+        Rule(name="suspicious", action=Action.TAG, outcomes=("suspicious",)),
         Rule(name="bomb", action=Action.REJECT, verdicts=("bomb",), reason="an attachment expands beyond all measure"),
         Rule(name="timeout", action=Action.TAG, verdicts=("timeout",)),
         Rule(name="blocked name", action=Action.REJECT, flags=("blocked-name",)),
@@ -165,3 +277,5 @@ DEFAULT = Policy(
     )
 )
 """What Outlook and Gmail block (docs/scanning.md); what they only warn of is tagged."""
+NOTHING = Policy()
+"""No rules: everything is taken, nothing is looked into."""

@@ -47,7 +47,7 @@ def mail(name: str, content: bytes, kind: str = "application/octet-stream") -> b
 def test_the_shipped_rules_decide(data: bytes, action: Action, rule: str | None) -> None:
     decision = decide(DEFAULT, inspect(data, "message.eml"))
     assert decision.action == action
-    assert (decision.hits[0].rule if decision.hits else None) == rule
+    assert (decision.hits[0].rule.name if decision.hits else None) == rule
 
 
 def test_the_first_rule_that_matches_an_entry_decides_for_it() -> None:
