@@ -42,6 +42,7 @@ from gatepost.queue.actions import QueueActions
 from gatepost.queue.history import HistoryService, Place
 from gatepost.queue.operations import OperationLog
 from gatepost.queue.paused import PausedDestinations
+from gatepost.queue.quarantine import Quarantine
 from gatepost.queue.report import Reporter
 from gatepost.queue.scheduler import Scheduler
 from gatepost.queue.service import QueueService
@@ -170,6 +171,7 @@ class WorkerParts:
         self.queue = QueueService(self.spool, self.scheduler)
         operations = OperationLog(path_of(self.settings.data / "spool", self.index) / "operations", self.scheduler.now)
         self.actions = QueueActions(self.spool, self.scheduler, reporter, operations, self.current)
+        self.quarantine = Quarantine(self.spool, self.actions, self.rules, self.current)
         self.rules.on_change(self.auth.invalidate)
         self.rules.on_change(self._volumes_changed)
         self._wire_servers()
@@ -250,6 +252,7 @@ class WorkerParts:
         await self.control.start()
         await self.scheduler.start()
         self.actions.start()
+        self.quarantine.start()
         for name, group in sockets.items():
             if group:
                 await self.servers[name].start(list(group))
@@ -270,6 +273,7 @@ class WorkerParts:
             if isinstance(result, Exception):
                 log.error("a part did not stop cleanly", error=repr(result))
         await self.control.stop(max(0.1, min(1.0, grace - (time.monotonic() - began))))
+        await self.quarantine.stop()
         await self.actions.stop()
         await self.resolver.close()
         await self.volumes.close()

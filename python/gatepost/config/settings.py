@@ -169,6 +169,20 @@ class History(Section):
     )
 
 
+class Quarantine(Section):
+    """Mail that scanning withheld from its recipients."""
+
+    keep_days: float = Field(
+        30, ge=0, le=3660, allow_inf_nan=False, description="Age at which quarantined mail is removed; 0 keeps it for ever. In days."
+    )
+    digest: Literal["off", "daily", "weekly"] = Field(
+        "off", description="Mail to each mailbox about what is in quarantine for it; weekly is on Mondays."
+    )
+    digest_hour: int = Field(6, ge=0, le=23, description="Hour of the day at which digests are sent, in local time.")
+    link_base: str = Field("", description="Begins the links of a digest; the signed token follows. Empty is https://HOSTNAME/quarantine/.")
+    link_days: float = Field(14, gt=0, le=366, allow_inf_nan=False, description="How long the links of a digest work. In days.")
+
+
 class Mail(Section):
     """Reading mail over POP3 and IMAP."""
 
@@ -248,6 +262,7 @@ class Settings(Section):
     dns: Dns = Dns()
     spool: Spool = Spool()
     history: History = History()
+    quarantine: Quarantine = Quarantine()
     mail: Mail = Mail()
     auth: Auth = Auth()
     tls: Tls = Tls()

@@ -12,6 +12,14 @@ MAX_OCTETS = 8_192
 MAX_TEXT = 300
 """Characters kept of any text that comes from a message or a scanner."""
 
+QUARANTINE = "quarantine"
+"""Destination of recipients whose mail is in quarantine. Nothing delivers it."""
+SCAN_WAIT = "scan-wait"
+"""Destination of recipients whose mail waits for a scanner. Nothing delivers it."""
+WITHHELD = frozenset({QUARANTINE, SCAN_WAIT})
+SCANNER_OUT = "scanner-out"
+"""The rule of a verdict that waits for a scanner."""
+
 
 class Action(StrEnum):
     """What becomes of the message, mildest first."""

@@ -10,13 +10,15 @@ meanwhile is no error.
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import structlog
 
 from gatepost.config import Settings
 from gatepost.message.ids import format_message_id
+from gatepost.message.verdict import WITHHELD
 from gatepost.native import K_HELD, K_RELEASED, K_REMOVED, K_RETRY, CoreError, InvalidError, NotFoundError, new_message_id
+from gatepost.queue import withheld
 from gatepost.queue.attempt import encode_detail
 from gatepost.queue.changes import KIND_NAMES
 from gatepost.queue.events import QueueEvent
@@ -25,7 +27,7 @@ from gatepost.queue.report import Action, RecipientReport, Reporter, Subject, is
 from gatepost.queue.retry import MICROSECONDS
 from gatepost.queue.scheduler import Scheduler
 from gatepost.queue.views import QueuedMessage, decode_summary
-from gatepost.routing.model import Route
+from gatepost.queue.withheld import Some
 from gatepost.spool import AsyncSpool
 
 ID = 16
@@ -39,7 +41,32 @@ TOLD = "the senders have been told"
 ONLY_TIMES = "a retry only makes messages due"
 
 T = TypeVar("T")
-Ways = Mapping[int, Route]
+
+
+class Way(Protocol):
+    """Where one recipient is to go; a Route is one."""
+
+    @property
+    def address(self) -> str:
+        """The final address."""
+        ...
+
+    @property
+    def destination(self) -> str:
+        """The scheduling key; never empty."""
+        ...
+
+    @property
+    def hold(self) -> bool:
+        """It is held there."""
+        ...
+
+    def encode(self) -> bytes:
+        """The route for the journal."""
+        ...
+
+
+Ways = Mapping[int, Way]
 
 log = structlog.get_logger()
 
@@ -121,8 +148,8 @@ class QueueActions:
         return await self._unbroken(self._change("hold", K_HELD, ids, order))
 
     async def release(self, ids: bytes, order: Order) -> Done:
-        """Let held messages go on."""
-        return await self._unbroken(self._change("release", K_RELEASED, ids, order))
+        """Let held messages go on. Recipients in quarantine, or waiting for a scanner, stay: queue.quarantine releases them."""
+        return await self._unbroken(self._release(ids, order))
 
     async def retry(self, ids: bytes, order: Order) -> Done:
         """Make pending recipients due now; the back-off of their destinations is forgotten."""
@@ -142,6 +169,14 @@ class QueueActions:
         """The same for many; `choose` raises RerouteRefusedError for a message that stays as it is."""
         return await self._unbroken(self._reroute(ids, choose, order, skip=True))
 
+    async def send_on(self, kind: str, ids: bytes, choose: Callable[[QueuedMessage], Ways], order: Order) -> Done:
+        """As `reroute_all`, as an operation of another kind."""
+        return await self._unbroken(self._reroute(ids, choose, order, skip=True, kind=kind))
+
+    async def change_some(self, kind: str, change: int, some: Some, order: Order) -> Done:
+        """One transition (K_REMOVED or K_RELEASED) of exactly these recipients, as an operation of this kind."""
+        return await self._unbroken(self._change_some(kind, change, some, order))
+
     async def undo(self, operation_id: str, actor: str) -> Operation:
         """Put back what an operation changed; its counts are in `undo`. Raises UnknownOperationError, UndoRefusedError, CoreError."""
         return await self._unbroken(self._undo(operation_id, actor))
@@ -149,6 +184,14 @@ class QueueActions:
     def operations(self) -> Sequence[Operation]:
         """Every operation known, newest first."""
         return self._log.newest_first()
+
+    async def ids_of(self, operation: Operation) -> bytes:
+        """Packed ids of the messages of an operation, b'' when they are not known any more."""
+        try:
+            ids = await asyncio.to_thread(self._log.ids, operation)
+        except OSError:
+            return b""
+        return ids[: len(ids) // ID * ID]
 
     # ---- inside
 
@@ -179,6 +222,30 @@ class QueueActions:
         self._wake.set()
         return Done(changed, replace(operation, changed=changed, state="done"))
 
+    async def _release(self, ids: bytes, order: Order) -> Done:
+        wanted = await self._spool.changeable(ids, K_RELEASED)
+        some = await asyncio.to_thread(withheld.others, self._spool, wanted)
+        return await self._change_some("release", K_RELEASED, some, order)
+
+    async def _change_some(self, name: str, kind: int, some: Some, order: Order) -> Done:
+        if not some.ids:
+            return Done(0)
+        operation = await self._begin(name, some.ids, order)
+        until = operation.until if kind == K_REMOVED else 0
+        detail = self._detail(operation, KIND_NAMES[kind])
+        changed = await self._finishing(operation, self._change_each(kind, some, until, detail))
+        self._publish(KIND_NAMES[kind], some.ids, order.actor)
+        self._scheduler.advance()
+        self._wake.set()
+        return Done(changed, replace(operation, changed=changed, state="done"))
+
+    async def _change_each(self, kind: int, some: Some, until: int, detail: bytes) -> int:
+        changed = await self._spool.change_all(some.whole, kind, until, detail) if some.whole else 0
+        for start in range(0, len(some.single), SLICE):
+            part = some.single[start : start + SLICE]
+            await self._spool.change([(message_id, index, kind, until, detail) for message_id, index in part])
+        return changed + len({message_id for message_id, _ in some.single})
+
     async def _remove(self, ids: bytes, order: Order) -> Done:
         return await self._change("remove", K_REMOVED, ids, order)
 
@@ -187,8 +254,12 @@ class QueueActions:
             await self._tell_removed(message_id)
         return await self._change("remove", K_REMOVED, ids, order, TOLD)
 
-    async def _reroute(self, ids: bytes, choose: Callable[[QueuedMessage], Ways], order: Order, *, skip: bool = False) -> Done:
-        operation = await self._begin("reroute", ids, order)
+    async def _reroute(
+        self, ids: bytes, choose: Callable[[QueuedMessage], Ways], order: Order, *, skip: bool = False, kind: str = "reroute"
+    ) -> Done:
+        if not ids:
+            return Done(0)
+        operation = await self._begin(kind, ids, order)
         result = await self._finishing(operation, self._reroute_each(operation, ids, choose, skip=skip))
         self._scheduler.advance()
         return replace(result, operation=replace(operation, changed=result.changed, state="done"))
@@ -226,7 +297,7 @@ class QueueActions:
                 chosen.first_refusal = chosen.first_refusal or str(error)
         return chosen
 
-    def _tell_rerouted(self, operation: Operation, routes: Sequence[tuple[bytes, int, Route]]) -> None:
+    def _tell_rerouted(self, operation: Operation, routes: Sequence[tuple[bytes, int, Way]]) -> None:
         if self._scheduler.events.watched:
             fields = {"by": operation.actor, "op": operation.operation_id}
             for message_id, index, route in routes:
@@ -319,7 +390,9 @@ class QueueActions:
         return encode_detail({"t": self._scheduler.now(), "by": operation.actor, "action": action, "op": operation.operation_id})
 
     async def _tell_removed(self, message_id: bytes) -> None:
-        """RFC 3464 'failed' for what an operator removes. Raises CoreError: then nothing is removed."""
+        """RFC 3464 'failed' for what an operator removes, never for what is in quarantine: its sender is most likely forged.
+        Raises CoreError: then nothing is removed.
+        """
         try:
             message = decode_summary(self._spool.get(message_id))
         except NotFoundError:
@@ -329,7 +402,7 @@ class QueueActions:
         rows = [
             RecipientReport(one.address, one.orcpt, Action.FAILED, "5.7.1", words, None, now)
             for one in message.recipients
-            if one.pending and is_due(one.notify, Action.FAILED, message.reverse_path)
+            if one.pending and one.destination not in WITHHELD and is_due(one.notify, Action.FAILED, message.reverse_path)
         ]
         subject = Subject(message_id, message.size, message.received_at, message.reverse_path, message.meta)
         await self._reporter.send(subject, rows, now)

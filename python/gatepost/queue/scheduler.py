@@ -17,6 +17,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 import structlog
 
 from gatepost.config import Settings
+from gatepost.message.verdict import WITHHELD
 from gatepost.native import K_DEFERRED, K_RETRY, Change, CoreError, Spool
 from gatepost.native import Job as RawJob
 from gatepost.queue.attempt import attempt_fields, encode_detail
@@ -239,7 +240,7 @@ class Scheduler:
         total = self._settings().queue.total_concurrency
         for _ in range(len(self._waiting)):
             state = self._waiting.popleft()
-            if not state.ready or state.name in self._paused:
+            if not state.ready or state.name in self._paused or state.name in WITHHELD:
                 state.queued = False
             elif state.backing_off(now):
                 state.queued = False

@@ -1,0 +1,326 @@
+"""Quarantine: mail that scanning withheld from its recipients, in one worker's partition. Called by control/quarantine; wired by app/.
+
+A quarantined message is queue mail: each such recipient is held, with the destination `quarantine`; mail that waits for a scanner has
+`scan-wait` (waiting.py settles that). Release decides routes again by the rules as they are now and lets go of the recipient; policy is not
+asked again. Every change is an operation that can be undone within the queue's grace.
+
+Invariants: a recipient is released once, however many ask (one release at a time, and only what is withheld then); what a crash left
+between its new route and its letting go is let go at the next start; verdicts are read when asked for, never kept. Fails with
+NotFoundError, NoScannerError, CoreError.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import structlog
+
+from gatepost.config import Settings
+from gatepost.message.ids import format_message_id, parse_message_id
+from gatepost.message.verdict import QUARANTINE, SCAN_WAIT, SCANNER_OUT, WITHHELD, Action, Verdict
+from gatepost.native import K_NOTE, K_RELEASED, K_REMOVED, K_REROUTED, NotFoundError, Reader
+from gatepost.queue import withheld
+from gatepost.queue.actions import Done, Order, QueueActions, RerouteRefusedError, Ways
+from gatepost.queue.attempt import decode_detail
+from gatepost.queue.quarantine_views import Quarantined, QuarantineFilter, note_of, quarantined
+from gatepost.queue.retry import MICROSECONDS
+from gatepost.queue.views import Filter, QueuedMessage, RecipientStatus, decode_summary
+from gatepost.queue.withheld import ID
+from gatepost.routing.decide import decide
+from gatepost.routing.model import Question, Route, RouteKind, RuleSet
+from gatepost.spool import AsyncSpool
+
+MAX_PAGE = 1000
+LOOK_SECONDS = 0.25
+"""How long a page looks for messages whose verdict fits a text; it may be short then, and still have a next one."""
+BATCH = 2000
+"""Expired messages removed as one operation."""
+LONGEST_SLEEP = 3600.0
+ACTOR = "gatepost"
+RELEASE = "quarantine release"
+DELETE = "quarantine delete"
+EXPIRE = "quarantine expire"
+CLEAN = frozenset({Action.ACCEPT, Action.TAG, Action.COPY})
+
+log = structlog.get_logger()
+
+
+class Rescanner(Protocol):
+    """Scans a queued message by today's policy. Never raises for a scanner that is out: HOLD by the rule SCANNER_OUT then."""
+
+    def __call__(self, message: QueuedMessage, reader: Callable[[], Reader]) -> Awaitable[Verdict]:
+        """The verdict; nothing is changed."""
+        ...
+
+
+class NoScannerError(Exception):
+    """This server does not scan."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantinePage:
+    """Messages in id order; next_page_token '' on the last page. `partial`: the queue is still being read after a start."""
+
+    messages: tuple[Quarantined, ...]
+    next_page_token: str = ""
+    partial: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rescanned:
+    """The new verdict, and what was released because of it."""
+
+    verdict: Verdict
+    released: Done | None = None
+
+
+class Quarantine:
+    """One per worker. `start` begins to expire; `stop` ends that."""
+
+    def __init__(
+        self,
+        spool: AsyncSpool,
+        actions: QueueActions,
+        rule_set: Callable[[], RuleSet],
+        settings: Callable[[], Settings],
+        rescan: Rescanner | None = None,
+    ) -> None:
+        self._spool = spool
+        self._actions = actions
+        self._rule_set = rule_set
+        self._settings = settings
+        self._rescan = rescan
+        self._one_release = asyncio.Lock()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Finish what was cut short, then expire what is too old, from now on."""
+        self._tasks.append(asyncio.create_task(self._keep(), name="quarantine"))
+
+    async def stop(self) -> None:
+        """End that."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # ---- seeing
+
+    async def page(self, wanted: QuarantineFilter, page_token: str = "", limit: int = 100) -> QuarantinePage:
+        """Messages in id order after `page_token`. Raises ValueError on a bad token."""
+        after = parse_message_id(page_token) if page_token else None
+        return await asyncio.to_thread(self._look, wanted, after, max(1, min(limit, MAX_PAGE)))
+
+    async def get(self, message_id: bytes) -> Quarantined:
+        """One message. Raises NotFoundError when it is not in the queue, or nothing of it is withheld."""
+        await self._spool.whole()
+        return await asyncio.to_thread(self._get, message_id)
+
+    def open(self, message_id: bytes) -> Reader:
+        """Reader over the message; its methods block. Raises NotFoundError."""
+        return self._spool.open_message(message_id)
+
+    async def select(self, wanted: QuarantineFilter) -> bytes:
+        """Packed ids of all that match, oldest first."""
+        await self._spool.whole()
+        return await asyncio.to_thread(self._select, wanted)
+
+    # ---- acting; ids are packed
+
+    async def release(self, ids: bytes, order: Order, recipients: Collection[str] = ()) -> Done:
+        """Deliver by the rules as they are now, to these of its recipients or all. Those that cannot go there are counted as refused."""
+        async with self._one_release:
+            stays: list[str] = []
+            wanted = frozenset(one.lower() for one in recipients)
+            done = await self._actions.send_on(RELEASE, ids, lambda message: self._ways(message, wanted, stays), order)
+        return replace(done, refused=max(done.refused, bool(stays)), first_refusal=done.first_refusal or next(iter(stays), ""))
+
+    async def delete(self, ids: bytes, order: Order, recipients: Collection[str] = (), kind: str = DELETE) -> Done:
+        """Take it out of the queue, with the queue's grace. No sender is told."""
+        wanted = frozenset(one.lower() for one in recipients)
+        async with self._one_release:
+            await self._spool.whole()
+            some = await asyncio.to_thread(withheld.those, self._spool, ids, lambda one: not wanted or one.address.lower() in wanted)
+            return await self._actions.change_some(kind, K_REMOVED, some, order)
+
+    async def rescan(self, message_id: bytes, order: Order, *, release_if_clean: bool = False) -> Rescanned:
+        """Scan a withheld message by today's policy and signatures; the verdict goes into its history. Raises NotFoundError,
+        NoScannerError.
+        """
+        found = await self.get(message_id)
+        verdict = await self.scan(found.message, order.actor)
+        if not (release_if_clean and verdict.action in CLEAN):
+            return Rescanned(verdict)
+        return Rescanned(verdict, await self.release(message_id, order))
+
+    async def scan(self, message: QueuedMessage, actor: str) -> Verdict:
+        """Scan it again and note the verdict, unless a scanner is out. Raises NoScannerError."""
+        if self._rescan is None:
+            raise NoScannerError("nothing scans mail on this server")
+        verdict = await self._rescan(message, lambda: self._spool.open_message(message.message_id))
+        if verdict.rule != SCANNER_OUT:
+            note = note_of(verdict, now=_now(), by=actor)
+            await self._spool.change([(message.message_id, -1, K_NOTE, 0, note)])
+        return verdict
+
+    async def confine(self, ids: bytes, order: Order) -> Done:
+        """Put what waits for a scanner into quarantine."""
+        async with self._one_release:
+            return await self._actions.send_on("quarantine", ids, _confined, order)
+
+    # ---- inside; what begins with a look at the spool blocks
+
+    def _look(self, wanted: QuarantineFilter, after: bytes | None, limit: int) -> QuarantinePage:
+        partial = not self._spool.recovered
+        give_up = time.monotonic() + LOOK_SECONDS
+        found: list[Quarantined] = []
+        while True:
+            messages, after = self._step(wanted, after, limit - len(found))
+            found += [one for one in (quarantined(self._spool, message) for message in messages) if wanted.fits(one)]
+            if after is None or len(found) >= limit or time.monotonic() > give_up:
+                return QuarantinePage(tuple(found), format_message_id(after) if after else "", partial)
+
+    def _step(self, wanted: QuarantineFilter, after: bytes | None, limit: int) -> tuple[list[QueuedMessage], bytes | None]:
+        """The next messages by id, and where to go on: nothing beyond what was looked at for every destination."""
+        pages = [self._spool.page(part.native(_now()), after, limit) for part in wanted.parts]
+        found = {row[0]: row for rows, _ in pages for row in rows}
+        nearest = min((end for _, end in pages if end is not None), default=None)
+        ids = sorted(one for one in found if nearest is None or one <= nearest)
+        if len(ids) > limit:
+            ids, nearest = ids[:limit], ids[limit - 1]
+        return [decode_summary(found[one]) for one in ids], nearest
+
+    def _select(self, wanted: QuarantineFilter) -> bytes:
+        parts = [self._spool.select(part.native(_now()), withheld.EVERYTHING) for part in wanted.parts]
+        ids = sorted({one for part in parts for one in withheld.split(part)})
+        if wanted.text:
+            read = ((one, withheld.read(self._spool, one)) for one in ids)
+            fits = [one for one, message in read if message and wanted.fits(quarantined(self._spool, message, header=False))]
+            return b"".join(fits)
+        return b"".join(ids)
+
+    def _get(self, message_id: bytes) -> Quarantined:
+        message = decode_summary(self._spool.get(message_id))
+        if not withheld.is_withheld(message):
+            raise NotFoundError(f"{format_message_id(message_id)} is not in quarantine")
+        return quarantined(self._spool, message)
+
+    def _ways(self, message: QueuedMessage, wanted: frozenset[str], stays: list[str]) -> Ways:
+        """Where the withheld recipients are to go. Raises RerouteRefusedError when none of them can."""
+        chosen = [
+            (index, one)
+            for index, one in enumerate(message.recipients)
+            if one.pending and one.destination in WITHHELD and (not wanted or one.address.lower() in wanted)
+        ]
+        ways: dict[int, Route] = {}
+        for index, one in chosen:
+            try:
+                ways[index] = self._route(message, one)
+            except RerouteRefusedError as error:
+                stays.append(str(error))
+        if not ways:
+            raise RerouteRefusedError(stays[-1] if chosen else f"nothing of {format_message_id(message.message_id)} is in quarantine")
+        return ways
+
+    def _route(self, message: QueuedMessage, one: RecipientStatus) -> Route:
+        """By the rules now. An address that also copies to others has its own way among theirs."""
+        question = Question(message.reverse_path, one.address, trusted=True, size=message.size)
+        decision = decide(self._rule_set(), question, delimiter=self._settings().smtp.recipient_delimiter)
+        if decision.reply is not None:
+            raise RerouteRefusedError(f"{one.address} would be refused now: {decision.reply.code} {decision.reply.text}")
+        own = [route for route in decision.routes if route.address.lower() == one.address.lower()] or list(decision.routes)
+        if len(own) != 1:
+            raise RerouteRefusedError(f"{one.address} leads to {len(own)} recipients now; give it another address by `queue reroute --to`")
+        if own[0].kind is RouteKind.DISCARD:
+            raise RerouteRefusedError(f"the rules discard mail to {one.address} now: delete it instead")
+        return own[0]
+
+    # ---- what happens by itself
+
+    async def _keep(self) -> None:
+        await self._spool.whole()
+        await self._finish_releases()
+        while self._spool.fatal is None:
+            try:
+                await self.expire()
+            except Exception as error:
+                log.error("quarantined mail that is too old could not be removed; tried again later", error=str(error))
+            await asyncio.sleep(await self._until_next())
+
+    async def expire(self) -> int:
+        """Remove what is older than quarantine.keep_days, a batch at a time; how many messages."""
+        days, total = self._settings().quarantine.keep_days, 0
+        while days:
+            wanted = Filter(destination=QUARANTINE, state="PENDING", older_than=days * 86_400)
+            ids = await asyncio.to_thread(self._spool.select, wanted.native(_now()), BATCH)
+            done = await self.delete(ids, Order(ACTOR, selection=f"in quarantine for more than {days:g} days"), kind=EXPIRE)
+            total += done.changed
+            if not done.changed or len(ids) < BATCH * ID:
+                break
+        if total:
+            log.info("quarantined mail was too old and is removed", messages=total, days=days)
+        return total
+
+    async def _until_next(self) -> float:
+        """Seconds until the oldest message expires, at most LONGEST_SLEEP: settings may change."""
+        keep = self._settings().quarantine.keep_days * 86_400
+        if not keep:
+            return LONGEST_SLEEP
+        wanted = Filter(destination=QUARANTINE, state="PENDING").native(_now())
+        rows, _ = await asyncio.to_thread(self._spool.page, wanted, None, 1)
+        due = keep - (_now() - rows[0][2]) / MICROSECONDS if rows else keep
+        return max(1.0, min(due, LONGEST_SLEEP))
+
+    async def _finish_releases(self) -> None:
+        """A new route and the letting go are two records: a crash between them left the recipient held."""
+        for operation in self._actions.operations():
+            if operation.kind == RELEASE and operation.state == "interrupted":
+                ids = await self._actions.ids_of(operation)
+                single = await asyncio.to_thread(self._half_released, ids, operation.operation_id)
+                order = Order(ACTOR, selection=f"the rest of {operation.operation_id}")
+                done = await self._actions.change_some(RELEASE, K_RELEASED, withheld.Some(b"", single), order)
+                log.info("a release that was cut short is finished", operation=operation.operation_id, messages=done.changed)
+
+    def _half_released(self, ids: bytes, operation: str) -> list[tuple[bytes, int]]:
+        """Recipients whose last record is the operation's new route."""
+        found = []
+        for message_id in withheld.split(ids):
+            message = withheld.read(self._spool, message_id)
+            if message is None:
+                continue
+            last = {index: (kind, detail) for _, kind, index, detail in self._spool.native.history(message_id)}
+            for index, one in enumerate(message.recipients):
+                kind, detail = last.get(index, (0, b""))
+                if one.pending and one.held and not one.route.hold and kind == K_REROUTED and decode_detail(detail).get("op") == operation:
+                    found.append((message_id, index))
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Confined:
+    """The way into quarantine: the route that was decided stays noted."""
+
+    route: Route
+    destination: str = QUARANTINE
+    hold: bool = True
+
+    @property
+    def address(self) -> str:
+        """As before."""
+        return self.route.address
+
+    def encode(self) -> bytes:
+        """The route that was decided."""
+        return self.route.encode()
+
+
+def _confined(message: QueuedMessage) -> Ways:
+    waiting = {index: Confined(one.route) for index, one in enumerate(message.recipients) if one.pending and one.destination == SCAN_WAIT}
+    if not waiting:
+        raise RerouteRefusedError("it does not wait for a scanner any more")
+    return waiting
+
+
+def _now() -> int:
+    return time.time_ns() // 1000
