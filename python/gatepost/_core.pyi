@@ -725,6 +725,10 @@ class Inspection:
         """(parent, depth, name, declared type, true type, media type, class, size, flags, signs, defects, SHA-256).
         Raises IndexError.
         """
+    def place(self, number: int) -> tuple[int, int, int, str] | None:
+        """Of an entry that is a part of the message inspected: where its header, its body and what follows begin, and how the body is decoded
+        . Raises IndexError.
+        """
 
 def inspect(
     data: bytes,

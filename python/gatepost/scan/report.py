@@ -5,6 +5,7 @@ place. It never raises for what is in the data. Limits count what really came ou
 """
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from gatepost import native
 
@@ -25,6 +26,16 @@ class Limits:
     memory_bytes: int = 32 << 20
     """Decoded octets kept at a time; of larger files only the beginning is looked at."""
     milliseconds: int = 2_000
+
+
+class Place(NamedTuple):
+    """Where a part stands in the message that was inspected: offsets of its header block, its body, and what follows."""
+
+    header: int
+    body: int
+    end: int
+    coding: str
+    """How the entry's content comes out of the body: `MailContent.part`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +62,8 @@ class Found:
     defects: tuple[str, ...]
     sha256: str
     """In hex; '' when not all octets came out."""
+    place: Place | None = None
+    """Of a part of the message that was inspected; None for what is inside a part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,16 +97,21 @@ def inspect(data: bytes, name: str = "", declared: str = "", limits: Limits | No
         memory_bytes=at.memory_bytes,
         milliseconds=at.milliseconds,
     )
+    return report_of(found)
+
+
+def report_of(found: native.Inspection) -> Report:
+    """The native report as values."""
     entries: list[Found] = []
     for number in range(len(found)):
-        entries.append(_entry(found.entry(number), entries))
+        entries.append(_entry(found.entry(number), found.place(number), entries))
     return Report(found.verdict, found.stop or "", found.produced, tuple(entries))
 
 
 _Raw = tuple[int | None, int, str, str, str, str, str, int, list[str], list[str], list[str], bytes | None]
 
 
-def _entry(raw: _Raw, before: list[Found]) -> Found:
+def _entry(raw: _Raw, place: tuple[int, int, int, str] | None, before: list[Found]) -> Found:
     parent, depth, name, declared, kind, media_type, family, size, flags, signs, defects, digest = raw
     shown = name or "(no name)"
     above = before[parent].path.split(" / ")[-PATH_PARTS:] if parent is not None else []
@@ -112,4 +130,5 @@ def _entry(raw: _Raw, before: list[Found]) -> Found:
         signs=tuple(signs),
         defects=tuple(defects),
         sha256=digest.hex() if digest else "",
+        place=Place(*place) if place else None,
     )

@@ -55,6 +55,8 @@ pub struct Analysis {
     pub leaves: Vec<Leaf>,
     /// Encoded messages that were decoded to look into them.
     pub decoded: Vec<Vec<u8>>,
+    /// The leaf, as a place in `leaves`, that each of `decoded` is the content of.
+    pub decoded_of: Vec<usize>,
     /// Readers would see different leaves, names or contents.
     pub ambiguous: bool,
     /// A cap was reached: there is more than the leaves show.
@@ -277,6 +279,7 @@ impl Analysis {
                     octets.splice(0..0, plain_header(&source[leaf.header.clone()]));
                 }
                 let from = self.leaves.len();
+                self.decoded_of.push(place);
                 self.look_into(octets, &leaf, limits, defects);
                 level.extend((from..self.leaves.len()).map(|n| (n, depth + 1)));
             }

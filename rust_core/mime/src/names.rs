@@ -48,6 +48,11 @@ pub(crate) struct Names {
     pub conflict: bool,
 }
 
+/// Every name of a part, likeliest first, as the standard reads the message.
+pub fn of(index: &Index, part: u32) -> Vec<String> {
+    names(index, part, &Dialect::default()).list.into_iter().map(|name| name.text).collect()
+}
+
 pub(crate) fn names(index: &Index, part: u32, dialect: &Dialect) -> Names {
     let mut names = Names::default();
     let mut fields: Vec<(&Field, &str, NameSource)> = Vec::new();

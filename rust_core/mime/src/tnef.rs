@@ -81,13 +81,16 @@ struct Pending {
 
 fn close(contents: &mut Contents, file: Option<Pending>) {
     let Some(file) = file else { return };
-    let embedded = file.object.is_some();
-    let Some(range) = file.object.or(file.data) else { return };
     let mut names: Vec<String> = file.names;
     names.retain(|n| !n.is_empty());
     names.reverse();
     names.dedup();
-    contents.files.push(File { names, mime_type: file.mime_type, range, embedded });
+    // Readers show one of the two, and not all the same.
+    for (range, embedded) in [(file.object, true), (file.data, false)] {
+        if let Some(range) = range {
+            contents.files.push(File { names: names.clone(), mime_type: file.mime_type.clone(), range, embedded });
+        }
+    }
 }
 
 /// Level, attribute, length, octets, checksum.

@@ -82,6 +82,11 @@ impl Inspection {
             entry.sha256.as_ref().map(|digest| PyBytes::new(py, digest)),
         ))
     }
+
+    fn place(&self, number: usize) -> PyResult<Option<(usize, usize, usize, &'static str)>> {
+        let entry = self.report.entries.get(number).ok_or_else(|| PyIndexError::new_err("no such entry"))?;
+        Ok(entry.place.map(|place| (place.header, place.body, place.end, place.coding.label())))
+    }
 }
 
 #[pyfunction]

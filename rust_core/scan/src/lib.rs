@@ -42,7 +42,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub use budget::{Budget, Limits, Stop};
 pub use kind::{Class, Format, Kind, of as kind_of};
 pub use name::{BLOCKED_EXTENSIONS, Name, is_blocked_extension, matches_glob};
-pub use report::{Defect, Entry, Flags, Report, Verdict};
+pub use report::{Defect, Entry, Flags, Place, Report, Verdict};
 
 /// Look into `data`, which claims to be `name` of media type `declared` (either may be empty).
 pub fn inspect(data: &[u8], name: &str, declared: &str, limits: Limits) -> Report {

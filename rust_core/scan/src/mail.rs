@@ -1,175 +1,133 @@
-//! Messages: every part is decoded and looked at; a message inside a message is one level further down.
+//! Messages: every part that some reader would show is looked at, in each way to decode it, under each of its names and types.
+//!
+//! What the parts are is `gatepost_mime`'s affair, which reads a message in all plausible ways. Where those differ the message has the
+//! flag `ambiguous`, where they are more than could be listed the defect `too-large`; each doubt is a sign (`mime:repeated-parameter`).
 
-use gatepost_mime::decode::{decode, header_text};
-use gatepost_mime::{Index, Kind, index};
+use gatepost_mime::transfer::Method;
+use gatepost_mime::{Analysis, Decoding, Kind, Leaf, Limits, analyse, uuencode};
 
 use crate::budget::Stop;
-use crate::bytes::text;
-use crate::report::Defect;
+use crate::report::{Defect, Flags, Place};
 use crate::walk::Walker;
 
-/// Files in one text by uuencode.
-const UU_MAX: usize = 100;
-/// Sections of one parameter (RFC 2231 3).
-const SECTIONS_MAX: usize = 64;
-
-/// Open a message.
+/// Open a message. The places of its parts are noted if it is the file asked about.
 pub fn read(walker: &mut Walker, id: u32, data: &[u8]) -> Result<(), Stop> {
-    let index = index(data);
-    if index.truncated {
-        walker.entry(id).defect(Defect::TooLarge);
-    }
-    // The entry that parts below a part belong to.
-    let mut owner = vec![id; index.parts.len()];
-    for number in 0..index.parts.len() as u32 {
-        let part = &index.parts[number as usize];
-        let above = part.parent.map_or(id, |parent| owner[parent as usize]);
-        owner[number as usize] = above;
-        match part.kind {
-            Kind::Multipart => {}
-            Kind::Message => {
-                let child = named(walker, above, &index, number)?;
-                let size = part.body.len() as u64;
-                let entry = walker.entry(child);
-                (entry.size, entry.kind) = (size, Some(crate::kind::MAIL));
-                "message/rfc822".clone_into(&mut entry.declared);
-                owner[number as usize] = child;
-            }
-            Kind::Leaf => leaf(walker, above, &index, number, data)?,
-        }
+    let analysis = analyse(data, &Limits::default());
+    note(walker, id, &analysis);
+    walker.budget.tick()?;
+    let owners = messages(walker, id, &analysis)?;
+    // The entry of each leaf, for those that lie in an encoded message.
+    let mut entries = vec![id; analysis.leaves.len()];
+    for (number, leaf) in analysis.leaves.iter().enumerate() {
+        let above = match leaf.inside {
+            Some(decoded) => analysis.decoded_of.get(decoded).map_or(id, |&outer| entries[outer]),
+            None => owner(&analysis, &owners, leaf).unwrap_or(id),
+        };
+        entries[number] = one_leaf(walker, above, id, &analysis, number, data)?;
     }
     Ok(())
 }
 
-/// A new entry under the part's first name; the others are noted, and count.
-fn named(walker: &mut Walker, above: u32, index: &Index, number: u32) -> Result<u32, Stop> {
-    let names = names(index, number);
-    let child = walker.enter(above, names.first().map_or("", String::as_str))?;
-    names.iter().skip(1).for_each(|name| walker.alias(child, name));
-    Ok(child)
+fn note(walker: &mut Walker, id: u32, analysis: &Analysis) {
+    let entry = walker.entry(id);
+    if analysis.ambiguous {
+        entry.flags.set(Flags::AMBIGUOUS);
+    }
+    if analysis.incomplete {
+        entry.defect(Defect::TooLarge);
+    }
+    if analysis.ambiguous || analysis.incomplete {
+        analysis.defects.iter().for_each(|defect| entry.sign(format!("mime:{}", defect.kind.name())));
+    }
 }
 
-fn leaf(walker: &mut Walker, above: u32, index: &Index, number: u32, data: &[u8]) -> Result<(), Stop> {
-    let part = &index.parts[number as usize];
-    let declared = format!("{}/{}", part.content_type.kind, part.content_type.subtype).to_ascii_lowercase();
-    let child = named(walker, above, index, number)?;
-    walker.entry(child).declared.clone_from(&declared);
-    let raw = &data[part.body.clone()];
-    let decoded = match part.encoding.as_str() {
-        "7bit" | "8bit" | "binary" => None,
-        encoding => decode(encoding, raw),
-    };
-    if decoded.is_none() && !matches!(part.encoding.as_str(), "7bit" | "8bit" | "binary") {
-        walker.entry(child).defect(Defect::Unsupported);
+/// An entry for each message within the message, as the standard reads it: (part, entry).
+fn messages(walker: &mut Walker, id: u32, analysis: &Analysis) -> Result<Vec<(usize, u32)>, Stop> {
+    let index = &analysis.index;
+    let mut found: Vec<(usize, u32)> = Vec::new();
+    // The innermost message around each part.
+    let mut around: Vec<u32> = Vec::with_capacity(index.parts.len());
+    for (number, part) in index.parts.iter().enumerate() {
+        let mut above = part.parent.map_or(id, |parent| around[parent as usize]);
+        if part.kind == Kind::Message {
+            let names: Vec<String> = gatepost_mime::names::of(index, number as u32);
+            let child = walker.named(above, &names)?;
+            let place = Place { header: part.header.start, body: part.body.start, end: part.body.end, coding: Method::Identity };
+            let entry = walker.entry(child);
+            (entry.size, entry.kind) = (part.body.len() as u64, Some(crate::kind::MAIL));
+            "message/rfc822".clone_into(&mut entry.declared);
+            if id == 0 {
+                entry.place = Some(place);
+            }
+            found.push((number, child));
+            above = child;
+        }
+        around.push(above);
     }
+    Ok(found)
+}
+
+/// The innermost of the messages that a leaf lies in.
+fn owner(analysis: &Analysis, messages: &[(usize, u32)], leaf: &Leaf) -> Option<u32> {
+    let parts = &analysis.index.parts;
+    let holds = |part: usize| parts[part].body.start <= leaf.header.start && leaf.body.end <= parts[part].body.end;
+    messages.iter().rev().find(|(part, _)| holds(*part)).map(|(_, entry)| *entry)
+}
+
+/// Look at a leaf in each of its decodings. The entry of the first is returned.
+fn one_leaf(walker: &mut Walker, above: u32, id: u32, analysis: &Analysis, number: usize, data: &[u8]) -> Result<u32, Stop> {
+    let leaf = &analysis.leaves[number];
+    let source = analysis.source(data, leaf);
+    let names: Vec<String> = leaf.names.iter().map(|name| name.text.clone()).collect();
+    let mut first = None;
+    for &decoding in &leaf.decodings {
+        let child = walker.named(above, &names)?;
+        first.get_or_insert(child);
+        let entry = walker.entry(child);
+        leaf.types.first().unwrap_or(&String::new()).clone_into(&mut entry.declared);
+        if id == 0 && leaf.inside.is_none() {
+            entry.place = Some(Place { header: leaf.header.start, body: leaf.body.start, end: leaf.body.end, coding: decoding.method });
+        }
+        let opened = decoding.method != Method::Identity && analysis.decoded_of.contains(&number);
+        content(walker, child, leaf, decoding, source, opened, &names)?;
+    }
+    Ok(first.unwrap_or(above))
+}
+
+/// Decode and look. What was `opened` by the analysis is not opened again: its leaves are leaves like all others.
+fn content(
+    walker: &mut Walker,
+    id: u32,
+    leaf: &Leaf,
+    decoding: Decoding,
+    source: &[u8],
+    opened: bool,
+    names: &[String],
+) -> Result<(), Stop> {
+    let raw = leaf.raw(source);
+    let decoded = (decoding.method != Method::Identity).then(|| leaf.decode(source, decoding, usize::MAX).0);
     let content = decoded.as_deref().unwrap_or(raw);
     walker.budget.spend(content.len(), raw.len() as u64, content.len() as u64)?;
-    walker.look(child, content)?;
+    if opened {
+        walker.opened(id, content);
+        return Ok(());
+    }
+    walker.look_as(id, names, &leaf.types, content)?;
+    let declared = leaf.types.first().map_or("", String::as_str);
     if declared.starts_with("text/") || declared.is_empty() || declared == "application/octet-stream" {
-        uuencoded(walker, child, content)?;
+        uuencoded(walker, id, content)?;
     }
     Ok(())
-}
-
-/// Every name the part has: of Content-Disposition, then of Content-Type. Clients differ in which they take.
-fn names(index: &Index, number: u32) -> Vec<String> {
-    let part = &index.parts[number as usize];
-    let disposition = index.disposition(number);
-    let mut found: Vec<String> = disposition.iter().filter_map(|given| parameter(&given.parameters, "filename")).collect();
-    found.extend(parameter(&part.content_type.parameters, "name").filter(|name| !found.contains(name)));
-    found
-}
-
-/// A parameter's value, RFC 2231 sections joined and decoded, RFC 2047 words decoded (which is wrong but common).
-fn parameter(parameters: &[(Vec<u8>, Vec<u8>)], wanted: &str) -> Option<String> {
-    let named =
-        |name: &str| parameters.iter().find(|(key, _)| key.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value.as_slice());
-    if let Some(value) = named(&format!("{wanted}*")) {
-        return Some(extended(value));
-    }
-    let mut joined = Vec::new();
-    for section in 0..SECTIONS_MAX {
-        if let Some(value) = named(&format!("{wanted}*{section}*")) {
-            joined.extend(if section == 0 { extended(value).into_bytes() } else { percent(value) });
-        } else if let Some(value) = named(&format!("{wanted}*{section}")) {
-            joined.extend_from_slice(value);
-        } else {
-            break;
-        }
-    }
-    if joined.is_empty() { named(wanted).map(header_text) } else { Some(text(&joined)) }
-}
-
-/// `charset'language'octets`
-fn extended(value: &[u8]) -> String {
-    let mut parts = value.splitn(3, |octet| *octet == b'\'');
-    match (parts.next(), parts.next(), parts.next()) {
-        (Some(charset), Some(_), Some(octets)) => gatepost_mime::decode::charset(Some(charset), &percent(octets)),
-        _ => text(&percent(value)),
-    }
-}
-
-fn percent(value: &[u8]) -> Vec<u8> {
-    let digit = |at: usize| value.get(at).and_then(|octet| (*octet as char).to_digit(16));
-    let mut out = Vec::with_capacity(value.len());
-    let mut at = 0;
-    while at < value.len() {
-        match (value[at], digit(at + 1), digit(at + 2)) {
-            (b'%', Some(high), Some(low)) => {
-                out.push((high << 4 | low) as u8);
-                at += 3;
-            }
-            (octet, ..) => {
-                out.push(octet);
-                at += 1;
-            }
-        }
-    }
-    out
 }
 
 /// Files in a text between `begin MODE NAME` and `end`.
-fn uuencoded(walker: &mut Walker, id: u32, content: &[u8]) -> Result<(), Stop> {
-    let mut from = 0;
-    for _ in 0..UU_MAX {
-        let Some((start, name)) = begin(&content[from..]) else { return Ok(()) };
-        let (octets, used) = uudecode(&content[from + start..]);
-        from += start + used;
-        walker.budget.spend(octets.len(), used as u64, octets.len() as u64)?;
-        walker.child(id, &name, &octets)?;
+fn uuencoded(walker: &mut Walker, id: u32, text: &[u8]) -> Result<(), Stop> {
+    for file in uuencode::find(text) {
+        let mut octets = Vec::new();
+        let body = &text[file.body];
+        uuencode::decode(body, &mut octets);
+        walker.budget.spend(octets.len(), body.len() as u64, octets.len() as u64)?;
+        walker.child(id, &file.name, &octets)?;
     }
     Ok(())
-}
-
-/// The first `begin` line: where the lines of the file start, and its name.
-fn begin(content: &[u8]) -> Option<(usize, String)> {
-    for at in memchr::memmem::find_iter(content, b"begin ") {
-        let line_end = memchr::memchr(b'\n', &content[at..]).map(|length| at + length)?;
-        let line = content[at + 6..line_end].trim_ascii();
-        let mode = line.iter().take_while(|octet| matches!(octet, b'0'..=b'7')).count();
-        if (at == 0 || content[at - 1] == b'\n') && (3..=4).contains(&mode) && line.get(mode) == Some(&b' ') {
-            return Some((line_end + 1, text(line[mode..].trim_ascii())));
-        }
-    }
-    None
-}
-
-fn uudecode(content: &[u8]) -> (Vec<u8>, usize) {
-    let mut out = Vec::new();
-    let mut used = 0;
-    for line in content.split_inclusive(|octet| *octet == b'\n') {
-        used += line.len();
-        let line = line.trim_ascii_end();
-        let Some((&length, digits)) = line.split_first() else { break };
-        if line == b"end" || !(b' '..=b'`').contains(&length) {
-            break;
-        }
-        let start = out.len();
-        for group in digits.chunks(4) {
-            let bits = (0..4).fold(0u32, |bits, at| bits << 6 | u32::from(group.get(at).map_or(0, |octet| octet.wrapping_sub(32) & 63)));
-            out.extend_from_slice(&bits.to_be_bytes()[1..]);
-        }
-        out.truncate(start + usize::from(length.wrapping_sub(32) & 63));
-    }
-    (out, used)
 }

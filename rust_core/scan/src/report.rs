@@ -1,5 +1,7 @@
 //! The answer: a flat tree of entries, parents before children, and one verdict.
 
+use gatepost_mime::transfer::Method;
+
 use crate::budget::Stop;
 use crate::kind::Kind;
 
@@ -32,8 +34,10 @@ impl Flags {
     pub const BLOCKED_NAME: Self = Self(1 << 10);
     /// The name deceives: see the entry's signs.
     pub const DECEPTIVE_NAME: Self = Self(1 << 11);
+    /// A message that readers take in different ways.
+    pub const AMBIGUOUS: Self = Self(1 << 12);
 
-    const NAMES: [(Self, &'static str); 12] = [
+    const NAMES: [(Self, &'static str); 13] = [
         (Self::CONTAINER, "container"),
         (Self::ENCRYPTED, "encrypted"),
         (Self::MACRO, "macro"),
@@ -46,6 +50,7 @@ impl Flags {
         (Self::MISNAMED, "misnamed"),
         (Self::BLOCKED_NAME, "blocked-name"),
         (Self::DECEPTIVE_NAME, "deceptive-name"),
+        (Self::AMBIGUOUS, "ambiguous"),
     ];
 
     /// Whether all of `other` are set.
@@ -118,6 +123,19 @@ impl Defect {
     }
 }
 
+/// Where a part of the message asked about stands in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Its header block.
+    pub header: usize,
+    /// Its body, still encoded.
+    pub body: usize,
+    /// Behind it.
+    pub end: usize,
+    /// How this entry's content comes out of the body.
+    pub coding: Method,
+}
+
 /// One file: the one asked about, or one found inside another.
 #[derive(Clone, Debug)]
 pub struct Entry {
@@ -141,6 +159,8 @@ pub struct Entry {
     pub defects: Vec<Defect>,
     /// SHA-256 of the whole content, when it was whole.
     pub sha256: Option<[u8; 32]>,
+    /// Of a part of the message asked about; parts of messages within it included, if those are not encoded.
+    pub place: Option<Place>,
 }
 
 /// Signs kept per entry.

@@ -56,6 +56,7 @@ impl Walker {
             signs: Vec::new(),
             defects: Vec::new(),
             sha256: None,
+            place: None,
         };
         parsed.odd.iter().for_each(|word| entry.sign(format!("name:{word}")));
         if parent.is_some() && (raw.starts_with(['/', '\\']) || raw.split(['/', '\\']).any(|part| part == "..")) {
@@ -77,6 +78,57 @@ impl Walker {
         let entry = self.entry(id);
         entry.sign(format!("name:also {other}"));
         entry.flags.set(flags);
+    }
+
+    /// A new entry under the first of its names; the others are noted, and count.
+    pub fn named(&mut self, parent: u32, names: &[String]) -> Result<u32, Stop> {
+        let id = self.enter(parent, names.first().map_or("", String::as_str))?;
+        names.iter().skip(1).for_each(|name| self.alias(id, name));
+        Ok(id)
+    }
+
+    /// An entry whose octets lie as they are in its container, under all its names and declared types.
+    pub fn stored_as(&mut self, parent: u32, names: &[String], types: &[String], data: &[u8]) -> Result<u32, Stop> {
+        let id = self.named(parent, names)?;
+        types.first().unwrap_or(&String::new()).clone_into(&mut self.entry(id).declared);
+        unpack::stored(&mut self.budget, data)?;
+        self.look_as(id, names, types, data)?;
+        Ok(id)
+    }
+
+    /// [`Walker::look`]; where another of its names or types makes another thing of the same octets, that is an entry beside it.
+    pub fn look_as(&mut self, id: u32, names: &[String], types: &[String], data: &[u8]) -> Result<(), Stop> {
+        self.look(id, data)?;
+        let mut seen: Vec<Kind> = self.entries[id as usize].kind.into_iter().collect();
+        let (first_name, first_type) = (self.entries[id as usize].name.clone(), self.entries[id as usize].declared.clone());
+        if names.len() + types.len() <= 2 {
+            return Ok(());
+        }
+        let all = |list: &[String], first: &str| if list.is_empty() { vec![first.to_owned()] } else { list.to_vec() };
+        for name in all(names, &first_name) {
+            for declared in all(types, &first_type) {
+                let kind = Self::kind_as(data, &name, &declared);
+                if seen.contains(&kind) {
+                    continue;
+                }
+                seen.push(kind);
+                let Some(parent) = self.entries[id as usize].parent else { continue };
+                let other = self.enter(parent, &name)?;
+                let place = self.entries[id as usize].place;
+                let entry = self.entry(other);
+                entry.declared.clone_from(&declared);
+                entry.place = place;
+                self.look(other, data)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Note a message that was opened already.
+    pub fn opened(&mut self, id: u32, data: &[u8]) {
+        let entry = self.entry(id);
+        entry.flags.set(Flags::CONTAINER);
+        (entry.size, entry.kind, entry.sha256) = (data.len() as u64, Some(kind::MAIL), Some(Sha256::digest(data).into()));
     }
 
     /// An entry whose octets lie as they are in its container.
@@ -125,16 +177,20 @@ impl Walker {
 
     /// The type by content; where content is only text, name and declared type say how a reader would take it.
     fn classify(&mut self, id: u32, data: &[u8]) -> Kind {
+        let entry = &self.entries[id as usize];
+        if entry.parent.is_none() && entry.declared.eq_ignore_ascii_case("message/rfc822") && !data.is_empty() {
+            return kind::MAIL;
+        }
+        Self::kind_as(data, &entry.name, &entry.declared)
+    }
+
+    fn kind_as(data: &[u8], name: &str, declared: &str) -> Kind {
         if data.is_empty() {
             return EMPTY;
         }
         let kind = kind::of(data);
-        let entry = &self.entries[id as usize];
-        let extension = Name::of(&entry.name).extension;
-        let declared = entry.declared.to_ascii_lowercase();
-        if entry.parent.is_none() && declared == "message/rfc822" {
-            return kind::MAIL;
-        }
+        let extension = Name::of(name).extension;
+        let declared = declared.to_ascii_lowercase();
         let textual = matches!(kind.class, Class::Text | Class::Script | Class::Mail) && kind.format != Format::Tnef || kind.name == "xml";
         if textual && (declared == "message/rfc822" || matches!(extension.as_str(), "eml" | "mht" | "mhtml")) {
             return kind::MAIL;

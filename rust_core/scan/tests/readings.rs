@@ -1,0 +1,105 @@
+//! No trick of the corpus of readings hides a program: each file says in X-Hidden what it hides, and with a program in its place the
+//! program is found; what hides a name is found by the name.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use gatepost_scan::{Entry, Flags, Limits, Report, Verdict, inspect};
+use sha2::{Digest, Sha256};
+
+/// What the files hide, and a program of the same length: no offset moves.
+const PAYLOAD: &[u8] = b"payload of the hidden part";
+const PROGRAM: &[u8] = b"\x7fELFprogram.in.hidden.part";
+
+fn corpus() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/corpus/mime/readings")
+}
+
+fn hidden(mail: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(mail).into_owned();
+    text.lines().find_map(|line| line.split_once("X-Hidden: ").map(|(_, what)| what.trim().to_owned()))
+}
+
+fn base64(octets: &[u8], digits: &[u8; 64]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for group in octets.chunks(3) {
+        let bits = (0..3).fold(0u32, |bits, at| bits << 8 | u32::from(group.get(at).copied().unwrap_or(0)));
+        (0..=group.len()).for_each(|at| out.push(digits[(bits >> (18 - 6 * at) & 63) as usize]));
+        out.resize(out.len().next_multiple_of(4), b'=');
+    }
+    out
+}
+
+const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+fn uuencode(octets: &[u8]) -> Vec<u8> {
+    let digits: [u8; 64] = std::array::from_fn(|n| if n == 0 { b'`' } else { n as u8 + b' ' });
+    base64(octets, &digits).into_iter().filter(|octet| *octet != b'=').collect()
+}
+
+fn replace(data: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut rest = data;
+    while let Some(at) = rest.windows(from.len()).position(|window| window == from) {
+        out.extend_from_slice(&rest[..at]);
+        out.extend_from_slice(to);
+        rest = &rest[at + from.len()..];
+    }
+    out.extend_from_slice(rest);
+    out
+}
+
+/// The mail with a program where it hides its payload, in whatever encoding that is.
+fn armed(mail: &[u8]) -> Vec<u8> {
+    let head = mail.windows(PAYLOAD.len()).position(|w| w == PAYLOAD).map_or(0, |at| at + PAYLOAD.len());
+    let mut body = replace(&mail[head..], PAYLOAD, PROGRAM);
+    body = replace(&body, &base64(PAYLOAD, DIGITS), &base64(PROGRAM, DIGITS));
+    body = replace(&body, base64(PAYLOAD, DIGITS).trim_ascii_end().split(|o| *o == b'=').next().unwrap(), &base64(PROGRAM, DIGITS)[..35]);
+    body = replace(&body, &uuencode(PAYLOAD), &uuencode(PROGRAM));
+    [&mail[..head], &body].concat()
+}
+
+fn look(mail: &[u8]) -> Report {
+    inspect(mail, "", "message/rfc822", Limits::default())
+}
+
+/// Some entry is the hidden content, or has the hidden name.
+fn shows(report: &Report, what: &str) -> bool {
+    let digests = ["", "\r\n", "\n"].map(|end| <[u8; 32]>::from(Sha256::digest(format!("{what}{end}"))));
+    let named = |entry: &Entry| entry.name == what || entry.signs.contains(&format!("name:also {what}"));
+    report.entries.iter().any(|entry| named(entry) || entry.sha256.is_some_and(|digest| digests.contains(&digest)))
+}
+
+#[test]
+fn whatever_the_trick_the_hidden_program_is_found() {
+    let mut missed = Vec::new();
+    let (mut programs, mut others) = (0, 0);
+    for path in fs::read_dir(corpus()).unwrap().map(|entry| entry.unwrap().path()) {
+        let mail = fs::read(&path).unwrap();
+        let Some(what) = hidden(&mail).filter(|_| path.extension().is_some_and(|end| end == "eml")) else { continue };
+        let armed = armed(&mail);
+        let report = look(&armed);
+        let found = if armed == mail {
+            others += 1;
+            shows(&report, &what)
+        } else {
+            programs += 1;
+            // What a cap hides is told instead.
+            report.flags().has(Flags::EXECUTABLE) || report.verdict == Verdict::Partial
+        };
+        if !found {
+            missed.push(format!("{}: {what}", path.display()));
+        }
+    }
+    assert!(missed.is_empty(), "{missed:#?}");
+    assert!(programs >= 50 && others >= 20, "{programs} {others}");
+}
+
+#[test]
+fn an_ambiguous_message_says_so_and_why() {
+    let report = look(&fs::read(corpus().join("boundary-twice.eml")).unwrap());
+    assert!(report.entries[0].flags.has(Flags::AMBIGUOUS));
+    assert!(report.entries[0].signs.contains(&"mime:repeated-parameter".to_owned()), "{:?}", report.entries[0].signs);
+    let plain = look(b"Subject: x\r\n\r\nhello\r\n");
+    assert!(!plain.flags().has(Flags::AMBIGUOUS) && plain.verdict == Verdict::Complete);
+}
