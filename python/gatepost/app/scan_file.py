@@ -14,7 +14,7 @@ from typing import Any
 
 from gatepost.message.verdict import Action
 from gatepost.scan.files import PolicyError, load_policy
-from gatepost.scan.policy import DEFAULT, SEVERITY, Decision, decide
+from gatepost.scan.policy import DEFAULT, SEVERITY, Decision, Seen, decide
 from gatepost.scan.report import Found, Limits, Report, inspect
 
 
@@ -28,7 +28,7 @@ def main(words: Sequence[str]) -> int:
         print(f"gatepost: {fault}", file=sys.stderr)
         return 2
     report = inspect(data, options.file.name, options.type, Limits(milliseconds=round(options.seconds * 1000)))
-    decision = decide(policy, report)
+    decision = decide(policy, Seen(report))
     if options.json:
         print(json.dumps(as_json(report, decision), indent=2, ensure_ascii=False))
     else:

@@ -7,14 +7,14 @@ refuse and goes on for the rest. There is one stored message: what one recipient
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from gatepost.message.verdict import MAX_TEXT, Action, Answer, Finding, Verdict
 from gatepost.scan.facts import MailFacts
 from gatepost.scan.notice import Removed, printable
 from gatepost.scan.policies import Policies
-from gatepost.scan.policy import HITS_MAX, SEVERITY, Decision, Policy, decide
+from gatepost.scan.policy import HITS_MAX, SEVERITY, Decision, Policy, Seen, decide
 from gatepost.scan.report import Report
 
 OUTAGE = "scanner-out"
@@ -92,7 +92,7 @@ def needs(policies: Policies, mail: MailFacts) -> Needs:
 def judge(policies: Policies, mail: MailFacts, report: Report, answers: Sequence[Answer], now: float) -> Judgement:
     """Decide by the policy of each recipient. `now` is Unix seconds and goes into the verdict."""
     names = policies.of(mail)
-    opinions = {name: _Opinion.form(name, policies.get(name), report, answers) for name in dict.fromkeys(names)}
+    opinions = {name: _Opinion.form(name, policies.get(name), Seen(report, mail, tuple(answers))) for name in dict.fromkeys(names)}
     fates = _joined([opinions[name].fate for name in names], each=mail.replies_each)
     by_name = dict(zip(names, fates, strict=True))
     taken = [one for one in opinions.values() if by_name[one.name] not in (Fate.REJECT, Fate.DEFER)]
@@ -120,14 +120,16 @@ class _Opinion:
     reason: str
 
     @classmethod
-    def form(cls, name: str, policy: Policy, report: Report, answers: Sequence[Answer]) -> "_Opinion":
-        heard = [one for one in answers if policy.asks(one.scanner)]
-        decision = decide(policy, report, heard)
+    def form(cls, name: str, policy: Policy, seen: Seen) -> "_Opinion":
+        seen = replace(seen, answers=tuple(one for one in seen.answers if policy.asks(one.scanner)))
+        decision = decide(policy, seen)
         action, rule, reason = decision.action, decision.worst.rule.name if decision.worst else "", decision.reason
-        if any(hit.entry < 0 or report.entries[hit.entry].parent is None for hit in decision.strips):
+        if any(hit.entry < 0 or seen.report.entries[hit.entry].parent is None for hit in decision.strips):
             action = max(action, Action.QUARANTINE, key=SEVERITY.__getitem__)  # the whole message cannot be taken out of itself
         fate = {Action.REJECT: Fate.REJECT, Action.QUARANTINE: Fate.QUARANTINE, Action.HOLD: Fate.HOLD}.get(action, Fate.DELIVER)
-        silent = [one for one in heard if one.outcome == "error" and not any(rule.matches_answer(one) for rule in policy.rules)]
+        silent = [
+            one for one in seen.answers if one.outcome == "error" and not any(rule.matches_answer(one, seen) for rule in policy.rules)
+        ]
         if silent and fate is Fate.DELIVER:
             fate = {"open": Fate.DELIVER, "closed": Fate.DEFER, "hold": Fate.WAIT}[policy.outage]
             action = max(action, Action.TAG if policy.outage == "open" else Action.HOLD, key=SEVERITY.__getitem__)

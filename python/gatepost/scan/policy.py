@@ -11,11 +11,18 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+import structlog
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
+from gatepost.expression import EvaluationError, ExpressionError
 from gatepost.message.verdict import Action, Answer
 from gatepost.native import name_matches
+from gatepost.scan.conditions import Condition
+from gatepost.scan.facts import MailFacts
+from gatepost.scan.hashes import hash_file
 from gatepost.scan.report import Found, Report
+
+_log = structlog.get_logger(__name__)
 
 SEVERITY = {action: rank for rank, action in enumerate(Action)}
 
@@ -64,6 +71,8 @@ class Rule(BaseModel):
     defects: tuple[str, ...] = ()
     sha256: tuple[str, ...] = ()
     """In hex."""
+    sha256_files: tuple[str, ...] = Field((), max_length=8)
+    """Paths of lists of digests, a line each; with `sha256` one list."""
     min_bytes: int | None = Field(None, ge=0)
     min_depth: int | None = Field(None, ge=0)
     """Containers around the entry; what is attached to a message has 1."""
@@ -80,15 +89,29 @@ class Rule(BaseModel):
     """Globs on the name of what it found."""
     min_score: float | None = None
 
+    when: str = ""
+    """A condition in CEL over entry, report, mail and answers. One that does not name `entry` is decided once, for the message itself."""
+
     subject: str = Field("", max_length=60)
     """Put before the subject of a message that goes on."""
     copy_to: str = Field("", max_length=320)
     """Who gets a copy besides, whatever the action, but for a message that is refused. With the action `copy` by default postmaster."""
 
+    _condition: Condition | None = PrivateAttr(None)
+
     @model_validator(mode="after")
-    def _one_subject(self) -> Self:
+    def _sound(self) -> Self:
         if self.about_answers and self.about_entries:
             raise ValueError(f"rule {self.name!r}: conditions on scanners and on attachments exclude each other")
+        if self.when:
+            try:
+                self._condition = Condition(self.when)
+            except ExpressionError as fault:
+                raise ValueError(f"rule {self.name!r}: when: {fault}") from fault
+        if not (self.about_answers or self.about_entries or self.when):
+            raise ValueError(f'rule {self.name!r}: has no condition; one for every message is when = "true"')
+        if any(not path.startswith("/") for path in self.sha256_files):
+            raise ValueError(f"rule {self.name!r}: sha256_files: must be absolute paths")
         return self
 
     @property
@@ -101,22 +124,28 @@ class Rule(BaseModel):
         """Whether it has a condition on entries or on the whole report."""
         lists = (self.names, self.extensions, self.declared, self.types, self.families, self.flags, self.signs, self.defects)
         numbers = (self.min_bytes, self.min_depth, self.min_entries)
-        return any(lists) or bool(self.sha256 or self.verdicts) or any(number is not None for number in numbers)
+        named = self._condition is not None and self._condition.about_entry
+        return named or any(lists) or bool(self.digests or self.verdicts) or any(number is not None for number in numbers)
+
+    @property
+    def digests(self) -> bool:
+        """Whether it asks for the content's digest."""
+        return bool(self.sha256 or self.sha256_files)
 
     @property
     def may_match_text(self) -> bool:
         """Whether it could match a message of nothing but text, as far as its conditions tell."""
         if self.about_answers:
             return False  # such mail is judged whenever a scanner is asked
-        if self.flags or self.signs or self.defects or self.extensions or (self.min_depth or 0) > 1 or (self.min_entries or 0) > 2:
-            return False
         if self.verdicts and "complete" not in self.verdicts:
+            return False
+        if self.flags or self.signs or self.defects or self.extensions or (self.min_depth or 0) > 1 or (self.min_entries or 0) > 2:
             return False
         if self.families and not {"text", "mail", "data"} & set(self.families):
             return False
         return not self.names or any(name_matches(glob, "") for glob in self.names)
 
-    def matches_answer(self, answer: Answer) -> bool:
+    def matches_answer(self, answer: Answer, seen: "Seen") -> bool:
         """Whether it is about what this scanner said."""
         return (
             self.about_answers
@@ -124,14 +153,32 @@ class Rule(BaseModel):
             and (not self.scanners or any(fnmatchcase(answer.scanner, glob) for glob in self.scanners))
             and (not self.signatures or any(fnmatchcase(answer.name, glob) for glob in self.signatures))
             and (self.min_score is None or answer.score >= self.min_score)
+            and self._holds(seen.report.entries[0], seen)
         )
 
-    def matches(self, entry: Found, report: Report) -> bool:
+    def matches(self, entry: Found, seen: "Seen") -> bool:
         """Whether it is about this entry."""
-        return not self.about_answers and self._matches_whole(entry, report) and self._matches_name(entry) and self._matches_content(entry)
+        return (
+            not self.about_answers
+            and self._matches_whole(entry, seen.report)
+            and self._matches_name(entry)
+            and self._matches_content(entry)
+            and self._holds(entry, seen)
+        )
+
+    def _holds(self, entry: Found, seen: "Seen") -> bool:
+        """A condition that has no answer for these values (division by zero) does not hold."""
+        if self._condition is None:
+            return True
+        try:
+            return self._condition.holds(entry, seen.report, seen.mail, seen.answers)
+        except EvaluationError as fault:
+            _log.warning("a policy's condition has no answer", rule=self.name, error=str(fault))
+            return False
 
     def _matches_whole(self, entry: Found, report: Report) -> bool:
-        if (self.verdicts or self.min_entries is not None) and entry.parent is not None:
+        once = self.verdicts or self.min_entries is not None or not self.about_entries
+        if once and entry.parent is not None:
             return False
         return (not self.verdicts or report.verdict in self.verdicts) and len(report.entries) >= (self.min_entries or 0)
 
@@ -149,10 +196,26 @@ class Rule(BaseModel):
             and (not self.flags or not entry.flags.isdisjoint(self.flags))
             and (not self.signs or any(fnmatchcase(sign, glob) for sign in entry.signs for glob in self.signs))
             and (not self.defects or not set(entry.defects).isdisjoint(self.defects))
-            and (not self.sha256 or entry.sha256 in self.sha256)
+            and (not self.digests or self._knows(entry.sha256))
             and entry.size >= (self.min_bytes or 0)
             and entry.depth >= (self.min_depth or 0)
         )
+
+    def _knows(self, digest: str) -> bool:
+        return digest in self.sha256 or any(digest in hash_file(path) for path in self.sha256_files)
+
+
+NO_MAIL = MailFacts("", ())
+"""For a file that came in no mail."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """All that the rules look at: what was found, about which mail, and what scanners said."""
+
+    report: Report
+    mail: MailFacts = NO_MAIL
+    answers: tuple[Answer, ...] = ()
 
 
 class Policy(BaseModel):
@@ -227,10 +290,10 @@ COPIES_MAX = 10
 POSTMASTER = "postmaster"
 
 
-def decide(policy: Policy, report: Report, answers: Sequence[Answer] = ()) -> Decision:
+def decide(policy: Policy, seen: Seen) -> Decision:
     """Put every answer and every entry to the rules."""
-    hits = [hit for answer in answers if (hit := _first_for_answer(policy.rules, answer)) is not None]
-    hits += [hit for number, entry in enumerate(report.entries) if (hit := _first(policy.rules, number, entry, report)) is not None]
+    hits = [hit for answer in seen.answers if (hit := _first_for_answer(policy.rules, answer, seen)) is not None]
+    hits += [hit for number in range(len(seen.report.entries)) if (hit := _first(policy.rules, number, seen)) is not None]
     return _summed(hits)
 
 
@@ -247,16 +310,17 @@ def _summed(hits: Sequence[Hit]) -> Decision:
     )
 
 
-def _first(rules: Sequence[Rule], number: int, entry: Found, report: Report) -> Hit | None:
+def _first(rules: Sequence[Rule], number: int, seen: Seen) -> Hit | None:
+    entry = seen.report.entries[number]
     for rule in rules:
-        if rule.matches(entry, report):
+        if rule.matches(entry, seen):
             return Hit(rule, entry.path, rule.reason or f"{rule.name}: {entry.name or entry.kind}", number)
     return None
 
 
-def _first_for_answer(rules: Sequence[Rule], answer: Answer) -> Hit | None:
+def _first_for_answer(rules: Sequence[Rule], answer: Answer, seen: Seen) -> Hit | None:
     for rule in rules:
-        if rule.matches_answer(answer):
+        if rule.matches_answer(answer, seen):
             return Hit(rule, answer.scanner, rule.reason or f"{rule.name}: {answer.name or answer.outcome}")
     return None
 

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from gatepost.message.verdict import Action
 from gatepost.scan.files import PolicyError, load_policy
-from gatepost.scan.policy import DEFAULT, Policy, Rule, decide
+from gatepost.scan.policy import DEFAULT, Policy, Rule, Seen, decide
 from gatepost.scan.report import inspect
 from support import archives
 from support.archives import PROGRAM
@@ -45,7 +45,7 @@ def mail(name: str, content: bytes, kind: str = "application/octet-stream") -> b
     ],
 )
 def test_the_shipped_rules_decide(data: bytes, action: Action, rule: str | None) -> None:
-    decision = decide(DEFAULT, inspect(data, "message.eml"))
+    decision = decide(DEFAULT, Seen(inspect(data, "message.eml")))
     assert decision.action == action
     assert (decision.hits[0].rule.name if decision.hits else None) == rule
 
@@ -54,13 +54,13 @@ def test_the_first_rule_that_matches_an_entry_decides_for_it() -> None:
     data = mail("tool.exe", PROGRAM)
     digest = inspect(data).entries[1].sha256
     exception = Rule(name="our tool", action=Action.ACCEPT, sha256=(digest,))
-    assert decide(Policy(rules=(exception, *DEFAULT.rules)), inspect(data)).action == Action.ACCEPT
-    assert decide(Policy(rules=(*DEFAULT.rules, exception)), inspect(data)).action == Action.REJECT
+    assert decide(Policy(rules=(exception, *DEFAULT.rules)), Seen(inspect(data))).action == Action.ACCEPT
+    assert decide(Policy(rules=(*DEFAULT.rules, exception)), Seen(inspect(data))).action == Action.REJECT
 
 
 def test_the_severest_action_of_all_entries_counts() -> None:
     rules = Policy(rules=(Rule(name="t", action=Action.TAG, extensions=("txt",)), Rule(name="h", action=Action.HOLD, extensions=("pdf",))))
-    decision = decide(rules, inspect(zipped(a__txt=b"x", b__pdf=b"%PDF-1.4", c__txt=b"y"), "a.zip"))
+    decision = decide(rules, Seen(inspect(zipped(a__txt=b"x", b__pdf=b"%PDF-1.4", c__txt=b"y"), "a.zip")))
     assert decision.action == Action.HOLD
     assert [hit.path for hit in decision.hits] == ["a.zip / a.txt", "a.zip / b.pdf", "a.zip / c.txt"]
 
@@ -84,7 +84,7 @@ def test_the_severest_action_of_all_entries_counts() -> None:
 def test_each_condition_narrows(conditions: dict[str, object], matches: bool) -> None:
     report = inspect(mail("invoice 1.PDF", b"%PDF-1.4 1 0 obj <</JS (x)>>", "image/png"))
     policy = Policy(rules=(Rule.model_validate({"name": "x", "action": "reject", **conditions}),))
-    assert (decide(policy, report).action == Action.REJECT) == matches
+    assert (decide(policy, Seen(report)).action == Action.REJECT) == matches
 
 
 def test_a_policy_file_is_read_and_its_faults_name_the_key(tmp_path: Path) -> None:

@@ -1,0 +1,96 @@
+"""Lists of SHA-256 digests in files, for rules with `sha256_files`: read when a policy is made, read again when the file has changed.
+
+A look-up never waits for the disk: what is due is looked at by a thread of its own, and until it is done the old list holds. A line is 64
+hex digits, whatever stands behind a blank is a comment, as `sha256sum` writes it. Bounds: LINES_MAX lines, BYTES_MAX octets; what is
+beyond them, and a file that cannot be read, is logged, and what was read before stays.
+"""
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import structlog
+
+LINES_MAX = 100_000
+BYTES_MAX = 16 << 20
+LOOK_SECONDS = 5.0
+"""How often a file is looked at for changes, at most."""
+
+_log = structlog.get_logger(__name__)
+
+
+class HashFile:
+    """One file. Safe from any thread."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._digests: frozenset[bytes] = frozenset()
+        self._stamp: tuple[int, int, int] | None = None
+        self._due = 0.0
+        self._busy = threading.Lock()
+        self.refresh()
+
+    def __contains__(self, digest: str) -> bool:
+        """`digest` in hex, or '' for content that was not seen whole."""
+        if time.monotonic() >= self._due and self._busy.acquire(blocking=False):
+            self._due = time.monotonic() + LOOK_SECONDS
+            threading.Thread(target=self._look, name="hash-list", daemon=True).start()
+        return bool(digest) and bytes.fromhex(digest) in self._digests
+
+    def _look(self) -> None:
+        try:
+            self._read()
+        finally:
+            self._busy.release()
+
+    def refresh(self) -> None:
+        """Read it now if it has changed."""
+        with self._busy:
+            self._due = time.monotonic() + LOOK_SECONDS
+            self._read()
+
+    def _read(self) -> None:
+        try:
+            found = self.path.stat()
+            stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
+            if stamp == self._stamp:
+                return
+            with self.path.open("rb") as file:
+                data = file.read(BYTES_MAX)
+        except OSError as fault:
+            _log.warning("a list of hashes cannot be read", path=os.fspath(self.path), error=fault.strerror)
+            return
+        digests = _digests(data)
+        if len(digests) > LINES_MAX or found.st_size > BYTES_MAX:
+            _log.warning("a list of hashes is too long: only its beginning is used", path=os.fspath(self.path), lines_max=LINES_MAX)
+        self._digests = frozenset(digests[:LINES_MAX])
+        self._stamp = stamp
+
+
+def _digests(data: bytes) -> list[bytes]:
+    found = []
+    for line in data.splitlines():
+        words = line.split(None, 1)
+        if words and len(words[0]) == 64:
+            try:
+                found.append(bytes.fromhex(words[0].decode("ascii")))
+            except ValueError:
+                continue
+    return found
+
+
+_files: dict[str, HashFile] = {}
+_lock = threading.Lock()
+FILES_MAX = 64
+
+
+def hash_file(path: str) -> HashFile:
+    """The one HashFile of a path, made at the first call."""
+    with _lock:
+        found = _files.get(path)
+        if found is None:
+            while len(_files) >= FILES_MAX:
+                _files.pop(next(iter(_files)))
+            found = _files[path] = HashFile(Path(path))
+        return found
