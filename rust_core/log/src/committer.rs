@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::MutexGuard;
 
+use crate::ahead::write_zeros;
 use crate::batch::{Batch, Run, SpareFile};
 use crate::error::LogError;
 use crate::format::{SEGMENT_HEADER, segment_name};
@@ -50,6 +51,7 @@ impl Committer {
     /// Ends the last segment with a mark and cuts it to its length, so that the next recovery knows all of it to be synced.
     pub fn finish(&mut self) {
         let mut state = self.shared.state.lock();
+        self.shared.await_zeros(&mut state, u32::MAX);
         if state.fatal.is_some() || state.cut || state.segment != self.current.number() {
             return;
         }
@@ -99,6 +101,7 @@ impl Committer {
         state.hurry = false;
         let mut batch = std::mem::take(&mut state.pending);
         batch.sequence = state.appended;
+        state.ahead.note_batch(batch.octets());
         let batch = Arc::new(batch);
         state.writing = Some(Arc::clone(&batch));
         batch
@@ -143,6 +146,7 @@ impl Committer {
         }
         let settled = if let Some(error) = failure {
             let mut state = shared.state.lock();
+            shared.await_zeros(&mut state, u32::MAX);
             let dropped = std::mem::take(&mut state.pending);
             octets += dropped.octets();
             let error = self.give_up(&mut state, &batch.runs[finished..], &dropped.runs, error);
@@ -285,7 +289,7 @@ impl Shared {
             for file in std::mem::take(&mut state.kept) {
                 let _ = self.storage.remove(&file.path);
             }
-        } else {
+        } else if !write_zeros(state) {
             return false;
         }
         self.settled.notify_all();

@@ -8,6 +8,7 @@
 //! reported durable before its sync returned; a failed sync or write (but for a full disk) closes the log for good and is never retried;
 //! octets that do not check are reported with file and offset, never skipped in silence.
 
+mod ahead;
 mod batch;
 mod committer;
 mod error;

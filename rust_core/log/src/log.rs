@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::ahead::Ahead;
 use crate::batch::Batch;
 use crate::committer::Committer;
 use crate::error::LogError;
@@ -499,6 +500,7 @@ impl Prepared {
         *shared.spares.get_mut() = numbers.max().map_or(0, |last| last.saturating_add(1));
         let spare = make_spare(&shared)?;
         shared.state.get_mut().limit = spare.size;
+        shared.state.get_mut().ahead = Ahead::default().next(&spare);
         name_segment(&shared, &spare, number, identity)?;
         let current = Arc::new(Segment::new(number, identity, spare.file));
         shared.table.insert(Arc::clone(&current));
@@ -524,6 +526,7 @@ impl Prepared {
             identity,
             offset: SEGMENT_HEADER,
             limit: self.options.segment_bytes,
+            ahead: Ahead::default(),
             cut: false,
             pending: Batch::default(),
             writing: None,

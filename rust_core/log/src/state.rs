@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
+use crate::ahead::Ahead;
 use crate::batch::{Batch, Run, SpareFile};
 use crate::error::LogError;
 use crate::format::{Identity, MARK_SIZE, RECORD_HEADER, SEGMENT_HEADER, record_size};
@@ -41,6 +42,7 @@ pub(crate) struct State {
     pub offset: u32,
     /// Octets preallocated for the active segment. Less than a whole segment only when the disk was nearly full: then it takes no mail.
     pub limit: u32,
+    pub ahead: Ahead,
     /// The active segment was cut back after a full disk: the next append has to take a new one.
     pub cut: bool,
     pub pending: Batch,
@@ -246,6 +248,8 @@ impl Shared {
         if state.offset > state.limit / 2 && matches!(state.spare, Spare::None) {
             state.spare = Spare::Wanted;
             self.chores.notify_one();
+        } else if state.zeros_wanted() {
+            self.chores.notify_one();
         }
         let corked = self.corked.load(Ordering::Relaxed);
         if octets > WRITE_EARLY || (!corked && (token.is_some() || before == 0)) {
@@ -284,8 +288,19 @@ impl Shared {
         let need = need + MARK_SIZE;
         let full = || LogError::DiskFull("no room for another segment".to_owned());
         loop {
-            if !state.cut && u64::from(state.offset) + u64::from(need) <= u64::from(self.usable(state, class)) {
-                return Ok(());
+            let end = state.offset.saturating_add(need);
+            if !state.cut && end <= self.usable(state, class) {
+                if !state.zeros_before(end) {
+                    return Ok(());
+                }
+                self.await_zeros(state, end);
+                Self::check(state)?;
+                continue;
+            }
+            if state.zeros_before(u32::MAX) {
+                self.await_zeros(state, u32::MAX);
+                Self::check(state)?;
+                continue;
             }
             let recent = |at: Instant| self.storage.now().duration_since(at) < SPARE_RETRY;
             match std::mem::replace(&mut state.spare, Spare::None) {
@@ -337,6 +352,7 @@ impl Shared {
         state.identity = Identity::new(file.former);
         state.offset = SEGMENT_HEADER;
         state.limit = file.size;
+        state.ahead = state.ahead.next(&file);
         let number = state.segment;
         state.segments.push((number, u64::from(file.size)));
         let octets = Self::run(state, Some(file)).bytes.len();

@@ -18,6 +18,8 @@ pub trait StorageFile: Send + Sync {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Writes all of `data` at `offset`.
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()>;
+    /// A hint that these octets may go to the disk now. Neither waits nor tells how it went.
+    fn begin_writing(&self, _offset: u64, _length: u64) {}
     /// Makes written data and the file's size durable.
     fn sync(&self) -> io::Result<()>;
     /// Reserves blocks for `len` octets and makes the file that long.
@@ -87,6 +89,13 @@ impl StorageFile for OsFile {
 
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
         self.0.write_all_at(data, offset)
+    }
+
+    fn begin_writing(&self, offset: u64, length: u64) {
+        if let (Ok(offset), Ok(length)) = (libc::off64_t::try_from(offset), libc::off64_t::try_from(length)) {
+            // SAFETY: the descriptor is open for as long as `self` lives.
+            unsafe { libc::sync_file_range(self.0.as_raw_fd(), offset, length, libc::SYNC_FILE_RANGE_WRITE) };
+        }
     }
 
     fn sync(&self) -> io::Result<()> {

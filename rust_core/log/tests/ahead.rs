@@ -1,0 +1,181 @@
+//! Zeros written ahead of the records: they are there for small batches, never stand on a record however slow the disk takes them, and never make an
+//! ended segment longer.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use gatepost_log::{Class, Loc, LockGuard, Log, Options, OsStorage, Storage, StorageFile};
+
+const SEGMENT: u32 = 16 << 20;
+
+/// The operating system's files, on which zeros take their time and are counted, or cannot be written at all.
+#[derive(Default)]
+struct Disk {
+    zeros: AtomicU64,
+    delay_ms: u64,
+    refuse: bool,
+}
+
+struct Files(Arc<Disk>);
+
+struct DiskFile(Box<dyn StorageFile>, Arc<Disk>);
+
+impl StorageFile for DiskFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.0.read_at(buf, offset)
+    }
+    fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        if data.iter().any(|octet| *octet != 0) {
+            return self.0.write_at(data, offset);
+        }
+        let done = self.1.zeros.fetch_add(data.len() as u64, Ordering::SeqCst);
+        if self.1.refuse {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
+        // The first ones are quick, so that records come close to those behind.
+        if done > u64::from(SEGMENT / 2) {
+            std::thread::sleep(Duration::from_millis(self.1.delay_ms));
+        }
+        self.0.write_at(data, offset)
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync()
+    }
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        self.0.allocate(len)
+    }
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.0.truncate(len)
+    }
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+}
+
+impl Storage for Files {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn StorageFile>> {
+        Ok(Box::new(DiskFile(OsStorage.create(path)?, Arc::clone(&self.0))))
+    }
+    fn open(&self, path: &Path, write: bool) -> io::Result<Box<dyn StorageFile>> {
+        Ok(Box::new(DiskFile(OsStorage.open(path, write)?, Arc::clone(&self.0))))
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        OsStorage.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        OsStorage.remove(path)
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        OsStorage.list(dir)
+    }
+    fn make_dir(&self, dir: &Path) -> io::Result<()> {
+        OsStorage.make_dir(dir)
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        OsStorage.sync_dir(dir)
+    }
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        OsStorage.free_bytes(dir)
+    }
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn LockGuard>> {
+        OsStorage.lock(path)
+    }
+}
+
+fn open(dir: &Path, disk: &Arc<Disk>) -> Log {
+    let storage = Arc::new(Files(Arc::clone(disk)));
+    let options = Options { segment_bytes: SEGMENT, storage, ..Options::new(*b"TEST") };
+    Log::prepare(dir, options).unwrap().start(Box::new(|_, _| {})).unwrap()
+}
+
+fn octets(number: u32) -> Vec<u8> {
+    let size = 1_000 + (number.wrapping_mul(2_654_435_761) >> 18) as usize;
+    vec![number.to_le_bytes()[0] | 1; size]
+}
+
+/// Appends records until two segments are full, a sync every `every` of them.
+fn fill(log: &Log, every: u32) -> Vec<(Loc, u32)> {
+    let mut places = Vec::new();
+    for number in 0.. {
+        let loc = log.append(1, &[&octets(number)], Class::Message, None).unwrap();
+        places.push((loc, number));
+        if number % every == 0 {
+            log.sync().unwrap();
+        }
+        if loc.segment > 2 {
+            break;
+        }
+    }
+    log.sync().unwrap();
+    places
+}
+
+fn check(log: &Log, places: &[(Loc, u32)]) {
+    let mut found = Vec::new();
+    for (loc, number) in places {
+        log.read(*loc, &mut found).unwrap();
+        assert_eq!(found, octets(*number));
+    }
+}
+
+fn eventually(what: &str, mut test: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !test() {
+        assert!(Instant::now() < end, "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn zeros_that_come_slowly_never_stand_on_a_record_nor_lengthen_a_segment() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(Disk { delay_ms: 15, ..Disk::default() });
+    let log = open(dir.path(), &disk);
+    let places = fill(&log, 10);
+    assert!(disk.zeros.load(Ordering::SeqCst) > u64::from(SEGMENT / 2), "zeros were written");
+    check(&log, &places);
+    let ends = log.segments();
+    log.close().unwrap();
+    for (number, end) in &ends[..ends.len() - 1] {
+        assert_eq!(std::fs::metadata(dir.path().join(format!("{number:08}.seg"))).unwrap().len(), *end);
+    }
+    let mut prepared = Log::prepare(dir.path(), Options { segment_bytes: SEGMENT, ..Options::new(*b"TEST") }).unwrap();
+    let mut count = 0;
+    let recovery = prepared
+        .replay(Loc { segment: 0, offset: 0 }, &mut |_, kind, payload| {
+            if kind == 1 {
+                assert_eq!(payload, octets(count));
+                count += 1;
+            }
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!((count as usize, recovery.torn_bytes, recovery.damaged.len()), (places.len(), 0, 0));
+}
+
+#[test]
+fn a_disk_that_refuses_zeros_is_not_asked_again_and_takes_the_records() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(Disk { refuse: true, ..Disk::default() });
+    let log = open(dir.path(), &disk);
+    eventually("zeros are tried", || disk.zeros.load(Ordering::SeqCst) > 0);
+    let places = fill(&log, 50);
+    check(&log, &places);
+    let segments = u64::from(log.tail().segment);
+    assert!(disk.zeros.load(Ordering::SeqCst) <= segments * u64::from(SEGMENT / 64), "one attempt a segment");
+}
+
+#[test]
+fn large_batches_have_no_zeros_written_before_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(Disk::default());
+    let log = open(dir.path(), &disk);
+    eventually("the lead is there", || disk.zeros.load(Ordering::SeqCst) >= u64::from(SEGMENT / 64 * 3));
+    let before = disk.zeros.load(Ordering::SeqCst);
+    let places = fill(&log, 100);
+    check(&log, &places);
+    assert!(disk.zeros.load(Ordering::SeqCst) < before + u64::from(SEGMENT / 16));
+}
