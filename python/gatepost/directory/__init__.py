@@ -7,7 +7,7 @@ from gatepost.directory.auth import Authenticator, AuthResult
 from gatepost.directory.errors import AlreadyExists, ConflictInUse, DirectoryError, EtagMismatch, InvalidValue, NotFound, SchemaTooNew
 from gatepost.directory.sasl import Challenge, Failure, SaslExchange, Success
 from gatepost.directory.store import Directory
-from gatepost.directory.values import AllowedSender, Credentials, RuleVersion, StoredHandler, StoredRule, Token, User, Volume
+from gatepost.directory.values import AllowedSender, Credentials, RuleVersion, StoredHandler, StoredPolicy, StoredRule, Token, User, Volume
 
 __all__ = [
     "AllowedSender",
@@ -27,6 +27,7 @@ __all__ = [
     "SaslExchange",
     "SchemaTooNew",
     "StoredHandler",
+    "StoredPolicy",
     "StoredRule",
     "Success",
     "Token",

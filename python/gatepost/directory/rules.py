@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
-from gatepost.directory import validation, versions
+from gatepost.directory import policies, validation, versions
 from gatepost.directory.database import revision
 from gatepost.directory.errors import AlreadyExists, ConflictInUse, EtagMismatch, InvalidValue, NotFound
 from gatepost.directory.schema import domain_rules, handlers, users
@@ -70,10 +70,10 @@ def read_all(connection: Connection) -> dict[str, DomainRule]:
 
 
 def _grouped_handlers(connection: Connection) -> dict[int, tuple[AddressHandler, ...]]:
-    rows = connection.exec_driver_sql("SELECT rule_id, pattern, kind, targets, text FROM handlers ORDER BY rule_id, pattern")
+    rows = connection.exec_driver_sql("SELECT rule_id, pattern, kind, targets, text, policy FROM handlers ORDER BY rule_id, pattern")
     grouped: dict[int, list[AddressHandler]] = {}
-    for rule_id, pattern, kind, targets, text in rows:
-        made = AddressHandler(pattern, _HANDLER_KINDS[kind], tuple(targets.split("\n")) if targets else (), text)
+    for rule_id, pattern, kind, targets, text, policy in rows:
+        made = AddressHandler(pattern, _HANDLER_KINDS[kind], tuple(targets.split("\n")) if targets else (), text, policy)
         grouped.setdefault(rule_id, []).append(made)
     return {rule_id: tuple(made) for rule_id, made in grouped.items()}
 
@@ -95,7 +95,8 @@ def _handlers(connection: Connection, rule_id: int) -> Iterator[AddressHandler]:
 
 
 def _handler(row: Row[Any]) -> AddressHandler:
-    return AddressHandler(row.pattern, _HANDLER_KINDS[row.kind], tuple(row.targets.split("\n")) if row.targets else (), row.text)
+    targets = tuple(row.targets.split("\n")) if row.targets else ()
+    return AddressHandler(row.pattern, _HANDLER_KINDS[row.kind], targets, row.text, row.policy)
 
 
 def _rule(row: Row[Any], its_handlers: tuple[AddressHandler, ...]) -> DomainRule:
@@ -112,6 +113,7 @@ def _rule(row: Row[Any], its_handlers: tuple[AddressHandler, ...]) -> DomainRule
         row.text,
         row.accept_untrusted,
         its_handlers,
+        row.policy,
     )
 
 
@@ -222,16 +224,17 @@ def _touch(connection: Connection, rule_id: int) -> str:
 
 
 def _columns(rule: DomainRule) -> dict[str, Any]:
-    values = {field.name: getattr(rule, field.name) for field in dataclasses.fields(rule) if field.name not in ("handlers", "policy")}
+    values = {field.name: getattr(rule, field.name) for field in dataclasses.fields(rule) if field.name != "handlers"}
     return values | {"kind": str(rule.kind), "tls": str(rule.tls)}
 
 
 def _handler_columns(rule_id: int, value: AddressHandler) -> dict[str, Any]:
-    return {"rule_id": rule_id, **_handler_content(value), "targets": "\n".join(value.targets)}
+    return {"rule_id": rule_id, **_handler_content(value), "targets": "\n".join(value.targets), "policy": value.policy}
 
 
 def _handler_content(value: AddressHandler) -> dict[str, object]:
-    return {"pattern": value.pattern, "kind": str(value.kind), "targets": list(value.targets), "text": value.text}
+    shown: dict[str, object] = {"pattern": value.pattern, "kind": str(value.kind), "targets": list(value.targets), "text": value.text}
+    return shown | {"policy": value.policy} if value.policy else shown
 
 
 def _content(rule: DomainRule) -> dict[str, object]:
@@ -266,7 +269,12 @@ def _count_users(connection: Connection, domains: list[str]) -> int:
 
 
 def _check_handlers(connection: Connection, rule: DomainRule, new: tuple[AddressHandler, ...], prefix: str) -> None:
-    """Mailbox handlers must name a user; forwards must end. Runs after the change, inside its transaction, so that a refusal undoes it."""
+    """Mailbox handlers must name a user; forwards must end; policies must be there. Runs after the change, inside its transaction, so
+    that a refusal undoes it.
+    """
+    policies.check_all_named(
+        connection, [(rule.policy, "policy"), *((one.policy, f"{prefix.format(n)}policy") for n, one in enumerate(new))]
+    )
     world = RuleSet(0, _StoredRules(connection), _StoredMailboxes(connection))
     for n, value in enumerate(new[:MAX_TARGET_CHECKS]):
         field = f"{prefix.format(n)}targets"

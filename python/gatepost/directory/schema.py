@@ -19,7 +19,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISION = "0002"
+REVISION = "0003"
 """The newest migration this code knows."""
 
 metadata = MetaData(
@@ -66,6 +66,7 @@ domain_rules = Table(
     Column("text", String, nullable=False),
     Column("accept_untrusted", Boolean, nullable=False),
     Column("revision", Integer, nullable=False),
+    Column("policy", String, nullable=False, server_default=""),
 )
 """`revision`: the directory's revision when the rule or a handler of it last changed; its etag is made from that."""
 
@@ -78,9 +79,19 @@ handlers = Table(
     Column("kind", String, nullable=False),
     Column("targets", Text, nullable=False),
     Column("text", String, nullable=False),
+    Column("policy", String, nullable=False, server_default=""),
     UniqueConstraint("rule_id", "pattern"),
 )
 """`targets`: the addresses, one a line."""
+
+policies = Table(
+    "policies",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("text", Text, nullable=False),
+    Column("revision", Integer, nullable=False),
+)
+"""Attachment policies as TOML, as it was given. `revision`: as for rules."""
 
 users = Table(
     "users",

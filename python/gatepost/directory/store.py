@@ -7,11 +7,11 @@ Fails with the errors of errors.py.
 
 from pathlib import Path
 
-from gatepost.directory import allowed, rules, tokens, users, validation, versions, volumes
+from gatepost.directory import allowed, policies, rules, tokens, users, validation, versions, volumes
 from gatepost.directory.database import Database, pepper, revision
 from gatepost.directory.errors import DirectoryError
 from gatepost.directory.secret_files import SecretFiles
-from gatepost.directory.values import AllowedSender, Credentials, RuleVersion, StoredHandler, StoredRule, Token, User, Volume
+from gatepost.directory.values import AllowedSender, Credentials, RuleVersion, StoredHandler, StoredPolicy, StoredRule, Token, User, Volume
 from gatepost.routing.index import prepare
 from gatepost.routing.model import AddressHandler, DomainRule, RuleSet
 
@@ -45,7 +45,14 @@ class Directory:
             version = versions.current(connection)
             seen = revision(connection)
             etag = f"v{version}-{seen:x}"
-            made = RuleSet(version, rules.read_all(connection), users.mailboxes(connection), etag, allowed.by_sender(connection))
+            made = RuleSet(
+                version,
+                rules.read_all(connection),
+                users.mailboxes(connection),
+                etag,
+                allowed.by_sender(connection),
+                policies.texts(connection),
+            )
         return prepare(made)
 
     def data_version(self) -> int:
@@ -103,6 +110,28 @@ class Directory:
         """Remove a handler; the rule's new etag. Raises NotFound, EtagMismatch."""
         with self._database.write() as connection:
             return rules.delete_handler(connection, domain, pattern, etag=etag, author=author)
+
+    # ---- attachment policies ---------------------------------------------------------------------------------------
+
+    def get_policy(self, name: str) -> StoredPolicy:
+        """Raises NotFound."""
+        with self._database.read() as connection:
+            return policies.get_policy(connection, name)
+
+    def list_policies(self) -> list[StoredPolicy]:
+        """Policies by name."""
+        with self._database.read() as connection:
+            return policies.listed(connection)
+
+    def put_policy(self, name: str, text: str, *, etag: str | None = None, author: str) -> StoredPolicy:
+        """Add or replace a policy whose text has been checked. Raises EtagMismatch, InvalidValue."""
+        with self._database.write() as connection:
+            return policies.put_policy(connection, name, text, etag=etag, author=author)
+
+    def delete_policy(self, name: str, *, etag: str | None = None, author: str) -> None:
+        """Raises NotFound, EtagMismatch, ConflictInUse (a rule or handler names it)."""
+        with self._database.write() as connection:
+            policies.delete_policy(connection, name, etag=etag, author=author)
 
     # ---- users -----------------------------------------------------------------------------------------------------
 

@@ -75,6 +75,27 @@ def name(text: str, field: str) -> str:
     return text
 
 
+SHIPPED_POLICY = "shipped"
+NO_POLICY = "none"
+RESERVED_POLICIES = (SHIPPED_POLICY, NO_POLICY)
+"""Names that are always there and cannot be stored: what Outlook and Gmail block; nothing at all."""
+MAX_POLICY_TEXT = 262_144
+
+
+def policy_name(text: str, field: str = "policy") -> str:
+    """The name of a policy to be stored."""
+    if text in RESERVED_POLICIES:
+        raise InvalidValue(field, f"{text!r} is a policy of Gatepost itself and cannot be changed; choose another name")
+    return name(text, field)
+
+
+def policy_text(text: str) -> str:
+    """The text of a policy, of a bearable length; what it says is checked by who stores it."""
+    if len(text) > MAX_POLICY_TEXT:
+        raise InvalidValue("text", f"must be at most {MAX_POLICY_TEXT:,} characters (got {len(text):,})")
+    return text
+
+
 def secret_ref(text: str, field: str = "password_ref") -> str:
     """The name of a stored secret: fit for a file name."""
     if not _SECRET_REF.match(text) or ".." in text:
@@ -95,7 +116,8 @@ def fitted_to_kind(rule: DomainRule) -> DomainRule:
     """The rule without what its kind has no use for: what is left over when an administrator changes only the kind of a rule."""
     next_hop = rule.kind in (RuleKind.GATEWAY, RuleKind.HOLD)
     if not next_hop:
-        rule = DomainRule(rule.domain, rule.kind, text=rule.text, accept_untrusted=rule.accept_untrusted, handlers=rule.handlers)
+        kept = {field: getattr(rule, field) for field in ("text", "accept_untrusted", "handlers", "policy")}
+        rule = DomainRule(rule.domain, rule.kind, **kept)
     if rule.accept_untrusted and rule.kind is not RuleKind.MX and not next_hop:
         rule = dataclasses.replace(rule, accept_untrusted=False)
     return rule
@@ -172,7 +194,7 @@ def handler(value: AddressHandler, prefix: str = "") -> AddressHandler:
         raise InvalidValue(f"{prefix}text", f"a {kind} handler has no text")
     check = user_address if kind is HandlerKind.MAILBOX else mail_address
     targets = tuple(dict.fromkeys(check(target, field) for target in value.targets))
-    return AddressHandler(pattern, kind, targets, reply_text(value.text, f"{prefix}text"))
+    return AddressHandler(pattern, kind, targets, reply_text(value.text, f"{prefix}text"), value.policy)
 
 
 def _pattern(text: str, field: str) -> str:

@@ -24,6 +24,16 @@ class StoredHandler:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredPolicy:
+    """An attachment policy as it was given, and who uses it: domains of rules, 'pattern@domain' of handlers, at most 100."""
+
+    name: str
+    text: str
+    etag: str
+    used_by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class User:
     """A user of a hosted domain; mailbox_id names the mailbox in the volume. A conditional change names the etag."""
 

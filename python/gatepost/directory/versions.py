@@ -20,7 +20,7 @@ Content = Mapping[str, object] | None
 
 
 def record(connection: Connection, author: str, comment: str, subject: str, key: str, before: Content, after: Content) -> int:
-    """Write one version with one change; returns its number. subject: 'rule', 'handler', 'user' or 'volume'."""
+    """Write one version with one change; returns its number. subject: 'rule', 'handler', 'policy', 'user' or 'volume'."""
     result = connection.execute(
         insert(rule_versions).values(author=author[:MAX_AUTHOR], created_at=now_us(), comment=comment[:MAX_COMMENT])
     )

@@ -1,24 +1,90 @@
-"""A policy from a TOML file. Called by `gatepost scan`. Fails by PolicyError, which names file and key."""
+"""Policies from TOML, one by one or all in force. Called by `gatepost scan`, by the control plane before it stores one, by workers.
+
+Fails by PolicyError, which names the place and, for a rule, its name; a stored policy that this version does not understand counts as the
+shipped one, which is logged.
+"""
 
 import tomllib
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
+import structlog
 from pydantic import ValidationError
 
-from gatepost.scan.policy import Policy
+from gatepost.config.settings import Scan, Settings
+from gatepost.routing.model import RuleSet
+from gatepost.scan.facts import Direction
+from gatepost.scan.hashes import hash_file
+from gatepost.scan.policies import Defaults, Policies
+from gatepost.scan.policy import DEFAULT, Policy
+from gatepost.scan.report import Limits
+
+_log = structlog.get_logger(__name__)
 
 
 class PolicyError(Exception):
-    """The file cannot be read, is not TOML, or has a faulty rule."""
+    """The text is not TOML, or has a faulty rule."""
 
 
 def load_policy(path: Path) -> Policy:
-    """Read `[[rules]]` tables."""
+    """From a file."""
     try:
-        return Policy.model_validate(tomllib.loads(path.read_text("utf-8")))
-    except ValidationError as fault:
-        first = fault.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise PolicyError(f"{path}: {key}: {first['msg']}") from fault
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as fault:
+        return parse_policy(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, PolicyError) as fault:
         raise PolicyError(f"{path}: {fault}") from fault
+
+
+@lru_cache(maxsize=256)
+def parse_policy(text: str) -> Policy:
+    """From TOML; compiled once for each text. Reads the lists of hashes that it names."""
+    try:
+        made = Policy.model_validate(tomllib.loads(text))
+    except ValidationError as fault:
+        raise PolicyError(_first_fault(fault, text)) from fault
+    except (tomllib.TOMLDecodeError, RecursionError) as fault:
+        raise PolicyError(str(fault) or "nested too deeply") from fault
+    for rule in made.rules:
+        for path in rule.sha256_files:
+            hash_file(path)
+    return made
+
+
+def _first_fault(fault: ValidationError, text: str) -> str:
+    """'rule 2 (programs): flags.0: …'."""
+    first = fault.errors()[0]
+    where = list(first["loc"])
+    message = str(first["msg"]).removeprefix("Value error, ")
+    if len(where) > 1 and where[0] == "rules" and isinstance(where[1], int):
+        named = tomllib.loads(text)["rules"][where[1]]
+        name = named.get("name") if isinstance(named, dict) else None
+        lead = f"rule {where[1] + 1}" + (f" ({name})" if isinstance(name, str) and name else "")
+        return ": ".join(part for part in (lead, _dotted(where[2:]), message) if part)
+    return ": ".join(part for part in (_dotted(where), message) if part)
+
+
+def _dotted(where: list[Any]) -> str:
+    return ".".join(str(part) for part in where)
+
+
+def policies_of(rule_set: RuleSet, settings: Settings) -> Policies:
+    """All policies in force. May read files: not on an event loop's thread. Cheap for texts that were seen before."""
+    named: dict[str, Policy] = {}
+    for name, text in rule_set.policies.items():
+        try:
+            named[name] = parse_policy(text)
+        except PolicyError as fault:
+            _log.error("a stored policy is not understood; the shipped one is used instead", policy=name, error=str(fault))
+            named[name] = DEFAULT
+    scan = settings.scan
+    return Policies(rule_set, named, _defaults(scan), enabled=scan.enabled, delimiter=settings.smtp.recipient_delimiter)
+
+
+def _defaults(scan: Scan) -> Defaults:
+    directions = {Direction.INBOUND: scan.inbound, Direction.OUTBOUND: scan.outbound, Direction.INTERNAL: scan.internal}
+    return Defaults(scan.policy, scan.trusted, directions)
+
+
+def limits_of(scan: Scan) -> Limits:
+    """The limits of an inspection."""
+    return Limits(scan.max_bytes, scan.max_entries, scan.max_depth, scan.max_ratio, scan.memory_bytes, scan.max_milliseconds)

@@ -8,22 +8,18 @@ never let through because a policy went.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from gatepost.directory.validation import NO_POLICY, SHIPPED_POLICY
 from gatepost.routing.decide import decide
 from gatepost.routing.model import Question, RuleSet
 from gatepost.scan.facts import Direction, MailFacts
 from gatepost.scan.policy import DEFAULT, NOTHING, Policy
-
-SHIPPED = "shipped"
-NONE = "none"
-RESERVED = (SHIPPED, NONE)
-"""Names that cannot be stored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
     """Names of the settings; '' for a direction or for trusted senders leaves it to the next."""
 
-    policy: str = SHIPPED
+    policy: str = SHIPPED_POLICY
     trusted: str = ""
     directions: Mapping[Direction, str] = field(default_factory=dict)
 
@@ -46,7 +42,7 @@ class Policies:
     ) -> None:
         self.rule_set = rule_set
         self.enabled = enabled
-        self._named = {**(named or {}), SHIPPED: DEFAULT, NONE: NOTHING}
+        self._named = {**(named or {}), SHIPPED_POLICY: DEFAULT, NO_POLICY: NOTHING}
         self._defaults = defaults or Defaults()
         self._delimiter = delimiter
 

@@ -102,16 +102,16 @@ class Rule(BaseModel):
     @model_validator(mode="after")
     def _sound(self) -> Self:
         if self.about_answers and self.about_entries:
-            raise ValueError(f"rule {self.name!r}: conditions on scanners and on attachments exclude each other")
+            raise ValueError("conditions on scanners and on attachments exclude each other")
         if self.when:
             try:
                 self._condition = Condition(self.when)
             except ExpressionError as fault:
-                raise ValueError(f"rule {self.name!r}: when: {fault}") from fault
+                raise ValueError(f"when: {fault}") from fault
         if not (self.about_answers or self.about_entries or self.when):
-            raise ValueError(f'rule {self.name!r}: has no condition; one for every message is when = "true"')
+            raise ValueError("has no condition; one for every message is when = 'true'")
         if any(not path.startswith("/") for path in self.sha256_files):
-            raise ValueError(f"rule {self.name!r}: sha256_files: must be absolute paths")
+            raise ValueError("sha256_files: must be absolute paths")
         return self
 
     @property
