@@ -253,23 +253,18 @@ class Spool:
         """Pop ready messages of one destination, marking the recipients in flight until a change names them. One job groups all due recipients of a
         message for that destination. max_bytes > 0 bounds the sum of sizes (at least one job is returned).
         """
-    def defer_ready(
-        self,
-        destination: str,
-        now_us: int,
-        until_us: int,
-        waits: tuple[float, float, float, float],
-        ages: tuple[int, int],
-        detail: bytes,
-        max: int,
-        max_jobs: int,
-    ) -> tuple[int, builtins.list[Job]]:
-        """*blocking* Defer about `max` of the ready recipients of a destination that backs off until `until_us`, each by its own schedule: waits are the
-        first in microseconds, the factor, the longest in microseconds, the share that is random. (how many; at most max_jobs jobs taken, of messages
-        that are older than the ages in microseconds: to be given up, to be told of a delay, 0 = never.) (0, []): nothing is ready any more.
+    def wait_for(
+        self, destination: str, times: tuple[int, int], ages: tuple[int, int], detail: bytes, max_jobs: int
+    ) -> tuple[bool, builtins.list[Job]]:
+        """*blocking* What is ready for a destination that backs off, and what becomes so, waits for it: nothing is written, and until it is over `detail` and
+        that time are shown as last and next attempt. times: now, until when (Unix µs). (there may be more jobs; at most max_jobs jobs taken, of messages
+        that are older than the ages in microseconds: to be given up, to be told of a delay, 0 = never.) Shows in `completions` when there are more
+        of these, or the time is over.
         """
+    def done_waiting(self, destination: str) -> None:
+        """What waits for a destination may be taken, and shows in `completions`."""
     def ready(self, destination: str) -> int:
-        """Recipients of a destination that `take` would give now."""
+        """Recipients of a destination that are due; 0 while it is waited for."""
     def give_back(self, message_id: bytes, recipient_indexes: Sequence[int]) -> None:
         """Undo `take` without an attempt (shutdown, destination paused)."""
     def get(self, message_id: bytes) -> Summary:

@@ -59,12 +59,9 @@ def test_mail_is_taken_beside_a_deep_queue_and_all_of_both_is_seen(deep: Gatepos
     assert counted(deep, QueueFilter(domain="nowhere.test")) == 0
 
 
-def test_a_dead_host_with_thousands_of_messages_is_deferred_while_other_mail_goes_on(deep: Gatepost) -> None:
+def test_a_dead_host_with_thousands_of_messages_waits_as_one_while_other_mail_goes_on(deep: Gatepost) -> None:
     async def retry(client: GatepostClient) -> BulkResult:
         return await client.queue.retry(DEAD)
-
-    async def some(client: GatepostClient) -> list[QueueMessage]:
-        return [one async for one in client.queue.list(DEAD, limit=200)]
 
     assert call(deep, retry).changed == WHAT.down
     with imap(deep.port("imaps"), ALICE, PASSWORD) as client:
@@ -72,13 +69,35 @@ def test_a_dead_host_with_thousands_of_messages_is_deferred_while_other_mail_goe
         for number in range(5):
             send(deep.port("smtp"), mail(f"meanwhile {number}"))
         wait_until(lambda: exists(client) == before + 5, 20, "other mail is delivered meanwhile")
-    wait_until(lambda: counted(deep, QueueFilter(domain=DOWN_DOMAIN, reply_contains="refused")) == WHAT.down, 30, "all is deferred")
-    now = time.time()
-    for message in call(deep, some):
+    all_wait(deep)
+    # Nothing is written of them: another retry of all is one more attempt.
+    assert call(deep, retry).changed == WHAT.down
+    all_wait(deep)
+
+
+def test_mail_of_a_dead_host_waits_again_after_a_restart(deep: Gatepost) -> None:
+    deep.kill()
+    deep.start()
+    wait_until(lambda: call(deep, lambda client: client.queue.stats()).total.messages == WHAT.messages, 20, "the whole queue is seen")
+    all_wait(deep)
+
+
+def all_wait(server: Gatepost) -> None:
+    """All mail of the dead host shows the host's fault and next attempt, and hardly any of it was tried."""
+
+    async def every(client: GatepostClient) -> list[QueueMessage]:
+        return [one async for one in client.queue.list(DEAD)]
+
+    refused = QueueFilter(domain=DOWN_DOMAIN, reply_contains="refused")
+    wait_until(lambda: counted(server, refused) == WHAT.down, 30, "all wait for the host")
+    now, attempts = time.time(), 0
+    for message in call(server, every):
         (recipient,) = message.recipients
-        assert recipient.attempts == 1 and "refused" in recipient.last_reason
-        assert recipient.next_attempt is not None and recipient.next_attempt.timestamp() > now + 20
-    causes = call(deep, lambda client: client.queue.causes())
+        assert "refused" in recipient.last_reason and recipient.next_attempt is not None
+        assert recipient.next_attempt.timestamp() > now + 20
+        attempts += recipient.attempts
+    assert 1 <= attempts <= 10
+    causes = call(server, lambda client: client.queue.causes())
     assert [(cause.kind, cause.recipients) for cause in causes.causes] == [("refused", WHAT.down)]
 
 

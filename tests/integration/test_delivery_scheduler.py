@@ -236,6 +236,47 @@ async def test_a_destination_that_is_down_is_left_alone_then_probed_by_one(tmp_p
         assert remote.most > 1
 
 
+async def test_only_what_was_tried_counts_an_attempt_while_a_destination_is_down(tmp_path: Path) -> None:
+    remote = ScriptedTransport(script=lambda _job, _address: DOWN)
+    waits = {"retry_initial_seconds": 0.3, "retry_max_seconds": 0.3, "destination_concurrency": 1}
+    async with QueueLab(tmp_path, remote=remote, **waits) as lab:
+        ids = [await lab.submit("far@away.test") for _ in range(20)]
+        await lab.until(lambda: len(remote.jobs) >= 3)
+        await asyncio.sleep(0.05)
+        shown = [one.recipients[0] for one in (await lab.service.list()).messages]
+        assert sum(one.attempts for one in shown) == len(remote.jobs) < 6
+        assert all(one.next_attempt > lab.scheduler.now() for one in shown)
+        records = [len(await lab.service.history(one)) for one in ids]
+        assert sum(records) == 20 + len(remote.jobs)
+        causes, recipients, messages = await lab.service.causes(10)
+        assert (len(causes), recipients, messages) == (1, 20, 20)
+    tried = len(remote.jobs)
+    async with QueueLab(tmp_path, remote=remote, **waits) as lab:
+        await lab.until(lambda: len(remote.jobs) > tried)
+        await asyncio.sleep(0.05)
+        shown = [one.recipients[0] for one in (await lab.service.list()).messages]
+        assert all(one.next_attempt > lab.scheduler.now() and one.last["reason"] == "connection refused" for one in shown)
+        assert sum(one.attempts for one in shown) == len(remote.jobs)
+        remote.script = lambda _job, _address: Delivered()
+        await lab.empty()
+
+
+async def test_mail_that_was_never_tried_is_told_of_and_expires_in_time_while_its_destination_is_down(tmp_path: Path) -> None:
+    remote = ScriptedTransport(script=lambda _job, _address: DOWN)
+    waits = {"retry_initial_seconds": 60, "retry_max_seconds": 60, "destination_concurrency": 1}
+    async with QueueLab(tmp_path, remote=remote, delay_notice_seconds=0.4, expire_seconds=1.5, **waits) as lab:
+        began = time.monotonic()
+        for _ in range(6):
+            await lab.submit("far@away.test", sender="alice@here.test")
+        await lab.until(lambda: len(lab.reports()) == 5)  # the one that was tried would be told when it is tried again
+        assert 0.3 < time.monotonic() - began < 1.2
+        assert lab.spool.stats()["messages"] == 6
+        await lab.empty()
+        assert 1.3 < time.monotonic() - began < 3
+        assert len(lab.reports()) == 5 + 6
+        assert len(remote.jobs) == 1
+
+
 async def test_mail_for_other_destinations_goes_on(tmp_path: Path) -> None:
     remote = ScriptedTransport(script=lambda _job, address: DOWN if "away" in address else Delivered())
     async with QueueLab(tmp_path, remote=remote, retry_initial_seconds=60, retry_max_seconds=60) as lab:

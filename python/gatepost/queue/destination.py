@@ -12,6 +12,7 @@ import random
 from dataclasses import dataclass, field
 
 from gatepost.queue.retry import MICROSECONDS, RetryPolicy
+from gatepost.queue.transport import Deferred
 
 
 @dataclass(slots=True, eq=False)
@@ -32,10 +33,15 @@ class DestinationState:
     failures: int = 0
     down_until: int = 0
     last_success: int = 0
-    last_error: str = ""
+    fault: Deferred | None = None
     soft: int = 0
     growing: asyncio.TimerHandle | None = None
     resting: list[asyncio.Future[None]] = field(default_factory=list)
+
+    @property
+    def last_error(self) -> str:
+        """What was wrong last; '' while nothing was."""
+        return self.fault.reason if self.fault is not None else ""
 
     def backing_off(self, now: int) -> bool:
         """True while nothing is tried."""
@@ -56,17 +62,19 @@ class DestinationState:
                 return True
         return False
 
-    def succeeded(self, now: int) -> None:
-        """A delivery got through: the destination is up, and may take one more at once than before."""
+    def succeeded(self, now: int) -> bool:
+        """A delivery got through: the destination is up, and may take one more at once than before. True when it was down until now."""
+        was_down = self.failures > 0
         self.last_success = now
         self.failures = 0
         self.down_until = 0
         if self.limit < self.maximum:
             self.limit += 1
+        return was_down
 
-    def failed(self, started: int, now: int, reason: str, policy: RetryPolicy, rng: random.Random) -> bool:
+    def failed(self, started: int, now: int, fault: Deferred, policy: RetryPolicy, rng: random.Random) -> bool:
         """A fault of the destination as a whole. True when that starts (or prolongs) a back-off."""
-        self.last_error = reason
+        self.fault = fault
         if self.last_success and self.last_success >= started:
             # Others get through: we are probably too many. Fewer at once will do.
             self.limit = max(1, self.limit // 2)
@@ -74,6 +82,8 @@ class DestinationState:
         if self.backing_off(now):
             return False  # deliveries that ran side by side and failed together count once
         self.failures += 1
+        if not self.soft:
+            self.limit = 1  # afterwards each success adds one; with `soft` the lanes grow anyway
         self.down_until = now + int(policy.destination_wait(self.failures, rng) * MICROSECONDS)
         return True
 

@@ -34,11 +34,9 @@ class RetryPolicy:
         seconds = self.settings.delay_notice_seconds
         return received_at + int(seconds * MICROSECONDS) if seconds > 0 else None
 
-    def native(self) -> tuple[tuple[float, float, float, float], tuple[int, int]]:
-        """The same for the spool's defer_ready: waits, and the ages at which a message is given up and its sender is told (0 = never)."""
-        s = self.settings
-        waits = (s.retry_initial_seconds * MICROSECONDS, s.retry_factor, s.retry_max_seconds * MICROSECONDS, s.retry_jitter)
-        return waits, (int(s.expire_seconds * MICROSECONDS), int(s.delay_notice_seconds * MICROSECONDS))
+    def ages(self) -> tuple[int, int]:
+        """For the spool's wait_for: the ages in microseconds at which a message is given up and its sender is told (0 = never)."""
+        return int(self.settings.expire_seconds * MICROSECONDS), int(self.settings.delay_notice_seconds * MICROSECONDS)
 
     def _exponential(self, count: int, cap: float) -> float:
         exponent = min(max(count, 1) - 1, 64)

@@ -3,9 +3,10 @@
 Called by app (start, stop) and by service (pause, resume, forget_backoff, apply). The spool says which destinations have become ready;
 each destination runs up to its limit of lanes (tasks that take, deliver and settle in a loop), destinations take turns under
 total_concurrency. Local mail goes in rounds (rounds.py); a remote destination starts with one lane, which chains messages (chain.py), and
-gets more as long as due jobs have to wait for one. One timer waits for the next due time. Invariants: a job that was taken is settled by a
-change or given back, whatever happens; a transport that raises counts as Deferred; a recipient is expired only after an attempt (or a
-deferral in a back-off). Fails by letting the spool's fatal error stop all taking; nothing is lost then, the journal is the truth.
+gets more as long as due jobs have to wait for one. One timer waits for the next due time. Mail of a destination that backs off waits with
+the spool until one message has tried it again. Invariants: a job that was taken is settled by a change or given back, whatever happens;
+a transport that raises counts as Deferred; a recipient is expired only after an attempt, or while its destination is down. Fails by
+letting the spool's fatal error stop all taking; nothing is lost then, the journal is the truth.
 """
 
 import asyncio
@@ -36,10 +37,6 @@ from gatepost.spool import AsyncSpool
 
 LOCAL_LANES = 2
 SWEEP = 256
-DEFER = 8192
-"""Recipients of a destination that is down deferred by one native call."""
-SHOWN = 1024
-"""Messages deferred in one sweep of which watchers hear one by one."""
 MAX_SLEEP_SECONDS = 300.0
 """The timer looks at the clock at least this often, so that a change of the wall clock cannot stop the queue."""
 MAX_STATES = 50_000
@@ -177,6 +174,7 @@ class Scheduler:
             state = self._states.get(name)
             if state is not None:
                 state.forget()
+                self._spool.done_waiting(name)
 
     # ---- ready destinations and lanes
 
@@ -218,7 +216,9 @@ class Scheduler:
         if state is None:
             if len(self._states) >= MAX_STATES:
                 now = self.now()
-                self._states = {key: kept for key, kept in self._states.items() if not kept.forgettable(now)}
+                for key in [key for key, one in self._states.items() if one.forgettable(now)]:
+                    del self._states[key]
+                    self._spool.done_waiting(key)
             local = name.startswith("local:")
             limit = wanted if not local else 1 if "local" in self._rounding else LOCAL_LANES
             soft = 1 if name.partition(":")[0] in self._chaining else 0
@@ -314,7 +314,7 @@ class Scheduler:
     def took(self, state: DestinationState, delivered: int) -> None:
         """For a chain: so many recipients were delivered and journaled without us."""
         self.counters["delivered"] += delivered
-        state.succeeded(self.now())
+        self._succeeded(state, self.now())
 
     def return_raw(self, jobs: Sequence[RawJob]) -> None:
         """For a chain: undo the taking of jobs that were not decoded."""
@@ -401,7 +401,7 @@ class Scheduler:
         """For a lane of rounds: count what was delivered, and finish what the round left."""
         self.counters["delivered"] += result.delivered
         if result.delivered:
-            state.succeeded(self.now())
+            self._succeeded(state, self.now())
         untried: list[Job] = []
         tried: list[tuple[Job, JobResult]] = []
         for raw, outcomes in result.left:
@@ -445,9 +445,15 @@ class Scheduler:
         down = next((one for result in results for one in result.outcomes if isinstance(one, Deferred) and one.destination_down), None)
         answered = any(not (isinstance(one, Deferred) and one.destination_down) for result in results for one in result.outcomes)
         if answered:
-            state.succeeded(now)
-        if down is not None and state.failed(started, now, down.reason, self._policy(), self._rng):
+            self._succeeded(state, now)
+        if down is not None and state.failed(started, now, down, self._policy(), self._rng):
             log.info("destination backs off", destination=state.name, until=state.down_until // MICROSECONDS, reason=down.reason)
+            self.wake(state)
+
+    def _succeeded(self, state: DestinationState, now: int) -> None:
+        """It answers: what waited for it is announced, and lanes are added one by one."""
+        if state.succeeded(now):
+            self._spool.done_waiting(state.name)
 
     async def _settle(self, state: DestinationState, jobs: list[Job], results: Sequence[JobResult], started: int, now: int) -> None:
         """Journal the outcomes. Those that need a report first (a commit of its own) come after the plain ones."""
@@ -463,47 +469,35 @@ class Scheduler:
             publish_changes(self.events, self.now(), state.name, jobs, changes)
 
     async def _sweep(self, state: DestinationState) -> None:
-        """In a back-off: what comes due is deferred with the destination's fault, so that it keeps its own schedule and expires in time."""
-        shown = 0
+        """In a back-off: what comes due waits for the destination. What is too old, or whose sender is to be told, gets the destination's
+        fault as its outcome.
+        """
         try:
             while state.ready and not self._stopping and state.backing_off(self.now()):
-                fault = Deferred(state.last_error or "destination is down", "4.4.1")
-                if self.events.watched and shown < SHOWN:
-                    jobs = self._take_all(state)
-                    shown += len(jobs)
-                else:
-                    jobs = await self._defer_ready(state, fault)
+                fault = state.fault or Deferred("destination is down", "4.4.1")
+                jobs = await self._let_wait(state, fault)
                 now = self.now()
                 try:
                     await self._settle(state, jobs, [_everywhere(job, fault) for job in jobs], now, now)
                 except asyncio.CancelledError:
                     self.give_back(jobs)
                     raise
-                await asyncio.sleep(0)
         finally:
             state.sweeping = False
+            if not state.failures:  # it came up, or was asked for, meanwhile
+                self._spool.done_waiting(state.name)
             if state.ready:
                 self._enqueue(state)
             self._dispatch()
 
-    def _take_all(self, state: DestinationState) -> list[Job]:
-        jobs = self._decode(state.name, SWEEP)
-        state.ready = bool(jobs)
-        return jobs
-
-    async def _defer_ready(self, state: DestinationState, fault: Deferred) -> list[Job]:
-        """Let the spool defer what needs no report. Returns what does; `state.ready` says whether there may be more."""
+    async def _let_wait(self, state: DestinationState, fault: Deferred) -> list[Job]:
+        """What is ready waits with the spool. Returns what cannot; `state.ready` says whether there may be more."""
         now = self.now()
         detail = encode_detail(attempt_fields(fault, now=now, ms=0))
-        waits, ages = self._policy().native()
         state.ready = False
-        deferred, raw = await self._spool.defer_ready(state.name, now, state.down_until, waits, ages, detail, (DEFER, SWEEP))
-        state.ready = state.ready or bool(deferred or raw)
-        self.counters["deferred"] += deferred
-        if deferred:
-            self.advance()
-            if self.events.watched:
-                self.events.publish(QueueEvent(now, "overflow", destination=state.name, detail={"lost": deferred}))
+        more, raw = await self._spool.wait_for(state.name, (now, state.down_until), self._policy().ages(), detail, SWEEP)
+        state.ready = state.ready or more
+        self.advance()
         return [job for one in raw if (job := self.readable(state.name, one)) is not None]
 
     def give_back(self, jobs: list[Job]) -> None:

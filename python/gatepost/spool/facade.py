@@ -58,10 +58,6 @@ class PlannedRecipient:
         return (self.address, self.orcpt, self.destination, int(self.notify), self.route, 0, self.held)
 
 
-Waits = tuple[float, float, float, float]
-"""First wait in microseconds, factor, longest wait in microseconds, share that is random."""
-
-
 class AsyncSpool:
     """One open partition. Made by `open`; not to be shared between event loops."""
 
@@ -260,11 +256,15 @@ class AsyncSpool:
         """Take ready messages of a destination; their due recipients are in flight until a change names them."""
         return self._native.take(destination, max_jobs, max_bytes)
 
-    async def defer_ready(
-        self, destination: str, now_us: int, until_us: int, waits: Waits, ages: tuple[int, int], detail: bytes, limits: tuple[int, int]
-    ) -> tuple[int, list[Job]]:
-        """Defer what is ready for a destination that backs off: (how many, jobs taken that the caller has to settle). See _core.pyi."""
-        return await asyncio.to_thread(self._native.defer_ready, destination, now_us, until_us, waits, ages, detail, *limits)
+    async def wait_for(
+        self, destination: str, times: tuple[int, int], ages: tuple[int, int], detail: bytes, max_jobs: int
+    ) -> tuple[bool, list[Job]]:
+        """What is ready for a destination that backs off waits for it: (there may be more, jobs to be settled). See _core.pyi."""
+        return await asyncio.to_thread(self._native.wait_for, destination, times, ages, detail, max_jobs)
+
+    def done_waiting(self, destination: str) -> None:
+        """What waits for a destination may be taken; it is announced."""
+        self._native.done_waiting(destination)
 
     def give_back(self, message_id: bytes, recipient_indexes: Sequence[int]) -> None:
         """Undo `take` without an attempt."""

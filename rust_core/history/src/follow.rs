@@ -35,6 +35,11 @@ const SYNC_EVERY: u64 = 48 << 20;
 const QUIET: Duration = Duration::from_secs(10);
 /// The thread's nice value.
 const NICE: i32 = 10;
+/// While there is more to read it rests so many times as long as it worked: what happens to very many messages at once is written down a little later
+/// rather than in the way of mail.
+const REST: u32 = 4;
+/// Segments of log behind its writers at which it does not.
+const BEHIND: u32 = 2;
 
 /// How a history is kept.
 #[derive(Debug, Clone, Copy)]
@@ -204,16 +209,19 @@ impl<'a> Loop<'a> {
         lower_priority();
         self.shared.shelf.look();
         loop {
+            let before = thread_cpu_us();
             let worked = self.turn();
             if let Err(error) = &worked {
                 self.failed(error);
             } else {
                 self.shared.failing.store(false, Ordering::Relaxed);
             }
-            self.shared.cpu_us.store(thread_cpu_us(), Ordering::Relaxed);
+            let cpu = thread_cpu_us();
+            self.shared.cpu_us.store(cpu, Ordering::Relaxed);
             self.shared.progressed.notify_all();
             let pause = match worked {
-                Ok(true) => Duration::ZERO,
+                Ok(true) if self.is_behind() => Duration::ZERO,
+                Ok(true) => REST * Duration::from_micros(cpu.saturating_sub(before)).min(PAUSE / REST),
                 Ok(false) => PAUSE,
                 Err(_) => PAUSE_FAILED,
             };
@@ -222,6 +230,10 @@ impl<'a> Loop<'a> {
             }
         }
         let _ = self.sync(true);
+    }
+
+    fn is_behind(&self) -> bool {
+        self.shared.tail.durable().segment.saturating_sub(self.next.segment) >= BEHIND
     }
 
     /// True when the thread is to end.

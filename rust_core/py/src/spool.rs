@@ -362,24 +362,23 @@ impl Spool {
         jobs.into_iter().map(|j| job(py, j)).collect()
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn defer_ready<'py>(
+    fn wait_for<'py>(
         &self,
         py: Python<'py>,
         destination: &str,
-        now_us: u64,
-        until_us: u64,
-        waits: (f64, f64, f64, f64),
+        times: (u64, u64),
         ages: (u64, u64),
         detail: &[u8],
-        max: usize,
         max_jobs: usize,
-    ) -> (usize, Vec<Job<'py>>) {
-        let (first_us, factor, longest_us, jitter) = waits;
-        let (expire_us, notice_us) = ages;
-        let how = queue::BackOff { now_us, until_us, first_us, factor, longest_us, jitter, expire_us, notice_us };
-        let (deferred, jobs) = py.detach(|| self.inner.defer_ready(destination, &how, detail, max, max_jobs));
-        (deferred, jobs.into_iter().map(|j| job(py, j)).collect())
+    ) -> (bool, Vec<Job<'py>>) {
+        let ((now_us, until_us), (expire_us, notice_us)) = (times, ages);
+        let how = queue::BackOff { now_us, until_us, expire_us, notice_us };
+        let (more, jobs) = py.detach(|| self.inner.wait_for(destination, &how, detail, max_jobs));
+        (more, jobs.into_iter().map(|j| job(py, j)).collect())
+    }
+
+    fn done_waiting(&self, py: Python<'_>, destination: &str) {
+        py.detach(|| self.inner.done_waiting(destination));
     }
 
     fn give_back(&self, message_id: PyId, recipient_indexes: Vec<u16>) {

@@ -9,7 +9,7 @@ use crate::id::{MessageId, now_us};
 use crate::index::{HELD, IN_FLIGHT, NOWHERE};
 use crate::keeper::trim;
 use crate::spool::Spool;
-use crate::transition::Transition;
+use crate::transition::{Transition, kind};
 
 /// Messages changed while the index is locked once: a few milliseconds.
 const BATCH: usize = 1024;
@@ -36,8 +36,8 @@ pub struct Measure {
 }
 
 impl Spool {
-    /// One transition for all pending recipients of each message. Messages for which it is illegal are skipped; returns how many were not. `ticket` (0: none)
-    /// comes back when all is durable, or with the first error. Waits for the disk.
+    /// One transition for all pending recipients of each message. Messages for which it is illegal are skipped; returns how many were not. Of mail that is due
+    /// already nothing is written when it is to be retried. `ticket` (0: none) comes back when all is durable, or with the first error. Waits for the disk.
     pub fn change_all(&self, ticket: u64, ids: &[MessageId], kind: u8, next_us: u64, detail: &[u8]) -> usize {
         let (now, losses) = (now_us(), self.core.log.losses());
         let mut failure: Option<LogError> = None;
@@ -48,6 +48,10 @@ impl Spool {
             self.core.log.wait_for_room(PENDING);
             let mut index = self.core.shared.index.lock();
             for id in batch {
+                if kind == kind::RETRY && next_us == 0 && index.find(id).is_some_and(|slot| index.is_due(slot)) {
+                    done += 1;
+                    continue;
+                }
                 if let Some(result) = self.core.transition(&mut index, id, ALL, transition, detail, kind, now) {
                     done += 1;
                     failure = failure.or(result.err());

@@ -1,4 +1,4 @@
-//! Why mail waits: pending recipients with a failed attempt, grouped by the cause of the last failure.
+//! Why mail waits: pending recipients with a failed attempt, or of a destination that is down, grouped by the cause of the last failure.
 //!
 //! The index is copied in slices; the journal records that tell are read without its lock, so nobody waits for this but the caller. A cause is a class of
 //! failure, the status, the host and the text with all that differs from message to message replaced. Details are JSON as queue/ writes it; one that is not
@@ -12,7 +12,7 @@ use gatepost_log::{Loc, Segment};
 use crate::codec::{ALL, Journal, KIND_JOURNAL, decode_journal};
 use crate::error::QueueError;
 use crate::id::MessageId;
-use crate::index::HELD;
+use crate::index::{HELD, Index};
 use crate::spool::{Core, Spool};
 use crate::transition::kind;
 
@@ -72,7 +72,12 @@ struct Waiting {
     head: Loc,
     accepted: Loc,
     recipients: Vec<(u16, u64, bool, u32)>,
+    /// Of these, those that wait for their destination.
+    down: Vec<u16>,
 }
+
+/// What is known of the destinations of a slice: their names, and what is wrong with those that are down.
+type Names = HashMap<u32, (String, Box<[u8]>)>;
 
 /// Groups being filled.
 #[derive(Default)]
@@ -122,8 +127,8 @@ impl Spool {
 
 impl Core {
     /// Messages of one slice that wait after an attempt, the names of their destinations, and where to go on.
-    fn waiting(&self, after: Option<&MessageId>) -> (Vec<Waiting>, HashMap<u32, String>, Option<MessageId>) {
-        let (mut found, mut names, mut last, mut seen) = (Vec::new(), HashMap::new(), None, 0);
+    fn waiting(&self, after: Option<&MessageId>) -> (Vec<Waiting>, Names, Option<MessageId>) {
+        let (mut found, mut names, mut last, mut seen) = (Vec::new(), Names::new(), None, 0);
         let index = self.shared.index.lock();
         for (id, slot) in index.visible(after, &MessageId::default()) {
             if seen == SLICE {
@@ -131,25 +136,47 @@ impl Core {
             }
             (seen, last) = (seen + 1, Some(id));
             let message = index.message(slot);
-            let tried = message.recipients.as_slice().iter().enumerate().filter(|(_, r)| r.pending() && r.attempts > 0);
-            let recipients: Vec<_> = tried.map(|(n, r)| (n as u16, r.next_us, r.has(HELD), r.destination)).collect();
-            if recipients.is_empty() {
-                continue;
+            let (mut recipients, mut down) = (Vec::new(), Vec::new());
+            for (n, r) in message.recipients.as_slice().iter().enumerate() {
+                let outage = index.waits_for(r);
+                if r.pending() && (r.attempts > 0 || outage.is_some()) {
+                    names.entry(r.destination).or_insert_with(|| name(&index, r.destination));
+                    down.extend(outage.map(|_| n as u16));
+                    recipients.push((
+                        n as u16,
+                        outage.map_or(r.next_us, |outage| r.next_us.max(outage.until_us)),
+                        r.has(HELD),
+                        r.destination,
+                    ));
+                }
             }
-            for (_, _, _, number) in &recipients {
-                names.entry(*number).or_insert_with(|| index.destination_name(*number).to_owned());
+            if !recipients.is_empty() {
+                found.push(Waiting { id, head: message.head, accepted: message.accepted, recipients, down });
             }
-            found.push(Waiting { id, head: message.head, accepted: message.accepted, recipients });
         }
         (found, names, None)
     }
 }
 
+fn name(index: &Index, number: u32) -> (String, Box<[u8]>) {
+    let detail = index.outage(number).map_or_else(Box::default, |outage| outage.detail.clone());
+    (index.destination_name(number).to_owned(), detail)
+}
+
 impl Records<'_> {
     /// Finds the last failure of each recipient, newest record first.
-    fn judge(&mut self, message: &Waiting, names: &HashMap<u32, String>, groups: &mut Groups) {
-        let mut open = message.recipients.clone();
-        let mut counted: Vec<usize> = Vec::new();
+    fn judge(&mut self, message: &Waiting, names: &Names, groups: &mut Groups) {
+        let (mut open, mut counted) = (Vec::new(), Vec::new());
+        let known = |number: u32| names.get(&number).map_or(("", &b""[..]), |(name, detail)| (name, detail));
+        for one in &message.recipients {
+            if message.down.contains(&one.0) {
+                let (name, detail) = known(one.3);
+                let group = groups.of(detail, one.3, name);
+                groups.add(group, message, one, detail, &mut counted);
+            } else {
+                open.push(*one);
+            }
+        }
         let mut at = message.head;
         let mut tell = |journal: &Journal, open: &mut Vec<(u16, u64, bool, u32)>| {
             if journal.kind != kind::DEFERRED {
@@ -158,7 +185,7 @@ impl Records<'_> {
             open.retain(|one| {
                 let mine = journal.recipient == ALL || journal.recipient == one.0;
                 if mine {
-                    let group = groups.of(&journal.detail, one.3, names.get(&one.3).map_or("", String::as_str));
+                    let group = groups.of(&journal.detail, one.3, known(one.3).0);
                     groups.add(group, message, one, &journal.detail, &mut counted);
                 }
                 !mine

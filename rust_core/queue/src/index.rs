@@ -6,6 +6,7 @@
 
 mod destinations;
 mod grace;
+mod parked;
 mod ready;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -16,6 +17,7 @@ use crate::codec::{ALL, Remain};
 use crate::debts::Debts;
 use crate::id::MessageId;
 pub(crate) use crate::index::destinations::Destination;
+pub(crate) use crate::index::parked::Outage;
 pub(crate) use crate::message::{
     GRACE, HELD, IN_FLIGHT, LASTING, Message, NOTED, NOWHERE, READY, REROUTED, Recipient, Recipients, TIMED, UNKNOWN_DELAY,
 };
@@ -48,7 +50,9 @@ pub(crate) struct Index {
     by_name: HashMap<Box<str>, u32>,
     /// (due, slot, recipient) of each recipient with TIMED.
     timers: BTreeSet<(u64, u32, u16)>,
-    /// The same of each visible one in grace.
+    /// (when, destination) of what is to be announced before its mail comes due: see `parked`.
+    wakes: BTreeSet<(u64, u32)>,
+    /// As in `timers`, of each visible one in grace.
     graces: BTreeSet<(u64, u32, u16)>,
     pub segments: Segments,
     /// Messages whose moved record is appended but not in effect, with its segment: the record of their end vouches for it too.

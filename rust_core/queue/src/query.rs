@@ -112,16 +112,23 @@ pub(crate) struct Place {
     pub accepted: Loc,
     pub head: Loc,
     pub recipients: Vec<(u16, Recipient, String)>,
+    /// Of recipients that wait for a destination that is down: what is wrong with it.
+    outages: Vec<(u16, Box<[u8]>)>,
 }
 
 impl Place {
     pub fn new(index: &Index, slot: u32, only: Option<&[u16]>) -> Self {
         let m = index.message(slot);
+        let (mut recipients, mut outages) = (Vec::new(), Vec::new());
         let list = m.recipients.as_slice().iter().enumerate().map(|(n, r)| (n as u16, *r));
-        let wanted = list.filter(|(n, _)| only.is_none_or(|only| only.contains(n)));
-        let recipients =
-            wanted.map(|(n, r)| (n, r, if only.is_none() { index.destination_name(r.destination).to_owned() } else { String::new() }));
-        Self { id: m.id, size: m.size, accepted: m.accepted, head: m.head, recipients: recipients.collect() }
+        for (n, mut r) in list.filter(|(n, _)| only.is_none_or(|only| only.contains(n))) {
+            if let Some(outage) = index.waits_for(&r) {
+                outages.push((n, outage.detail.clone()));
+                r.next_us = r.next_us.max(outage.until_us);
+            }
+            recipients.push((n, r, if only.is_none() { index.destination_name(r.destination).to_owned() } else { String::new() }));
+        }
+        Self { id: m.id, size: m.size, accepted: m.accepted, head: m.head, recipients, outages }
     }
 }
 
@@ -150,7 +157,7 @@ impl Spool {
     /// Journal of one live message, oldest first.
     pub fn history(&self, id: &MessageId) -> Result<Vec<HistoryEntry>, QueueError> {
         let read = |place: &Place| self.core.history(place);
-        self.core.steady(self.core.place(id)?, read).map_err(|(_, error)| error)
+        self.core.steady(self.core.place(id)?, read).map_err(|failed| failed.1)
     }
 
     /// Reader over prefix and message.
@@ -159,7 +166,7 @@ impl Spool {
             let (envelope, layout) = self.core.envelope(&place.id, place.accepted, &mut Vec::new())?;
             Reader::new(&self.core, place.id, place.accepted, &layout, envelope.size)
         };
-        self.core.steady(self.core.place(id)?, read).map_err(|(_, error)| error)
+        self.core.steady(self.core.place(id)?, read).map_err(|failed| failed.1)
     }
 }
 
@@ -171,22 +178,22 @@ impl Core {
         for place in places {
             match self.steady(place, |place| self.job(place, &mut buffer)) {
                 Ok(job) => jobs.push(job),
-                Err((place, error)) if beyond_help(&error) => self.quarantine(&place, &error),
-                Err((place, error)) => self.put_off(&place, &error),
+                Err(failed) if beyond_help(&failed.1) => self.quarantine(&failed.0, &failed.1),
+                Err(failed) => self.put_off(&failed.0, &failed.1),
             }
         }
         jobs
     }
 
     /// Reads a message; once more when compaction moved it meanwhile. Of an error it also gives the place where the message is.
-    fn steady<T>(&self, place: Place, mut read: impl FnMut(&Place) -> Result<T, QueueError>) -> Result<T, (Place, QueueError)> {
+    fn steady<T>(&self, place: Place, mut read: impl FnMut(&Place) -> Result<T, QueueError>) -> Result<T, Box<(Place, QueueError)>> {
         let mut place = place;
         loop {
             match read(&place) {
                 Ok(found) => return Ok(found),
                 Err(error) => match self.fresh(&place) {
                     Some(now) => place = now,
-                    None => return Err((place, error)),
+                    None => return Err(Box::new((place, error))),
                 },
             }
         }
@@ -233,7 +240,9 @@ impl Core {
         }
         let detail = |n: u16| {
             let tells = |j: &&Journal| (kind::DELIVERED..=kind::REMOVED).contains(&j.kind) && (j.recipient == n || j.recipient == ALL);
-            fault.clone().unwrap_or_else(|| journal.iter().find(tells).map(|j| j.detail.clone()).unwrap_or_default())
+            let outage = || place.outages.iter().find(|(m, _)| *m == n).map(|(_, detail)| detail.to_vec());
+            let told = || journal.iter().find(tells).map(|j| j.detail.clone()).unwrap_or_default();
+            fault.clone().or_else(outage).unwrap_or_else(told)
         };
         let recipients = place.recipients.iter().zip(&envelope.recipients).map(|((n, r, destination), spec)| RecipientState {
             address: spec.address.clone(),

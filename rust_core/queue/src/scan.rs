@@ -216,11 +216,12 @@ fn candidate(index: &Index, slot: u32, matcher: &Matcher, known: &mut Known) -> 
         (some.len() < list.len()).then_some(some)
     };
     let rerouted = asks_records(matcher) && list.iter().any(|r| r.has(REROUTED));
+    let waits = matcher.asks_reply() && list.iter().any(|r| index.waits_for(r).is_some());
     Some(Candidate {
         id: message.id,
         accepted: message.accepted,
         head: message.head,
-        unusual: rerouted || matcher.asks_destination() && list.iter().any(|r| r.destination == NOWHERE),
+        unusual: rerouted || waits || matcher.asks_destination() && list.iter().any(|r| r.destination == NOWHERE),
         attempted: list.iter().any(|r| r.attempts > 0 || !r.pending()),
         undated: matcher.asks_received() && received.is_none(),
         recipients: list.len() as u16,

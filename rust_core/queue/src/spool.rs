@@ -379,15 +379,15 @@ impl Spool {
 
     /// (name, pending, ready, in flight) of every destination in use.
     pub fn destinations(&self) -> Vec<(String, u32, u32, u32)> {
-        let index = self.core.shared.index.lock();
-        let used = index.destinations.iter().filter(|d| d.pending > 0);
-        used.map(|d| (d.name.to_string(), d.pending, d.ready, d.in_flight)).collect()
+        let (index, now) = (self.core.shared.index.lock(), now_us());
+        let used = index.destinations.iter().enumerate().filter(|(_, d)| d.pending > 0);
+        used.map(|(n, d)| (d.name.to_string(), d.pending, index.takeable(n as u32, now), d.in_flight)).collect()
     }
 
     /// Recipients of a destination that are ready to be taken.
     pub fn ready(&self, destination: &str) -> u32 {
         let index = self.core.shared.index.lock();
-        index.destination(destination).map_or(0, |number| index.destinations[number as usize].ready)
+        index.destination(destination).map_or(0, |number| index.takeable(number, now_us()))
     }
 
     /// Writes a checkpoint now. Waits for the disk.

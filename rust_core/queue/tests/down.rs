@@ -1,4 +1,4 @@
-//! A destination that is down: what is due for it is deferred in one call, each recipient by its own schedule; what has to be told is handed out.
+//! A destination that is down: what is due for it waits with it, and nothing is written; what has to be told or given up is handed out.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -7,6 +7,7 @@ use gatepost_queue::{BackOff, Change, MessageId, Options, RecipientSpec, Spool, 
 
 const HOUR: u64 = 3_600_000_000;
 const DOWN: &str = "smtp:down";
+const REFUSED: &[u8] = br#"{"outcome":"deferred","enhanced":"4.4.1","reason":"connection refused"}"#;
 
 fn open(dir: &Path) -> Spool {
     Spool::open(dir, Options { segment_bytes: 256 << 10, ..Options::new(*b"SPOL") }).unwrap()
@@ -17,11 +18,15 @@ fn to(destination: &str) -> RecipientSpec {
     RecipientSpec { address, original, destination: destination.into(), notify: 0, route, next_us: 0, held: false }
 }
 
-fn settle(spool: &Spool, ticket: u64) {
+/// Waits for a ticket. The names that were announced meanwhile.
+fn settle(spool: &Spool, ticket: u64) -> Vec<String> {
     let end = Instant::now() + Duration::from_secs(10);
+    let mut names = Vec::new();
     while Instant::now() < end {
-        if spool.completions().0.iter().any(|(number, error)| *number == ticket && error.is_none()) {
-            return;
+        let (tickets, ready) = spool.completions();
+        names.extend(ready);
+        if tickets.iter().any(|(number, error)| *number == ticket && error.is_none()) {
+            return names;
         }
         std::thread::sleep(Duration::from_micros(200));
     }
@@ -38,56 +43,116 @@ fn commit(spool: &Spool, recipients: Vec<RecipientSpec>) -> MessageId {
     id
 }
 
-/// Waits of a minute, twice as long each time; the destination is left alone for ten.
+/// The destination is left alone for ten minutes.
 fn policy(now_us: u64) -> BackOff {
-    let (first_us, longest_us, until_us) = (60e6, 3600e6, now_us + HOUR / 6);
-    BackOff { now_us, until_us, first_us, factor: 2.0, longest_us, jitter: 0.0, expire_us: 10 * HOUR, notice_us: 4 * HOUR }
+    BackOff { now_us, until_us: now_us + HOUR / 6, expire_us: 10 * HOUR, notice_us: 4 * HOUR }
+}
+
+fn change(id: MessageId, kind: u8, next_us: u64) -> Change {
+    Change { id, recipient: Some(0), kind, next_us, detail: b"{}".to_vec() }
 }
 
 #[test]
-fn what_is_due_is_deferred_until_the_destination_is_tried_again_and_nobody_else_is() {
+fn what_is_due_waits_for_the_destination_without_a_record_and_nobody_else_does() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path());
-    let ids: Vec<_> = (0..300).map(|_| commit(&spool, vec![to(DOWN), to("smtp:up"), to(DOWN)])).collect();
+    let mut ids: Vec<_> = (0..300).map(|_| commit(&spool, vec![to(DOWN), to("smtp:up"), to(DOWN)])).collect();
     let how = policy(now_us());
-    let detail = br#"{"outcome":"deferred","reason":"connection refused"}"#;
-    assert_eq!(spool.defer_ready("smtp:unknown", &how, detail, 1000, 8), (0, Vec::new()));
-    let (some, jobs) = spool.defer_ready(DOWN, &how, detail, 100, 8);
-    assert!((100..600).contains(&some) && jobs.is_empty(), "{some}");
-    let (rest, jobs) = spool.defer_ready(DOWN, &how, detail, 10_000, 8);
-    assert_eq!((some + rest, jobs.len(), spool.ready(DOWN), spool.ready("smtp:up")), (600, 0, 0, 300));
-    assert_eq!(spool.defer_ready(DOWN, &how, detail, 10_000, 8), (0, Vec::new()));
-    spool.sync(2);
-    settle(&spool, 2);
-    drop(spool);
-    let spool = open(dir.path());
+    let tail = spool.tail().end();
+    assert_eq!(spool.wait_for("smtp:unknown", &how, REFUSED, 8), (false, Vec::new()));
+    assert_eq!(spool.wait_for(DOWN, &how, REFUSED, 8), (false, Vec::new()));
+    assert_eq!((spool.ready(DOWN), spool.ready("smtp:up"), spool.tail().end()), (0, 300, tail));
+    // What comes in later waits as well, and is not announced.
+    ids.push(commit(&spool, vec![to(DOWN), to("smtp:up"), to(DOWN)]));
+    spool.completions();
+    spool.advance(now_us());
+    assert!(spool.completions().1.is_empty());
     for id in &ids {
         let recipients = spool.get(id).unwrap().recipients;
         let (down, up) = (&recipients[2], &recipients[1]);
-        assert_eq!((down.attempts, down.state, &down.last_detail[..]), (1, State::Pending, &detail[..]));
-        assert!((how.until_us..=how.until_us + 1_000_000).contains(&down.next_us));
-        assert_eq!((up.attempts, recipients[0].attempts), (0, 1));
+        assert_eq!((down.attempts, down.state, &down.last_detail[..], down.next_us), (0, State::Pending, REFUSED, how.until_us));
+        assert_eq!((up.attempts, &up.last_detail[..]), (0, &b""[..]));
     }
-    assert_eq!(spool.take("smtp:up", 1000, 0).len(), 300);
+    let (groups, recipients, messages) = spool.causes(10).unwrap();
+    assert_eq!((groups.len(), recipients, messages, groups[0].next_us), (1, 602, 301, how.until_us));
+    assert_eq!(groups[0].detail, REFUSED);
+    // The time is over: announced; one tries it, the others go on waiting with what they are told next.
+    assert_eq!(spool.advance(how.until_us - 1), how.until_us);
+    assert_eq!((spool.advance(how.until_us), spool.completions().1), (0, vec![DOWN.to_owned()]));
+    let probe = spool.take(DOWN, 1, 0);
+    assert_eq!((probe[0].id, probe[0].recipients.len()), (ids[0], 2));
+    spool.give_back(&ids[0], &[0, 2]);
+    spool.done_waiting(DOWN);
+    assert_eq!((spool.completions().1, spool.ready(DOWN)), (vec![DOWN.to_owned()], 602));
+    let order: Vec<_> = spool.take(DOWN, 1000, 0).iter().map(|job| job.id).collect();
+    assert_eq!((order.len(), &order[..]), (301, &ids[..]));
 }
 
 #[test]
-fn mail_that_is_too_old_or_whose_sender_is_to_be_told_is_handed_out_once() {
+fn after_a_restart_what_waited_is_due_and_no_attempt_was_counted() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path());
-    let old = commit(&spool, vec![to(DOWN)]);
-    let late = policy(now_us() + 5 * HOUR);
-    let (deferred, jobs) = spool.defer_ready(DOWN, &late, b"{}", 10, 8);
-    assert_eq!((deferred, jobs.iter().map(|job| job.id).collect::<Vec<_>>()), (0, vec![old]));
-    // The caller tells the sender, writes that down, and defers it itself.
-    let change = |kind, next_us| Change { id: old, recipient: Some(0), kind, next_us, detail: b"{}".to_vec() };
-    assert_eq!(spool.change(3, &[change(kind::NOTE, 0), change(kind::RETRY, 0)]), 2);
-    spool.give_back(&old, &[0]);
-    settle(&spool, 3);
+    let id = commit(&spool, vec![to(DOWN)]);
+    spool.wait_for(DOWN, &policy(now_us()), REFUSED, 8);
     drop(spool);
     let spool = open(dir.path());
-    assert_eq!(spool.defer_ready(DOWN, &late, b"{}", 10, 8), (1, Vec::new()), "it was told of the delay before");
-    spool.change(0, &[change(kind::RETRY, 0)]);
-    let (deferred, jobs) = spool.defer_ready(DOWN, &policy(now_us() + 11 * HOUR), b"{}", 10, 8);
-    assert_eq!((deferred, jobs.len()), (0, 1), "it is given up by the caller");
+    let recipient = &spool.get(&id).unwrap().recipients[0];
+    assert_eq!((recipient.attempts, recipient.state, spool.ready(DOWN)), (0, State::Pending, 1));
+}
+
+#[test]
+fn operators_change_what_waits() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = open(dir.path());
+    let ids: Vec<_> = (0..5).map(|_| commit(&spool, vec![to(DOWN)])).collect();
+    let how = policy(now_us());
+    spool.wait_for(DOWN, &how, REFUSED, 8);
+    assert_eq!(
+        spool
+            .change(0, &[change(ids[0], kind::HELD, 0), change(ids[1], kind::REMOVED, 0), change(ids[2], kind::DEFERRED, now_us() + HOUR)]),
+        3
+    );
+    spool.reroute(0, &ids[3], 0, "a@x", "smtp:up", b"route", b"{}").unwrap();
+    assert_eq!((spool.ready("smtp:up"), spool.get(&ids[0]).unwrap().recipients[0].next_us < how.until_us), (1, true));
+    spool.done_waiting(DOWN);
+    assert_eq!(spool.take(DOWN, 10, 0).iter().map(|job| job.id).collect::<Vec<_>>(), [ids[4]]);
+    spool.give_back(&ids[4], &[0]);
+    spool.wait_for(DOWN, &how, REFUSED, 8);
+    spool.change(0, &[change(ids[0], kind::RELEASED, 0)]);
+    // Due already: a retry writes nothing about it, but it counts.
+    let tail = spool.tail().end();
+    assert_eq!((spool.change_all(0, &[ids[0], ids[4], ids[1]], kind::RETRY, 0, b"{}"), spool.tail().end()), (2, tail));
+    spool.done_waiting(DOWN);
+    assert_eq!(spool.take(DOWN, 10, 0).len(), 2);
+}
+
+#[test]
+fn mail_whose_sender_is_to_be_told_is_handed_out_once_and_what_is_too_old_at_last() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = open(dir.path());
+    let ids: Vec<_> = (0..20).map(|_| commit(&spool, vec![to(DOWN)])).collect();
+    let received = |id: &MessageId| spool.get(id).unwrap().envelope.received_us;
+    let now = now_us();
+    let how = BackOff { until_us: now + 20 * HOUR, ..policy(now) };
+    assert_eq!(spool.wait_for(DOWN, &how, REFUSED, 8), (false, Vec::new()));
+    // Announced when the first of them is four hours old.
+    let first = received(&ids[0]) + how.notice_us;
+    assert_eq!((spool.advance(first - 1), spool.completions().1.len()), (first, 0));
+    spool.advance(first);
+    assert_eq!(spool.completions().1, [DOWN]);
+    let late = BackOff { now_us: now + 5 * HOUR, ..how };
+    let (more, jobs) = spool.wait_for(DOWN, &late, REFUSED, 8);
+    assert_eq!((more, jobs.iter().map(|job| job.id).collect::<Vec<_>>()), (true, ids[..8].to_vec()));
+    let (more, rest) = spool.wait_for(DOWN, &late, REFUSED, 80);
+    assert_eq!((more, rest.len()), (false, 12));
+    // The caller tells the sender, writes that down, and defers it itself.
+    for id in &ids {
+        assert_eq!(spool.change(0, &[change(*id, kind::NOTE, 0), change(*id, kind::DEFERRED, 0)]), 2);
+    }
+    spool.completions();
+    assert_eq!(spool.wait_for(DOWN, &late, REFUSED, 80), (false, Vec::new()), "they were told of the delay before");
+    let end = received(&ids[0]) + how.expire_us;
+    assert_eq!(spool.advance(late.now_us), end);
+    let over = BackOff { now_us: now + 11 * HOUR, ..how };
+    assert_eq!(spool.wait_for(DOWN, &over, REFUSED, 80).1.len(), 20);
 }

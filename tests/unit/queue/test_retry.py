@@ -7,8 +7,10 @@ import pytest
 from gatepost.config.settings import Queue
 from gatepost.queue.destination import DestinationState
 from gatepost.queue.retry import DESTINATION_CAP_SECONDS, MICROSECONDS, RetryPolicy
+from gatepost.queue.transport import Deferred
 
 RNG = random.Random(1)
+REFUSED = Deferred("connection refused", "4.4.1", destination_down=True)
 SECOND = MICROSECONDS
 
 
@@ -44,14 +46,14 @@ def test_delay_notices_can_be_off() -> None:
 def test_a_fault_without_success_backs_off_then_probes_one_at_a_time_until_success() -> None:
     one = state()
     assert one.room(0)
-    assert one.failed(started=0, now=SECOND, reason="refused", policy=policy(), rng=RNG)
+    assert one.failed(started=0, now=SECOND, fault=REFUSED, policy=policy(), rng=RNG)
     assert one.backing_off(2 * SECOND)
     assert not one.room(2 * SECOND)
     assert one.down_until == 61 * SECOND
     assert one.room(61 * SECOND)
     one.lanes = 1
     assert not one.room(61 * SECOND)  # one probe
-    assert one.failed(started=61 * SECOND, now=62 * SECOND, reason="refused", policy=policy(), rng=RNG)
+    assert one.failed(started=61 * SECOND, now=62 * SECOND, fault=REFUSED, policy=policy(), rng=RNG)
     assert one.down_until == 62 * SECOND + 120 * SECOND
     one.succeeded(200 * SECOND)
     assert one.room(200 * SECOND)
@@ -60,15 +62,15 @@ def test_a_fault_without_success_backs_off_then_probes_one_at_a_time_until_succe
 
 def test_parallel_faults_count_once() -> None:
     one = state()
-    assert one.failed(0, SECOND, "refused", policy(), RNG)
-    assert not one.failed(0, SECOND + 1, "refused", policy(), RNG)
+    assert one.failed(0, SECOND, REFUSED, policy(), RNG)
+    assert not one.failed(0, SECOND + 1, REFUSED, policy(), RNG)
     assert one.failures == 1
 
 
 def test_a_fault_beside_successes_only_lowers_the_concurrency_which_grows_back() -> None:
     one = state(20)
     one.succeeded(5 * SECOND)
-    assert not one.failed(started=4 * SECOND, now=6 * SECOND, reason="421 too many", policy=policy(), rng=RNG)
+    assert not one.failed(started=4 * SECOND, now=6 * SECOND, fault=REFUSED, policy=policy(), rng=RNG)
     assert (one.limit, one.backing_off(6 * SECOND)) == (10, False)
     for _ in range(30):
         one.succeeded(7 * SECOND)
@@ -78,6 +80,6 @@ def test_a_fault_beside_successes_only_lowers_the_concurrency_which_grows_back()
 @pytest.mark.parametrize("seconds", [1, 3600])
 def test_an_operator_ends_a_back_off(seconds: int) -> None:
     one = state()
-    one.failed(0, SECOND, "refused", policy(retry_initial_seconds=seconds), RNG)
+    one.failed(0, SECOND, REFUSED, policy(retry_initial_seconds=seconds), RNG)
     one.forget()
     assert one.room(SECOND)

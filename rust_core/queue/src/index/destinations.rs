@@ -1,5 +1,8 @@
 //! Destinations by number: how many recipients each has, and which have news. A number is given again when nobody names it any more.
 
+use std::collections::BTreeSet;
+
+use crate::index::parked::{Outage, Parked};
 use crate::index::ready::Queue;
 use crate::index::{Index, NOWHERE};
 
@@ -13,6 +16,9 @@ pub(crate) struct Destination {
     /// Recipients whose READY flag is set.
     pub ready: u32,
     pub queue: Queue,
+    /// Ready ones that wait for the end of an outage, or did, the longest in the queue first. Taken when `queue` is empty.
+    pub parked: BTreeSet<Parked>,
+    pub outage: Option<Box<Outage>>,
     /// Its name waits in the outbox.
     pub announced: bool,
 }
@@ -52,9 +58,26 @@ impl Index {
         if d.pending == 0 && d.kept == 0 && !d.announced && !d.name.is_empty() {
             let name = std::mem::take(&mut d.name);
             d.queue = Queue::default();
+            self.come_up(number);
             self.by_name.remove(&name);
             self.free_destinations.push(number);
         }
+    }
+
+    /// Its name is to be told, if it has something ready.
+    pub(super) fn announce(&mut self, number: u32) {
+        let d = &mut self.destinations[number as usize];
+        if d.ready > 0 && !d.announced {
+            d.announced = true;
+            self.outbox.ready.push(number);
+        }
+    }
+
+    /// Recipients that may be taken now.
+    pub fn takeable(&self, number: u32, now_us: u64) -> u32 {
+        let d = &self.destinations[number as usize];
+        let down = d.outage.as_ref().is_some_and(|outage| now_us < outage.until_us);
+        if down { 0 } else { d.ready }
     }
 
     /// Names of the destinations that became ready since the last call.

@@ -70,27 +70,23 @@ impl Index {
             self.end_timer(slot, n);
         }
         self.recipient_mut(slot, n).flags |= READY;
-        let d = &mut self.destinations[r.destination as usize];
-        d.ready += 1;
-        d.queue.rest.push_back((slot, n));
-        if !d.announced {
-            d.announced = true;
-            self.outbox.ready.push(r.destination);
+        self.destinations[r.destination as usize].ready += 1;
+        if !self.park(slot, n, now_us) {
+            self.destinations[r.destination as usize].queue.rest.push_back((slot, n));
+            self.announce(r.destination);
         }
     }
 
     /// Moves what is due to the ready queues, a bounded part of it at a time. Returns the next due time, 0 for none.
     pub fn advance(&mut self, now_us: u64) -> u64 {
         for _ in 0..ADVANCE {
-            match self.timers.first().copied() {
-                Some((at, slot, n)) if at <= now_us => {
-                    self.end_timer(slot, n);
-                    self.schedule(slot, n, now_us);
-                }
-                next => return next.map_or(0, |(at, ..)| at),
-            }
+            let Some((_, slot, n)) = self.timers.first().copied().filter(|(at, ..)| *at <= now_us) else { break };
+            self.end_timer(slot, n);
+            self.schedule(slot, n, now_us);
         }
-        self.timers.first().map_or(0, |(at, ..)| *at)
+        let woken = self.wake_up(now_us);
+        let timer = self.timers.first().map_or(0, |(at, ..)| *at);
+        [woken, timer].into_iter().filter(|at| *at > 0).min().unwrap_or(0)
     }
 
     pub(super) fn end_timer(&mut self, slot: u32, n: u16) {
@@ -102,28 +98,42 @@ impl Index {
 
     /// Takes the longest waiting message of a destination with all its ready recipients for it, now in flight.
     pub fn take(&mut self, destination: u32) -> Option<(u32, Vec<u16>)> {
+        let slot = match self.next_queued(destination) {
+            Some((slot, _)) => slot,
+            None => self.destinations[destination as usize].parked.first()?.1,
+        };
+        Some((slot, self.take_slot(slot, destination)))
+    }
+
+    /// Takes the next valid entry out of a ready queue.
+    pub fn next_queued(&mut self, destination: u32) -> Option<(u32, u16)> {
         loop {
             let (slot, n) = self.destinations[destination as usize].queue.pop()?;
-            if !self.is_ready(slot, n, destination) {
-                continue;
+            if self.is_ready(slot, n, destination) {
+                return Some((slot, n));
             }
-            let list = self.message(slot).recipients.as_slice();
-            let mine = |r: &Recipient| r.destination == destination && r.has(READY);
-            let taken: Vec<u16> = list.iter().enumerate().filter(|(_, r)| mine(r)).map(|(n, _)| n as u16).collect();
-            for n in &taken {
-                self.clear_ready(slot, *n);
-                self.recipient_mut(slot, *n).flags |= IN_FLIGHT;
-            }
-            self.in_flight += taken.len() as u64;
-            self.destinations[destination as usize].in_flight += taken.len() as u32;
-            return Some((slot, taken));
         }
+    }
+
+    /// All ready recipients of a message for a destination are in flight from now on.
+    pub fn take_slot(&mut self, slot: u32, destination: u32) -> Vec<u16> {
+        let list = self.message(slot).recipients.as_slice();
+        let mine = |r: &Recipient| r.destination == destination && r.has(READY);
+        let taken: Vec<u16> = list.iter().enumerate().filter(|(_, r)| mine(r)).map(|(n, _)| n as u16).collect();
+        for n in &taken {
+            self.clear_ready(slot, *n);
+            self.recipient_mut(slot, *n).flags |= IN_FLIGHT;
+        }
+        self.in_flight += taken.len() as u64;
+        self.destinations[destination as usize].in_flight += taken.len() as u32;
+        taken
     }
 
     /// Size of the message that `take` would give next, if it is not void.
     pub fn next_size(&self, destination: u32) -> u64 {
-        let next = self.destinations[destination as usize].queue.front();
-        next.filter(|(slot, n)| self.is_ready(*slot, *n, destination)).map_or(0, |(slot, _)| u64::from(self.message(*slot).size))
+        let d = &self.destinations[destination as usize];
+        let next = d.queue.front().copied().or_else(|| d.parked.first().map(|(_, slot, n)| (*slot, *n)));
+        next.filter(|(slot, n)| self.is_ready(*slot, *n, destination)).map_or(0, |(slot, _)| u64::from(self.message(slot).size))
     }
 
     /// Undoes a take.
@@ -156,14 +166,23 @@ impl Index {
             self.end_timer(slot, n);
         }
         if ready && destination != NOWHERE {
+            self.destinations[destination as usize].ready -= 1;
+            if self.unpark(slot, n, destination) {
+                return;
+            }
             let d = &mut self.destinations[destination as usize];
-            d.ready -= 1;
             if d.queue.len() > FEW && d.queue.len() / 2 > d.ready as usize {
                 let mut queue = std::mem::take(&mut d.queue);
                 queue.tidy(|slot, n| self.is_ready(slot, n, destination));
                 self.destinations[destination as usize].queue = queue;
             }
         }
+    }
+
+    /// All its pending recipients are ready.
+    pub fn is_due(&self, slot: u32) -> bool {
+        let message = self.message(slot);
+        !message.shadow() && message.recipients.as_slice().iter().all(|r| !r.pending() || r.has(READY))
     }
 
     fn is_ready(&self, slot: u32, n: u16, destination: u32) -> bool {
@@ -174,8 +193,9 @@ impl Index {
     fn clear_ready(&mut self, slot: u32, n: u16) {
         let r = self.recipient_mut(slot, n);
         r.flags &= !READY;
-        let destination = r.destination as usize;
-        self.destinations[destination].ready -= 1;
+        let destination = r.destination;
+        self.destinations[destination as usize].ready -= 1;
+        self.unpark(slot, n, destination);
     }
 }
 
