@@ -20,6 +20,8 @@ from gatepost.control.history_merge import MergedHistoryServicer
 from gatepost.control.mailbox import MailboxProxy, MailboxServicer
 from gatepost.control.merge import MergedQueueServicer
 from gatepost.control.ports import ListenerInfo, ServerFacts, WorkerFacts, WorkerPlace
+from gatepost.control.quarantine import QuarantineServicer
+from gatepost.control.quarantine_merge import MergedQuarantineServicer
 from gatepost.control.queue import QueueServicer
 from gatepost.control.rules import RulesServicer
 from gatepost.control.server import Certificates, ControlServer
@@ -30,11 +32,14 @@ from gatepost.directory import Directory
 from gatepost.message.envelope import Envelope, Meta, Origin
 from gatepost.message.ids import format_message_id, parse_message_id
 from gatepost.message.reply import Reply, SmtpError
+from gatepost.message.verdict import WITHHELD
 from gatepost.native import Cause, NotFoundError
 from gatepost.queue.actions import Done, Order, RerouteRefusedError, UndoRefusedError, UnknownOperationError, Ways
 from gatepost.queue.events import EventHub, QueueEvent
 from gatepost.queue.history import HistoryService, Place
 from gatepost.queue.operations import Operation
+from gatepost.queue.quarantine import QuarantinePage
+from gatepost.queue.quarantine_views import QuarantineFilter
 from gatepost.queue.submit import SubmissionRefused, Submitted
 from gatepost.queue.views import Destination, Filter, HistoryEntry, Page, QueuedMessage, decode_summary
 from gatepost.routing.model import Route, RouteKind, RuleSet
@@ -156,6 +161,10 @@ class MemoryQueue:
         rows = [self.rows[one] for one in split(ids) if one in self.rows]
         recipients = [recipient for row in rows for recipient in row[6]]
         return len(rows), len(recipients), sum(recipient[6] for recipient in recipients), 0, sum(row[1] for row in rows)
+
+    async def without_withheld(self, ids: bytes) -> tuple[bytes, int]:
+        kept = [one for one in split(ids) if not any(recipient[2] in WITHHELD for recipient in self.rows[one][6])]
+        return b"".join(kept), len(ids) // 16 - len(kept)
 
     async def present(self, ids: bytes) -> bytes:
         return b"".join(one for one in split(ids) if one in self.rows)
@@ -281,6 +290,19 @@ class MemorySubmitter:
         return Submitted(message_id(self.number), len(octets), refused)
 
 
+class MemoryQuarantine:
+    """The calls of a quarantine that control/ makes, of an empty one."""
+
+    async def page(self, wanted: QuarantineFilter, page_token: str, limit: int) -> QuarantinePage:
+        return QuarantinePage(())
+
+    async def get(self, one: bytes) -> object:
+        raise NotFoundError("it is not in quarantine")
+
+    async def select(self, wanted: QuarantineFilter) -> bytes:
+        return b""
+
+
 class MemoryStore:
     """The calls of a mail store that control/ makes."""
 
@@ -345,6 +367,8 @@ class Worker:
         worker = WorkerServicer(self, self.queue.stats, servicer.resolve)
         switched_off = HistoryService(Place(self.path.parent, self.path.parent, self.index, 2), 0, 0)
         services = [servicer.service(), MailboxServicer(volumes, self.rules).service(), worker.service()]
+        quarantine: Any = MemoryQuarantine()
+        services.append(QuarantineServicer(quarantine, queue, servicer.resolve_one, Settings, self.index).service())
         services.append(HistoryServicer(switched_off, self.index).service())
         self.server = ControlServer(services, Access(lambda _: None, relayed=True), unix_path=self.path)
         await self.server.start()
@@ -411,8 +435,10 @@ class Plane:
     def _services(self) -> list[Any]:
         proxy = MailboxProxy(self.links)
         settings: Callable[[], Settings] = lambda: self.settings  # noqa: E731
+        queue = MergedQueueServicer(self.links)
         return [
-            MergedQueueServicer(self.links).service(),
+            queue.service(),
+            MergedQuarantineServicer(self.links, queue, self.directory, self.changed, self.rules, settings).service(),
             MergedHistoryServicer(self.links).service(),
             RulesServicer(self.directory, self.rules, settings, self.changed).service(),
             DirectoryServicer(self.directory, self.changed, proxy.purge).service(),

@@ -18,6 +18,7 @@ from gatepost.control.history_merge import MergedHistoryServicer
 from gatepost.control.mailbox import MailboxProxy
 from gatepost.control.merge import MergedQueueServicer
 from gatepost.control.ports import StatusSource
+from gatepost.control.quarantine_merge import MergedQuarantineServicer
 from gatepost.control.rules import RulesServicer
 from gatepost.control.server import Certificates, ControlServer
 from gatepost.control.status import ServerServicer, reload_workers
@@ -50,8 +51,11 @@ class ControlPlane:
         self._links = WorkerLinks({index: data / "run" / f"worker-{index}.sock" for index in workers}, drains)
         self._audit = AuditLog(data / "audit.log")
         mailboxes = MailboxProxy(self._links)
+        queue = MergedQueueServicer(self._links)
+        self.quarantine = MergedQuarantineServicer(self._links, queue, directory, self.changed, rules, settings)
         services = [
-            MergedQueueServicer(self._links).service(),
+            queue.service(),
+            self.quarantine.service(),
             MergedHistoryServicer(self._links).service(),
             RulesServicer(directory, rules, settings, self.changed).service(),
             DirectoryServicer(directory, self.changed, mailboxes.purge).service(),

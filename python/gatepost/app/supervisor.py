@@ -92,6 +92,7 @@ class Supervisor:
         try:
             if await self._start_all():
                 self._spawn(self._rules.poll())
+                self._spawn(self.plane.quarantine.digests.run())
                 self._serving = True
                 self._changed()
                 log.info("ready", data=str(data), workers=len(self._pool.workers), seconds=round(time.monotonic() - self._started, 2))

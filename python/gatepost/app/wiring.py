@@ -24,6 +24,7 @@ from gatepost.control.access import Access
 from gatepost.control.history import HistoryServicer
 from gatepost.control.mailbox import MailboxServicer
 from gatepost.control.ports import WorkerFacts
+from gatepost.control.quarantine import QuarantineServicer
 from gatepost.control.queue import QueueServicer
 from gatepost.control.server import ControlServer
 from gatepost.control.worker import WorkerServicer
@@ -222,6 +223,7 @@ class WorkerParts:
         queue = QueueServicer(self.queue, self.actions, self.submitter, self.rules, self.index)
         services = [
             queue.service(),
+            QuarantineServicer(self.quarantine, self.queue, queue.resolve_one, self.current, self.index).service(),
             HistoryServicer(self.history, self.index).service(),
             MailboxServicer(self.volumes, self.rules).service(),
             WorkerServicer(self, self.queue.stats, queue.resolve).service(),

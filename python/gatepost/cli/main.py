@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
-from gatepost.cli import directory, mime, queue, rules, server, trace
+from gatepost.cli import directory, mime, quarantine, queue, rules, server, trace
 from gatepost.cli import queue_actions as _queue_actions  # noqa: F401  # adds its commands to the queue's
 from gatepost.cli.session import command, take_common_options
 
@@ -23,6 +23,7 @@ command(app, "send")(server.send)
 command(app, "mime")(mime.mime)
 command(app, "trace", options=trace.FILTER)(trace.trace)
 app.add_typer(queue.app, name="queue")
+app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(rules.domain_app, name="domain")
 app.add_typer(directory.user_app, name="user")
 app.add_typer(rules.rule_app, name="rule")

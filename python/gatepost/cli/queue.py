@@ -11,8 +11,10 @@ from gatepost.cli.session import Options, Session, command, group, warn
 from gatepost.cli.spans import parse_size, parse_span
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from gatepost.client import QueueFilter
-    from gatepost.client.values import MessageDetails, QueueEvent, QueueMessage
+    from gatepost.client.values import HistoryEntry, MessageDetails, QueueEvent, QueueMessage
 
 app = group("Look at the queue and act on it.")
 
@@ -47,8 +49,8 @@ def filter_of(values: dict[str, Any]) -> "QueueFilter | None":
         destination=values["destination"],
         state=values["state"],
         held=values["held"],
-        older_than=_span(values["older_than"]),
-        newer_than=_span(values["newer_than"]),
+        older_than=span_of(values["older_than"]),
+        newer_than=span_of(values["newer_than"]),
         min_size=parse_size(values["min_size"]) if values["min_size"] else None,
         max_size=parse_size(values["max_size"]) if values["max_size"] else None,
         reply_contains=values["reply"],
@@ -56,7 +58,8 @@ def filter_of(values: dict[str, Any]) -> "QueueFilter | None":
     return None if made == QueueFilter() else made
 
 
-def _span(text: str) -> timedelta | None:
+def span_of(text: str) -> timedelta | None:
+    """A span of time, None for ''. Raises ValueError."""
     return parse_span(text) if text else None
 
 
@@ -94,6 +97,11 @@ def message_table(messages: "list[QueueMessage]") -> None:
 
 
 def _state(message: "QueueMessage") -> str:
+    waits = {one.destination for one in message.recipients if one.state == "PENDING"}
+    if "quarantine" in waits:
+        return "quarantined"
+    if "scan-wait" in waits:
+        return "scan-wait"
     if message.held:
         return "held"
     if message.in_flight:
@@ -140,14 +148,19 @@ def _details(details: "MessageDetails") -> None:
     for one in message.recipients:
         held = ", held" if one.held and one.state == "PENDING" else ""
         print(f"  {clean(one.address)}  {one.state.lower()}{held}, {one.attempts} attempts{_next(until(one.next_attempt))}")
-        print_fields([("    to", one.destination), ("    last", one.last_reason), ("    reply", _reply(one.last_reply))])
+        print_fields([("    to", one.destination), ("    last", one.last_reason), ("    reply", reply_text(one.last_reply))])
+    print_journal(details.history, details.headers)
+
+
+def print_journal(history: "Iterable[HistoryEntry]", headers: "Iterable[tuple[str, str]]") -> None:
+    """Print the history of a message and its header."""
     print("\nHISTORY")
-    for entry in details.history:
+    for entry in history:
         who = "" if entry.recipient < 0 else f" #{entry.recipient}"
-        text = " ".join(part for part in (entry.text, _reply(entry.reply)) if part)
+        text = " ".join(part for part in (entry.text, reply_text(entry.reply)) if part)
         print(f"  {local_time(entry.time)}  {entry.kind}{who}  {clean(text)}".rstrip())
     print("\nHEADER")
-    for name, value in details.headers:
+    for name, value in headers:
         print(f"  {clean(name)}: {clean(value)}")
 
 
@@ -155,7 +168,8 @@ def _next(text: str) -> str:
     return f", next {text}" if text else ""
 
 
-def _reply(reply: Any) -> str:
+def reply_text(reply: Any) -> str:
+    """A reply in a line, '' for none."""
     if reply is None:
         return ""
     host = f" from {reply.host}" if reply.host else ""
@@ -199,7 +213,7 @@ async def watch(
 
 def _event_line(event: "QueueEvent") -> str:
     where = event.recipient or event.destination
-    text = " ".join(part for part in (event.text, _reply(event.reply)) if part)
+    text = " ".join(part for part in (event.text, reply_text(event.reply)) if part)
     return clean(f"{local_time(event.time)}  {event.kind:<9}  {event.message_id}  {where}  {text}").rstrip()
 
 

@@ -60,7 +60,7 @@ async def preview(
 
 def _show_preview(found: "Preview") -> None:
     held = f", {found.held} of them held" if found.held else ""
-    print(f"{_messages(found.messages)}, {found.recipients} recipients{held}, {human_size(found.octets)}")
+    print(f"{count_of(found.messages)}, {found.recipients} recipients{held}, {human_size(found.octets)}")
     for text in found.warnings:
         warn(text)
     if found.sample:
@@ -80,34 +80,38 @@ async def _act(session: Session, word: str, values: dict[str, Any], call: Call, 
         if not at_once:
             found = await client.queue.preview(selection)
             if not session.json:
-                print(f"{_messages(found.messages)} selected")
+                print(f"{count_of(found.messages)} selected")
             if ask and found.messages:
                 if not session.json:
                     _show_preview(found)
-                confirm(f"{_messages(found.messages)} will be {word}.", yes=False)
+                confirm(f"{count_of(found.messages)} will be {word}.", yes=False)
             selection = Frozen(found.token)
         result = await call(client, selection, values["dry_run"])
-    _report(session, word, result, dry_run=values["dry_run"])
+    report(session, word, result, dry_run=values["dry_run"])
 
 
-def _report(session: Session, word: str, result: "BulkResult", *, dry_run: bool) -> None:
+def report(session: Session, word: str, result: "BulkResult", *, dry_run: bool) -> None:
+    """Print what a bulk call did, or would do, and how to undo it."""
     for warning in result.warnings:
         warn(warning)
     if session.json:
         print_json(result)
         return
+    if result.withheld:
+        warn(f"{count_of(result.withheld)} in quarantine left alone; see `gatepost quarantine`")
     if result.gone:
-        print(f"{_messages(result.gone)} left the queue since the preview")
+        print(f"{count_of(result.gone)} left the queue since the preview")
     if dry_run:
-        print(f"nothing was changed: {_messages(result.matched)} would be {word}")
+        print(f"nothing was changed: {count_of(result.matched)} would be {word}")
     elif result.matched:
         rest = result.matched - result.changed
-        print(f"{_messages(result.changed)} {word}" + (f", {rest} unchanged" if rest > 0 else ""))
+        print(f"{count_of(result.changed)} {word}" + (f", {rest} unchanged" if rest > 0 else ""))
     if result.undo_until is not None:
         print(f"until {local_time(result.undo_until)}: gatepost queue undo {result.operation_id}", file=sys.stderr)
 
 
-def _messages(count: int) -> str:
+def count_of(count: int) -> str:
+    """A number of messages in words."""
     return "1 message" if count == 1 else f"{count} messages"
 
 
@@ -181,7 +185,7 @@ async def _reroute_many(session: Session, options: dict[str, Any], target: Any) 
     async def call(client: "GatepostClient", selection: "Selection", dry: bool) -> "BulkResult":
         done = await client.queue.reroute_all(selection, target, dry_run=dry)
         if done.refused:
-            warn(f"{_messages(done.refused)} cannot go that way: {done.first_refusal}")
+            warn(f"{count_of(done.refused)} cannot go that way: {done.first_refusal}")
         return done.result
 
     await _act(session, "rerouted", options, call)
@@ -234,7 +238,7 @@ def _undo_text(result: "UndoResult") -> str:
         (result.already_undone, "undone before"),
         (result.unreadable, "cannot be read"),
     )
-    return ", ".join(f"{_messages(count)} {words}" for count, words in parts if count) or "no messages"
+    return ", ".join(f"{count_of(count)} {words}" for count, words in parts if count) or "no messages"
 
 
 @command(app, "causes")
@@ -250,7 +254,7 @@ async def causes(session: Session, limit: Limit = 20) -> None:
     for one in found.causes:
         status = " ".join(part for part in (str(one.code or ""), one.enhanced) if part)
         held = f", {one.held} held" if one.held else ""
-        print(clean(f"{one.recipients} recipients in {_messages(one.messages)}{held}: {one.kind} {status} {one.host}").rstrip())
+        print(clean(f"{one.recipients} recipients in {count_of(one.messages)}{held}: {one.kind} {status} {one.host}").rstrip())
         reply = one.example_reply
         example = f"{reply.code} {reply.enhanced} {reply.text}" if reply is not None else one.example_reason
         print_fields(

@@ -32,6 +32,7 @@ from gatepost.client.errors import (
 )
 from gatepost.client.history import History, TraceFilter
 from gatepost.client.operations import Frozen, RerouteTarget
+from gatepost.client.quarantine import Quarantine, QuarantineFilter
 from gatepost.client.queue import ALL, Queue, Selection
 from gatepost.client.rules import Rules
 from gatepost.client.server import Server
@@ -47,6 +48,7 @@ class GatepostClient:
     """
 
     queue: Queue
+    quarantine: Quarantine
     history: History
     rules: Rules
     directory: Directory
@@ -67,6 +69,7 @@ class GatepostClient:
     async def __aenter__(self) -> Self:
         self._connection = Connection(self._target or find_target(self._data), self._timeout)
         self.queue = Queue(self._connection)
+        self.quarantine = Quarantine(self._connection)
         self.history = History(self._connection)
         self.rules = Rules(self._connection)
         self.directory = Directory(self._connection)
@@ -97,6 +100,7 @@ __all__ = [
     "NotFoundError",
     "NotRunningError",
     "PermissionDeniedError",
+    "QuarantineFilter",
     "QueueFilter",
     "RefusedError",
     "RerouteTarget",

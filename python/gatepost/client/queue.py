@@ -50,12 +50,12 @@ from gatepost.client.values import (
 CHUNK = 64 << 10
 
 
-class _All:
+class Everything:
     """Every message of the queue, as a selection."""
 
 
-ALL: Final = _All()
-Selection = str | Sequence[str] | QueueFilter | _All | Frozen
+ALL: Final = Everything()
+Selection = str | Sequence[str] | QueueFilter | Everything | Frozen
 """Ids or unambiguous prefixes of ids, a filter that has at least one field, ALL, or what a preview froze."""
 
 
@@ -113,22 +113,22 @@ class Queue:
     async def hold(self, selection: Selection, *, dry_run: bool = False) -> BulkResult:
         """Stop deliveries of these messages."""
         request = api.HoldMessagesRequest(selection=_selection(selection), dry_run=dry_run)
-        return _bulk(await self._connection.call(self._stub.HoldMessages, request, BULK_TIMEOUT))
+        return bulk_value(await self._connection.call(self._stub.HoldMessages, request, BULK_TIMEOUT))
 
     async def release(self, selection: Selection, *, dry_run: bool = False) -> BulkResult:
         """Let held messages go on."""
         request = api.ReleaseMessagesRequest(selection=_selection(selection), dry_run=dry_run)
-        return _bulk(await self._connection.call(self._stub.ReleaseMessages, request, BULK_TIMEOUT))
+        return bulk_value(await self._connection.call(self._stub.ReleaseMessages, request, BULK_TIMEOUT))
 
     async def retry(self, selection: Selection, *, dry_run: bool = False) -> BulkResult:
         """Make them due now."""
         request = api.RetryMessagesRequest(selection=_selection(selection), dry_run=dry_run)
-        return _bulk(await self._connection.call(self._stub.RetryMessages, request, BULK_TIMEOUT))
+        return bulk_value(await self._connection.call(self._stub.RetryMessages, request, BULK_TIMEOUT))
 
     async def remove(self, selection: Selection, *, send_dsn: bool = False, dry_run: bool = False) -> BulkResult:
         """Take them out of the queue; with `send_dsn` the senders are told at once, and it cannot be undone."""
         request = api.RemoveMessagesRequest(selection=_selection(selection), dry_run=dry_run, send_dsn=send_dsn)
-        return _bulk(await self._connection.call(self._stub.RemoveMessages, request, BULK_TIMEOUT))
+        return bulk_value(await self._connection.call(self._stub.RemoveMessages, request, BULK_TIMEOUT))
 
     async def reroute(
         self, message_id: str, *, recipients: Iterable[str] = (), route: Route | None = None, new_address: str = ""
@@ -154,7 +154,7 @@ class Queue:
         else:
             request.by_rules = True
         answer = await self._connection.call(self._stub.RerouteMessages, request, BULK_TIMEOUT)
-        return Rerouted(_bulk(answer), answer.refused, answer.first_refusal)
+        return Rerouted(bulk_value(answer), answer.refused, answer.first_refusal)
 
     async def operations(self, *, limit: int | None = None, warn: Warn | None = None) -> AsyncIterator[Operation]:
         """What operators did to messages, newest first. `warn` as for `list`."""
@@ -277,7 +277,7 @@ def _timestamp(moment: datetime) -> Timestamp:
 
 
 def _selection(selection: Selection) -> api.MessageSelection:
-    if isinstance(selection, _All):
+    if isinstance(selection, Everything):
         return api.MessageSelection(all=True)
     if isinstance(selection, Frozen):
         return api.MessageSelection(token=selection.token)
@@ -358,11 +358,14 @@ def _event(event: api.WatchQueueResponse) -> QueueEvent:
     )
 
 
-def _bulk(answer: Any) -> BulkResult:
+def bulk_value(answer: Any) -> BulkResult:
+    """The result in an answer → BulkResult."""
     result: api.BulkResult = answer.result
     ids, warnings = tuple(result.message_ids), tuple(result.warnings)
     selected_at, until = time_value(result.selected_at), time_or_none(result, "undo_until")
-    return BulkResult(result.matched, result.changed, ids, selected_at, result.partial, warnings, result.operation_id, until, result.gone)
+    return BulkResult(
+        result.matched, result.changed, ids, selected_at, result.partial, warnings, result.operation_id, until, result.gone, result.withheld
+    )
 
 
 def _destination(one: api.Destination) -> Destination:

@@ -155,7 +155,8 @@ class MessageDetails:
 @dataclass(frozen=True, slots=True)
 class BulkResult:
     """What a bulk call did. `message_ids` has the first 1,000; `partial`: a worker was away, `warnings` say which. `gone` messages of a
-    frozen selection had left the queue. operation_id is for `Queue.undo`, until undo_until (None: it cannot be undone).
+    frozen selection had left the queue. operation_id is for `Queue.undo`, until undo_until (None: it cannot be undone). `withheld` messages
+    in quarantine were left out.
     """
 
     matched: int
@@ -167,6 +168,7 @@ class BulkResult:
     operation_id: str = ""
     undo_until: datetime | None = None
     gone: int = 0
+    withheld: int = 0
 
 
 @dataclass(frozen=True, slots=True)

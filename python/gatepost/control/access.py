@@ -72,6 +72,16 @@ RPCS: Mapping[str, Rule] = {
         "PauseDestination ResumeDestination SubmitMessage",
         changes=True,
     ),
+    **_rules("quarantine.v1.QuarantineService", Role.VIEWER, "ListQuarantined GetQuarantined ListAllowedSenders", changes=False),
+    **_rules("quarantine.v1.QuarantineService", Role.OPERATOR, "PreviewDigest", changes=False),
+    **_rules(
+        "quarantine.v1.QuarantineService",
+        Role.OPERATOR,
+        "ReleaseQuarantined ReleaseAndAllow DeleteQuarantined RescanQuarantined AllowSender DisallowSender ResolveDigestLink",
+        changes=True,
+    ),
+    # Changes nothing, but who looked at harmful or private mail is worth a line.
+    **_rules("quarantine.v1.QuarantineService", Role.ADMIN, "ReadContent", changes=True),
     **_rules("history.v1.HistoryService", Role.VIEWER, "ListTraces GetTrace ListQueueAt DiffQueue", changes=False),
     **_rules(
         "rules.v1.RulesService",
@@ -128,9 +138,9 @@ ACTOR_KEY = "gatepost-actor"
 """Metadata by which the supervisor tells a worker on whose behalf it calls."""
 
 
-def actor_metadata() -> tuple[tuple[str, str], ...]:
-    """For calls to a worker that change something."""
-    return ((ACTOR_KEY, author()),)
+def actor_metadata(by: str = "") -> tuple[tuple[str, str], ...]:
+    """For calls to a worker that change something; `by`: on whose behalf, if not the caller's."""
+    return ((ACTOR_KEY, by or author()),)
 
 
 OPERATION_KEY = "gatepost-operation"

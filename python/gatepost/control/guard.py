@@ -26,7 +26,7 @@ MAX_SUMMARISED_BYTES = 500_000
 SWALLOW_SECONDS = 3.0
 SWALLOW_BYTES = 64 << 20
 REFUSED_TEXT = "the change was not made: its audit record could not be written"
-SECRET_FIELDS = frozenset({"password", "secret", "chunk"})
+SECRET_FIELDS = frozenset({"password", "secret", "chunk", "link_token"})
 
 log = structlog.get_logger()
 

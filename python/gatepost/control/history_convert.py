@@ -8,7 +8,7 @@ from gatepost.api.history.v1 import history_pb2 as api
 from gatepost.api.queue.v1 import queue_pb2 as queue_api
 from gatepost.control.convert import micros, timestamp
 from gatepost.control.errors import invalid
-from gatepost.control.queue_convert import LIST_RECIPIENTS, detail_reply, detail_text, history_proto
+from gatepost.control.queue_convert import LIST_RECIPIENTS, detail_reply, detail_text, history_proto, scanned_proto
 from gatepost.message.envelope import Meta, Origin
 from gatepost.message.ids import format_message_id
 from gatepost.native import HistoryFilter, Trace, TraceRecipient
@@ -89,7 +89,8 @@ def trace_proto(trace: Trace, worker: int, found: Found, *, whole: bool = False,
         accepted = queue_api.HistoryEntry(
             time=timestamp(received), kind=queue_api.QUEUE_EVENT_KIND_ACCEPTED, recipient_index=-1, text=_accepted_text(origin)
         )
-        made.events.extend([accepted, *map(history_proto, decode_history(events))])
+        scanned = [] if meta.verdict is None else [scanned_proto(meta.verdict, received)]
+        made.events.extend([accepted, *scanned, *map(history_proto, decode_history(events))])
     return made
 
 

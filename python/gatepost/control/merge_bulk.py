@@ -174,7 +174,7 @@ class MergedBulkServicer(queue_pb2_grpc.QueueServiceServicer):
         if selection.token:
             return self._token_parts(selection.token)
         if selection.message_ids:
-            return await self._owners(selection.message_ids)
+            return await self.owners(selection.message_ids)
         return {link.index: selection for link in self._links.all()}
 
     def _token_parts(self, token: str) -> Mapping[int, api.MessageSelection]:
@@ -186,7 +186,7 @@ class MergedBulkServicer(queue_pb2_grpc.QueueServiceServicer):
             raise precondition(common.ERROR_REASON_INVALID_FIELD, f"the token is from before the number of workers changed; {AGAIN}")
         return {int(index): api.MessageSelection(token=part) for index, part in parts.items()}
 
-    async def _owners(self, texts: Sequence[str]) -> dict[int, api.MessageSelection]:
+    async def owners(self, texts: Sequence[str]) -> dict[int, api.MessageSelection]:
         """Which worker keeps which of the messages. Raises ControlError when one is unknown or ambiguous."""
         found = await self._resolve(texts, "selection.message_ids")
         chosen: dict[int, api.MessageSelection] = {}
@@ -252,6 +252,7 @@ def merge_bulk(answers: Answers[api.BulkResult], started: Any) -> api.BulkResult
         matched=sum(result.matched for result in results),
         changed=sum(result.changed for result in results),
         gone=sum(result.gone for result in results),
+        withheld=sum(result.withheld for result in results),
         message_ids=ids[:MAX_RESULT_IDS],
         selected_at=started,
         partial=answers.partial,

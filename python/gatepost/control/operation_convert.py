@@ -18,6 +18,10 @@ _KINDS = {
     "retry": api.OPERATION_KIND_RETRY,
     "remove": api.OPERATION_KIND_REMOVE,
     "reroute": api.OPERATION_KIND_REROUTE,
+    "quarantine release": api.OPERATION_KIND_QUARANTINE_RELEASE,
+    "quarantine delete": api.OPERATION_KIND_QUARANTINE_DELETE,
+    "quarantine expire": api.OPERATION_KIND_QUARANTINE_EXPIRE,
+    "quarantine confine": api.OPERATION_KIND_QUARANTINE_CONFINE,
 }
 _STATES = {
     "running": api.OPERATION_STATE_RUNNING,

@@ -15,7 +15,7 @@ from gatepost.api.queue.v1 import queue_pb2 as api
 from gatepost.api.queue.v1 import queue_pb2_grpc
 from gatepost.control.access import author
 from gatepost.control.convert import address_from_text, reply_proto
-from gatepost.control.errors import cut_short, invalid, refused
+from gatepost.control.errors import cut_short, invalid, precondition, refused
 from gatepost.control.paging import page, page_size
 from gatepost.control.queue_bulk import BulkServicer
 from gatepost.control.queue_convert import (
@@ -23,7 +23,7 @@ from gatepost.control.queue_convert import (
     event_proto,
     filter_from_proto,
     header_fields,
-    history_proto,
+    journal_proto,
     message_proto,
     notify_flags,
     stats_proto,
@@ -36,6 +36,7 @@ from gatepost.queue.actions import QueueActions
 from gatepost.queue.events import QueueEvent
 from gatepost.queue.service import QueueService
 from gatepost.queue.submit import SubmissionRefused, Submitter
+from gatepost.queue.withheld import is_withheld
 from gatepost.routing.model import RuleSet
 
 BATCH = 500
@@ -80,13 +81,16 @@ class QueueServicer(BulkServicer):
         header = await asyncio.to_thread(reader.header)
         return api.GetMessageResponse(
             message=message_proto(message, self._index, None),
-            history=map(history_proto, history[-MAX_HISTORY:]),
+            history=journal_proto(message, history[-MAX_HISTORY:]),
             headers=header_fields(header),
         )
 
     async def DownloadMessage(self, request: api.DownloadMessageRequest, context: object) -> AsyncIterator[api.DownloadMessageResponse]:
         """See the proto."""
-        reader = self._queue.open(await self.resolve_one(request.message_id))
+        message_id = await self.resolve_one(request.message_id)
+        if is_withheld(await self._queue.get(message_id)):
+            raise precondition(common.ERROR_REASON_REFUSED, "the message is in quarantine: an administrator may look at it (ReadContent)")
+        reader = self._queue.open(message_id)
         while chunk := await asyncio.to_thread(reader.read, CHUNK):
             yield api.DownloadMessageResponse(chunk=chunk)
 

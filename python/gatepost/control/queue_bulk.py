@@ -20,6 +20,7 @@ from gatepost.control.operation_convert import cause_proto, operation_proto, sel
 from gatepost.control.paging import page
 from gatepost.control.queue_convert import check_selection, filter_from_proto, id_prefix, message_proto
 from gatepost.message.ids import format_message_id
+from gatepost.message.verdict import WITHHELD
 from gatepost.native import NotFoundError
 from gatepost.queue.actions import (
     Done,
@@ -33,6 +34,7 @@ from gatepost.queue.actions import (
 from gatepost.queue.selections import TTL_SECONDS, Selections, UnknownSelectionError
 from gatepost.queue.service import QueueService
 from gatepost.queue.views import Filter, QueuedMessage
+from gatepost.queue.withheld import is_withheld
 from gatepost.routing.decide import decide
 from gatepost.routing.model import Question, Route, RuleSet
 
@@ -44,16 +46,19 @@ DEFAULT_SAMPLE = 10
 MAX_CAUSES = 1000
 DEFAULT_CAUSES = 100
 
+IN_QUARANTINE = "in quarantine, or waiting for a scanner: `gatepost quarantine release` lets it go"
+
 Action = Callable[[bytes, Order], Awaitable[Done]]
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """Packed ids, how many of a frozen selection are gone, and the selection in words."""
+    """Packed ids, how many of a frozen selection are gone, the selection in words, and how many in quarantine were left out."""
 
     ids: bytes
     gone: int
     words: str
+    withheld: int = 0
 
 
 class BulkServicer(queue_pb2_grpc.QueueServiceServicer):
@@ -81,6 +86,8 @@ class BulkServicer(queue_pb2_grpc.QueueServiceServicer):
         warnings = [f"{flying} recipients are being delivered now: their messages may leave the queue meanwhile"] if flying else []
         if chosen.gone:
             warnings.append(f"{chosen.gone} messages of the former selection left the queue")
+        if chosen.withheld:
+            warnings.append(f"{chosen.withheld} messages in quarantine are left out (see `gatepost quarantine`)")
         return api.PreviewSelectionResponse(
             token=token,
             expire_time=timestamp(now + int(TTL_SECONDS * 1_000_000)),
@@ -99,7 +106,15 @@ class BulkServicer(queue_pb2_grpc.QueueServiceServicer):
 
     async def ReleaseMessages(self, request: api.ReleaseMessagesRequest, context: object) -> api.ReleaseMessagesResponse:
         """See the proto."""
-        return api.ReleaseMessagesResponse(result=await self._bulk(request, self._actions.release, context))
+        stay: list[int] = []
+
+        async def release(ids: bytes, order: Order) -> Done:
+            stay.append((await self._queue.without_withheld(ids))[1])
+            return await self._actions.release(ids, order)
+
+        result = await self._bulk(request, release, context)
+        result.withheld += sum(stay)
+        return api.ReleaseMessagesResponse(result=result)
 
     async def RetryMessages(self, request: api.RetryMessagesRequest, context: object) -> api.RetryMessagesResponse:
         """See the proto."""
@@ -117,7 +132,9 @@ class BulkServicer(queue_pb2_grpc.QueueServiceServicer):
 
         def choose(message: QueuedMessage) -> Ways:
             try:
-                pending = [(n, one) for n, one in enumerate(message.recipients) if one.pending]
+                pending = [(n, one) for n, one in enumerate(message.recipients) if one.pending and one.destination not in WITHHELD]
+                if not pending and is_withheld(message):
+                    raise RerouteRefusedError(IN_QUARANTINE)
                 return {n: self._new_route(message, one.address, request) for n, one in pending}
             except ControlError as error:
                 raise RerouteRefusedError(str(error)) from error
@@ -136,6 +153,8 @@ class BulkServicer(queue_pb2_grpc.QueueServiceServicer):
         message_id = await self.resolve_one(request.message_id)
         message = await self._queue.get(message_id)
         chosen = _pending(message, request.recipients)
+        if any(message.recipients[index].destination in WITHHELD for index in chosen):
+            raise precondition(common.ERROR_REASON_REFUSED, IN_QUARANTINE)
         # Everything is decided before anything is changed.
         ways = {index: self._new_route(message, message.recipients[index].address, request) for index in chosen}
         words = f"message {format_message_id(message_id)}"
@@ -175,7 +194,7 @@ class BulkServicer(queue_pb2_grpc.QueueServiceServicer):
         """`request` has a selection and dry_run, as all bulk calls have."""
         result = api.BulkResult(selected_at=timestamp(time.time_ns() // 1000))
         chosen = await self._choose(request.selection)
-        result.matched, result.gone = len(chosen.ids) // ID, chosen.gone
+        result.matched, result.gone, result.withheld = len(chosen.ids) // ID, chosen.gone, chosen.withheld
         shown = chosen.ids[: MAX_RESULT_IDS * ID]
         result.message_ids.extend(format_message_id(shown[at : at + ID]) for at in range(0, len(shown), ID))
         if request.dry_run:
@@ -205,7 +224,10 @@ class BulkServicer(queue_pb2_grpc.QueueServiceServicer):
         if len(selected) > MAX_SELECTED * ID:
             text = f"more than {MAX_SELECTED} messages of one worker are meant and nothing was changed; narrow the filter, by age perhaps"
             raise precondition(common.ERROR_REASON_REFUSED, text)
-        return Chosen(selected, 0, words)
+        if wanted.destination:  # who names the quarantine means it
+            return Chosen(selected, 0, words)
+        rest, left_out = await self._queue.without_withheld(selected)
+        return Chosen(rest, 0, words, left_out)
 
     async def _frozen(self, token: str) -> Chosen:
         try:

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from gatepost.api.common.v1 import common_pb2 as common
 from gatepost.api.queue.v1 import queue_pb2 as api
@@ -10,6 +10,7 @@ from gatepost.control.convert import micros, route_proto, seconds, timestamp
 from gatepost.control.errors import invalid
 from gatepost.message.envelope import Notify
 from gatepost.message.ids import format_message_id
+from gatepost.message.verdict import Verdict
 from gatepost.queue.events import QueueEvent
 from gatepost.queue.views import Destination, Filter, HistoryEntry, QueuedMessage, RecipientStatus
 
@@ -214,13 +215,28 @@ def _text(detail: Mapping[str, object], key: str) -> str:
 
 def history_proto(entry: HistoryEntry) -> api.HistoryEntry:
     """One journal entry."""
+    scanned = isinstance(entry.detail.get("verdict"), list)
     return api.HistoryEntry(
         time=timestamp(entry.time),
-        kind=_KINDS.get(entry.kind, api.QUEUE_EVENT_KIND_NOTE),
+        kind=api.QUEUE_EVENT_KIND_SCANNED if scanned else _KINDS.get(entry.kind, api.QUEUE_EVENT_KIND_NOTE),
         recipient_index=entry.recipient_index,
         text=detail_text(entry.detail),
         reply=detail_reply(entry.detail),
     )
+
+
+def journal_proto(message: QueuedMessage, history: Sequence[HistoryEntry]) -> list[api.HistoryEntry]:
+    """The journal of a message, with what scanning decided at its reception."""
+    entries = [history_proto(entry) for entry in history]
+    if message.meta.verdict is not None:
+        entries.insert(min(1, len(entries)), scanned_proto(message.meta.verdict, message.received_at))
+    return entries
+
+
+def scanned_proto(verdict: Verdict, time: int) -> api.HistoryEntry:
+    """The entry for what scanning decided at reception."""
+    kind = api.QUEUE_EVENT_KIND_SCANNED
+    return api.HistoryEntry(time=timestamp(time), kind=kind, recipient_index=-1, text=f"scanned: {verdict.text}")
 
 
 def event_proto(event: QueueEvent, worker: int) -> api.WatchQueueResponse:

@@ -16,6 +16,7 @@ import grpc.aio
 
 from gatepost.api.history.v1 import history_pb2_grpc
 from gatepost.api.mailbox.v1 import mailbox_pb2_grpc
+from gatepost.api.quarantine.v1 import quarantine_pb2_grpc
 from gatepost.api.queue.v1 import queue_pb2_grpc
 from gatepost.api.worker.v1 import worker_pb2 as worker_api
 from gatepost.api.worker.v1 import worker_pb2_grpc
@@ -41,6 +42,7 @@ class WorkerLink:
         self._target = unix_target(path)
         self._channel = grpc.aio.insecure_channel(self._target.text, options=CHANNEL_OPTIONS)
         self.queue = queue_pb2_grpc.QueueServiceStub(self._channel)
+        self.quarantine = quarantine_pb2_grpc.QuarantineServiceStub(self._channel)
         self.history = history_pb2_grpc.HistoryServiceStub(self._channel)
         self.mailbox = mailbox_pb2_grpc.MailboxServiceStub(self._channel)
         self.worker = worker_pb2_grpc.WorkerServiceStub(self._channel)

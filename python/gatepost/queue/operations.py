@@ -29,7 +29,8 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """kind: hold, release, retry, remove or reroute; state: running, done, interrupted or undone. Times are Unix µs.
+    """kind: hold, release, retry, remove, reroute or 'quarantine …' (quarantine.py); state: running, done, interrupted or undone. Times are
+    Unix µs.
 
     until is 0 when it cannot be undone; reason says why. undo holds the counts of the newest undo (see Spool.undo).
     """

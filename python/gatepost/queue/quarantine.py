@@ -42,6 +42,7 @@ ACTOR = "gatepost"
 RELEASE = "quarantine release"
 DELETE = "quarantine delete"
 EXPIRE = "quarantine expire"
+CONFINE = "quarantine confine"
 CLEAN = frozenset({Action.ACCEPT, Action.TAG, Action.COPY})
 
 log = structlog.get_logger()
@@ -167,7 +168,7 @@ class Quarantine:
     async def confine(self, ids: bytes, order: Order) -> Done:
         """Put what waits for a scanner into quarantine."""
         async with self._one_release:
-            return await self._actions.send_on("quarantine", ids, _confined, order)
+            return await self._actions.send_on(CONFINE, ids, _confined, order)
 
     # ---- inside; what begins with a look at the spool blocks
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 
 from gatepost.message.ids import format_message_id, parse_message_id
 from gatepost.native import K_RETRY, Cause, NativeFilter, Reader
+from gatepost.queue import withheld
 from gatepost.queue.events import QueueEvent
 from gatepost.queue.scheduler import Scheduler
 from gatepost.queue.views import (
@@ -60,6 +61,10 @@ class QueueService:
         """Ids of the first `limit` messages that match, oldest first, one behind the other (16 octets each)."""
         await self._spool.whole()
         return await asyncio.to_thread(self._spool.select, wanted.native(self._scheduler.now()), limit)
+
+    async def without_withheld(self, ids: bytes) -> tuple[bytes, int]:
+        """Those of these messages (packed ids) of which no recipient is in quarantine or waits for a scanner, and how many others."""
+        return await asyncio.to_thread(withheld.without, self._spool, ids)
 
     async def get(self, message_id: bytes) -> QueuedMessage:
         """One live message. Raises NotFoundError."""

@@ -58,6 +58,13 @@ class _OperationKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Operati
     OPERATION_KIND_RETRY: _OperationKind.ValueType  # 3
     OPERATION_KIND_REMOVE: _OperationKind.ValueType  # 4
     OPERATION_KIND_REROUTE: _OperationKind.ValueType  # 5
+    OPERATION_KIND_QUARANTINE_RELEASE: _OperationKind.ValueType  # 6
+    """QuarantineService: released, deleted."""
+    OPERATION_KIND_QUARANTINE_DELETE: _OperationKind.ValueType  # 7
+    OPERATION_KIND_QUARANTINE_EXPIRE: _OperationKind.ValueType  # 8
+    """Removed by the server itself: quarantine.keep_days is over."""
+    OPERATION_KIND_QUARANTINE_CONFINE: _OperationKind.ValueType  # 9
+    """Put into quarantine by the server itself: it had waited for a scanner."""
 
 class OperationKind(_OperationKind, metaclass=_OperationKindEnumTypeWrapper):
     """What was done."""
@@ -68,6 +75,13 @@ OPERATION_KIND_RELEASE: OperationKind.ValueType  # 2
 OPERATION_KIND_RETRY: OperationKind.ValueType  # 3
 OPERATION_KIND_REMOVE: OperationKind.ValueType  # 4
 OPERATION_KIND_REROUTE: OperationKind.ValueType  # 5
+OPERATION_KIND_QUARANTINE_RELEASE: OperationKind.ValueType  # 6
+"""QuarantineService: released, deleted."""
+OPERATION_KIND_QUARANTINE_DELETE: OperationKind.ValueType  # 7
+OPERATION_KIND_QUARANTINE_EXPIRE: OperationKind.ValueType  # 8
+"""Removed by the server itself: quarantine.keep_days is over."""
+OPERATION_KIND_QUARANTINE_CONFINE: OperationKind.ValueType  # 9
+"""Put into quarantine by the server itself: it had waited for a scanner."""
 Global___OperationKind: _TypeAlias = OperationKind  # noqa: Y015
 
 class _OperationState:
@@ -122,6 +136,8 @@ class _QueueEventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_QueueE
     """A removal was undone."""
     QUEUE_EVENT_KIND_PURGED: _QueueEventKind.ValueType  # 17
     """A removal became final: its grace was over."""
+    QUEUE_EVENT_KIND_SCANNED: _QueueEventKind.ValueType  # 18
+    """Scanned, at reception or later; `text` is the verdict."""
 
 class QueueEventKind(_QueueEventKind, metaclass=_QueueEventKindEnumTypeWrapper):
     """What happened to a message."""
@@ -148,6 +164,8 @@ QUEUE_EVENT_KIND_RESTORED: QueueEventKind.ValueType  # 16
 """A removal was undone."""
 QUEUE_EVENT_KIND_PURGED: QueueEventKind.ValueType  # 17
 """A removal became final: its grace was over."""
+QUEUE_EVENT_KIND_SCANNED: QueueEventKind.ValueType  # 18
+"""Scanned, at reception or later; `text` is the verdict."""
 Global___QueueEventKind: _TypeAlias = QueueEventKind  # noqa: Y015
 
 @_typing.final
@@ -230,7 +248,9 @@ Global___QueueFilter: _TypeAlias = QueueFilter  # noqa: Y015
 
 @_typing.final
 class MessageSelection(_message.Message):
-    """Which messages a bulk call acts on: exactly one of ids, filter (with at least one field), all, or token."""
+    """Which messages a bulk call acts on: exactly one of ids, filter (with at least one field), all, or token. `all`, and a filter that names no
+    destination, leave out what is in quarantine or waits for a scanner.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -278,6 +298,7 @@ class BulkResult(_message.Message):
     OPERATION_ID_FIELD_NUMBER: _builtins.int
     UNDO_UNTIL_FIELD_NUMBER: _builtins.int
     GONE_FIELD_NUMBER: _builtins.int
+    WITHHELD_FIELD_NUMBER: _builtins.int
     matched: _builtins.int
     """Messages selected."""
     changed: _builtins.int
@@ -287,6 +308,8 @@ class BulkResult(_message.Message):
     """For UndoOperation; empty when nothing was done."""
     gone: _builtins.int
     """Of a frozen selection: messages that left the queue since. Not in `matched`."""
+    withheld: _builtins.int
+    """Messages in quarantine, or waiting for a scanner, that `all` or a filter without destination left out. Not in `matched`."""
     @_builtins.property
     def message_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The first 1,000 selected ids, in order."""
@@ -313,10 +336,11 @@ class BulkResult(_message.Message):
         operation_id: _builtins.str = ...,
         undo_until: _timestamp_pb2.Timestamp | None = ...,
         gone: _builtins.int = ...,
+        withheld: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["selected_at", b"selected_at", "undo_until", b"undo_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "gone", b"gone", "matched", b"matched", "message_ids", b"message_ids", "operation_id", b"operation_id", "partial", b"partial", "selected_at", b"selected_at", "undo_until", b"undo_until", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "gone", b"gone", "matched", b"matched", "message_ids", b"message_ids", "operation_id", b"operation_id", "partial", b"partial", "selected_at", b"selected_at", "undo_until", b"undo_until", "warnings", b"warnings", "withheld", b"withheld"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -160,7 +160,7 @@ class QueueServiceServicer:
 
     def DownloadMessage(self, request, context):
         """The octets of a message, trace header included, in chunks of at most 64 KiB. No effect. Role: operator.
-        NOT_FOUND. DATA_LOSS: the stored record is damaged.
+        NOT_FOUND. FAILED_PRECONDITION: it is in quarantine (see QuarantineService.ReadContent). DATA_LOSS: the stored record is damaged.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -187,7 +187,8 @@ class QueueServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReleaseMessages(self, request, context):
-        """Lets held messages go on; they are due at once. Role: operator. Status codes as for HoldMessages.
+        """Lets held messages go on; they are due at once. Recipients in quarantine, or waiting for a scanner, stay: QuarantineService releases those.
+        Role: operator. Status codes as for HoldMessages.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -202,7 +203,7 @@ class QueueServiceServicer:
 
     def RerouteMessage(self, request, context):
         """Gives pending recipients of one message a new way, due now. A held one is released unless the new route says hold. Role: operator.
-        NOT_FOUND: message or recipient. FAILED_PRECONDITION: no recipient is pending. INVALID_ARGUMENT: bad target.
+        NOT_FOUND: message or recipient. FAILED_PRECONDITION: no recipient is pending, or one is in quarantine. INVALID_ARGUMENT: bad target.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -30,7 +30,7 @@ class QueueServiceStub:
     """
     DownloadMessage: _aio.UnaryStreamMultiCallable[_queue_pb2.DownloadMessageRequest, _queue_pb2.DownloadMessageResponse]
     """The octets of a message, trace header included, in chunks of at most 64 KiB. No effect. Role: operator.
-    NOT_FOUND. DATA_LOSS: the stored record is damaged.
+    NOT_FOUND. FAILED_PRECONDITION: it is in quarantine (see QuarantineService.ReadContent). DATA_LOSS: the stored record is damaged.
     """
     PreviewSelection: _aio.UnaryUnaryMultiCallable[_queue_pb2.PreviewSelectionRequest, _queue_pb2.PreviewSelectionResponse]
     """Freezes a selection: the ids it means now, with their number and a sample, under a token that the bulk calls take in place of a filter. Mail that
@@ -45,12 +45,14 @@ class QueueServiceStub:
     FAILED_PRECONDITION: the token is unknown, another caller's, expired, or a worker restarted since (nothing is changed): preview again.
     """
     ReleaseMessages: _aio.UnaryUnaryMultiCallable[_queue_pb2.ReleaseMessagesRequest, _queue_pb2.ReleaseMessagesResponse]
-    """Lets held messages go on; they are due at once. Role: operator. Status codes as for HoldMessages."""
+    """Lets held messages go on; they are due at once. Recipients in quarantine, or waiting for a scanner, stay: QuarantineService releases those.
+    Role: operator. Status codes as for HoldMessages.
+    """
     RetryMessages: _aio.UnaryUnaryMultiCallable[_queue_pb2.RetryMessagesRequest, _queue_pb2.RetryMessagesResponse]
     """Makes pending recipients due now, whatever their back-off. Held ones stay held. Role: operator. Status codes as for HoldMessages."""
     RerouteMessage: _aio.UnaryUnaryMultiCallable[_queue_pb2.RerouteMessageRequest, _queue_pb2.RerouteMessageResponse]
     """Gives pending recipients of one message a new way, due now. A held one is released unless the new route says hold. Role: operator.
-    NOT_FOUND: message or recipient. FAILED_PRECONDITION: no recipient is pending. INVALID_ARGUMENT: bad target.
+    NOT_FOUND: message or recipient. FAILED_PRECONDITION: no recipient is pending, or one is in quarantine. INVALID_ARGUMENT: bad target.
     """
     RerouteMessages: _aio.UnaryUnaryMultiCallable[_queue_pb2.RerouteMessagesRequest, _queue_pb2.RerouteMessagesResponse]
     """Gives pending recipients of every selected message a new way, as RerouteMessage does. A message whose recipients cannot go that way is left
@@ -129,7 +131,7 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_queue_pb2.DownloadMessageRequest, _abc.AsyncIterator[_queue_pb2.DownloadMessageResponse]],
     ) -> _abc.AsyncIterator[_queue_pb2.DownloadMessageResponse]:
         """The octets of a message, trace header included, in chunks of at most 64 KiB. No effect. Role: operator.
-        NOT_FOUND. DATA_LOSS: the stored record is damaged.
+        NOT_FOUND. FAILED_PRECONDITION: it is in quarantine (see QuarantineService.ReadContent). DATA_LOSS: the stored record is damaged.
         """
 
     @_abc_1.abstractmethod
@@ -162,7 +164,9 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _queue_pb2.ReleaseMessagesRequest,
         context: _aio.ServicerContext[_queue_pb2.ReleaseMessagesRequest, _abc.Awaitable[_queue_pb2.ReleaseMessagesResponse]],
     ) -> _abc.Awaitable[_queue_pb2.ReleaseMessagesResponse]:
-        """Lets held messages go on; they are due at once. Role: operator. Status codes as for HoldMessages."""
+        """Lets held messages go on; they are due at once. Recipients in quarantine, or waiting for a scanner, stay: QuarantineService releases those.
+        Role: operator. Status codes as for HoldMessages.
+        """
 
     @_abc_1.abstractmethod
     def RetryMessages(
@@ -179,7 +183,7 @@ class QueueServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_queue_pb2.RerouteMessageRequest, _abc.Awaitable[_queue_pb2.RerouteMessageResponse]],
     ) -> _abc.Awaitable[_queue_pb2.RerouteMessageResponse]:
         """Gives pending recipients of one message a new way, due now. A held one is released unless the new route says hold. Role: operator.
-        NOT_FOUND: message or recipient. FAILED_PRECONDITION: no recipient is pending. INVALID_ARGUMENT: bad target.
+        NOT_FOUND: message or recipient. FAILED_PRECONDITION: no recipient is pending, or one is in quarantine. INVALID_ARGUMENT: bad target.
         """
 
     @_abc_1.abstractmethod
