@@ -57,6 +57,15 @@ def _sections() -> Iterator[str]:
         if isinstance(field.default, BaseModel):
             model = type(field.default)
             yield f"\n## [{name}]\n\n{(model.__doc__ or '').strip()}\n\n{_table(name, model.model_fields)}"
+            for key, inner in model.model_fields.items():
+                yield from _repeated(f"{name}.{key}", inner)
+
+
+def _repeated(key: str, field: FieldInfo) -> Iterator[str]:
+    """The keys of an array of tables."""
+    for model in getattr(field.annotation, "__args__", ()):
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            yield f"\n### [[{key}]]\n\n{(model.__doc__ or '').strip()}\n\n{_table('', model.model_fields)}"
 
 
 def _table(section: str, fields: dict[str, FieldInfo]) -> str:
@@ -76,6 +85,8 @@ def _default(key: str, field: FieldInfo) -> str:
     if key in _COMPUTED:
         return _COMPUTED[key]
     value = field.default
+    if field.is_required():
+        return "none: must be given"
     if isinstance(value, tuple):
         return f"`{json.dumps(list(value))}`"
     if isinstance(value, dict):

@@ -11,8 +11,10 @@ import threading
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from gatepost.config.scan import Scan
+from gatepost.config.section import Section
 from gatepost.config.types import (
     AddressList,
     AddressText,
@@ -45,12 +47,6 @@ def default_hostname() -> str:
 
 def _cores() -> int:
     return os.cpu_count() or 1
-
-
-class Section(BaseModel):
-    """Base of the sections: unknown keys are errors, values do not change."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
 class Listen(Section):
@@ -284,6 +280,7 @@ class Settings(Section):
     history: History = History()
     scan: Scan = Scan()
     quarantine: Quarantine = Quarantine()
+    scan: Scan = Scan()
     mail: Mail = Mail()
     auth: Auth = Auth()
     tls: Tls = Tls()

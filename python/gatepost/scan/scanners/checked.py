@@ -1,0 +1,50 @@
+"""What a scanner said, made safe to keep, show and put into a header, or refused. Used by `entry` on every answer.
+
+A plug-in's answer is foreign data: an outcome that does not exist, a score that is no number, a header field with a line end in it are
+ScannerFault. Texts are cut and freed of control characters, since they may come from a message.
+"""
+
+import math
+import re
+from dataclasses import replace
+
+from gatepost.message.verdict import MAX_TEXT
+from gatepost.scan.scanners.plugin import Outcome, ScanAnswer, ScannerFault
+
+MAX_FIELDS = 50
+MAX_FIELD_OCTETS = 4_096
+_FIELD_NAME = re.compile(r"[!-9;-~]{1,100}\Z")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
+_OUTCOMES = frozenset(Outcome)
+
+
+def plain(text: str) -> str:
+    """One line of at most MAX_TEXT characters."""
+    return _CONTROL.sub(" ", text[:MAX_TEXT]).strip()
+
+
+def checked(answer: object, scanner: str, part: str) -> ScanAnswer:
+    """The answer under the scanner's configured name. Raises ScannerFault when it is none."""
+    if not isinstance(answer, ScanAnswer) or answer.outcome not in _OUTCOMES:
+        raise ScannerFault(f"not an answer: {answer!r:.100}")
+    try:
+        if not math.isfinite(answer.score):
+            raise ScannerFault(f"score is {answer.score!r}")
+        if len(answer.fields) > MAX_FIELDS:
+            raise ScannerFault(f"{len(answer.fields)} header fields")
+        for name, value in answer.fields:
+            if not _FIELD_NAME.match(name) or _CONTROL.search(value) or len(value.encode()) > MAX_FIELD_OCTETS:
+                raise ScannerFault(f"header field {name!r:.100} cannot stand in a message")
+        return replace(
+            answer,
+            scanner=scanner,
+            outcome=str(answer.outcome),
+            name=plain(answer.name),
+            score=float(answer.score),
+            signatures=plain(answer.signatures),
+            action=plain(answer.action),
+            fields=tuple((name, value) for name, value in answer.fields),
+            part=plain(answer.part or part),
+        )
+    except (TypeError, ValueError, AttributeError) as fault:
+        raise ScannerFault(f"not an answer: {fault}") from fault

@@ -1,0 +1,207 @@
+"""The byte side of a scanner's client: one connection over TCP or a Unix socket that is read and written by one task at a time.
+
+Used by clamd, icap and rspamd. Invariants: what waits to be read is bounded (the peer is paused beyond HIGH); what waits to be written
+is bounded by `drain`. What arrived before the peer hung up can still be read, also when writing failed meanwhile: servers say why they
+refuse content while it is being sent. Deadlines are the caller's (`asyncio.timeout_at`). Fails with ScannerFault.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import cast
+
+from gatepost.scan.scanners.plugin import ScannerFault
+
+HIGH = 262_144
+IDLE_SECONDS = 20.0
+"""Life of an unused connection; clamd and c-icap hang up after 30 s or more."""
+
+
+class Connection(asyncio.Protocol):
+    """Made by `Connections`."""
+
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport | None = None
+        self._buffer = bytearray()
+        self._reader: asyncio.Future[None] | None = None
+        self._writer: asyncio.Future[None] | None = None
+        self._paused_reading = self._paused_writing = False
+        self._ended = False
+        self.reused = False
+        """True when something was asked over it before."""
+
+    # ---- callbacks of the transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Part of asyncio.Protocol."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=HIGH)
+
+    def data_received(self, data: bytes) -> None:
+        """Part of asyncio.Protocol."""
+        self._buffer += data
+        if len(self._buffer) > HIGH and self._transport is not None and not self._paused_reading:
+            self._paused_reading = True
+            self._transport.pause_reading()
+        _wake(self._reader)
+        _wake(self._writer)  # who is sending may want to stop
+
+    def eof_received(self) -> None:
+        """Part of asyncio.Protocol; the transport closes itself."""
+        self._end()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Part of asyncio.Protocol."""
+        self._transport = None
+        self._end()
+
+    def pause_writing(self) -> None:
+        """Part of asyncio.Protocol."""
+        self._paused_writing = True
+
+    def resume_writing(self) -> None:
+        """Part of asyncio.Protocol."""
+        self._paused_writing = False
+        _wake(self._writer)
+
+    # ---- for the client
+
+    @property
+    def heard(self) -> bool:
+        """Whether something waits to be read, or nothing can come any more."""
+        return bool(self._buffer) or self._ended
+
+    @property
+    def fit(self) -> bool:
+        """Whether another question can be asked over it: it stands, and nothing was said unasked."""
+        return not self._ended and not self._buffer and self._transport is not None and not self._transport.is_closing()
+
+    def write(self, *pieces: bytes) -> None:
+        """Queue octets; on a lost connection they go nowhere, which the next read tells."""
+        if self._transport is not None and not self._ended:
+            self._transport.writelines(pieces)
+
+    async def drain(self) -> None:
+        """Wait until the peer has taken enough, has answered, or is gone."""
+        while self._paused_writing and not self.heard:
+            self._writer = asyncio.get_running_loop().create_future()
+            try:
+                await self._writer
+            finally:
+                self._writer = None
+
+    async def until(self, end: bytes, limit: int) -> bytes:
+        """Octets up to `end`, which is taken off. Raises ScannerFault when there is none in `limit` octets."""
+        searched = 0
+        while (at := self._buffer.find(end, searched)) < 0:
+            if len(self._buffer) > limit:
+                raise ScannerFault(f"an answer without an end: {bytes(self._buffer[:60])!r}")
+            searched = max(len(self._buffer) - len(end) + 1, 0)
+            await self._more()
+        if at > limit:
+            raise ScannerFault(f"an answer of more than {limit} octets: {bytes(self._buffer[:60])!r}")
+        found = bytes(self._buffer[:at])
+        self._taken(at + len(end))
+        return found
+
+    async def some(self, most: int) -> bytes:
+        """At least one octet and at most `most`; b'' when the peer is done."""
+        if not self._buffer and not self._ended:
+            await self._more()
+        found = bytes(self._buffer[:most])
+        self._taken(len(found))
+        return found
+
+    def abort(self) -> None:
+        """Cut it."""
+        if self._transport is not None:
+            self._transport.abort()
+        self._end()
+
+    # ---- inside
+
+    async def _more(self) -> None:
+        if self._ended:
+            raise ScannerFault("hung up in the middle of an answer" if self._buffer else "hung up without an answer")
+        self._reader = asyncio.get_running_loop().create_future()
+        try:
+            await self._reader
+        finally:
+            self._reader = None
+
+    def _taken(self, count: int) -> None:
+        del self._buffer[:count]
+        if self._paused_reading and len(self._buffer) <= HIGH // 2 and self._transport is not None:
+            self._paused_reading = False
+            self._transport.resume_reading()
+
+    def _end(self) -> None:
+        self._ended = True
+        _wake(self._reader)
+        _wake(self._writer)
+
+
+def _wake(waiter: "asyncio.Future[None] | None") -> None:
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)
+
+
+Dial = Callable[[], Awaitable[Connection]]
+
+
+def dial(address: str, default_port: int = 0) -> Dial:
+    """How to connect to 'unix:/path', 'tcp:host:port' or 'host:port'. The address was checked with the settings."""
+    if address.startswith("unix:"):
+        path = address.removeprefix("unix:")
+
+        async def local() -> Connection:
+            return (await asyncio.get_running_loop().create_unix_connection(Connection, path))[1]
+
+        return local
+    host, _, port = address.removeprefix("tcp:").rpartition(":")
+
+    async def remote() -> Connection:
+        return (await asyncio.get_running_loop().create_connection(Connection, host.strip("[]"), int(port or default_port)))[1]
+
+    return remote
+
+
+class Connections:
+    """Idle connections to one server, the newest handed out first; no more are kept than were in use at once."""
+
+    def __init__(self, connect: Dial) -> None:
+        self._connect = connect
+        self._idle: deque[tuple[float, Connection]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    def __len__(self) -> int:
+        """Idle ones."""
+        return len(self._idle)
+
+    @asynccontextmanager
+    async def lease(self, *, fresh: bool = False) -> AsyncIterator[Connection]:
+        """A connection for one exchange. It is kept afterwards unless the exchange raised or left something unread.
+
+        Raises ScannerFault when none can be made.
+        """
+        connection = (None if fresh else self._take()) or await self._open()
+        try:
+            yield connection
+        except BaseException:
+            connection.abort()
+            raise
+        self._keep(connection)
+
+    async def exchange[T](self, talk: Callable[[Connection], Awaitable[T]]) -> T:
+        """`talk` over a connection; again over a new one when a kept one turns out to be dead before anything was heard on it."""
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        """Cut all idle ones; those in use when they come back."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        while self._idle:
+            self._idle.pop()[1].abort()
