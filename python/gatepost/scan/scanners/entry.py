@@ -44,8 +44,9 @@ class ScannerState:
 class Entry:
     """Made by the pool; `start` begins the probing."""
 
-    def __init__(self, settings: ScannerSettings, scanner: Scanner, back: Callable[[str], None]) -> None:
+    def __init__(self, settings: ScannerSettings, scanner: Scanner, back: Callable[[str], None], deadline: float) -> None:
         self.settings = settings
+        self._longest = min(settings.timeout_seconds, deadline)
         self.scanner = scanner
         self.by_parts = settings.scan == "parts" or (not settings.scan and scanner.by_parts)
         self._back = back
@@ -84,7 +85,8 @@ class Entry:
             self._prober.cancel()
             await asyncio.wait([self._prober])
         try:
-            await asyncio.wait_for(self.scanner.close(), PROBE_TIMEOUT)
+            async with asyncio.timeout(PROBE_TIMEOUT):
+                await self.scanner.close()
         except Exception as fault:
             log.warning("scanner did not close", scanner=self.settings.name, fault=_words(fault))
 
@@ -105,7 +107,7 @@ class Entry:
             return self._error(f"larger than {self.settings.max_bytes} octets", content, outage=False)
         if self._slots.locked() and self._waiting >= self.settings.max_waiting:
             return self._error("too many scans wait for it", content, outage=True)
-        return await self._in_turn(content, facts, min(end, now + self.settings.timeout_seconds))
+        return await self._in_turn(content, facts, min(end, now + self._longest))
 
     async def _in_turn(self, content: PartBlob, facts: MailFacts, end: float) -> ScanAnswer:
         self._waiting += 1
@@ -127,6 +129,7 @@ class Entry:
 
     async def _scan(self, content: PartBlob, facts: MailFacts, end: float) -> ScanAnswer:
         period, signatures = self._breaker.enter(), self._cache.signatures
+        fair = end - asyncio.get_running_loop().time() >= self._longest / 2
         try:
             async with asyncio.timeout_at(end):
                 answer = checked(await self.scanner.scan(content, facts, end), self.settings.name, content.name)
@@ -134,6 +137,8 @@ class Entry:
             self._breaker.succeeded(period)
             return self._error(plain(str(refusal)), content, outage=False)
         except TimeoutError:
+            if not fair:  # most of its time went by while it waited for its turn
+                return self._error("busy with other mail", content, outage=True)
             return self._failed(period, "no answer in time", content)
         except (ScannerFault, OSError) as fault:
             return self._failed(period, plain(str(fault)) or type(fault).__name__, content)
@@ -177,7 +182,8 @@ class Entry:
                 wait = max(self._breaker.probe_at - loop.time(), 0.0) if out else self.settings.probe_seconds
                 self._opened.clear()
                 try:
-                    await asyncio.wait_for(self._opened.wait(), wait)
+                    async with asyncio.timeout(wait):  # not wait_for: in Python 3.11 it can swallow a cancellation
+                        await self._opened.wait()
                 except TimeoutError:
                     break
 

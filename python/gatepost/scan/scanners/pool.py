@@ -30,7 +30,10 @@ class ScannerPool:
     def __init__(self, settings: Scan, scanners: Sequence[Scanner] | None = None) -> None:
         made = make_scanners(settings.scanners) if scanners is None else scanners
         self._deadline = settings.deadline_seconds
-        self._entries = {one.name: Entry(one, scanner, self._came_back) for one, scanner in zip(settings.scanners, made, strict=True)}
+        self._entries = {
+            one.name: Entry(one, scanner, self._came_back, settings.deadline_seconds)
+            for one, scanner in zip(settings.scanners, made, strict=True)
+        }
         self._listeners: list[Callable[[str], None]] = []
         self._late: set[asyncio.Task[list[ScanAnswer]]] = set()
 
