@@ -9,13 +9,20 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import cast
+from typing import TypeVar, cast
 
 from gatepost.scan.scanners.plugin import ScannerFault
 
 HIGH = 262_144
 IDLE_SECONDS = 20.0
 """Life of an unused connection; clamd and c-icap hang up after 30 s or more."""
+
+
+T = TypeVar("T")
+
+
+class Stale(ScannerFault):
+    """The peer hung up on a kept connection before it answered anything: the question may be asked again elsewhere."""
 
 
 class Connection(asyncio.Protocol):
@@ -27,7 +34,7 @@ class Connection(asyncio.Protocol):
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
         self._paused_reading = self._paused_writing = False
-        self._ended = False
+        self._ended = self._received = False
         self.reused = False
         """True when something was asked over it before."""
 
@@ -41,6 +48,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Part of asyncio.Protocol."""
         self._buffer += data
+        self._received = True
         if len(self._buffer) > HIGH and self._transport is not None and not self._paused_reading:
             self._paused_reading = True
             self._transport.pause_reading()
@@ -76,6 +84,10 @@ class Connection(asyncio.Protocol):
     def fit(self) -> bool:
         """Whether another question can be asked over it: it stands, and nothing was said unasked."""
         return not self._ended and not self._buffer and self._transport is not None and not self._transport.is_closing()
+
+    def reuse(self) -> None:
+        """Another exchange begins on it."""
+        self.reused, self._received = True, False
 
     def write(self, *pieces: bytes) -> None:
         """Queue octets; on a lost connection they go nowhere, which the next read tells."""
@@ -123,6 +135,8 @@ class Connection(asyncio.Protocol):
 
     async def _more(self) -> None:
         if self._ended:
+            if self.reused and not self._received:
+                raise Stale("hung up while the connection was idle")
             raise ScannerFault("hung up in the middle of an answer" if self._buffer else "hung up without an answer")
         self._reader = asyncio.get_running_loop().create_future()
         try:
@@ -194,10 +208,6 @@ class Connections:
             raise
         self._keep(connection)
 
-    async def exchange[T](self, talk: Callable[[Connection], Awaitable[T]]) -> T:
-        """`talk` over a connection; again over a new one when a kept one turns out to be dead before anything was heard on it."""
-        raise NotImplementedError
-
     async def close(self) -> None:
         """Cut all idle ones; those in use when they come back."""
         self._closed = True
@@ -205,3 +215,47 @@ class Connections:
             self._timer.cancel()
         while self._idle:
             self._idle.pop()[1].abort()
+
+    # ---- inside
+
+    async def _open(self) -> Connection:
+        try:
+            return await self._connect()
+        except OSError as fault:
+            raise ScannerFault(f"no connection: {fault.strerror or fault}") from fault
+
+    def _take(self) -> Connection | None:
+        while self._idle:
+            connection = self._idle.pop()[1]
+            if connection.fit:
+                connection.reuse()
+                return connection
+            connection.abort()
+        return None
+
+    def _keep(self, connection: Connection) -> None:
+        if self._closed or not connection.fit:
+            connection.abort()
+            return
+        loop = asyncio.get_running_loop()
+        self._idle.append((loop.time() + IDLE_SECONDS, connection))
+        if self._timer is None:
+            self._timer = loop.call_later(IDLE_SECONDS, self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        loop = asyncio.get_running_loop()
+        while self._idle and self._idle[0][0] <= loop.time():
+            self._idle.popleft()[1].abort()
+        if self._idle:
+            self._timer = loop.call_at(self._idle[0][0], self._expire)
+
+
+async def exchange(connections: Connections, talk: Callable[[Connection], Awaitable[T]]) -> T:
+    """`talk` over a connection; once more over a new one when a kept one turns out to be dead. Raises what `talk` raises."""
+    try:
+        async with connections.lease() as connection:
+            return await talk(connection)
+    except Stale:
+        async with connections.lease(fresh=True) as connection:
+            return await talk(connection)
