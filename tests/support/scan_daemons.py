@@ -39,7 +39,7 @@ ServerLog {root}/log
 AccessLog {root}/access
 ModulesDir {modules}
 ServicesDir {modules}
-TemplateDir {root}
+TemplateDir /usr/share/c_icap/templates
 TmpDir {root}
 LoadMagicFile /etc/c-icap/c-icap.magic
 StartServers 1
@@ -69,11 +69,26 @@ options {{
   dns {{ nameserver = ["127.0.0.1:9"]; timeout = 0.1s; retransmits = 1; }}
   temp_dir = "{root}";
   gtube_patterns = "all";
+  url_tld = "{root}/tld";
+  disable_hyperscan = true;
 }}
+lua = "{root}/rspamd.lua";
 logging {{ type = "file"; filename = "{root}/log"; level = "notice"; }}
 worker "normal" {{ bind_socket = "127.0.0.1:{port}"; count = 1; }}
 actions {{ reject = 15; add_header = 6; greylist = 4; }}
 """
+
+RSPAMD_LUA = """\
+rspamd_config:register_symbol({
+  name = 'UNWANTED', score = 7.0,
+  callback = function(task)
+    if not tostring(task:get_content()):find('unwanted%-by%-gatepost') then return false end
+    task:set_milter_reply({ add_headers = { ['X-Spam-Status'] = 'Yes, helo=' .. (task:get_helo() or ''), ['X-Twice'] = { 'one', 'two' } } })
+    return true, tostring(task:get_from_ip() or '')
+  end
+})
+"""
+"""Stands for the rules of a real installation: a score for UNWANTED, and header fields that tell what rspamd was told."""
 
 
 class Daemon:
@@ -163,6 +178,8 @@ def c_icap(clamd_socket: str) -> Daemon:
 def rspamd() -> Daemon:
     """One scanning worker that knows GTUBE and nothing else."""
     root, port = _directory("rspamd"), free_port()
+    (root / "tld").write_text("com\nnet\norg\ntest\n")
+    (root / "rspamd.lua").write_text(RSPAMD_LUA)
     config = root / "rspamd.conf"
     config.write_text(RSPAMD.format(root=root, port=port))
     return Daemon(["rspamd", "--no-fork", "--insecure", "--config", str(config)], root, port)

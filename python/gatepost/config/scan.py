@@ -1,4 +1,4 @@
-"""Settings of scanning: the scanners to ask and how. Part of `Settings`; read by `scan/scanners/` and by what asks them.
+"""Settings of scanning: inspection, whose policy holds, the scanners to ask and how. Part of `Settings`; read by `scan/` and its callers.
 
 Invariants: names of scanners are unique; an address of a shipped kind has the shape that kind dials. Options of a plug-in are checked
 by the plug-in when it is made (`scan/scanners/registry.py`), since only it knows them.
@@ -109,7 +109,23 @@ def _address_problem(address: str, schemes: tuple[str, ...]) -> str:
 
 
 class Scan(Section):
-    """Looking into mail before it is taken."""
+    """Attachment inspection and policies."""
+
+    enabled: bool = Field(True, description="Look into messages and judge them by policy. Off takes every message unseen.")
+    policy: str = Field(
+        "shipped", description="Policy where nothing below, no rule and no handler names one: shipped, none or a stored one."
+    )
+    inbound: str = Field("", description="Policy of mail from senders that are not trusted; empty is `policy`.")
+    outbound: str = Field("", description="Policy of mail of trusted senders to others; empty is `trusted`.")
+    internal: str = Field("", description="Policy of mail of trusted senders to domains here; empty is `trusted`.")
+    trusted: str = Field("", description="Policy of mail of trusted senders; empty is `policy`.")
+    workers: int = Field(2, ge=1, le=64, description="Threads that inspect messages, per worker.")
+    max_bytes: Octets = Field(512 << 20, ge=1 << 20, description="Octets out of all decoders of a message before it is a bomb. In octets.")
+    max_entries: int = Field(20_000, ge=100, le=1_000_000, description="Files within a message before it is a bomb.")
+    max_depth: int = Field(16, ge=2, le=64, description="Containers within containers before a message is a bomb.")
+    max_ratio: int = Field(200, ge=10, le=1_000_000, description="Octets out per octet in, beyond 16 MiB, before a message is a bomb.")
+    memory_bytes: Octets = Field(32 << 20, ge=1 << 20, le=4 << 30, description="Decoded octets kept at a time, per thread. In octets.")
+    max_milliseconds: int = Field(2_000, ge=50, le=600_000, description="Longest inspection of a message. In milliseconds.")
 
     deadline_seconds: Seconds = Field(30, description="Longest wait for all scanners together, per message. In seconds.")
     scanners: Annotated[tuple[ScannerSettings, ...], BeforeValidator(_tables)] = Field(

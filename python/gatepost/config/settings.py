@@ -165,26 +165,6 @@ class History(Section):
     )
 
 
-class Scan(Section):
-    """Attachment inspection and policies."""
-
-    enabled: bool = Field(True, description="Look into messages and judge them by policy. Off takes every message unseen.")
-    policy: str = Field(
-        "shipped", description="Policy where nothing below, no rule and no handler names one: shipped, none or a stored one."
-    )
-    inbound: str = Field("", description="Policy of mail from senders that are not trusted; empty is `policy`.")
-    outbound: str = Field("", description="Policy of mail of trusted senders to others; empty is `trusted`.")
-    internal: str = Field("", description="Policy of mail of trusted senders to domains here; empty is `trusted`.")
-    trusted: str = Field("", description="Policy of mail of trusted senders; empty is `policy`.")
-    workers: int = Field(2, ge=1, le=64, description="Threads that inspect messages, per worker.")
-    max_bytes: Octets = Field(512 << 20, ge=1 << 20, description="Octets out of all decoders of a message before it is a bomb. In octets.")
-    max_entries: int = Field(20_000, ge=100, le=1_000_000, description="Files within a message before it is a bomb.")
-    max_depth: int = Field(16, ge=2, le=64, description="Containers within containers before a message is a bomb.")
-    max_ratio: int = Field(200, ge=10, le=1_000_000, description="Octets out per octet in, beyond 16 MiB, before a message is a bomb.")
-    memory_bytes: Octets = Field(32 << 20, ge=1 << 20, le=4 << 30, description="Decoded octets kept at a time, per thread. In octets.")
-    max_milliseconds: int = Field(2_000, ge=50, le=600_000, description="Longest inspection of a message. In milliseconds.")
-
-
 class Quarantine(Section):
     """Mail that scanning withheld from its recipients."""
 
@@ -280,7 +260,6 @@ class Settings(Section):
     history: History = History()
     scan: Scan = Scan()
     quarantine: Quarantine = Quarantine()
-    scan: Scan = Scan()
     mail: Mail = Mail()
     auth: Auth = Auth()
     tls: Tls = Tls()

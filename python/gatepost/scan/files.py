@@ -12,7 +12,8 @@ from typing import Any
 import structlog
 from pydantic import ValidationError
 
-from gatepost.config.settings import Scan, Settings
+from gatepost.config.scan import Scan
+from gatepost.config.settings import Settings
 from gatepost.routing.model import RuleSet
 from gatepost.scan.facts import Direction
 from gatepost.scan.hashes import hash_file

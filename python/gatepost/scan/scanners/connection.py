@@ -94,9 +94,9 @@ class Connection(asyncio.Protocol):
         if self._transport is not None and not self._ended:
             self._transport.writelines(pieces)
 
-    async def drain(self) -> None:
-        """Wait until the peer has taken enough, has answered, or is gone."""
-        while self._paused_writing and not self.heard:
+    async def drain(self, *, heed: bool = True) -> None:
+        """Wait until the peer has taken enough or is gone; with `heed` also no longer than until it answers."""
+        while self._paused_writing and not (self.heard if heed else self._ended):
             self._writer = asyncio.get_running_loop().create_future()
             try:
                 await self._writer
