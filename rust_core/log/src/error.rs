@@ -78,9 +78,14 @@ impl LogError {
         Self::Fatal(format!("sync {}: {error}", path.display()))
     }
 
-    /// True when trying again later can help.
+    /// There was no room.
     pub fn is_disk_full(&self) -> bool {
         matches!(self, Self::DiskFull(_))
+    }
+
+    /// True when trying again later can help: room and descriptors come back, the log is as it was.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::DiskFull(_) | Self::Io(_))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Changes of messages whose records found no room on the disk, and how they get written after all.
+//! Changes of messages whose records could not be written, for want of room or of a descriptor for the next file, and how they get written after all.
 //!
 //! A change takes effect in memory although its record cannot be written: a delivery has happened, whatever the disk says. Its ticket tells of the error; the
 //! record is owed. `Core::journal` and the log's callback put it here, `Core::pay` appends it when there is room: before the next change, or from the keeper.
@@ -59,7 +59,7 @@ impl Debts {
 
     /// The error for whoever asks for something while something is owed.
     pub fn error(&self) -> LogError {
-        LogError::DiskFull(format!("{} changes of the queue wait for room to be written", self.queue.len()))
+        LogError::DiskFull(format!("{} changes of the queue wait to be written", self.queue.len()))
     }
 
     fn note(&mut self, debt: &mut Debt) {
@@ -149,7 +149,7 @@ impl Core {
                 Ok(())
             }
             Err(error) => {
-                if error.is_disk_full() {
+                if error.may_pass() {
                     let vouches = if journal.finished { [Some(accepted), moving].into_iter().flatten().collect() } else { Vec::new() };
                     if journal.finished {
                         index.keep_behind_accepted(slot);

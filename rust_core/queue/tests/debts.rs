@@ -1,5 +1,5 @@
-//! Changes that found no room on the disk: guards against finished messages that come back, and changes that are forgotten or carried out twice, after a
-//! full disk and a restart. Remain records: guards against finished messages that come back when one of their copies is damaged.
+//! Changes that found no room on the disk, or no free descriptor for its next file: guards against finished messages that come back, and changes that
+//! are forgotten or carried out twice, after that and a restart. Remain records: guards against finished messages that come back when one of their copies is damaged.
 
 use std::path::Path;
 
@@ -45,8 +45,21 @@ fn change(spool: &Spool, id: MessageId, recipient: Option<u16>, kind: u8) {
 }
 
 fn refused(spool: &Spool) -> bool {
-    spool.completions().0.into_iter().any(|(ticket, error)| ticket == 2 && error.is_some_and(|e| e.is_disk_full()))
+    spool.completions().0.into_iter().any(|(ticket, error)| ticket == 2 && error.is_some_and(|e| e.may_pass()))
 }
+
+/// Why changes cannot be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Want {
+    /// There is no room for a new segment.
+    Room,
+    /// There is none when a batch is written.
+    RoomLater,
+    /// There is no free descriptor for a new segment.
+    Descriptors,
+}
+
+use Want::{Descriptors, Room, RoomLater};
 
 /// The power goes, and the checkpoint with it if asked for.
 fn again(disk: &Disk, checkpoint: bool) -> Spool {
@@ -57,22 +70,26 @@ fn again(disk: &Disk, checkpoint: bool) -> Spool {
     open(disk)
 }
 
-/// The disk is full for the next changes: at once, or when their batch is written.
-fn fill(disk: &Disk, spool: &Spool, at_once: bool) {
-    if at_once {
-        // Nothing of the newest segment is left, and there is no other.
-        disk.set_capacity(Some(0));
-        while spool.owed() == 0 {
-            let detail = vec![b'x'; 20_000];
-            let id = spool.ids(None, 1)[0];
-            spool.change(0, &[Change { id, recipient: None, kind: kind::NOTE, next_us: 0, detail }]);
-            disk.pass(std::time::Duration::from_secs(1));
-            settle_commits(spool);
-        }
-    } else {
+/// The next changes cannot be written.
+fn fill(disk: &Disk, spool: &Spool, want: Want) {
+    match want {
+        Room => disk.set_capacity(Some(0)),
         // Segments are opened under the names of spare files.
-        disk.fail(Fault { name: "spare".into(), ..Fault::new(Call::Write, libc::ENOSPC) });
+        RoomLater => return disk.fail(Fault { name: "spare".into(), ..Fault::new(Call::Write, libc::ENOSPC) }),
+        Descriptors => disk.fail(Fault::new(Call::Create, libc::EMFILE)),
     }
+    // Until nothing of the newest segment is left.
+    for _ in 0..spool.segment_bytes() / 5_000 {
+        if spool.owed() > 0 {
+            return;
+        }
+        let detail = vec![b'x'; 20_000];
+        let id = spool.ids(None, 1)[0];
+        spool.change(0, &[Change { id, recipient: None, kind: kind::NOTE, next_us: 0, detail }]);
+        disk.pass(std::time::Duration::from_secs(1));
+        settle_commits(spool);
+    }
+    panic!("nothing is owed");
 }
 
 fn settle_commits(spool: &Spool) {
@@ -87,32 +104,32 @@ fn room(disk: &Disk) {
 
 #[test]
 fn what_was_finished_while_the_disk_was_full_does_not_come_back_once_there_was_room() {
-    for (at_once, checkpoint) in [(true, true), (true, false), (false, true), (false, false)] {
+    for (want, checkpoint) in [Room, RoomLater, Descriptors].into_iter().flat_map(|want| [(want, true), (want, false)]) {
         let disk = Disk::new(3);
         let spool = open(&disk);
         let (kept, gone) = (commit(&spool, 10, true), commit(&spool, 10, false));
-        fill(&disk, &spool, at_once);
+        fill(&disk, &spool, want);
         change(&spool, gone, Some(0), kind::DELIVERED);
         settle_commits(&spool);
         change(&spool, gone, Some(1), kind::DELIVERED);
         settle_commits(&spool);
-        assert!(refused(&spool) && spool.owed() >= 2, "{at_once}: {}", spool.owed());
+        assert!(refused(&spool) && spool.owed() >= 2, "{want:?}: {}", spool.owed());
         assert_eq!(spool.ids(None, 9), [kept]);
         room(&disk);
         settle(&spool);
         assert_eq!(spool.owed(), 0);
         drop(spool);
-        assert_eq!(again(&disk, checkpoint).ids(None, 9), [kept], "{at_once} {checkpoint}");
+        assert_eq!(again(&disk, checkpoint).ids(None, 9), [kept], "{want:?} {checkpoint}");
     }
 }
 
 #[test]
 fn a_change_that_a_checkpoint_knew_before_the_log_is_carried_out_once() {
-    for at_once in [true, false] {
+    for want in [Room, RoomLater, Descriptors] {
         let disk = Disk::new(4);
         let mut spool = open(&disk);
         let id = commit(&spool, 10, false);
-        fill(&disk, &spool, at_once);
+        fill(&disk, &spool, want);
         change(&spool, id, Some(0), kind::DEFERRED);
         settle_commits(&spool);
         change(&spool, id, Some(0), kind::DEFERRED);
@@ -127,9 +144,9 @@ fn a_change_that_a_checkpoint_knew_before_the_log_is_carried_out_once() {
             room(&disk);
             drop(spool);
             spool = again(&disk, checkpoint);
-            assert_eq!(attempts(&spool), 2, "{at_once} {checkpoint}");
+            assert_eq!(attempts(&spool), 2, "{want:?} {checkpoint}");
             settle(&spool);
-            assert_eq!((attempts(&spool), spool.owed()), (2, 0), "{at_once} {checkpoint}");
+            assert_eq!((attempts(&spool), spool.owed()), (2, 0), "{want:?} {checkpoint}");
         }
         change(&spool, id, Some(0), kind::DELIVERED);
         assert_eq!(spool.get(&id).unwrap().recipients[0].state, State::Delivered);
