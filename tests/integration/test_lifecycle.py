@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import signal
 import smtplib
 import socket
 import ssl
@@ -61,6 +63,26 @@ def test_sigterm_drains_and_stops_within_ten_seconds_with_sessions_open(gatepost
         assert not Path(f"/proc/{pid}").exists()
     for session in sessions:
         session.close()
+
+
+START_MOMENTS = ("directory.db", "spool/p0", "control.sock", "run/worker-0.sock")
+"""Files in the order in which a start makes them."""
+
+
+def test_sigterm_at_any_moment_of_the_start_ends_it_without_a_complaint(tmp_path):
+    for number, moment in enumerate(START_MOMENTS):
+        room = tmp_path / str(number)
+        room.mkdir()
+        server = Gatepost(room)
+        server.write_config()
+        command = [str(PROGRAM), "serve", "--data", str(server.data), "--config", str(server.config)]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        wait_until((server.data / moment).exists, 60, f"the start makes {moment}", interval=0.001)
+        process.terminate()
+        _, told = process.communicate(timeout=15)
+        assert process.returncode in (0, -signal.SIGTERM), moment
+        complaints = [line for line in told.splitlines() if re.search(r"asyncio|Traceback|Error|\"error\"|died", line)]
+        assert complaints == [], moment
 
 
 def test_a_restart_finds_the_queue_as_it_was(gatepost_factory):

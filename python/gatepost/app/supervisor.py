@@ -15,7 +15,7 @@ import signal
 import time
 from collections.abc import Coroutine, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import structlog
 
@@ -108,17 +108,20 @@ class Supervisor:
 
     async def _start_all(self) -> bool:
         """Start workers and control plane. False when told to stop before they were ready: a recovery may take long."""
-        starting = asyncio.gather(self._start_pool(), self.plane.start())
+        starting = asyncio.create_task(self._start_both())
         stopping = asyncio.create_task(self._stop.wait())
-        waiting: set[asyncio.Future[Any]] = {starting, stopping}
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
-        if not starting.done():
-            starting.cancel()
-            await asyncio.wait({starting})
-            return False
-        await starting
-        return True
+        if not self._stop.is_set():
+            await starting
+            return True
+        starting.cancel()
+        # However it ended: nobody waits for the start any more, and what went wrong with it is of no use now.
+        await asyncio.gather(starting, return_exceptions=True)
+        return False
+
+    async def _start_both(self) -> None:
+        await asyncio.gather(self._start_pool(), self.plane.start())
 
     async def _retired(self, index: int) -> None:
         """A surplus partition is empty and its worker has closed it: remove it."""

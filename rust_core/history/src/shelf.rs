@@ -28,6 +28,8 @@ pub struct Shelf {
     files: Mutex<Vec<Arc<FileInfo>>>,
     open: Mutex<HashMap<u32, Connection>>,
     notices: Mutex<Vec<String>>,
+    /// What was said of files that cannot be read: the list is read again every few seconds while something fails, and once is enough.
+    faults: Mutex<HashMap<u32, HistoryError>>,
     /// The file that is written to, and its spans in the order of rows.
     written: Mutex<(u32, Vec<Span>)>,
     voids: Mutex<HashMap<u32, Arc<Voids>>>,
@@ -62,7 +64,7 @@ impl Shelf {
         fs::create_dir_all(&self.dir)?;
         let mut numbers: Vec<u32> = fs::read_dir(&self.dir)?.filter_map(|e| parse_file_name(e.ok()?.file_name().to_str()?)).collect();
         numbers.sort_unstable();
-        let mut files = Vec::new();
+        let (mut files, mut faults) = (Vec::new(), Vec::new());
         for number in numbers {
             let info = FileInfo { number, path: self.dir.join(file_name(number)), sealed: None, merged: false };
             let opened = match open_reader(&info) {
@@ -78,13 +80,34 @@ impl Shelf {
                 Err(HistoryError::Damaged(why)) => self.set_aside(&info, &why),
                 // Perhaps a file that was made and not written to when the process died; the writer will see.
                 Err(HistoryError::Version { found: 0, .. }) => files.push(Arc::new(info)),
-                Err(error) => self.notice(format!("{}: {error}", info.path.display())),
+                Err(error) => faults.push((info, error)),
             }
         }
+        self.blame(faults);
         self.open.lock().clear();
         *self.files.lock() = files;
         self.recall();
         Ok(())
+    }
+
+    /// These files cannot be read: says so of those of which it was not said before.
+    fn blame(&self, found: Vec<(FileInfo, HistoryError)>) {
+        let mut known = self.faults.lock();
+        let before = std::mem::take(&mut *known);
+        for (info, error) in found {
+            if before.get(&info.number) != Some(&error) {
+                let told = match &error {
+                    HistoryError::Version { .. } => {
+                        format!(
+                            "{error}; run the gatepost that wrote it, or move the file away to go on without what it tells; mail is not concerned"
+                        )
+                    }
+                    _ => format!("{}: {error}", info.path.display()),
+                };
+                self.notice(told);
+            }
+            known.insert(info.number, error);
+        }
     }
 
     /// What the files say about each other and about what is missing. One that cannot be read says nothing.

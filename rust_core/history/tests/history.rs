@@ -469,6 +469,25 @@ fn files_of_the_first_layout_are_read_on() {
 }
 
 #[test]
+fn a_file_of_a_newer_program_is_told_once_with_what_to_do() {
+    let mut room = Room::new(4 << 20);
+    room.accept("a@a", &["x@b"], "s");
+    room.close();
+    let path = room.history().join(room.files().last().unwrap());
+    rusqlite::Connection::open(&path).unwrap().execute_batch("PRAGMA user_version=99;").unwrap();
+    room.open();
+    let tried_again = || room.follower.as_ref().unwrap().catch_up(Duration::from_millis(100));
+    assert!(!tried_again());
+    let told: Vec<String> = room.notices().into_iter().filter(|n| n.contains(path.to_str().unwrap())).collect();
+    assert!(told.iter().any(|n| n.contains("format version 99") && n.contains("move the file away")), "{told:?}");
+    for _ in 0..3 {
+        assert!(!tried_again());
+        assert_eq!(room.notices(), [""; 0]);
+    }
+    drop(room.follower.take());
+}
+
+#[test]
 fn a_history_of_another_queue_begins_again_with_the_one_that_is_there() {
     let mut room = Room::new(4 << 20);
     let old = room.accept("old@a", &["x@b"], "s");
