@@ -19,6 +19,7 @@ from gatepost.control.history import HistoryServicer
 from gatepost.control.history_merge import MergedHistoryServicer
 from gatepost.control.mailbox import MailboxProxy, MailboxServicer
 from gatepost.control.merge import MergedQueueServicer
+from gatepost.control.policies import PoliciesServicer
 from gatepost.control.ports import ListenerInfo, ServerFacts, WorkerFacts, WorkerPlace
 from gatepost.control.quarantine import QuarantineServicer
 from gatepost.control.quarantine_merge import MergedQuarantineServicer
@@ -441,6 +442,7 @@ class Plane:
             MergedQuarantineServicer(self.links, queue, self.directory, self.changed, self.rules, settings).service(),
             MergedHistoryServicer(self.links).service(),
             RulesServicer(self.directory, self.rules, settings, self.changed).service(),
+            PoliciesServicer(self.directory, self.rules, settings, self.changed, queue).service(),
             DirectoryServicer(self.directory, self.changed, proxy.purge).service(),
             proxy.service(),
             ServerServicer(self, self.links, self.rules, self.audit).service(),

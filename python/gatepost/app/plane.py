@@ -17,6 +17,7 @@ from gatepost.control.directory import DirectoryServicer
 from gatepost.control.history_merge import MergedHistoryServicer
 from gatepost.control.mailbox import MailboxProxy
 from gatepost.control.merge import MergedQueueServicer
+from gatepost.control.policies import PoliciesServicer
 from gatepost.control.ports import StatusSource
 from gatepost.control.quarantine_merge import MergedQuarantineServicer
 from gatepost.control.rules import RulesServicer
@@ -58,6 +59,7 @@ class ControlPlane:
             self.quarantine.service(),
             MergedHistoryServicer(self._links).service(),
             RulesServicer(directory, rules, settings, self.changed).service(),
+            PoliciesServicer(directory, rules, settings, self.changed, queue).service(),
             DirectoryServicer(directory, self.changed, mailboxes.purge).service(),
             mailboxes.service(),
             ServerServicer(source, self._links, rules, self._audit).service(),

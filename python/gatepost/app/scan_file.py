@@ -1,73 +1,151 @@
-"""`gatepost scan FILE`: what is inside a file or message, and what the policy would do with it. Needs no server.
+"""`gatepost scan`: what is inside a file or message, and what a policy would do with it, by the very judge of live mail.
 
-Called by `app.main`, as the command line proper is a gRPC client and may not import the native side. Exit status 0: it would be taken
-(perhaps with a tag); 1: it would not; 2: the file or the policy cannot be read.
+Called by `app.main`, as the command line proper is a gRPC client and may not import the native side. A file needs no server, unless a
+policy of one is named; `--queue ID` asks the server about a message of its queue. Scanners are not asked. Exit status 0: it would be taken
+(perhaps with a tag or without a part); 1: it would not; 2: file, policy or server cannot be read.
 """
 
 import argparse
+import asyncio
 import json
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from gatepost.client import GatepostClient, GatepostError, find_target
+from gatepost.client.values import PolicyTrial
 from gatepost.message.verdict import Action
-from gatepost.scan.files import PolicyError, load_policy
-from gatepost.scan.policy import DEFAULT, SEVERITY, Decision, Seen, decide
+from gatepost.routing.model import RuleSet
+from gatepost.scan.facts import Direction, MailFacts
+from gatepost.scan.files import PolicyError, load_policy, parse_policy
+from gatepost.scan.header import header_of
+from gatepost.scan.judge import Fate, Judgement, judge
+from gatepost.scan.policies import SHIPPED, Policies
+from gatepost.scan.policy import SEVERITY, Policy
 from gatepost.scan.report import Found, Limits, Report, inspect
 
 
 def main(words: Sequence[str]) -> int:
     """Run the command."""
-    options = _parser().parse_args(words)
+    parser = _parser()
+    options = parser.parse_args(words)
+    if bool(options.file) == bool(options.queue):
+        parser.error("give a FILE, or --queue ID")
     try:
-        policy = load_policy(options.policy) if options.policy else DEFAULT
-        data = options.file.read_bytes()
-    except (PolicyError, OSError) as fault:
+        if options.queue:
+            return _queued(options)
+        return _file(options)
+    except (PolicyError, OSError, GatepostError) as fault:
         print(f"gatepost: {fault}", file=sys.stderr)
         return 2
-    report = inspect(data, options.file.name, options.type, Limits(milliseconds=round(options.seconds * 1000)))
-    decision = decide(policy, Seen(report))
-    if options.json:
-        print(json.dumps(as_json(report, decision), indent=2, ensure_ascii=False))
-    else:
-        print("\n".join(_lines(report, decision)))
-    return 0 if SEVERITY[decision.action] <= SEVERITY[Action.COPY] else 1
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="gatepost scan", description="What is inside a file or message, and what the policy would do.")
-    parser.add_argument("file", type=Path, metavar="FILE", help="a message (.eml) or an attachment")
-    parser.add_argument("--policy", type=Path, metavar="TOML", help="rules to try instead of the shipped ones")
+    parser.add_argument("file", type=Path, metavar="FILE", nargs="?", help="a message (.eml) or an attachment")
+    parser.add_argument("--queue", metavar="ID", help="a message of the server's queue instead, judged there")
+    parser.add_argument("--policy", default="", metavar="NAME", help="a TOML file, shipped, none, or the name of one of the server's")
     parser.add_argument("--type", default="", metavar="TYPE", help="the media type the file claims")
-    parser.add_argument("--seconds", type=float, default=2.0, help="time it may take (default 2)")
+    parser.add_argument("--sender", default="", metavar="ADDRESS", help="judge as if it came from here")
+    parser.add_argument("--recipient", action="append", default=[], metavar="ADDRESS", help="and went there; may be repeated")
+    parser.add_argument(
+        "--direction", choices=[str(way) for way in Direction], default="inbound", help="which way it goes (default inbound)"
+    )
+    parser.add_argument("--client", default="", metavar="IP", help="address of the client")
+    parser.add_argument("--user", default="", metavar="NAME", help="logged-in user")
+    parser.add_argument("--seconds", type=float, default=2.0, help="time the inspection may take (default 2)")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    server = parser.add_argument_group("server", "as for the other commands")
+    server.add_argument("--data", type=Path, metavar="DIR", help="data directory of a server on this machine")
+    server.add_argument("--server", default="", metavar="HOST:PORT", help="gRPC over TCP")
+    server.add_argument("--token", default="", help="bearer token")
+    server.add_argument("--ca-file", type=Path, metavar="PEM", help="authority of the server's certificate")
     return parser
 
 
-def as_json(report: Report, decision: Decision) -> dict[str, Any]:
+# ---- a file ----------------------------------------------------------------------------------------------------------
+
+
+def _file(options: argparse.Namespace) -> int:
+    name, policy = _policy(options)
+    data = options.file.read_bytes()
+    direction = Direction(options.direction)
+    mail = MailFacts(
+        options.sender,
+        tuple(dict.fromkeys(options.recipient)),
+        direction,
+        direction is not Direction.INBOUND,
+        options.client,
+        user=options.user,
+        size=len(data),
+        header=header_of(data),
+    )
+    report = inspect(data, options.file.name, options.type, Limits(milliseconds=round(options.seconds * 1000)))
+    found = judge(Policies(RuleSet(0, {}, {}), {name: policy}).only(name), mail, report, (), time.time())
+    if options.json:
+        print(json.dumps(as_json(report, found), indent=2, ensure_ascii=False))
+    else:
+        print("\n".join(_lines(report, found)))
+    return 0 if SEVERITY[found.verdict.action] <= SEVERITY[Action.STRIP] else 1
+
+
+def _policy(options: argparse.Namespace) -> tuple[str, Policy]:
+    """A file's, Gatepost's own, or the server's, in this order."""
+    name = options.policy or "shipped"
+    if name.endswith(".toml") or "/" in name:
+        return "file", load_policy(Path(name))
+    if name in SHIPPED:
+        return name, SHIPPED[name]
+    return name, parse_policy(asyncio.run(_text_of(options, name)))
+
+
+async def _text_of(options: argparse.Namespace, name: str) -> str:
+    async with _client(options) as client:
+        return (await client.policies.get(name)).text
+
+
+def _client(options: argparse.Namespace) -> GatepostClient:
+    return GatepostClient(find_target(options.data, address=options.server, token=options.token, ca_file=options.ca_file))
+
+
+def as_json(report: Report, found: Judgement) -> dict[str, Any]:
     """Report and decision as JSON data."""
+    verdict = found.verdict
     return {
         "verdict": report.verdict,
         "stop": report.stop,
         "produced": report.produced,
         "entries": [{**asdict(entry), "flags": sorted(entry.flags)} for entry in report.entries],
         "decision": {
-            "action": decision.action,
-            "reason": decision.reason,
-            "hits": [{"rule": hit.rule.name, "action": hit.action, "path": hit.path, "reason": hit.reason} for hit in decision.hits],
+            "action": verdict.action,
+            "policy": verdict.policy,
+            "rule": verdict.rule,
+            "reason": verdict.reason,
+            "hits": [{"rule": one.what, "action": one.action, "path": one.path} for one in verdict.findings],
+            "stripped": [one.removed.path for one in found.strip],
+            "subject": found.subject,
+            "copies": list(found.copies),
         },
     }
 
 
-def _lines(report: Report, decision: Decision) -> list[str]:
+def _lines(report: Report, found: Judgement) -> list[str]:
     stop = f" ({report.stop})" if report.stop else ""
+    verdict = found.verdict
     lines = [_line(entry) for entry in report.entries]
     lines += ["", f"inspection: {report.verdict}{stop}, {len(report.entries)} entries, {report.produced:,} octets unpacked"]
-    lines += [f"policy: {decision.action}" + (f" — {printable(decision.reason)}" if decision.reason else "")]
-    lines += [f"  {hit.action}: {hit.rule.name}: {printable(hit.path)}" for hit in decision.hits]
-    return lines
+    lines += [f"policy: {verdict.action}" + (f" — {printable(verdict.reason)}" if verdict.reason else "")]
+    lines += [f"  {one.action}: {one.what}: {printable(one.path)}" for one in verdict.findings]
+    return lines + _edits([one.removed.path for one in found.strip], found.subject, found.copies)
+
+
+def _edits(stripped: Sequence[str], subject: str, copies: Sequence[str]) -> list[str]:
+    lines = [f"would be replaced by a notice: {printable(path)}" for path in stripped]
+    lines += [f"subject would begin with: {printable(subject)}"] if subject else []
+    return lines + [f"copy would go to: {printable(address)}" for address in copies]
 
 
 def _line(entry: Found) -> str:
@@ -79,3 +157,31 @@ def _line(entry: Found) -> str:
 def printable(text: str) -> str:
     """Names come from strangers: nothing of them may steer a terminal, or turn its direction."""
     return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
+
+
+# ---- a message of the queue ------------------------------------------------------------------------------------------
+
+
+def _queued(options: argparse.Namespace) -> int:
+    trial = asyncio.run(_try(options))
+    if options.json:
+        print(json.dumps(asdict(trial), indent=2, ensure_ascii=False))
+    else:
+        print("\n".join(_trial_lines(trial)))
+    return 1 if any(one.fate != Fate.DELIVER for one in trial.recipients) else 0
+
+
+async def _try(options: argparse.Namespace) -> PolicyTrial:
+    if options.policy.endswith(".toml") or "/" in options.policy:
+        raise PolicyError("a message of the queue is judged by a policy of the server: apply the file under a name first")
+    async with _client(options) as client:
+        return await client.policies.try_on(options.queue, options.policy)
+
+
+def _trial_lines(trial: PolicyTrial) -> list[str]:
+    lines = [f"inspection: {trial.inspection}, {trial.entry_count} entries"]
+    lines += [f"policy: {trial.action}" + (f" — {printable(trial.reason)}" if trial.reason else "")]
+    lines += [f"  {one.action}: {one.rule}: {printable(one.path)}" for one in trial.findings]
+    lines += [f"  and {trial.omitted} more"] if trial.omitted else []
+    lines += [f"{printable(one.address)}: {one.fate} (policy {one.policy})" for one in trial.recipients]
+    return lines + _edits(trial.stripped, trial.subject, trial.copies)

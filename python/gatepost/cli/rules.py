@@ -82,6 +82,7 @@ RULE: Options = {
         Annotated[bool | None, typer.Option("--accept-untrusted/--trusted-only", help="mx: take mail from anybody; an open relay")],
         None,
     ),
+    "policy": (Annotated[str | None, typer.Option("--policy", help="Attachment policy of its mail; '' for the settings'")], None),
 }
 _GATEWAY = ("host", "port", "tls", "implicit_tls", "lmtp", "username")
 Kind = Annotated[str, typer.Option("--kind", help="hosted, gateway, mx, reject, discard or hold")]
@@ -118,8 +119,9 @@ def _rule_from(name: str, kind: str, options: dict[str, Any]) -> "tuple[DomainRu
         given["password"] = read_secret()
         changed.append("gateway.password")
     gateway = Gateway(**{"host": "", **given}) if given else None
-    changed += [key for key in ("text", "accept_untrusted") if options[key] is not None]
-    rule = DomainRule(name, kind, gateway, text=options["text"] or "", accept_untrusted=bool(options["accept_untrusted"]))
+    changed += [key for key in ("text", "accept_untrusted", "policy") if options[key] is not None]
+    text, policy = options["text"] or "", options["policy"] or ""
+    rule = DomainRule(name, kind, gateway, text=text, accept_untrusted=bool(options["accept_untrusted"]), policy=policy)
     return rule, changed
 
 
@@ -194,7 +196,8 @@ def _rule_text(rule: "DomainRule") -> str:
 
 
 def _show_rule(rule: "DomainRule") -> None:
-    print_fields([("domain", rule.domain), ("kind", rule.kind), ("what", _rule_text(rule)), ("etag", rule.etag)])
+    policy = [("policy", rule.policy)] if rule.policy else []
+    print_fields([("domain", rule.domain), ("kind", rule.kind), ("what", _rule_text(rule)), *policy, ("etag", rule.etag)])
     if rule.handlers:
         print("\nHANDLERS")
         _handler_table(rule.handlers)
@@ -204,17 +207,25 @@ HandlerKindOption = Annotated[str, typer.Option("--kind", help="mailbox, forward
 Pattern = Annotated[str, typer.Argument(metavar="PATTERN", help="Local part, 'prefix*', '*suffix' or '*'")]
 Targets = Annotated[list[str] | None, typer.Option("--target", metavar="ADDRESS", help="May be repeated")]
 Text = Annotated[str, typer.Option("--text", help="reject: text of the reply")]
+PolicyName = Annotated[str, typer.Option("--policy", help="Attachment policy of its mail [that of the rule]")]
 
 
 @command(handler_app, "add")
 async def handler_add(
-    session: Session, name: Name, pattern: Pattern, kind: HandlerKindOption, target: Targets = None, text: Text = "", etag: Etag = ""
+    session: Session,
+    name: Name,
+    pattern: Pattern,
+    kind: HandlerKindOption,
+    target: Targets = None,
+    text: Text = "",
+    policy: PolicyName = "",
+    etag: Etag = "",
 ) -> None:
     """Add a handler to a domain."""
     from gatepost.client import Handler
 
     async with session.client() as client:
-        made = await client.rules.create_handler(name, Handler(pattern, kind, tuple(target or ()), text), etag=etag)
+        made = await client.rules.create_handler(name, Handler(pattern, kind, tuple(target or ()), text, policy), etag=etag)
     session.done(made, f"{made.pattern}@{name}: {_handler_text(made)}")
 
 
@@ -235,7 +246,8 @@ def _handler_table(handlers: "Any") -> None:
 
 
 def _handler_text(handler: "Handler") -> str:
-    return " ".join(part for part in (handler.kind, ", ".join(handler.targets), handler.text) if part)
+    policy = f"(policy {handler.policy})" if handler.policy else ""
+    return " ".join(part for part in (handler.kind, ", ".join(handler.targets), handler.text, policy) if part)
 
 
 @command(handler_app, "show")
@@ -246,7 +258,8 @@ async def handler_show(session: Session, name: Name, pattern: Pattern) -> None:
     if session.json:
         print_json(one)
         return
-    print_fields([("pattern", f"{one.pattern}@{name}"), ("kind", one.kind), ("targets", ", ".join(one.targets)), ("text", one.text)])
+    fields = [("pattern", f"{one.pattern}@{name}"), ("kind", one.kind), ("targets", ", ".join(one.targets)), ("text", one.text)]
+    print_fields([*fields, ("policy", one.policy)])
 
 
 @command(handler_app, "remove")

@@ -32,6 +32,7 @@ from gatepost.client.errors import (
 )
 from gatepost.client.history import History, TraceFilter
 from gatepost.client.operations import Frozen, RerouteTarget
+from gatepost.client.policies import Policies
 from gatepost.client.quarantine import Quarantine, QuarantineFilter
 from gatepost.client.queue import ALL, Queue, Selection
 from gatepost.client.rules import Rules
@@ -51,6 +52,7 @@ class GatepostClient:
     quarantine: Quarantine
     history: History
     rules: Rules
+    policies: Policies
     directory: Directory
     mailboxes: Mailboxes
     server: Server
@@ -72,6 +74,7 @@ class GatepostClient:
         self.quarantine = Quarantine(self._connection)
         self.history = History(self._connection)
         self.rules = Rules(self._connection)
+        self.policies = Policies(self._connection)
         self.directory = Directory(self._connection)
         self.mailboxes = Mailboxes(self._connection)
         self.server = Server(self._connection)
@@ -100,6 +103,7 @@ __all__ = [
     "NotFoundError",
     "NotRunningError",
     "PermissionDeniedError",
+    "Policies",
     "QuarantineFilter",
     "QueueFilter",
     "RefusedError",

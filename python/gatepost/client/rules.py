@@ -52,7 +52,7 @@ class Rules:
             yield _rule(rule)
 
     async def update(self, rule: DomainRule, fields: Sequence[str] = (), *, etag: str = "") -> DomainRule:
-        """Change the named fields ('kind', 'gateway', 'gateway.port', 'gateway.password', 'text', 'accept_untrusted', 'handlers')."""
+        """Change the named fields ('kind', 'gateway', 'gateway.port', 'gateway.password', 'text', 'policy', 'handlers', …)."""
         request = api.UpdateDomainRuleRequest(rule=_rule_proto(rule), update_mask=FieldMask(paths=fields), etag=etag)
         return _rule((await self._connection.call(self._stub.UpdateDomainRule, request)).rule)
 
@@ -81,7 +81,7 @@ class Rules:
             yield _handler(handler)
 
     async def update_handler(self, domain: str, handler: Handler, fields: Sequence[str] = (), *, etag: str = "") -> Handler:
-        """Change the named fields ('kind', 'targets', 'text'); none = all."""
+        """Change the named fields ('kind', 'targets', 'text', 'policy'); none = all."""
         mask = FieldMask(paths=fields)
         request = api.UpdateHandlerRequest(domain=domain, handler=_handler_proto(handler), update_mask=mask, etag=etag)
         return _handler((await self._connection.call(self._stub.UpdateHandler, request)).handler)
@@ -133,6 +133,7 @@ def _rule(rule: api.DomainRule) -> DomainRule:
         accept_untrusted=rule.accept_untrusted,
         handlers=tuple(_handler(one) for one in rule.handlers),
         etag=rule.etag,
+        policy=rule.policy,
     )
 
 
@@ -155,6 +156,7 @@ def _rule_proto(rule: DomainRule) -> api.DomainRule:
         text=rule.text,
         accept_untrusted=rule.accept_untrusted,
         handlers=[_handler_proto(one) for one in rule.handlers],
+        policy=rule.policy,
     )
     if rule.gateway is not None:
         gateway = rule.gateway
@@ -173,9 +175,10 @@ def _rule_proto(rule: DomainRule) -> api.DomainRule:
 
 
 def _handler(handler: api.Handler) -> Handler:
-    return Handler(handler.pattern, word(api.HandlerKind, handler.kind, "HANDLER_KIND_"), tuple(handler.targets), handler.text)
+    kind = word(api.HandlerKind, handler.kind, "HANDLER_KIND_")
+    return Handler(handler.pattern, kind, tuple(handler.targets), handler.text, handler.policy)
 
 
 def _handler_proto(handler: Handler) -> api.Handler:
     kind = number(api.HandlerKind, handler.kind, "HANDLER_KIND_", "kind")
-    return api.Handler(pattern=handler.pattern, kind=kind, targets=handler.targets, text=handler.text)
+    return api.Handler(pattern=handler.pattern, kind=kind, targets=handler.targets, text=handler.text, policy=handler.policy)

@@ -249,6 +249,7 @@ class Handler:
     kind: str
     targets: tuple[str, ...] = ()
     text: str = ""
+    policy: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +277,7 @@ class DomainRule:
     accept_untrusted: bool = False
     handlers: tuple[Handler, ...] = ()
     etag: str = ""
+    policy: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,6 +288,54 @@ class RuleVersion:
     author: str
     time: datetime
     comment: str
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """An attachment policy. `text` is TOML, '' in lists; `used_by` names rules by domain and handlers as 'pattern@domain'."""
+
+    name: str
+    text: str = ""
+    description: str = ""
+    rule_count: int = 0
+    used_by: tuple[str, ...] = ()
+    etag: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyFinding:
+    """A rule that matched something."""
+
+    path: str
+    rule: str
+    action: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecipientFate:
+    """What becomes of a message for one recipient: 'deliver', 'quarantine', 'hold', 'wait', 'defer', 'reject'."""
+
+    address: str
+    policy: str
+    fate: str
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyTrial:
+    """What policies would do to a message."""
+
+    action: str
+    policy: str
+    rule: str
+    reason: str
+    findings: tuple[PolicyFinding, ...]
+    omitted: int
+    recipients: tuple[RecipientFate, ...]
+    stripped: tuple[str, ...]
+    subject: str
+    copies: tuple[str, ...]
+    inspection: str
+    entry_count: int
 
 
 @dataclass(frozen=True, slots=True)

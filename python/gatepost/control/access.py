@@ -95,6 +95,9 @@ RPCS: Mapping[str, Rule] = {
         "CreateDomainRule UpdateDomainRule DeleteDomainRule CreateHandler UpdateHandler DeleteHandler",
         changes=True,
     ),
+    **_rules("policies.v1.PoliciesService", Role.VIEWER, "ListPolicies GetPolicy CheckPolicy", changes=False),
+    **_rules("policies.v1.PoliciesService", Role.OPERATOR, "TryPolicy", changes=False),
+    **_rules("policies.v1.PoliciesService", Role.ADMIN, "ApplyPolicy DeletePolicy", changes=True),
     **_rules("directory.v1.DirectoryService", Role.VIEWER, "GetUser ListUsers GetVolume ListVolumes", changes=False),
     **_rules("directory.v1.DirectoryService", Role.ADMIN, "ListTokens", changes=False),
     **_rules(

@@ -38,6 +38,7 @@ def rule_kind(number: api.RuleKind.ValueType, field: str = "rule.kind") -> RuleK
 def rule_proto(rule: DomainRule, etag: str) -> api.DomainRule:
     """A rule as it is answered: without its secret."""
     made = api.DomainRule(domain=rule.domain, kind=_RULE[rule.kind], text=rule.text, accept_untrusted=rule.accept_untrusted, etag=etag)
+    made.policy = rule.policy
     made.handlers.extend(handler_proto(handler) for handler in sorted(rule.handlers, key=lambda handler: handler.pattern))
     if rule.kind is RuleKind.GATEWAY:
         made.gateway.CopyFrom(
@@ -71,6 +72,7 @@ def rule_from_proto(proto: api.DomainRule) -> DomainRule:
         text=proto.text,
         accept_untrusted=proto.accept_untrusted,
         handlers=tuple(handler_from_proto(handler) for handler in proto.handlers),
+        policy=proto.policy,
     )
 
 
@@ -91,8 +93,9 @@ _RULE_PATHS: dict[str, Sequence[str]] = {
     "text": ("text",),
     "accept_untrusted": ("accept_untrusted",),
     "handlers": ("handlers",),
+    "policy": ("policy",),
 }
-_RULE_DEFAULT = ("kind", "gateway", "text", "accept_untrusted")
+_RULE_DEFAULT = ("kind", "gateway", "text", "accept_untrusted", "policy")
 
 
 def merge_rule(current: DomainRule, proto: api.DomainRule, paths: Sequence[str]) -> DomainRule:
@@ -113,17 +116,19 @@ def sets_password(paths: Sequence[str]) -> bool:
 
 def handler_proto(handler: AddressHandler) -> api.Handler:
     """A handler."""
-    return api.Handler(pattern=handler.pattern, kind=_HANDLER[handler.kind], targets=handler.targets, text=handler.text)
+    return api.Handler(
+        pattern=handler.pattern, kind=_HANDLER[handler.kind], targets=handler.targets, text=handler.text, policy=handler.policy
+    )
 
 
 def handler_from_proto(proto: api.Handler) -> AddressHandler:
     """A handler. Raises ControlError."""
     if proto.kind not in _HANDLER_BACK:
         raise invalid("handler.kind", "is needed: MAILBOX, FORWARD, COPY, REJECT or DISCARD")
-    return AddressHandler(proto.pattern, _HANDLER_BACK[proto.kind], tuple(proto.targets), proto.text)
+    return AddressHandler(proto.pattern, _HANDLER_BACK[proto.kind], tuple(proto.targets), proto.text, proto.policy)
 
 
-_HANDLER_PATHS: dict[str, Sequence[str]] = {"kind": ("kind",), "targets": ("targets",), "text": ("text",)}
+_HANDLER_PATHS: dict[str, Sequence[str]] = {"kind": ("kind",), "targets": ("targets",), "text": ("text",), "policy": ("policy",)}
 
 
 def merge_handler(current: AddressHandler, proto: api.Handler, paths: Sequence[str]) -> AddressHandler:

@@ -14,6 +14,8 @@ from gatepost.routing.model import Question, RuleSet
 from gatepost.scan.facts import Direction, MailFacts
 from gatepost.scan.policy import DEFAULT, NOTHING, Policy
 
+SHIPPED: Mapping[str, Policy] = {SHIPPED_POLICY: DEFAULT, NO_POLICY: NOTHING}
+
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
@@ -42,9 +44,16 @@ class Policies:
     ) -> None:
         self.rule_set = rule_set
         self.enabled = enabled
-        self._named = {**(named or {}), SHIPPED_POLICY: DEFAULT, NO_POLICY: NOTHING}
+        self._named = {**(named or {}), **SHIPPED}
         self._defaults = defaults or Defaults()
         self._delimiter = delimiter
+        self._only = ""
+
+    def only(self, name: str) -> "Policies":
+        """The same, with one policy for every recipient, in force even where scanning is off: for a dry run."""
+        made = Policies(self.rule_set, self._named, self._defaults, delimiter=self._delimiter)
+        made._only = name
+        return made
 
     def get(self, name: str) -> Policy:
         """The policy of that name, the shipped one for a name that is not known."""
@@ -52,10 +61,12 @@ class Policies:
 
     def name_for(self, recipient: str, direction: Direction, *, trusted: bool) -> str:
         """Whose policy one recipient's mail is judged by. One look-up in the memory of decisions for an address just routed."""
+        if self._only:
+            return self._only
         decision = decide(self.rule_set, Question("", recipient, trusted), delimiter=self._delimiter)
         return decision.policy or self._defaults.name(direction, trusted=trusted)
 
     def of(self, mail: MailFacts) -> tuple[str, ...]:
         """A name per recipient, in order; the default alone for a message without recipients."""
         names = tuple(self.name_for(one, mail.direction, trusted=mail.trusted) for one in mail.recipients)
-        return names or (self._defaults.name(mail.direction, trusted=mail.trusted),)
+        return names or (self._only or self._defaults.name(mail.direction, trusted=mail.trusted),)

@@ -326,6 +326,7 @@ def _first_for_answer(rules: Sequence[Rule], answer: Answer, seen: Seen) -> Hit 
 
 
 DEFAULT = Policy(
+    description="refuses what Outlook and Gmail block, tags what they warn of",
     rules=(
         Rule(name="infected", action=Action.REJECT, outcomes=("infected",)),
         Rule(name="suspicious", action=Action.TAG, outcomes=("suspicious",)),
@@ -338,8 +339,8 @@ DEFAULT = Policy(
         Rule(name="smuggled file", action=Action.TAG, flags=("smuggles",)),
         Rule(name="macro that runs by itself", action=Action.TAG, flags=("autorun",)),
         Rule(name="encrypted", action=Action.TAG, flags=("encrypted",)),
-    )
+    ),
 )
 """What Outlook and Gmail block (docs/scanning.md); what they only warn of is tagged."""
-NOTHING = Policy()
+NOTHING = Policy(description="takes everything, looks into nothing")
 """No rules: everything is taken, nothing is looked into."""

@@ -29,7 +29,9 @@ def test_json_has_digests_and_decision(tmp_path: Path, capsys: pytest.CaptureFix
     found = json.loads(capsys.readouterr().out)
     assert found["verdict"] == "complete"
     assert found["entries"][0]["sha256"] == "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"
-    assert found["decision"] == {"action": "accept", "reason": "", "hits": []}
+    assert found["decision"] == {
+        "action": "accept", "policy": "shipped", "rule": "", "reason": "", "hits": [], "stripped": [], "subject": "", "copies": []
+    }  # fmt: skip
 
 
 def test_rules_of_ones_own_are_tried(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -40,7 +42,36 @@ def test_rules_of_ones_own_are_tried(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "  tag: texts: photos.7z / note.txt\n" in capsys.readouterr().out
     policy.write_text("[[rules]]\n")
     assert main(["scan", "--policy", str(policy), str(file)]) == 2
-    assert "rules.0.name" in capsys.readouterr().err
+    assert "rule 1: name: Field required" in capsys.readouterr().err
+
+
+def test_facts_are_those_of_the_options_and_edits_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, policy = tmp_path / "mail.eml", tmp_path / "policy.toml"
+    file.write_bytes(
+        b"From: a@b.test\r\nSubject: =?utf-8?q?h=C3=A9?=\r\n more\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=x\r\n\r\n"
+        b'--x\r\n\r\nhi\r\n--x\r\nContent-Disposition: attachment; filename="a.log"\r\n\r\nlog\r\n--x--\r\n'
+    )
+    policy.write_text(
+        '[[rules]]\nname = "logs"\naction = "strip"\nsubject = "[cut]"\ncopy_to = "audit@here.test"\n'
+        "when = \"entry.extension == 'log' && mail.direction == 'outbound' && mail.header('subject') == ['hé more'] "
+        "&& mail.sender_domain == 'here.test' && 'z@w.test' in mail.recipients\"\n"
+    )
+    given = ["scan", "--policy", str(policy), str(file), "--sender", "me@Here.test", "--recipient", "z@w.test"]
+    assert main(given) == 0
+    assert "policy: accept\n" in capsys.readouterr().out
+    assert main([*given, "--direction", "outbound"]) == 0
+    out = capsys.readouterr().out
+    assert "policy: strip — logs: a.log\n" in out
+    assert "would be replaced by a notice: mail.eml / a.log\n" in out
+    assert "subject would begin with: [cut]\n" in out
+    assert "copy would go to: audit@here.test\n" in out
+
+
+def test_a_server_that_is_not_there_is_said_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["scan", "--queue", "0", "--data", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith("gatepost: ")
+    with pytest.raises(SystemExit):
+        main(["scan"])
 
 
 def test_names_do_not_steer_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from gatepost.api.queue.v1 import queue_pb2_grpc
 from gatepost.control.access import RPCS, Role
 from support.control import Plane
 
-PUBLIC = ("queue", "rules", "directory", "mailbox", "server", "history", "quarantine")
+PUBLIC = ("queue", "rules", "directory", "mailbox", "policies", "server", "history", "quarantine")
 ALLOWED_STATUS = set(grpc.StatusCode) - {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNIMPLEMENTED}
 
 
@@ -64,7 +64,7 @@ def test_every_rpc_is_in_the_table_and_nothing_else_is():
 
 
 def test_every_rpc_that_changes_something_is_marked_so():
-    reading = ("List", "Get", "Preview", "Watch", "Download", "Explain", "Diff")
+    reading = ("List", "Get", "Preview", "Watch", "Download", "Explain", "Check", "Try", "Diff")
     for path, rule in RPCS.items():
         if path.startswith("/gatepost.") and "worker.v1" not in path:
             assert rule.changes != path.rpartition("/")[2].startswith(reading), path

@@ -145,6 +145,7 @@ class DomainRule(_message.Message):
     ACCEPT_UNTRUSTED_FIELD_NUMBER: _builtins.int
     HANDLERS_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
     domain: _builtins.str
     """'example.org', '*.example.org' (every subdomain) or '*' (default)."""
     kind: Global___RuleKind.ValueType
@@ -154,6 +155,8 @@ class DomainRule(_message.Message):
     """For mx: take mail from senders that are not trusted as well, which makes an open relay for these domains. Refused for '*'."""
     etag: _builtins.str
     """Output only."""
+    policy: _builtins.str
+    """The attachment policy of mail for the domain; empty: the one of the settings. INVALID_ARGUMENT: no such policy."""
     @_builtins.property
     def gateway(self) -> Global___Gateway:
         """For gateway."""
@@ -172,10 +175,11 @@ class DomainRule(_message.Message):
         accept_untrusted: _builtins.bool = ...,
         handlers: _abc.Iterable[Global___Handler] | None = ...,
         etag: _builtins.str = ...,
+        policy: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["gateway", b"gateway"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_untrusted", b"accept_untrusted", "domain", b"domain", "etag", b"etag", "gateway", b"gateway", "handlers", b"handlers", "kind", b"kind", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_untrusted", b"accept_untrusted", "domain", b"domain", "etag", b"etag", "gateway", b"gateway", "handlers", b"handlers", "kind", b"kind", "policy", b"policy", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -191,11 +195,14 @@ class Handler(_message.Message):
     KIND_FIELD_NUMBER: _builtins.int
     TARGETS_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
     pattern: _builtins.str
     """Local part, 'prefix*', '*suffix' or '*'."""
     kind: Global___HandlerKind.ValueType
     text: _builtins.str
     """For reject: the text of the reply."""
+    policy: _builtins.str
+    """The attachment policy of mail for the address; empty: the one of the rule."""
     @_builtins.property
     def targets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Addresses."""
@@ -207,10 +214,11 @@ class Handler(_message.Message):
         kind: Global___HandlerKind.ValueType = ...,
         targets: _abc.Iterable[_builtins.str] | None = ...,
         text: _builtins.str = ...,
+        policy: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "pattern", b"pattern", "targets", b"targets", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "pattern", b"pattern", "policy", b"policy", "targets", b"targets", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
