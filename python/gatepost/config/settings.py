@@ -171,6 +171,9 @@ class Quarantine(Section):
     keep_days: float = Field(
         30, ge=0, le=3660, allow_inf_nan=False, description="Age at which quarantined mail is removed; 0 keeps it for ever. In days."
     )
+    after_wait: Literal["quarantine", "release"] = Field(
+        "quarantine", description="What becomes of mail that has waited for a scanner for as long as its policy allows (`outage_minutes`)."
+    )
     digest: Literal["off", "daily", "weekly"] = Field(
         "off", description="Mail to each mailbox about what is in quarantine for it; weekly is on Mondays."
     )

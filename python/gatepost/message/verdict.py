@@ -17,8 +17,6 @@ QUARANTINE = "quarantine"
 SCAN_WAIT = "scan-wait"
 """Destination of recipients whose mail waits for a scanner. Nothing delivers it."""
 WITHHELD = frozenset({QUARANTINE, SCAN_WAIT})
-SCANNER_OUT = "scanner-out"
-"""The rule of a verdict that waits for a scanner."""
 
 
 class Action(StrEnum):

@@ -11,15 +11,16 @@ NotFoundError, NoScannerError, CoreError.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 from typing import Protocol
 
 import structlog
 
 from gatepost.config import Settings
 from gatepost.message.ids import format_message_id, parse_message_id
-from gatepost.message.verdict import QUARANTINE, SCAN_WAIT, SCANNER_OUT, WITHHELD, Action, Verdict
+from gatepost.message.verdict import QUARANTINE, SCAN_WAIT, WITHHELD, Verdict
 from gatepost.native import K_NOTE, K_RELEASED, K_REMOVED, K_REROUTED, NotFoundError, Reader
 from gatepost.queue import withheld
 from gatepost.queue.actions import Done, Order, QueueActions, RerouteRefusedError, Ways
@@ -30,6 +31,7 @@ from gatepost.queue.views import Filter, QueuedMessage, RecipientStatus, decode_
 from gatepost.queue.withheld import ID
 from gatepost.routing.decide import decide
 from gatepost.routing.model import Question, Route, RouteKind, RuleSet
+from gatepost.scan.judge import Fate, Judgement
 from gatepost.spool import AsyncSpool
 
 MAX_PAGE = 1000
@@ -43,17 +45,37 @@ RELEASE = "quarantine release"
 DELETE = "quarantine delete"
 EXPIRE = "quarantine expire"
 CONFINE = "quarantine confine"
-CLEAN = frozenset({Action.ACCEPT, Action.TAG, Action.COPY})
 
 log = structlog.get_logger()
 
 
 class Rescanner(Protocol):
-    """Scans a queued message by today's policy. Never raises for a scanner that is out: HOLD by the rule SCANNER_OUT then."""
+    """Judges a queued message by today's policy (rescan.Rescan)."""
 
-    def __call__(self, message: QueuedMessage, reader: Callable[[], Reader]) -> Awaitable[Verdict]:
-        """The verdict; nothing is changed."""
+    def __call__(self, message: QueuedMessage, recipients: Sequence[str]) -> Awaitable[Judgement]:
+        """What would become of it for these recipients; nothing is changed. Raises CoreError."""
         ...
+
+
+class Outlook(Enum):
+    """What a judgement means for mail that is in the queue already."""
+
+    CLEAN = "clean"
+    HELD = "held"
+    BAD = "bad"
+    """Quarantined, refused, or to be delivered without some of its parts: a message in the queue is not changed."""
+    OUT = "out"
+    """A scanner gave no answer."""
+
+
+def outlook_of(judgement: Judgement) -> Outlook:
+    """The severest of its recipients' fates."""
+    fates = set(judgement.fates)
+    if fates & {Fate.WAIT, Fate.DEFER}:
+        return Outlook.OUT
+    if fates & {Fate.QUARANTINE, Fate.REJECT} or judgement.strip:
+        return Outlook.BAD
+    return Outlook.HELD if Fate.HOLD in fates else Outlook.CLEAN
 
 
 class NoScannerError(Exception):
@@ -129,12 +151,19 @@ class Quarantine:
 
     # ---- acting; ids are packed
 
-    async def release(self, ids: bytes, order: Order, recipients: Collection[str] = ()) -> Done:
-        """Deliver by the rules as they are now, to these of its recipients or all. Those that cannot go there are counted as refused."""
+    async def release(self, ids: bytes, order: Order, recipients: Collection[str] = (), *, hold: bool = False) -> Done:
+        """Deliver by the rules as they are now, to these of its recipients or all; with `hold` they are only put on that way. Those that
+        cannot go there are counted as refused.
+        """
         async with self._one_release:
             stays: list[str] = []
             wanted = frozenset(one.lower() for one in recipients)
-            done = await self._actions.send_on(RELEASE, ids, lambda message: self._ways(message, wanted, stays), order)
+
+            def choose(message: QueuedMessage) -> Ways:
+                ways = self._ways(message, wanted, stays)
+                return {index: replace(route, hold=True) for index, route in ways.items()} if hold else ways
+
+            done = await self._actions.send_on(RELEASE, ids, choose, order)
         return replace(done, refused=max(done.refused, bool(stays)), first_refusal=done.first_refusal or next(iter(stays), ""))
 
     async def delete(self, ids: bytes, order: Order, recipients: Collection[str] = (), kind: str = DELETE) -> Done:
@@ -150,20 +179,25 @@ class Quarantine:
         NoScannerError.
         """
         found = await self.get(message_id)
-        verdict = await self.scan(found.message, order.actor)
-        if not (release_if_clean and verdict.action in CLEAN):
-            return Rescanned(verdict)
-        return Rescanned(verdict, await self.release(message_id, order))
+        judgement, outlook = await self._scan(found.message, order.actor)
+        if not release_if_clean or outlook is not Outlook.CLEAN:
+            return Rescanned(judgement.verdict)
+        return Rescanned(judgement.verdict, await self.release(message_id, order))
 
-    async def scan(self, message: QueuedMessage, actor: str) -> Verdict:
+    async def scan(self, message: QueuedMessage, actor: str) -> Outlook:
         """Scan it again and note the verdict, unless a scanner is out. Raises NoScannerError."""
+        return (await self._scan(message, actor))[1]
+
+    async def _scan(self, message: QueuedMessage, actor: str) -> tuple[Judgement, Outlook]:
         if self._rescan is None:
             raise NoScannerError("nothing scans mail on this server")
-        verdict = await self._rescan(message, lambda: self._spool.open_message(message.message_id))
-        if verdict.rule != SCANNER_OUT:
-            note = note_of(verdict, now=_now(), by=actor)
+        withheld_ones = [one.address for one in message.recipients if one.pending and one.destination in WITHHELD]
+        judgement = await self._rescan(message, withheld_ones)
+        outlook = outlook_of(judgement)
+        if outlook is not Outlook.OUT:
+            note = note_of(judgement.verdict, now=_now(), by=actor)
             await self._spool.change([(message.message_id, -1, K_NOTE, 0, note)])
-        return verdict
+        return judgement, outlook
 
     async def confine(self, ids: bytes, order: Order) -> Done:
         """Put what waits for a scanner into quarantine."""
@@ -207,7 +241,7 @@ class Quarantine:
             raise NotFoundError(f"{format_message_id(message_id)} is not in quarantine")
         return quarantined(self._spool, message)
 
-    def _ways(self, message: QueuedMessage, wanted: frozenset[str], stays: list[str]) -> Ways:
+    def _ways(self, message: QueuedMessage, wanted: frozenset[str], stays: list[str]) -> dict[int, Route]:
         """Where the withheld recipients are to go. Raises RerouteRefusedError when none of them can."""
         chosen = [
             (index, one)

@@ -36,6 +36,12 @@ def ids_of(spool: AsyncSpool, destination: str, limit: int = EVERYTHING) -> byte
     return spool.select(Filter(destination=destination, state="PENDING").native(0), limit)
 
 
+def page_of(spool: AsyncSpool, destination: str, after: bytes | None, limit: int) -> tuple[list[QueuedMessage], bytes | None]:
+    """Messages with a pending recipient for this destination, in id order after `after`, and where to go on (None: that was all)."""
+    rows, following = spool.page(Filter(destination=destination, state="PENDING").native(0), after, limit)
+    return [decode_summary(row) for row in rows], following
+
+
 def present(spool: AsyncSpool, ids: bytes) -> frozenset[bytes]:
     """Ids of those of these messages of which a pending recipient is withheld."""
     names = {row[0] for row in spool.destinations()} & WITHHELD

@@ -15,7 +15,9 @@ from gatepost.queue.plan import merge_planned, plan_recipients
 from gatepost.queue.quarantine import DELETE, RELEASE, NoScannerError, Quarantine
 from gatepost.queue.quarantine_views import QuarantineFilter
 from gatepost.queue.views import Filter
+from gatepost.queue.waiting import Waiting
 from gatepost.routing.model import AddressHandler, DomainRule, HandlerKind, RuleKind, RuleSet
+from gatepost.scan.judge import Fate, Judgement
 from support.queue_lab import MESSAGE, RULES, QueueLab
 
 VERDICT = Verdict(
@@ -27,7 +29,10 @@ VERDICT = Verdict(
     (Answer("clamd", "infected", "Eicar"),),
     1_700_000_000.0,
 )
-CLEAN = Verdict(Action.ACCEPT, "default", at=1_700_000_500.0)
+CLEAN = Judgement(Verdict(Action.ACCEPT, "default", at=1_700_000_500.0), (Fate.DELIVER,))
+BAD = Judgement(VERDICT, (Fate.REJECT,))
+HELD = Judgement(Verdict(Action.HOLD, "default", "macros"), (Fate.HOLD,))
+OUT = Judgement(Verdict(Action.HOLD, "default", "scanner-out"), (Fate.WAIT,))
 
 
 class Lab(QueueLab):
@@ -40,7 +45,7 @@ class Lab(QueueLab):
             update={"quarantine": self.settings.quarantine.model_copy(update={"keep_days": self.keep_days})}
         )
         self.rules: RuleSet = RULES
-        self.answers: list[Verdict] = []
+        self.answers: list[Judgement] = []
 
     async def __aenter__(self) -> "Lab":
         await super().__aenter__()
@@ -51,7 +56,7 @@ class Lab(QueueLab):
         await self.quarantine.stop()
         await super().__aexit__(*args)  # type: ignore[arg-type]
 
-    async def rescan(self, message: object, reader: object) -> Verdict:
+    async def rescan(self, message: object, recipients: object) -> Judgement:
         return self.answers.pop(0)
 
     async def withhold(
@@ -193,7 +198,7 @@ async def test_a_page_is_bounded_and_the_next_one_goes_on_over_both_destinations
 async def test_a_rescan_is_noted_and_releases_only_when_told_and_clean(tmp_path: Path) -> None:
     async with Lab(tmp_path) as lab:
         one = await lab.withhold("alice@here.test")
-        lab.answers = [VERDICT, CLEAN, CLEAN]
+        lab.answers = [Judgement(VERDICT, (Fate.QUARANTINE,)), CLEAN, CLEAN]
         assert (await lab.quarantine.rescan(one, order(), release_if_clean=True)).released is None
         assert (await lab.quarantine.rescan(one, order())).released is None
         scans = (await lab.quarantine.get(one)).scans
@@ -263,3 +268,52 @@ async def test_many_quarantined_messages_cost_a_page_what_the_page_holds(tmp_pat
         page = await lab.quarantine.page(QuarantineFilter(), "", 10)
         assert len(page.messages) == 10 and page.next_page_token
         assert time.monotonic() - began < 5
+
+
+def waiting(lab: Lab, seconds: float = 3600.0) -> Waiting:
+    return Waiting(lab.spool, lab.quarantine, lambda: lab.settings, lambda policy: seconds if policy == "default" else 0.0)
+
+
+async def test_waiting_mail_is_scanned_again_when_the_scanner_is_back_and_goes_where_its_verdict_says(tmp_path: Path) -> None:
+    async with Lab(tmp_path) as lab:
+        _, bad, held, out = [await lab.withhold("alice@here.test", destination=SCAN_WAIT) for _ in range(4)]
+        lab.answers = [CLEAN, BAD, HELD, OUT]
+        watch = waiting(lab)
+        watch.start()
+        watch.wake("clamd")
+        await lab.until(lambda: not lab.answers and lab.delivered() == ["alice@here.test"])
+        await lab.until(lambda: {row[0] for row in lab.spool.destinations()} == {QUARANTINE, SCAN_WAIT, "local:main"})
+        await watch.stop()
+        assert [one.message.message_id for one in (await lab.quarantine.page(QuarantineFilter(waiting=False))).messages] == [bad]
+        assert [one.message.message_id for one in (await lab.quarantine.page(QuarantineFilter(waiting=True))).messages] == [out]
+        recipient = (await lab.service.get(held)).recipients[0]
+        assert (recipient.held, recipient.destination) == (True, "local:main")
+        assert lab.delivered() == ["alice@here.test"] and {one.actor for one in lab.actions.operations()} == {"gatepost"}
+        assert [scan.verdict for scan in (await lab.quarantine.get(out)).scans] == [VERDICT], "an outage is not noted each time"
+
+
+@pytest.mark.parametrize("after_wait", ["quarantine", "release"])
+async def test_mail_that_waited_too_long_goes_where_the_setting_says(tmp_path: Path, after_wait: str) -> None:
+    async with Lab(tmp_path) as lab:
+        section = lab.settings.quarantine.model_copy(update={"after_wait": after_wait})
+        lab.settings = lab.settings.model_copy(update={"quarantine": section})
+        one = await lab.withhold("alice@here.test", destination=SCAN_WAIT)
+        assert await waiting(lab).settle(scan=False) == 0
+        lab.answers = [OUT]
+        assert await waiting(lab, seconds=0.0).settle(scan=True) == 1
+        if after_wait == "release":
+            await lab.until(lambda: lab.delivered() == ["alice@here.test"])
+        else:
+            assert not (await lab.quarantine.get(one)).waiting and lab.delivered() == []
+
+
+async def test_a_pass_stops_asking_a_scanner_that_is_out_and_goes_through_all_that_waits(tmp_path: Path) -> None:
+    async with Lab(tmp_path) as lab:
+        for _ in range(100):
+            await lab.withhold("alice@here.test", destination=SCAN_WAIT)
+        lab.answers = [OUT] * 8
+        assert await waiting(lab).settle(scan=True) == 0 and lab.answers == []
+        lab.answers = [CLEAN] * 100
+        assert await waiting(lab).settle(scan=True) == 100
+        await lab.empty()
+        assert lab.delivered() == ["alice@here.test"] * 100
