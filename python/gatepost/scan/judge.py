@@ -4,21 +4,24 @@ Called by `gate` for live mail and by the dry runs, which is why there is nothin
 raises. Invariants (docs/scanning.md, "Recipients who differ"; tests/corpus/policy holds the cases):
 a message is refused only if all its recipients' policies refuse it, as SMTP has one reply for all; else it is quarantined for those who
 refuse and goes on for the rest. There is one stored message: what one recipient's policy strips or marks is stripped and marked for all.
+A sender that was allowed (`RuleSet.allows`) passes every rule for that recipient, unless a scanner names what is in the message.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import zip_longest
 
-from gatepost.message.verdict import MAX_TEXT, Action, Answer, Finding, Verdict
+from gatepost.message.verdict import MAX_TEXT, SCANNER_OUT, Action, Answer, Finding, Verdict
 from gatepost.scan.facts import MailFacts
 from gatepost.scan.notice import Removed, printable
 from gatepost.scan.policies import Policies
-from gatepost.scan.policy import HITS_MAX, SEVERITY, Decision, Policy, Seen, decide
+from gatepost.scan.policy import HITS_MAX, NOTHING, SEVERITY, Decision, Policy, Seen, decide
 from gatepost.scan.report import Report
+from gatepost.scan.scanners.plugin import ScanAnswer
 
-OUTAGE = "scanner-out"
-"""Stands for a rule in the verdict of mail that a scanner gave no answer about."""
+ALLOWED = "allowed-sender"
+"""Stands for a rule in the verdict of mail that passes because its sender was allowed."""
 
 
 class Fate(StrEnum):
@@ -92,7 +95,11 @@ def needs(policies: Policies, mail: MailFacts) -> Needs:
 def judge(policies: Policies, mail: MailFacts, report: Report, answers: Sequence[Answer], now: float) -> Judgement:
     """Decide by the policy of each recipient. `now` is Unix seconds and goes into the verdict."""
     names = policies.of(mail)
-    opinions = {name: _Opinion.form(name, policies.get(name), Seen(report, mail, tuple(answers))) for name in dict.fromkeys(names)}
+    if not any(one.outcome == "infected" for one in answers):
+        passes = policies.rule_set.allows
+        names = tuple(ALLOWED if passes(mail.sender, to) else name for name, to in zip_longest(names, mail.recipients, fillvalue=""))
+    seen = Seen(report, mail, tuple(answers))
+    opinions = {name: _Opinion.form(name, policies.get(name), seen) for name in dict.fromkeys(names)}
     fates = _joined([opinions[name].fate for name in names], each=mail.replies_each)
     by_name = dict(zip(names, fates, strict=True))
     taken = [one for one in opinions.values() if by_name[one.name] not in (Fate.REJECT, Fate.DEFER)]
@@ -121,20 +128,29 @@ class _Opinion:
 
     @classmethod
     def form(cls, name: str, policy: Policy, seen: Seen) -> "_Opinion":
+        """That of one policy, or of the allowance of a sender."""
+        if name == ALLOWED:
+            return cls(name, NOTHING, Decision(None, ()), Fate.DELIVER, Action.ACCEPT, ALLOWED, "")
         seen = replace(seen, answers=tuple(one for one in seen.answers if policy.asks(one.scanner)))
         decision = decide(policy, seen)
         action, rule, reason = decision.action, decision.worst.rule.name if decision.worst else "", decision.reason
         if any(hit.entry < 0 or seen.report.entries[hit.entry].parent is None for hit in decision.strips):
             action = max(action, Action.QUARANTINE, key=SEVERITY.__getitem__)  # the whole message cannot be taken out of itself
         fate = {Action.REJECT: Fate.REJECT, Action.QUARANTINE: Fate.QUARANTINE, Action.HOLD: Fate.HOLD}.get(action, Fate.DELIVER)
-        silent = [
+        faults = [
             one for one in seen.answers if one.outcome == "error" and not any(rule.matches_answer(one, seen) for rule in policy.rules)
         ]
-        if silent and fate is Fate.DELIVER:
-            fate = {"open": Fate.DELIVER, "closed": Fate.DEFER, "hold": Fate.WAIT}[policy.outage]
-            action = max(action, Action.TAG if policy.outage == "open" else Action.HOLD, key=SEVERITY.__getitem__)
-            rule, reason = OUTAGE, f"no answer from {', '.join(one.scanner for one in silent)}"
+        if faults and fate is Fate.DELIVER:
+            waits = any(_is_outage(one) for one in faults)
+            fate = {"open": Fate.DELIVER, "closed": Fate.DEFER, "hold": Fate.WAIT}[policy.outage] if waits else Fate.DELIVER
+            action = max(action, Action.TAG if fate is Fate.DELIVER else Action.HOLD, key=SEVERITY.__getitem__)
+            rule, reason = SCANNER_OUT if waits else "scanner-error", f"no answer from {', '.join(one.scanner for one in faults)}"
         return cls(name, policy, decision, fate, action, rule, printable(reason))
+
+
+def _is_outage(answer: Answer) -> bool:
+    """Whether waiting may help: a scanner that could not judge this very content never will. What says nothing of that was out."""
+    return not isinstance(answer, ScanAnswer) or answer.outage
 
 
 def _joined(wanted: Sequence[Fate], *, each: bool) -> tuple[Fate, ...]:
@@ -162,7 +178,8 @@ def _verdict(opinions: Mapping[str, _Opinion], fates: Mapping[str, Fate], answer
     findings = dict.fromkeys(Finding(printable(hit.path, MAX_TEXT), hit.rule.name, hit.action) for hit in hits)
     omitted = sum(opinion.decision.omitted for opinion in opinions.values()) + max(0, len(findings) - HITS_MAX)
     listed = sorted(findings, key=lambda one: SEVERITY[one.action], reverse=True)[:HITS_MAX]
-    return Verdict(action, worst.name, worst.rule, worst.reason, tuple(listed), tuple(answers), now, omitted)
+    name = worst.name if worst.name != ALLOWED else ""
+    return Verdict(action, name, worst.rule, worst.reason, tuple(listed), tuple(answers), now, omitted)
 
 
 def _strips(report: Report, opinions: Sequence[_Opinion]) -> tuple[Stripped, ...]:

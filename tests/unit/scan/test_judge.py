@@ -5,14 +5,15 @@ from email.policy import default
 
 import pytest
 
-from gatepost.message.verdict import Action, Answer
+from gatepost.message.verdict import SCANNER_OUT, Action, Answer
 from gatepost.routing.model import AddressHandler, DomainRule, HandlerKind, RuleKind, RuleSet
 from gatepost.scan.facts import Direction, MailFacts, direction_of
-from gatepost.scan.judge import OUTAGE, Fate, judge, needs
+from gatepost.scan.judge import ALLOWED, Fate, judge, needs
 from gatepost.scan.notice import Removed, marked_subject, notice_part, notice_text
 from gatepost.scan.policies import Defaults, Policies
 from gatepost.scan.policy import Policy, Rule
 from gatepost.scan.report import Report, inspect
+from gatepost.scan.scanners.plugin import ScanAnswer
 
 PROGRAM = inspect(
     b"From: a@remote.test\r\nTo: b@soft.test\r\nMIME-Version: 1.0\r\nContent-Type: application/octet-stream\r\n"
@@ -82,7 +83,29 @@ def test_a_rule_that_would_strip_the_whole_message_quarantines_it() -> None:
 def test_a_scanner_without_an_answer_is_treated_as_the_policy_says(outage: str, fate: str, action: str) -> None:
     named = {"p": Policy(outage=outage, rules=policy(Action.TAG, subject="[exe]").rules)}
     found = judge(policies(named), MailFacts("", ("b@p.test",)), PROGRAM, (Answer("clamd", "error", "timed out"),), 0)
-    assert (found.fates[0], found.verdict.action, found.verdict.rule) == (fate, action, OUTAGE)
+    assert (found.fates[0], found.verdict.action, found.verdict.rule) == (fate, action, SCANNER_OUT)
+
+
+def test_content_that_a_scanner_cannot_judge_does_not_wait_for_it() -> None:
+    refused = ScanAnswer("clamd", "error", "too large", outage=False)
+    found = judge(
+        policies({"p": Policy(outage="hold", rules=policy(Action.TAG).rules)}), MailFacts("", ("b@p.test",)), PROGRAM, (refused,), 0
+    )
+    assert (found.fates[0], found.verdict.action, found.verdict.rule) == ("deliver", "tag", "scanner-error")
+
+
+def test_an_allowed_sender_passes_for_whom_it_was_allowed_unless_a_scanner_names_what_is_in_it() -> None:
+    rules = RuleSet(
+        1, {"a.test": DomainRule("a.test", RuleKind.GATEWAY, "192.0.2.1")}, {}, allowed={"x@remote.test": frozenset({"b@a.test"})}
+    )
+    mail = MailFacts("X@remote.test", ("b@a.test", "c@a.test"))
+    found = judge(Policies(rules), mail, PROGRAM, (), 0)
+    assert found.fates == (Fate.DELIVER, Fate.QUARANTINE)
+    found = judge(Policies(rules), MailFacts("x@remote.test", ("b@a.test",)), PROGRAM, (), 0)
+    assert (found.fates, found.verdict.action, found.verdict.rule) == ((Fate.DELIVER,), Action.ACCEPT, ALLOWED)
+    infected = judge(Policies(rules), mail, PROGRAM, (Answer("clamd", "infected", "Eicar"),), 0)
+    assert infected.refused is Fate.REJECT
+    assert infected.verdict.rule == "infected"
 
 
 def test_an_outage_does_not_soften_what_the_rules_say() -> None:
