@@ -131,10 +131,17 @@ class Daemon:
 
     def kill(self) -> None:
         """SIGKILL, all of it, as if the machine had."""
-        self.signal(signal.SIGKILL)
+        if self._process is not None and self._process.poll() is None:
+            self.signal(signal.SIGKILL)
         assert self._process is not None
         self._process.wait(10)
         wait_until(lambda: not accepts("127.0.0.1", self.port), 10, "its port is free")
+
+    def restart(self) -> None:
+        """Again in the same place, after a kill."""
+        self.kill()
+        (self.root / "clamd.sock").unlink(missing_ok=True)
+        self.start()
 
     def stop(self) -> None:
         """End it and remove its directory."""

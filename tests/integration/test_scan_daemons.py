@@ -1,0 +1,179 @@
+"""The shipped scanners against the programs themselves: clamd, c-icap and rspamd from Debian, each killed and stopped under load."""
+
+import asyncio
+import signal
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from gatepost.config.scan import ScannerSettings
+from gatepost.scan.facts import MailFacts
+from gatepost.scan.scanners.blob import MemoryBlob
+from gatepost.scan.scanners.breaker import State
+from gatepost.scan.scanners.plugin import ScanAnswer
+from gatepost.scan.scanners.pool import ScannerPool
+from support.processes import need, need_root
+from support.scan_daemons import UNWANTED, Daemon, c_icap, clamd, rspamd
+from support.scanners import EICAR, FACTS, mail, pool_of, table, until
+
+GTUBE = b"XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X"
+pytestmark = pytest.mark.timeout(90)
+
+
+@pytest.fixture(scope="module")
+def clam() -> Iterator[Daemon]:
+    need("clamd")
+    daemon = clamd()
+    try:
+        yield daemon.start()
+    finally:
+        daemon.stop()
+
+
+@pytest.fixture(scope="module")
+def icap(clam: Daemon) -> Iterator[Daemon]:
+    need("c-icap")
+    need_root()
+    daemon = c_icap(f"{clam.root}/clamd.sock")
+    try:
+        yield daemon.start()
+    finally:
+        daemon.stop()
+
+
+@pytest.fixture(scope="module")
+def spam() -> Iterator[Daemon]:
+    need("rspamd")
+    need_root()
+    daemon = rspamd()
+    try:
+        yield daemon.start()
+    finally:
+        daemon.stop()
+
+
+async def _said(settings: ScannerSettings, *blobs: MemoryBlob, facts: MailFacts = FACTS) -> list[ScanAnswer]:
+    async with pool_of(settings) as pool:
+        await until(lambda: pool.states()[0].signatures, 10)
+        return [(await pool.ask(blob, facts, pool.names))[0] for blob in blobs]
+
+
+@pytest.mark.parametrize("way", ["unix:{root}/clamd.sock", "tcp:127.0.0.1:{port}"])
+async def test_clamd_finds_what_its_signatures_know(clam: Daemon, way: str) -> None:
+    blobs = mail(), mail(EICAR, name="x.com"), mail(UNWANTED), mail(b"y" * 3_000_000, name="y.bin"), mail(b"z" * 6_000_000)
+    said = await _said(table("clamd", way.format(root=clam.root, port=clam.port)), *blobs)
+    assert [answer.outcome for answer in said] == ["clean", "infected", "suspicious", "clean", "error"]
+    assert said[0].signatures.startswith("ClamAV ")
+    assert said[1].name == "Eicar-Test-Signature.UNOFFICIAL"
+    assert (said[4].outage, said[4].name) == (False, "larger than clamd's StreamMaxLength")
+
+
+@pytest.mark.parametrize("method", ["respmod", "reqmod"])
+@pytest.mark.parametrize("preview", [True, False])
+async def test_c_icap_scans_with_every_method_with_and_without_preview(icap: Daemon, method: str, preview: bool) -> None:
+    settings = table("icap", f"icap://127.0.0.1:{icap.port}/virus_scan", options={"method": method, "preview": preview})
+    blobs = mail(), mail(EICAR, name="x.com"), mail(b"y" * 1024, name="y.bin"), mail(b"\0" * 3_000_000, name="z.bin")
+    said = await _said(settings, *blobs)
+    assert [answer.outcome for answer in said] == ["clean", "infected", "clean", "clean"]
+    assert (said[1].name, said[1].part) == ("Eicar-Test-Signature.UNOFFICIAL", "x.com")
+    assert said[0].signatures
+
+
+async def test_c_icap_echo_gives_everything_back_unchanged(icap: Daemon) -> None:
+    settings = table("icap", f"icap://127.0.0.1:{icap.port}/echo", scan="message", options={"preview": False})
+    said = await _said(settings, mail(), mail(EICAR), mail(bytes(range(256)) * 8_000))
+    assert [answer.outcome for answer in said] == ["clean", "clean", "clean"]
+
+
+async def test_a_service_that_c_icap_does_not_have_is_out_of_service(icap: Daemon) -> None:
+    async with pool_of(table("icap", f"icap://127.0.0.1:{icap.port}/nothing")) as pool:
+        await until(lambda: pool.states()[0].state is State.OPEN)
+        assert "404" in pool.states()[0].fault
+
+
+async def test_rspamd_gives_score_action_symbols_and_fields(spam: Daemon) -> None:
+    facts = MailFacts("a@example.org", ("b@example.test",), client_address="192.0.2.7", helo="there.example")
+    said = await _said(table("rspamd", f"http://127.0.0.1:{spam.port}"), mail(), mail(GTUBE + b"\r\n"), mail(UNWANTED), facts=facts)
+    assert [(answer.outcome, answer.action) for answer in said] == [
+        ("clean", "no action"),
+        ("suspicious", "reject"),
+        ("suspicious", "add header"),
+    ]
+    assert said[1].name == "GTUBE"
+    assert said[1].score >= 15
+    assert (said[2].name, said[2].score) == ("UNWANTED", 7.0)
+    assert dict(said[2].fields)["X-Spam-Status"] == "Yes, helo=there.example"
+    assert sorted(value for name, value in said[2].fields if name == "X-Twice") == ["one", "two"]
+
+
+class Load:
+    """Eight senders who ask about one new message after the other, until the end."""
+
+    def __init__(self, pool: ScannerPool) -> None:
+        self._pool = pool
+        self.answers: list[ScanAnswer] = []
+        self.longest = 0.0
+        self._tasks = [asyncio.create_task(self._send(number)) for number in range(8)]
+
+    async def _send(self, number: int) -> None:
+        loop = asyncio.get_running_loop()
+        count = 0
+        while True:
+            begun = loop.time()
+            count += 1
+            self.answers += await self._pool.ask(mail(b"%d %d" % (number, count)), FACTS, self._pool.names)
+            self.longest = max(self.longest, loop.time() - begun)
+            await asyncio.sleep(0.002)
+
+    def since(self, mark: int) -> set[str]:
+        return {answer.outcome for answer in self.answers[mark:]}
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait(self._tasks)
+
+
+def _clam(daemon: Daemon) -> ScannerSettings:
+    return table("clamd", f"unix:{daemon.root}/clamd.sock", timeout_seconds=1, failures=3)
+
+
+def _icap(daemon: Daemon) -> ScannerSettings:
+    return table("icap", f"icap://127.0.0.1:{daemon.port}/virus_scan", timeout_seconds=1, failures=3)
+
+
+def _spam(daemon: Daemon) -> ScannerSettings:
+    return table("rspamd", f"http://127.0.0.1:{daemon.port}", timeout_seconds=1, failures=3)
+
+
+@pytest.mark.parametrize(("name", "settings"), [("clam", _clam), ("icap", _icap), ("spam", _spam)])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
+async def test_a_daemon_that_goes_under_load_is_noticed_left_alone_and_taken_back(
+    request: pytest.FixtureRequest, name: str, settings: Callable[[Daemon], ScannerSettings], how: signal.Signals
+) -> None:
+    daemon: Daemon = request.getfixturevalue(name)
+    back: list[str] = []
+    async with pool_of(settings(daemon), deadline=2) as pool:
+        pool.on_back(back.append)
+        load = Load(pool)
+        await until(lambda: len(load.answers) > 50, 20)
+        before = load.since(0)
+        try:
+            daemon.signal(how)
+            await until(lambda: pool.states()[0].state is State.OPEN, 10)
+            gone = len(load.answers)
+            await until(lambda: len(load.answers) > gone + 50, 5)
+            during = load.since(gone)
+        finally:
+            if how is signal.SIGKILL:
+                await asyncio.to_thread(daemon.restart)
+            else:
+                daemon.signal(signal.SIGCONT)
+        await until(lambda: back, 15)
+        await until(lambda: pool.states()[0].state is State.CLOSED, 15)
+        mark = len(load.answers)
+        await until(lambda: len(load.answers) > mark + 20, 10)
+        after = load.since(mark)
+        await load.stop()
+    assert (before, during, after) == ({"clean"}, {"error"}, {"clean"})
+    assert load.longest < 2.5, "nobody waits beyond the deadline"
