@@ -1,9 +1,11 @@
 """The quarantine of a running server with two workers: by the SDK, the command line and digest links, with and without the right role."""
 
 import asyncio
+import json
 import re
 import ssl
 from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
 from email import message_from_bytes
 from email.policy import default as email_policy
 from typing import Any
@@ -12,6 +14,10 @@ import pytest
 
 from gatepost.client import ALL, GatepostClient, NotFoundError, PermissionDeniedError, QuarantineFilter, RefusedError, find_target
 from gatepost.client.errors import InvalidRequestError
+from gatepost.config import load_settings
+from gatepost.control.digest import Digests, newest_moment
+from gatepost.control.workers import WorkerLinks
+from gatepost.directory import Directory
 from support.gatepost import ALICE, BOB, Gatepost
 from support.quarantine import INFECTED, fill
 
@@ -217,3 +223,26 @@ async def test_each_call_is_open_to_its_role_and_to_no_lesser_one(server: Gatepo
 
 
 NAME = "gatepost.example.test"
+
+
+async def test_digests_are_sent_once_for_a_day_to_each_mailbox_that_has_something_new(server: Gatepost) -> None:
+    settings = load_settings(data=server.data, overrides={"quarantine.digest": "daily", "hostname": NAME}, environ={})
+    links = WorkerLinks({index: server.data / "run" / f"worker-{index}.sock" for index in range(2)})
+    directory = Directory(server.data / "directory.db")
+    digests = Digests(links, directory, directory.snapshot, lambda: settings)
+    now = datetime.now().astimezone()
+    try:
+        assert await digests.send_due(now) == 0, "what was there when digests were switched on is of a former day"
+        assert await digests.send_due(now + timedelta(days=1)) == 2
+        assert await digests.send_due(now + timedelta(days=1)) == 0
+        assert await inbox(server, ALICE, 1) == ["6 messages in quarantine for you"]
+        assert await inbox(server, BOB, 1) == ["6 messages in quarantine for you"]
+        # As after a stop in the middle of the next day's sending: alice has hers.
+        moment = int(newest_moment(settings, now + timedelta(days=1)).timestamp())  # type: ignore[union-attr]
+        (server.data / "digest.json").write_text(json.dumps({"format": 1, "moment": moment, "after": ALICE}))
+        assert await digests.send_due(now + timedelta(days=1)) == 1
+        assert len(await inbox(server, BOB, 2)) == 2 and len(await inbox(server, ALICE, 1)) == 1
+        assert await digests.send_due(now + timedelta(days=3)) == 0, "nothing is new"
+    finally:
+        await links.close()
+        directory.close()
