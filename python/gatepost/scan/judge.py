@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import zip_longest
 
-from gatepost.message.verdict import MAX_TEXT, SCANNER_OUT, Action, Answer, Finding, Verdict
+from gatepost.message.verdict import MAX_TEXT, Action, Answer, Finding, Verdict
 from gatepost.scan.facts import MailFacts
 from gatepost.scan.notice import Removed, printable
 from gatepost.scan.policies import Policies
@@ -20,6 +20,10 @@ from gatepost.scan.policy import HITS_MAX, NOTHING, SEVERITY, Decision, Policy, 
 from gatepost.scan.report import Report
 from gatepost.scan.scanners.plugin import ScanAnswer
 
+SCANNER_OUT = "scanner-out"
+"""Stands for a rule in the verdict of mail that a scanner gave no answer about, because it was out."""
+SCANNER_ERROR = "scanner-error"
+"""Likewise, because it cannot judge such content."""
 ALLOWED = "allowed-sender"
 """Stands for a rule in the verdict of mail that passes because its sender was allowed."""
 
@@ -144,7 +148,7 @@ class _Opinion:
             waits = any(_is_outage(one) for one in faults)
             fate = {"open": Fate.DELIVER, "closed": Fate.DEFER, "hold": Fate.WAIT}[policy.outage] if waits else Fate.DELIVER
             action = max(action, Action.TAG if fate is Fate.DELIVER else Action.HOLD, key=SEVERITY.__getitem__)
-            rule, reason = SCANNER_OUT if waits else "scanner-error", f"no answer from {', '.join(one.scanner for one in faults)}"
+            rule, reason = SCANNER_OUT if waits else SCANNER_ERROR, f"no answer from {', '.join(one.scanner for one in faults)}"
         return cls(name, policy, decision, fate, action, rule, printable(reason))
 
 

@@ -5,10 +5,10 @@ from email.policy import default
 
 import pytest
 
-from gatepost.message.verdict import SCANNER_OUT, Action, Answer
+from gatepost.message.verdict import Action, Answer
 from gatepost.routing.model import AddressHandler, DomainRule, HandlerKind, RuleKind, RuleSet
 from gatepost.scan.facts import Direction, MailFacts, direction_of
-from gatepost.scan.judge import ALLOWED, Fate, judge, needs
+from gatepost.scan.judge import ALLOWED, SCANNER_OUT, Fate, judge, needs
 from gatepost.scan.notice import Removed, marked_subject, notice_part, notice_text
 from gatepost.scan.policies import Defaults, Policies
 from gatepost.scan.policy import Policy, Rule
