@@ -325,6 +325,7 @@ def _first_for_answer(rules: Sequence[Rule], answer: Answer, seen: Seen) -> Hit 
     return None
 
 
+ARCHIVES = ("7z", "arj", "bz2", "cab", "gz", "img", "iso", "lzh", "rar", "tar", "tgz", "xz", "z", "zip")
 DEFAULT = Policy(
     description="refuses what Outlook and Gmail block, tags what they warn of",
     rules=(
@@ -336,6 +337,7 @@ DEFAULT = Policy(
         Rule(name="program", action=Action.REJECT, flags=("executable",)),
         Rule(name="disguised script", action=Action.REJECT, families=("script",), flags=("misnamed", "deceptive-name")),
         Rule(name="password inside archive", action=Action.REJECT, families=("archive",), flags=("encrypted",), min_depth=2),
+        Rule(name="archive behind a password", action=Action.REJECT, extensions=ARCHIVES, flags=("encrypted",)),
         Rule(name="smuggled file", action=Action.TAG, flags=("smuggles",)),
         Rule(name="macro that runs by itself", action=Action.TAG, flags=("autorun",)),
         Rule(name="encrypted", action=Action.TAG, flags=("encrypted",)),
