@@ -17,8 +17,6 @@ QUARANTINE = "quarantine"
 SCAN_WAIT = "scan-wait"
 """Destination of recipients whose mail waits for a scanner. Nothing delivers it."""
 WITHHELD = frozenset({QUARANTINE, SCAN_WAIT})
-SCANNER_OUT = "scanner-out"
-"""Stands for a rule in the verdict of mail that a scanner gave no answer about."""
 
 
 class Action(StrEnum):
