@@ -2,7 +2,9 @@
 
 import asyncio
 import signal
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +14,7 @@ from gatepost.scan.scanners.blob import MemoryBlob
 from gatepost.scan.scanners.breaker import State
 from gatepost.scan.scanners.plugin import ScanAnswer
 from gatepost.scan.scanners.pool import ScannerPool
-from support.processes import need, need_root
+from support.processes import need, need_root, run
 from support.scan_daemons import UNWANTED, Daemon, c_icap, clamd, rspamd
 from support.scanners import EICAR, FACTS, mail, pool_of, table, until
 
@@ -177,3 +179,25 @@ async def test_a_daemon_that_goes_under_load_is_noticed_left_alone_and_taken_bac
         await load.stop()
     assert (before, during, after) == ({"clean"}, {"error"}, {"clean"})
     assert load.longest < 2.5, "nobody waits beyond the deadline"
+
+
+def test_the_command_tries_every_scanner(clam: Daemon, spam: Daemon, tmp_path: Path) -> None:
+    config = tmp_path / "gatepost.toml"
+    text = f'[[scan.scanners]]\nname = "clam"\nkind = "clamd"\naddress = "unix:{clam.root}/clamd.sock"\n'
+    text += f'[[scan.scanners]]\nname = "spam"\nkind = "rspamd"\naddress = "http://127.0.0.1:{spam.port}"\n'
+    config.write_text(text)
+    done = run([sys.executable, "-m", "gatepost", "scanners", "--config", str(config)])
+    good = [line.split()[:3] for line in done.stdout.splitlines() if line.startswith("ok")]
+    assert good == [["ok", "clam", "clamd"], ["ok", "spam", "rspamd"]]
+    assert "eicar: infected — Eicar-Test-Signature.UNOFFICIAL" in done.stdout
+    config.write_text(text + '[[scan.scanners]]\nname = "gone"\nkind = "icap"\naddress = "icap://127.0.0.1:1/x"\n')
+    done = run([sys.executable, "-m", "gatepost", "scanners", "--json", "--config", str(config)], check=False)
+    assert done.returncode == 1
+    assert '"outcome": "error"' in done.stdout
+
+
+def test_the_server_does_not_start_with_a_scanner_that_cannot_be_made(tmp_path: Path) -> None:
+    config = tmp_path / "gatepost.toml"
+    config.write_text('[[scan.scanners]]\nname = "a"\nkind = "yara"\naddress = "/nowhere"\n')
+    done = run([sys.executable, "-m", "gatepost", "serve", "--data", str(tmp_path / "data"), "--config", str(config)], check=False)
+    assert (done.returncode, done.stdout) == (1, "gatepost: scan.scanners.0.address: must be the directory of the rules (got '/nowhere')\n")

@@ -1,4 +1,5 @@
-"""The `gatepost` command: `serve` starts the supervisor here, `scan` looks into a file; every other word is the CLI, a gRPC client.
+"""The `gatepost` command: `serve` starts the supervisor here, `scan` looks into a file, `scanners` tries
+the scanners; every other word is the CLI, a gRPC client.
 
 The words are told apart before anything heavy is imported, so that each half starts quickly.
 """
@@ -18,6 +19,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from gatepost.app.scan_file import main as scan
 
         return scan(words[1:])
+    if words and words[0] == "scanners":
+        from gatepost.app.scanners import main as scanners
+
+        return scanners(words[1:])
     from gatepost.cli.main import main as cli
 
     return cli(words)

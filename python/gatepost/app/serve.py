@@ -20,6 +20,7 @@ from gatepost.config import SettingsError, load_settings
 from gatepost.control.audit import AuditError
 from gatepost.control.server import ControlServerError
 from gatepost.directory import DirectoryError
+from gatepost.scan.scanners.registry import make_scanners
 from gatepost.server.tls import TlsError
 
 FAULTS = (SettingsError, ListenError, StartError, DirectoryError, TlsError, ControlServerError, AuditError)
@@ -53,6 +54,7 @@ def serve(argv: Sequence[str]) -> int:
     data = options.data or (Path(os.environ["GATEPOST_DATA"]) if os.environ.get("GATEPOST_DATA") else None)
     try:
         settings = load_settings(options.config, data, overrides)
+        make_scanners(settings.scan.scanners)  # each worker makes its own; a fault is told here, once
         logs.configure(settings, "supervisor")
         return asyncio.run(Supervisor(settings, options.config, overrides, demo=options.demo).run())
     except FAULTS as error:

@@ -268,6 +268,7 @@ def prepare_partitions(spool: Path, workers: int) -> list[int]:
 def frozen_keys(old: Settings, new: Settings) -> list[str]:
     """Settings that differ but are only read at start."""
     keys = [k for k in ("data", "workers", "listen", "spool", "history") if getattr(old, k) != getattr(new, k)]
+    keys += [f"scan.{k}" for k in ("scanners", "deadline_seconds") if getattr(old.scan, k) != getattr(new.scan, k)]
     return keys + [f"control.{k}" for k in type(old.control).model_fields if getattr(old.control, k) != getattr(new.control, k)]
 
 

@@ -50,6 +50,12 @@ def _scan() -> None:
     raise typer.Exit(2)
 
 
+@app.command("scanners", help="Ask each configured scanner about a test file; see `gatepost scanners --help`.", add_help_option=False)
+def _scanners() -> None:
+    print("gatepost: put `scanners` first: gatepost scanners", file=sys.stderr)
+    raise typer.Exit(2)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code."""
     try:

@@ -1,8 +1,8 @@
 """ClamAV's daemon over a Unix socket or TCP, by the INSTREAM command (clamd(8)). Made by the registry for kind `clamd`.
 
-A connection per scan, as clamd closes it behind INSTREAM; the command and everything up to the first 64 KiB leave in one write. In a
-session (IDSESSION) clamd scans just as fast, and ends the whole session with the first stream that is too large (docs/scanners.md has
-the figures). The signature version is what VERSION says; the pool's probe asks it.
+A connection per scan, as clamd closes it behind INSTREAM; command and first chunk leave in one write. A session (IDSESSION) would save
+0.3 ms of 0.8 ms for 10 KB on an idle machine and nothing for 1 MB (benches/scanners.py), and ends with the first stream that is too large.
+The signature version is what VERSION says; the pool's probe asks it.
 
 'OK' is clean, 'NAME FOUND' infected, a size limit refused content; all else, an answer cut short included, is ScannerFault.
 """

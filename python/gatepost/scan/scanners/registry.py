@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from importlib import import_module
 from importlib.metadata import entry_points
 
+from gatepost.config import SettingsError
 from gatepost.config.scan import ScannerSettings
 from gatepost.scan.scanners.plugin import GROUP, Factory, Scanner
 
@@ -14,12 +15,8 @@ SHIPPED = {kind: f"gatepost.scan.scanners.{kind}" for kind in ("clamd", "icap", 
 """Modules with a `make`. A plug-in cannot take the place of one of these."""
 
 
-class ScannersError(Exception):
+class ScannersError(SettingsError):
     """Scanners that cannot be made; `problems` holds 'scan.scanners.N.key: problem' lines."""
-
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = problems
 
 
 def make_scanners(settings: Iterable[ScannerSettings]) -> list[Scanner]:
