@@ -147,6 +147,11 @@ impl Analysis {
         let mut paths = Paths::default();
         let mut signatures = HashSet::new();
         let facts = first.open;
+        if facts.is_empty() {
+            self.add_only(&first, message, defects);
+            self.index = first;
+            return;
+        }
         self.add(&first, message, &Dialect::default(), &mut signatures, defects);
         paths.follow(Dialect::default(), first.open, true);
         self.index = first;
@@ -167,6 +172,19 @@ impl Analysis {
             let new = self.add(&index, message, &dialect, &mut signatures, defects);
             paths.follow(dialect, index.open, new || !met.covers(index.open));
         }
+    }
+
+    /// The one structural reading of a message that leaves nothing open.
+    fn add_only(&mut self, index: &Index, message: &[u8], defects: &mut Vec<Defect>) {
+        let (mut leaves, found) = leaf::leaves(index, message, &Dialect::default(), false);
+        defects.extend(found.into_iter().map(|(offset, kind)| Defect { offset, kind }));
+        for leaf in &mut leaves {
+            leaf.readings.push(0);
+        }
+        let shown = (0..leaves.len()).map(|leaf| Shown { leaf, name: 0, decoding: 0 }).collect();
+        self.shown += leaves.len();
+        self.leaves = leaves;
+        self.readings.push(Reading { id: 0, label: String::new(), leaves: shown });
     }
 
     /// Add a structural reading unless one shows the same leaves.

@@ -118,8 +118,7 @@ impl Content {
 
     /// Signs in the value that readers take differently. Rather too many than too few: what turns out alike is merged later.
     fn look_at(&mut self, value: &[u8], offset: usize) -> bool {
-        const SIGNS: [bool; 256] = signs();
-        if !value.iter().any(|&b| SIGNS[b as usize]) && quotes_are_plain(value) {
+        if !has_signs(value) {
             return false;
         }
         let has = |byte: u8| memchr::memchr(byte, value).is_some();
@@ -233,6 +232,12 @@ impl Content {
     }
 }
 
+/// There may be more than one way to read this value.
+pub(crate) fn has_signs(value: &[u8]) -> bool {
+    const SIGNS: [bool; 256] = signs();
+    value.iter().any(|&b| SIGNS[b as usize]) || !quotes_are_plain(value)
+}
+
 fn repeated(id: FieldId, same: bool) -> DefectKind {
     match (id, same) {
         (FieldId::Type, true) => DefectKind::RepeatedType,
@@ -274,7 +279,7 @@ fn quotes_are_plain(value: &[u8]) -> bool {
 }
 
 /// How often a word is in the text, in any case; two is as good as more.
-fn mentions(text: &[u8], word: &[u8]) -> usize {
+pub(crate) fn mentions(text: &[u8], word: &[u8]) -> usize {
     let first = word[0];
     let mut count = 0;
     for at in memchr::memchr2_iter(first, first.to_ascii_uppercase(), text) {

@@ -73,6 +73,8 @@ impl Decoder {
     /// The body ends here.
     pub fn finish(&mut self, out: &mut Vec<u8>) {
         if self.encoding == Encoding::Base64 {
+            let rest = std::mem::take(&mut self.packed);
+            self.base64_octets(&rest, out);
             self.base64_tail(out);
         }
         if self.encoding == Encoding::QuotedPrintable {
@@ -88,36 +90,45 @@ impl Decoder {
     fn base64(&mut self, data: &[u8], out: &mut Vec<u8>) {
         out.reserve(data.len() / 4 * 3 + 3);
         let mut rest = data;
+        // Lines are as long as the one before, as a rule.
+        let mut width = usize::MAX;
         while !rest.is_empty() {
-            let end = memchr::memchr(b'\n', rest).map_or(rest.len(), |n| n + 1).min(PACKED);
+            let usual = rest.len() > width.saturating_add(1) && rest[width] == b'\r' && rest[width + 1] == b'\n';
+            let end = if usual { width + 2 } else { memchr::memchr(b'\n', rest).map_or(rest.len(), |n| n + 1).min(PACKED) };
             let (line, tail) = rest.split_at(end);
             rest = tail;
             let text = line.strip_suffix(b"\n").unwrap_or(line);
-            self.packed.extend_from_slice(text.strip_suffix(b"\r").unwrap_or(text));
+            let text = text.strip_suffix(b"\r").unwrap_or(text);
+            width = text.len();
+            self.packed.extend_from_slice(text);
             if self.packed.len() >= PACKED || rest.is_empty() {
                 self.unpack(out);
             }
         }
     }
 
+    /// Decodes what is packed but for a group that is not whole yet.
     fn unpack(&mut self, out: &mut Vec<u8>) {
-        let packed = std::mem::take(&mut self.packed);
-        let whole = packed.len() / 4 * 4;
+        let mut packed = std::mem::take(&mut self.packed);
+        // A group that began among foreign octets ends before others are taken in one go.
+        let mut start = 0;
+        while (self.count > 0 || self.ended) && start < packed.len() {
+            self.base64_octets(&packed[start..=start], out);
+            start += 1;
+        }
+        let whole = (packed.len() - start) / 4 * 4;
         let before = out.len();
-        let clean = self.count == 0 && !self.ended && {
-            out.resize(before + whole / 4 * 3, 0);
-            let place = base64_simd::Out::from_slice(&mut out[before..]);
-            // Without padding: a pack never ends the body for sure.
-            base64_simd::STANDARD_NO_PAD.decode(&packed[..whole], place).is_ok()
-        };
-        if clean {
-            self.base64_octets(&packed[whole..], out);
+        out.resize(before + whole / 4 * 3, 0);
+        let place = base64_simd::Out::from_slice(&mut out[before..]);
+        // Without padding: a pack never ends the body for sure.
+        if base64_simd::STANDARD_NO_PAD.decode(&packed[start..start + whole], place).is_ok() {
+            packed.drain(..start + whole);
         } else {
             out.truncate(before);
-            self.base64_octets(&packed, out);
+            self.base64_octets(&packed[start..], out);
+            packed.clear();
         }
         self.packed = packed;
-        self.packed.clear();
     }
 
     fn base64_octets(&mut self, data: &[u8], out: &mut Vec<u8>) {

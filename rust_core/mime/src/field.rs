@@ -34,6 +34,16 @@ impl ContentType {
         Self { kind: kind.into(), subtype: subtype.into(), parameters: Vec::new(), given: false }
     }
 
+    /// `type/subtype` in lower case.
+    pub fn name(&self) -> String {
+        let mut name = String::with_capacity(self.kind.len() + 1 + self.subtype.len());
+        name.push_str(&self.kind);
+        name.push('/');
+        name.push_str(&self.subtype);
+        name.make_ascii_lowercase();
+        name
+    }
+
     /// First parameter of that name.
     pub fn parameter(&self, name: &str) -> Option<&[u8]> {
         let found = self.parameters.iter().find(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes()))?;
@@ -59,6 +69,9 @@ impl ContentType {
 
 /// A raw field value without line ends and outer white space (RFC 5322 2.2.3). NUL is dropped: no IMAP string may carry it.
 pub fn unfold(raw: &[u8]) -> Vec<u8> {
+    if !raw.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)) {
+        return raw.trim_ascii().to_vec();
+    }
     let kept = raw.iter().copied().filter(|b| !matches!(b, b'\r' | b'\n' | 0));
     kept.collect::<Vec<u8>>().trim_ascii().to_vec()
 }
@@ -92,6 +105,14 @@ pub fn content_type(value: &[u8]) -> Option<ContentType> {
     })
 }
 
+/// The disposition type of a Content-Disposition value, in lower case.
+pub(crate) fn disposition_kind(value: &[u8]) -> Option<String> {
+    let mut scanner = Scanner::new(value);
+    scanner.skip_space();
+    let kind = scanner.token();
+    (!kind.is_empty()).then(|| String::from_utf8_lossy(kind).to_ascii_lowercase())
+}
+
 /// Parse a Content-Disposition value.
 pub fn disposition(value: &[u8]) -> Option<Disposition> {
     let mut scanner = Scanner::new(value);
@@ -104,6 +125,26 @@ pub fn disposition(value: &[u8]) -> Option<Disposition> {
 pub fn tokens(value: &[u8]) -> Vec<Vec<u8>> {
     let parts = value.split(|&b| b == b',').take(PARAMETERS_MAX);
     parts.map(|p| token(p).into_bytes()).filter(|t| !t.is_empty()).collect()
+}
+
+/// Octets that no token holds (RFC 2045 5.1).
+const TOKEN_END: [bool; 256] = token_end();
+
+const fn token_end() -> [bool; 256] {
+    let mut table = [false; 256];
+    let mut n = 0;
+    while n <= b' ' as usize {
+        table[n] = true;
+        n += 1;
+    }
+    table[0x7f] = true;
+    let specials = b"()<>@,;:\\\"/[]?=";
+    n = 0;
+    while n < specials.len() {
+        table[specials[n] as usize] = true;
+        n += 1;
+    }
+    table
 }
 
 /// Walks a structured value once.
@@ -202,7 +243,7 @@ impl<'a> Scanner<'a> {
     }
 
     fn token(&mut self) -> &'a [u8] {
-        self.until(|b| b <= b' ' || b == 0x7f || b"()<>@,;:\\\"/[]?=".contains(&b))
+        self.until(|b| TOKEN_END[usize::from(b)])
     }
 
     /// The rest as `; name=value` pairs.

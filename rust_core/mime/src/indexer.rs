@@ -2,8 +2,10 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::LazyLock;
 
-use memchr::memchr;
+use memchr::memmem::Finder;
+use memchr::{memchr, memchr_iter, memrchr};
 
 use crate::content::{self, BOUNDARY_MAX};
 use crate::defect::{DEFECTS_MAX, Defect, DefectKind};
@@ -57,6 +59,9 @@ pub fn index_as(message: &[u8], limits: Limits, dialect: Dialect) -> Index {
     indexer.finish()
 }
 
+/// Finds lines that may be delimiters.
+static DASHES: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\n--"));
+
 /// Builds an [`Index`] from chunks of any size.
 pub struct Indexer {
     limits: Limits,
@@ -81,8 +86,14 @@ impl Indexer {
         let mut indexer = Self {
             limits,
             dialect: Dialect::default(),
-            index: Index::default(),
-            open: Vec::new(),
+            // Room for a usual letter.
+            index: Index {
+                parts: Vec::with_capacity(4),
+                fields: Vec::with_capacity(32),
+                headers: Vec::with_capacity(2 << 10),
+                ..Index::default()
+            },
+            open: Vec::with_capacity(4),
             in_header: true,
             bare_start: false,
             pos: 0,
@@ -104,7 +115,9 @@ impl Indexer {
 
     /// Take the next octets of the message.
     pub fn feed(&mut self, mut data: &[u8]) {
-        while let Some(at) = memchr(b'\n', data) {
+        loop {
+            data = &data[self.skip_body(data)..];
+            let Some(at) = memchr(b'\n', data) else { break };
             let (line, rest) = data.split_at(at + 1);
             if self.carry_len == 0 {
                 let eol = if line.ends_with(b"\r\n") { 2 } else { 1 };
@@ -115,6 +128,22 @@ impl Indexer {
             data = rest;
         }
         self.keep(data);
+    }
+
+    /// Takes whole body lines that cannot be delimiters at once. Returns how many octets that were.
+    fn skip_body(&mut self, data: &[u8]) -> usize {
+        let plain = !self.in_header && !self.bare_start && self.carry_len == 0 && self.dialect.get(Choice::Nul) == 0;
+        if !plain || data.starts_with(b"--") {
+            return 0;
+        }
+        let end = DASHES.find(data).or_else(|| memrchr(b'\n', data)).map_or(0, |n| n + 1);
+        let lines = &data[..end];
+        if !lines.is_empty() {
+            self.pos += end;
+            self.newlines += memchr_iter(b'\n', lines).count() as u32;
+            self.last_eol = if lines.ends_with(b"\r\n") { 2 } else { 1 };
+        }
+        end
     }
 
     /// The message ends here.

@@ -97,7 +97,7 @@ fn leaf(index: &Index, number: u32, message: &[u8], dialect: &Dialect, depth: u3
     for field in index.fields(number) {
         content |= field.id != FieldId::Other;
         if field.id == FieldId::Disposition && disposition.is_none() {
-            disposition = field::disposition(&value(index, field, dialect)).map(|d| String::from_utf8_lossy(&d.kind).to_ascii_lowercase());
+            disposition = field::disposition_kind(&value(index, field, dialect));
         }
     }
     let mut leaf = Leaf {
@@ -120,7 +120,7 @@ fn leaf(index: &Index, number: u32, message: &[u8], dialect: &Dialect, depth: u3
         leaf.types = names::types(index, number, dialect);
         leaf.decodings = decodings(index, number, leaf.raw(message), dialect, defects);
     } else {
-        leaf.types = vec![format!("{}/{}", part.content_type.kind, part.content_type.subtype).to_ascii_lowercase()];
+        leaf.types = vec![part.content_type.name()];
     }
     if (leaf.message || part.content_type.is_multipart()) && leaf.decodings[0].method != Method::Identity {
         defects.push((part.header.start, DefectKind::EncodedComposite));

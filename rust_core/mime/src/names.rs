@@ -2,12 +2,12 @@
 //! `name`, each plain (RFC 2045, raw 8-bit, RFC 2047 words although RFC 2047 5 forbids them) and extended (RFC 2231).
 
 use crate::alternate;
-use crate::content::{accepted, value};
+use crate::content::{accepted, has_signs, mentions, value};
 use crate::decode;
 use crate::defect::DefectKind;
 use crate::dialect::{Choice, Dialect};
 use crate::extended::Extended;
-use crate::field::{self, ContentType};
+use crate::field;
 use crate::index::{Field, FieldId, Index};
 
 /// Names kept per part.
@@ -75,6 +75,9 @@ pub(crate) fn names(index: &Index, part: u32, dialect: &Dialect) -> Names {
 impl Names {
     fn add_field(&mut self, index: &Index, field: &Field, parameter: &str, source: NameSource, dialect: &Dialect) {
         let value = value(index, field, dialect);
+        if !has_signs(&value) && mentions(&value, parameter.as_bytes()) == 0 {
+            return;
+        }
         let parsed = match source {
             NameSource::Type => field::content_type(&value).map(|t| t.parameters),
             _ => field::disposition(&value).map(|d| d.parameters),
@@ -116,7 +119,7 @@ impl Names {
             if n == 1 {
                 self.defects.push((offset, DefectKind::RepeatedParameter));
             }
-            if memchr::memmem::find(value, b"=?").is_some() {
+            if has_word(value) {
                 self.defects.push((offset, DefectKind::EncodedWord));
             }
             if !value.is_ascii() {
@@ -127,7 +130,7 @@ impl Names {
     }
 
     fn add_plain(&mut self, value: &[u8], source: NameSource, how: &'static str) {
-        if memchr::memmem::find(value, b"=?").is_some() {
+        if has_word(value) {
             self.add(&decode::header_text(value), source, how);
         } else {
             self.add(&decode::guess(value), source, how);
@@ -141,6 +144,11 @@ impl Names {
             self.list.push(Name { text, source, how });
         }
     }
+}
+
+/// The beginning of an encoded word (RFC 2047 2) is in it.
+fn has_word(value: &[u8]) -> bool {
+    memchr::memchr_iter(b'?', value).any(|at| at > 0 && value[at - 1] == b'=')
 }
 
 const fn other_field(before: usize) -> &'static str {
@@ -160,7 +168,27 @@ fn is_odd(value: &[u8], parsed: &[(Vec<u8>, Vec<u8>)], parameter: &str) -> bool 
         || !quotes.is_multiple_of(2)
         || after_quote
         || value.iter().any(|b| matches!(b, b'\\' | b'(' | b'\''))
-        || unquoted_space(value, parsed)
+        || (!is_regular(value, parsed) && unquoted_space(value, parsed))
+}
+
+/// Nothing but `; token=token` and `; token="text"`, all of them parsed: no other cut gives other values.
+fn is_regular(value: &[u8], parsed: &[(Vec<u8>, Vec<u8>)]) -> bool {
+    let mut count = 0;
+    let plain = value.split(|&b| b == b';').skip(1).all(|piece| {
+        count += 1;
+        let piece = piece.trim_ascii();
+        let Some(at) = memchr::memchr(b'=', piece) else { return false };
+        let (name, text) = (&piece[..at], &piece[at + 1..]);
+        let quoted = text.strip_prefix(b"\"").and_then(|text| text.strip_suffix(b"\""));
+        let clean = match quoted {
+            Some(inner) => memchr::memchr2(b'"', b'\\', inner).is_none(),
+            None => !text.is_empty() && !text.iter().any(|b| matches!(b, b' ' | b'\t' | b'"' | b'(' | b'\\')),
+        };
+        clean && !name.iter().any(u8::is_ascii_whitespace)
+    });
+    let regular = plain && count == parsed.len();
+    debug_assert!(!regular || !unquoted_space(value, parsed), "{}", String::from_utf8_lossy(value));
+    regular
 }
 
 fn is_attribute(rest: &[u8]) -> bool {
@@ -175,11 +203,17 @@ fn unquoted_space(value: &[u8], parsed: &[(Vec<u8>, Vec<u8>)]) -> bool {
 
 /// Types of a part in lower case, the one that counts first: every Content-Type field's.
 pub(crate) fn types(index: &Index, part: u32, dialect: &Dialect) -> Vec<String> {
-    let shown = |t: &ContentType| format!("{}/{}", t.kind, t.subtype).to_ascii_lowercase();
-    let mut list = vec![shown(&index.parts[part as usize].content_type)];
-    for field in accepted(index, part, FieldId::Type, dialect).take(NAMES_MAX) {
+    let own = &index.parts[part as usize].content_type;
+    let mut list = vec![own.name()];
+    let mut fields = accepted(index, part, FieldId::Type, dialect).take(NAMES_MAX).peekable();
+    let first = fields.next_if(|_| own.given && dialect.is_baseline());
+    if first.is_some() && fields.peek().is_none() {
+        // The one field there is says what it said before.
+        return list;
+    }
+    for field in first.into_iter().chain(fields) {
         if let Some(parsed) = field::content_type(&value(index, field, dialect)) {
-            let text = shown(&parsed);
+            let text = parsed.name();
             if !list.contains(&text) {
                 list.push(text);
             }

@@ -164,10 +164,14 @@ impl Read for BodyReader<'_> {
     }
 }
 
+/// Octets that are reserved before anything is decoded.
+const AHEAD: usize = 1 << 20;
+
 /// All of a body, up to `max` octets; true when there is more.
 pub fn decode(method: Method, body: &[u8], max: usize) -> (Vec<u8>, bool) {
     let mut reader = BodyReader::new(method, body);
-    let mut out = Vec::new();
+    // What is decoded is no longer than what was encoded.
+    let mut out = Vec::with_capacity(body.len().min(max).min(AHEAD));
     loop {
         let piece = reader.step();
         if piece.is_empty() {
@@ -247,12 +251,15 @@ fn padding_end(body: &[u8]) -> usize {
     first + tail
 }
 
+/// Octets looked at in one go: as many as an octet can count.
+const BLOCK: usize = 240;
+
 fn base64_doubts(body: &[u8]) -> (Vec<Method>, Vec<(usize, DefectKind)>) {
     let (mut methods, mut defects) = (Vec::new(), Vec::new());
     // The body may end in white space and at most two padding octets; anything else that is no digit is looked at.
     let mut digits = 0usize;
     let mut invalid = None;
-    for (n, block) in body.chunks(64).enumerate() {
+    for (n, block) in body.chunks(BLOCK).enumerate() {
         let (mut clean, mut spaces) = (true, 0u8);
         for &byte in block {
             clean &= is_base64(byte);
@@ -261,7 +268,7 @@ fn base64_doubts(body: &[u8]) -> (Vec<Method>, Vec<(usize, DefectKind)>) {
         }
         digits += block.len() - usize::from(spaces);
         if !clean {
-            invalid = block.iter().position(|&b| !is_base64(b) && b != b'=').map(|at| n * 64 + at).or(invalid);
+            invalid = block.iter().position(|&b| !is_base64(b) && b != b'=').map(|at| n * BLOCK + at).or(invalid);
             digits = digits.saturating_sub(block.iter().filter(|&&b| !is_base64(b) && b > b' ').count());
             if invalid.is_some() {
                 break;
