@@ -60,6 +60,7 @@ __all__ = [
     "InvalidError",
     "Line",
     "LockedError",
+    "MailContent",
     "MailboxLock",
     "MimeMessage",
     "NotFoundError",
@@ -143,7 +144,36 @@ class Incoming:
         """(defect, received_count, has_bare_cr_or_lf, message id in text form): what a receiver needs at the end of data."""
     def header(self) -> bytes:
         """The message's own header section (first 64 KiB at most), without the prefix."""
+    @property
+    def plain(self) -> bool:
+        """The message is complete, at most 64 KiB and nothing but text: an inspection would find nothing (rust_core/scan/src/plain.rs)."""
+    @property
+    def total(self) -> int:
+        """Octets with the prefix, after all edits."""
+    def content(self) -> MailContent:
+        """What it takes to look into it in a thread. Cheap; this object must live as long as that is used."""
+    def edit(self, front: bytes, forged: bytes, edits: Sequence[tuple[int, int, bytes]] = ...) -> None:
+        """Change a complete message: put `front` before everything, cut its own header fields named `forged` (of the first 64 KiB), and put octets
+        in the place of ranges, which count from the message's first octet as received and do not overlap. *Blocks* when a range lies in
+        the log: then call it in a thread. Raises InvalidError, DiskFullError, ClosedError.
+        """
     def abort(self) -> None: ...
+
+@final
+class MailContent:
+    """A message on its way in, to be looked into. All methods are *blocking* and release the interpreter lock; for threads."""
+
+    @property
+    def size(self) -> int:
+        """Octets, without the prefix."""
+    def inspect(
+        self, *, max_bytes: int, max_entries: int, max_depth: int, max_ratio: int, memory_bytes: int, milliseconds: int
+    ) -> Inspection:
+        """See `inspect`, of a message/rfc822. Reads it first; CoreError when that fails."""
+    def read(self, start: int, length: int) -> bytes:
+        """Octets from `start`, fewer at the end."""
+    def part(self, body: int, end: int, coding: str) -> bytes:
+        """A part's content by its `Inspection.place`. Raises InvalidError for an unknown coding."""
 
 K_ACCEPTED: int
 """Only in history: its first entry."""
@@ -556,7 +586,8 @@ class Wire:
         standing(address)                           (no limit of connections, trusted)
         rule_set()                                  the present rule set; a new object when it has changed
         plain_sender(argument)                      (parsed, reverse-path, BODY, has parameters), or None where `smtp_MAIL` is to decide
-        plain_recipient(rule_set, argument, trusted)  (parsed, plan, address, has parameters, recipients as for `commit`, rule version), or None
+        plain_recipient(rule_set, argument, trusted)  (parsed, plan, address, has parameters, recipients as for `commit`, rule version,
+                                                        field for a message that is only text or None, text is judged, too), or None
         """
     @property
     def fd(self) -> int:

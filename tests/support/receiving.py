@@ -10,7 +10,7 @@ import base64
 import shutil
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -21,7 +21,8 @@ from typing import Any
 from gatepost.config import Settings, load_settings
 from gatepost.directory import Authenticator, Directory
 from gatepost.message.envelope import Meta
-from gatepost.routing.model import AddressHandler, DomainRule, HandlerKind, RuleKind
+from gatepost.routing.model import AddressHandler, DomainRule, HandlerKind, RuleKind, RuleSet
+from gatepost.scan.gate import Gate
 from gatepost.server.context import Listener, ServerContext
 from gatepost.server.lmtp import LmtpServer
 from gatepost.server.smtp import SmtpServer
@@ -197,8 +198,10 @@ class Client:
 
 
 @asynccontextmanager
-async def receiver(base: Path, listener: str = "smtp", **sections: Any) -> AsyncIterator[Receiver]:
-    """A running server with its data in `base`; sections are settings, e.g. smtp={'max_recipients': 2}."""
+async def receiver(
+    base: Path, listener: str = "smtp", gate: Callable[[RuleSet], Gate] | None = None, **sections: Any
+) -> AsyncIterator[Receiver]:
+    """A running server with its data in `base`; sections are settings: smtp={'max_recipients': 2}. Without gate no inspection."""
     data = base / "data"
     shutil.copytree(directory_template(), data)
     settings = [load_settings(None, data, {})]
@@ -214,6 +217,7 @@ async def receiver(base: Path, listener: str = "smtp", **sections: Any) -> Async
         volumes=None,  # type: ignore[arg-type]  # receiving does not touch mailboxes
         tls=TlsContexts(lambda: settings[0]),
         hostname=HOST,
+        gate=gate(rules) if gate else None,
     )
     server = (LmtpServer if listener == "lmtp" else SmtpServer)(context, Listener(listener))
     sock = socket.socket()

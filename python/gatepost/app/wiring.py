@@ -49,6 +49,8 @@ from gatepost.queue.scheduler import Scheduler
 from gatepost.queue.service import QueueService
 from gatepost.queue.submit import Submitter
 from gatepost.queue.transport import Transport
+from gatepost.scan.files import PoliciesInForce, limits_of
+from gatepost.scan.gate import Gate
 from gatepost.server.context import Listener, ServerContext
 from gatepost.server.imap import ImapServer
 from gatepost.server.lmtp import LmtpServer
@@ -165,7 +167,13 @@ class WorkerParts:
 
     def _wire(self) -> None:
         """Join the parts. Order follows the way of a message: routes, queue, transports, servers, control."""
-        self.submitter = Submitter(self.spool, self.rules, self.current)
+        self.gate = Gate(
+            PoliciesInForce(self.rules, self.current),
+            self.settings.hostname,
+            lambda: limits_of(self.settings.scan),
+            threads=self.settings.scan.workers,
+        )
+        self.submitter = Submitter(self.spool, self.rules, self.current, self.gate)
         reporter = Reporter(self.spool.open_message, self.submitter, build_report, self.current)
         paused = PausedDestinations(path_of(self.settings.data / "spool", self.index) / "paused.json")
         self.scheduler = Scheduler(self.spool, self._transports(), self.current, reporter, paused)
@@ -206,6 +214,7 @@ class WorkerParts:
             volumes=self.volumes,
             tls=self.tls,
             hostname=self.settings.hostname,
+            gate=self.gate,
         )
         self.servers = {
             "smtp": SmtpServer(context, Listener.SMTP),
@@ -284,6 +293,7 @@ class WorkerParts:
             await self.spool.close()
         except CoreError as error:
             log.error("partition did not close cleanly; the next opening recovers it", error=str(error))
+        self.gate.close()
         self.auth.close()
         self.directory.close()
         log.info("worker stopped", seconds=round(time.monotonic() - began, 2))

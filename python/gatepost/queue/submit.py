@@ -1,25 +1,30 @@
 """Submitter: a message that is not received over SMTP or LMTP enters the queue here (gRPC Submit, `gatepost send`, our own reports).
 
-Invariants: routes come from routing.decide like those of any other message; memory is bounded by the header section (MAX_HEADER) and the
-native buffer; line ends become CRLF. Fails with SubmissionRefused (no recipient is acceptable), SmtpError (too big), CoreError (disk).
+Invariants: routes come from routing.decide like those of any other message, and it passes the same gate (our own reports do not); memory is
+bounded by the header section (MAX_HEADER), the native buffer and the gate's room; line ends become CRLF. Fails with SubmissionRefused (no
+recipient is acceptable, or the message is not), SmtpError (too big), CoreError (disk).
 """
 
 import time
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, replace
 from email.utils import formatdate
 
 from gatepost.config import Settings
-from gatepost.message.envelope import Envelope
+from gatepost.message.envelope import Envelope, Recipient
 from gatepost.message.ids import format_message_id
 from gatepost.message.reply import Reply, SmtpError
 from gatepost.native import Incoming, new_message_id
-from gatepost.queue.plan import Refused, merge_planned, plan_recipients
+from gatepost.queue.passage import copies, pass_through
+from gatepost.queue.plan import Planned, Refused, merge_planned, plan_recipients
 from gatepost.routing.model import RuleSet
-from gatepost.spool import AsyncSpool, PlannedRecipient
+from gatepost.scan.gate import UNSEEN, Gate, Passage
+from gatepost.spool import AsyncSpool
 
 MAX_HEADER = 262_144
 FEED = 65_536
+OWN = "INTERNAL"
+"""Protocol of our own reports, which are not looked into."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +48,11 @@ class SubmissionRefused(Exception):
 class Submitter:
     """One per worker. `rule_set` and `settings` give what is in force at the moment of the call."""
 
-    def __init__(self, spool: AsyncSpool, rule_set: Callable[[], RuleSet], settings: Callable[[], Settings]) -> None:
+    def __init__(
+        self, spool: AsyncSpool, rule_set: Callable[[], RuleSet], settings: Callable[[], Settings], gate: Gate | None = None
+    ) -> None:
         self._spool = spool
+        self._gate = gate
         self._rule_set = rule_set
         self._settings = settings
 
@@ -53,11 +61,10 @@ class Submitter:
     ) -> Submitted:
         """Queue one message; on return it is on disk. `received` is the from-clause of our Received field ('' = none but 'by')."""
         rule_set, settings = self._rule_set(), self._settings()
-        recipients, refused = self._plan(rule_set, envelope, trusted, settings.smtp.recipient_delimiter)
-        if not recipients:
+        delimiter = settings.smtp.recipient_delimiter
+        taken, plans, refused = _plan(rule_set, envelope, trusted, delimiter)
+        if not plans:
             raise SubmissionRefused(refused)
-        if hold:
-            recipients = [_held(one) for one in recipients]
         message_id = new_message_id()
         octets = _Octets(body)
         head = await octets.header()
@@ -65,18 +72,33 @@ class Submitter:
         incoming = self._spool.receive(prefix=prefix, max_bytes=settings.smtp.max_message_bytes, allow_bare=True, message_id=message_id)
         try:
             size = await self._fill(incoming, head, octets)
+            mailed, passage = await self._pass(incoming, rule_set, envelope, taken, trusted=trusted)
         except BaseException:
             incoming.abort()
             raise
+        passed = pass_through(passage, mailed, taken, plans) + copies(passage, rule_set, settings.hostname, delimiter)
+        recipients = merge_planned(passed)
+        if hold:
+            recipients = [replace(one, held=True) for one in recipients]
+        if passage.verdict is not None:
+            envelope = replace(envelope, verdict=passage.verdict)
         await self._spool.commit(incoming, envelope, recipients, rule_set.version)
         return Submitted(incoming.message_id, size, refused)
 
-    def _plan(
-        self, rule_set: RuleSet, envelope: Envelope, trusted: bool, delimiter: str
-    ) -> tuple[list[PlannedRecipient], tuple[tuple[str, Reply], ...]]:
-        plans = plan_recipients(rule_set, envelope.reverse_path, envelope.recipients, trusted=trusted, delimiter=delimiter)
-        refused = tuple((plan.recipient.address, plan.reply) for plan in plans if isinstance(plan, Refused))
-        return merge_planned(plan for plan in plans if not isinstance(plan, Refused)), refused
+    async def _pass(
+        self, incoming: Incoming, rule_set: RuleSet, envelope: Envelope, taken: Sequence[Recipient], *, trusted: bool
+    ) -> tuple[tuple[str, ...], Passage]:
+        """The gate; our own reports pass unseen. Raises SubmissionRefused with the reply of a message that is refused."""
+        origin = envelope.origin
+        if self._gate is None or origin.protocol == OWN:
+            return (), UNSEEN
+        addresses = [one.address for one in taken]
+        mail = self._gate.facts(rule_set, addresses, trusted=trusted, sender=envelope.reverse_path)
+        mail = replace(mail, client_address=origin.client_address, helo=origin.helo, user=origin.user)
+        passage = self._gate.glance(incoming, mail) or await self._gate.inspect(incoming, mail)
+        if passage.refused is not None:
+            raise SubmissionRefused(tuple((address, passage.refused) for address in mail.recipients))
+        return mail.recipients, passage
 
     async def _fill(self, incoming: Incoming, head: bytes, octets: "_Octets") -> int:
         self._feed(incoming, head)
@@ -109,8 +131,14 @@ class Submitter:
         return "".join(f"{line}\r\n" for line in lines).encode("utf-8")
 
 
-def _held(one: PlannedRecipient) -> PlannedRecipient:
-    return PlannedRecipient(one.address, one.orcpt, one.notify, one.destination, one.route, True)
+def _plan(
+    rule_set: RuleSet, envelope: Envelope, trusted: bool, delimiter: str
+) -> tuple[list[Recipient], list[Planned], tuple[tuple[str, Reply], ...]]:
+    """Recipients that are taken, a plan for each, and those that are refused."""
+    answers = plan_recipients(rule_set, envelope.reverse_path, envelope.recipients, trusted=trusted, delimiter=delimiter)
+    refused = tuple((plan.recipient.address, plan.reply) for plan in answers if isinstance(plan, Refused))
+    both = [(one, plan) for one, plan in zip(envelope.recipients, answers, strict=True) if not isinstance(plan, Refused)]
+    return [one for one, _ in both], [plan for _, plan in both], refused
 
 
 def _check(incoming: Incoming) -> None:

@@ -5,6 +5,7 @@ shipped one, which is logged.
 """
 
 import tomllib
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,22 @@ def policies_of(rule_set: RuleSet, settings: Settings) -> Policies:
             named[name] = DEFAULT
     scan = settings.scan
     return Policies(rule_set, named, _defaults(scan), enabled=scan.enabled, delimiter=settings.smtp.recipient_delimiter)
+
+
+class PoliciesInForce:
+    """`policies_of` what is in force, made anew when rule set or settings are others."""
+
+    def __init__(self, rule_set: Callable[[], RuleSet], settings: Callable[[], Settings]) -> None:
+        self._rule_set = rule_set
+        self._settings = settings
+        self._made: tuple[RuleSet, Settings, Policies] | None = None
+
+    def __call__(self) -> Policies:
+        """Those of now; from any thread."""
+        rule_set, settings, made = self._rule_set(), self._settings(), self._made
+        if made is None or made[0] is not rule_set or made[1] is not settings:
+            made = self._made = rule_set, settings, policies_of(rule_set, settings)
+        return made[2]
 
 
 def _defaults(scan: Scan) -> Defaults:

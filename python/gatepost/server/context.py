@@ -14,6 +14,7 @@ from gatepost.directory import Authenticator
 from gatepost.mailbox import Volumes
 from gatepost.policy.limits import ConnectionCounter
 from gatepost.routing.model import RuleSet
+from gatepost.scan.gate import Gate
 from gatepost.server.tls import TlsContexts
 from gatepost.spool import AsyncSpool
 
@@ -50,3 +51,5 @@ class ServerContext:
     hostname: str
     log: FilteringBoundLogger = field(default_factory=structlog.get_logger)
     connections: ConnectionCounter = field(default_factory=ConnectionCounter)
+    gate: Gate | None = None
+    """What every received message passes before its commit; None: nothing is looked into."""

@@ -39,6 +39,23 @@ pub enum Method {
 }
 
 impl Method {
+    /// Every one.
+    pub const ALL: [Self; 13] = [
+        Self::Identity,
+        Self::Base64,
+        Self::Base64ToPadding,
+        Self::Base64ToInvalid,
+        Self::Base64Through,
+        Self::Base64Lines,
+        Self::Base64ByLine,
+        Self::Base64Url,
+        Self::QuotedPrintable,
+        Self::QuotedPrintableDrop1,
+        Self::QuotedPrintableDrop2,
+        Self::QuotedPrintableDrop3,
+        Self::Uuencode,
+    ];
+
     /// For people; empty when it is the standard's way of the declared encoding.
     pub const fn label(self) -> &'static str {
         match self {

@@ -7,6 +7,7 @@ mod filter;
 mod history;
 mod line;
 mod line_state;
+mod mail_content;
 mod mime;
 mod plain;
 mod plain_memory;
@@ -21,6 +22,7 @@ mod wire;
 fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     errors::register(m)?;
     history::register(m)?;
+    mail_content::register(m)?;
     mime::register(m)?;
     spool::register(m)?;
     relay::register(m)?;

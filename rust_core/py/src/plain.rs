@@ -25,7 +25,7 @@ use crate::errors::from_queue;
 use crate::line::Line;
 use crate::line_state::Sink;
 use crate::plain_memory::{Recipient, Sender, Terms};
-use crate::spool::Incoming;
+use crate::spool::{Incoming, mark};
 use crate::wire::Wire;
 
 /// Octets of a command line with its end (RFC 5321 4.5.3.1.4); longer ones are not plain.
@@ -198,11 +198,11 @@ fn now() -> i64 {
 pub fn end_of_data(slf: &Bound<'_, Line>, incoming: &Py<Incoming>) -> PyResult<()> {
     let (py, line) = (slf.py(), slf.get());
     let commit = {
-        let inner = incoming.get().inner.lock();
+        let mut inner = incoming.get().inner.lock();
         let mut state = line.state.lock();
         let dialog = &mut *state.dialog;
         match &dialog.mail {
-            Some(mail) if inner.defect().is_none() && inner.facts().received <= mail.terms.max_hops && mail.recipients.len() == 1 => {
+            Some(mail) if inner.defect().is_none() && inner.facts().received <= mail.terms.max_hops && passes(&mut inner, mail) => {
                 let recipient = &mail.recipients[0];
                 let meta = origin(dialog, &mail.terms).meta(&mail.sender.body, recipient.rule_version);
                 let (sender, specs) = (Arc::clone(&mail.sender), recipient.specs.clone());
@@ -231,6 +231,16 @@ pub fn end_of_data(slf: &Bound<'_, Line>, incoming: &Py<Incoming>) -> PyResult<(
             refused(slf, from_queue(&error).into_value(py).into_any())
         }
     }
+}
+
+/// Whether a message may go on as it is: nothing is to be looked into, or it is only text; then that is written before it. What needs
+/// an inspection is the session's affair.
+fn passes(incoming: &mut queue::Incoming, mail: &Mail) -> bool {
+    let [recipient] = mail.recipients.as_slice() else { return false };
+    if recipient.field.is_some() && (recipient.judged || !incoming.in_memory().is_some_and(gatepost_scan::is_plain)) {
+        return false;
+    }
+    mark(incoming, recipient.field.as_deref().unwrap_or_default(), &mail.terms.scan_field, Vec::new()).is_ok()
 }
 
 /// The message could not be committed: the session says so.

@@ -16,7 +16,7 @@ use crate::spool::{RecipientArg, recipient_spec};
 const MAX_REMEMBERED: usize = 4096;
 
 /// An answer of `plain_recipient`.
-type Planned = (Py<PyAny>, Py<PyAny>, String, bool, Vec<RecipientArg>, u64);
+type Planned = (Py<PyAny>, Py<PyAny>, String, bool, Vec<RecipientArg>, u64, Option<Vec<u8>>, bool);
 
 /// Under which terms plain mail is taken: what follows from the server's settings.
 #[derive(FromPyObject)]
@@ -35,6 +35,8 @@ pub struct Terms {
     pub max_messages: u64,
     pub max_connections: usize,
     pub max_connections_per_client: usize,
+    /// Name of the field that tells of inspection: copies from outside are removed.
+    pub scan_field: Vec<u8>,
 }
 
 /// What a MAIL argument means.
@@ -56,6 +58,10 @@ pub struct Recipient {
     pub extended: bool,
     pub specs: Vec<queue::RecipientSpec>,
     pub rule_version: u64,
+    /// The field put before a message that is only text; None: no message is looked into.
+    pub field: Option<Vec<u8>>,
+    /// Even a message that is only text is the session's affair.
+    pub judged: bool,
 }
 
 /// What is remembered, and the counts of what was done without Python.
@@ -149,9 +155,9 @@ impl Plain {
         drop(old);
         let Ok(text) = std::str::from_utf8(argument) else { return Ok(None) };
         let found: Option<Planned> = host.call_method1(intern!(py, "plain_recipient"), (rule_set, text, trusted))?.extract()?;
-        Ok(found.map(|(parsed, plan, address, extended, specs, rule_version)| {
+        Ok(found.map(|(parsed, plan, address, extended, specs, rule_version, field, judged)| {
             let specs = specs.into_iter().map(recipient_spec).collect();
-            let recipient = Arc::new(Recipient { parsed, plan, address, extended, specs, rule_version });
+            let recipient = Arc::new(Recipient { parsed, plan, address, extended, specs, rule_version, field, judged });
             keep(&mut self.routes.lock().recipients, key, Arc::clone(&recipient));
             recipient
         }))

@@ -34,7 +34,7 @@ pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
 
 /// The report of one inspection.
 #[pyclass(module = "gatepost._core", frozen)]
-struct Inspection {
+pub struct Inspection {
     report: Report,
 }
 
@@ -104,16 +104,20 @@ fn inspect(
     memory_bytes: usize,
     milliseconds: u64,
 ) -> Inspection {
-    let limits = Limits {
-        bytes: max_bytes,
-        entries: max_entries,
-        depth: max_depth,
-        ratio: max_ratio,
-        memory: memory_bytes,
-        time: Duration::from_millis(milliseconds),
-        ..Limits::default()
-    };
+    let limits = limits((max_bytes, max_entries, max_depth, max_ratio, memory_bytes, milliseconds));
     Inspection { report: py.detach(|| look(data, name, declared, limits)) }
+}
+
+/// Octets, entries, depth, ratio, memory, milliseconds.
+pub type LimitArgs = (u64, u32, u32, u64, usize, u64);
+
+fn limits((bytes, entries, depth, ratio, memory, milliseconds): LimitArgs) -> Limits {
+    Limits { bytes, entries, depth, ratio, memory, time: Duration::from_millis(milliseconds), ..Limits::default() }
+}
+
+/// A message, inspected.
+pub fn inspect_mail(message: &[u8], args: LimitArgs) -> Inspection {
+    Inspection { report: look(message, "", "message/rfc822", limits(args)) }
 }
 
 #[pyfunction]

@@ -4,11 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use gatepost_log::Loc;
+use memchr::memmem;
 
+use crate::edit::{self, Content, Edit};
 use crate::error::QueueError;
 use crate::id::MessageId;
 use crate::intake::{BUFFER, Defect, Facts, Intake};
 use crate::spool::Core;
+
+/// Octets of a long message's front that wait in memory, at most: so much of its header.
+const FRONT: usize = 64 * 1024;
 
 /// A message on its way in.
 pub struct Incoming {
@@ -16,12 +21,18 @@ pub struct Incoming {
     id: MessageId,
     intake: Intake,
     pieces: Pieces,
+    prefix: usize,
+    /// By how much edits made it longer.
+    grown: i64,
     closed: bool,
 }
 
-/// What is in the log already.
+/// What is in the log already, and the front of that.
 #[derive(Default)]
 struct Pieces {
+    /// Prefix and header of a message that does not fit into memory: what is the first chunk at the commit, as it is then.
+    front: Vec<u8>,
+    /// The first has no place yet.
     chunks: Vec<(Loc, u32)>,
     /// Segments they are in; counted as live until the commit takes them over.
     pins: Vec<u32>,
@@ -36,6 +47,8 @@ impl Incoming {
             id,
             intake: Intake::new(&prefix[..prefix.len().min(BUFFER / 2)], max, allow_bare),
             pieces: Pieces::default(),
+            prefix: prefix.len(),
+            grown: 0,
             closed: false,
         };
         if prefix.len() > BUFFER / 2 {
@@ -54,9 +67,51 @@ impl Incoming {
         self.intake.size()
     }
 
-    /// Octets with the prefix.
+    /// Octets with the prefix, after all edits.
     pub fn total(&self) -> u64 {
-        self.intake.total()
+        self.intake.total().saturating_add_signed(self.grown)
+    }
+
+    /// Octets of the prefix as it was given.
+    pub fn prefix(&self) -> usize {
+        self.prefix
+    }
+
+    /// The whole message without its prefix, if all of it is in memory.
+    pub fn in_memory(&self) -> Option<&[u8]> {
+        self.pieces.chunks.is_empty().then(|| self.intake.rest().get(self.prefix..)).flatten()
+    }
+
+    /// What it takes to read it elsewhere.
+    pub fn content(&self) -> Content {
+        let behind = self.pieces.chunks.iter().enumerate().skip(1);
+        Content {
+            core: Arc::clone(&self.core),
+            id: self.id,
+            prefix: self.prefix,
+            front: self.pieces.front.clone(),
+            chunks: behind.map(|(number, (loc, _))| (number as u32, *loc)).collect(),
+            rest: self.intake.rest().to_vec(),
+            total: self.total(),
+        }
+    }
+
+    /// Changes a message that is complete. Ranges count from the prefix's first octet, of the message as it is now. Writes to the log what
+    /// of it was there and changes; after an error the message is not to be committed.
+    pub fn edit(&mut self, mut edits: Vec<Edit>) -> Result<(), QueueError> {
+        self.check_complete()?;
+        edit::in_order(&mut edits, self.total())?;
+        let behind = self.pieces.edit(&self.core, &self.id, &edits)?;
+        if let Some(rest) = edit::apply(self.intake.rest(), behind, true, &edits) {
+            self.intake.replace_rest(rest);
+        }
+        self.grown += edit::growth(&edits);
+        Ok(())
+    }
+
+    /// Puts the front into the log.
+    pub(crate) fn seal(&mut self) -> Result<(), QueueError> {
+        self.pieces.seal(&self.core, &self.id)
     }
 
     /// The end was seen, or `finish` was called.
@@ -162,15 +217,60 @@ impl Drop for Incoming {
 
 impl Pieces {
     fn store(&mut self, core: &Core, id: &MessageId, data: &[u8]) -> Result<(), QueueError> {
+        let mut data = data;
         if self.chunks.is_empty() {
             self.losses = core.log.losses();
-        }
-        let loc = core.append_chunk(self.losses, id, self.chunks.len() as u32, data, &mut self.pins)?;
-        if self.chunks.is_empty() {
+            let front = memmem::find(&data[..data.len().min(FRONT)], b"\r\n\r\n").map_or(FRONT.min(data.len() / 2), |n| n + 4);
+            self.front = data[..front].to_vec();
+            data = &data[front..];
+            self.chunks.push((Loc::NONE, front as u32));
             core.streaming.fetch_add(1, Ordering::Relaxed);
         }
+        let loc = core.append_chunk(self.losses, id, self.chunks.len() as u32, data, &mut self.pins)?;
         self.chunks.push((loc, data.len() as u32));
         Ok(())
+    }
+
+    fn seal(&mut self, core: &Core, id: &MessageId) -> Result<(), QueueError> {
+        if let Some(first) = self.chunks.first_mut().filter(|(loc, _)| *loc == Loc::NONE) {
+            let loc = core.append_chunk(self.losses, id, 0, &self.front, &mut self.pins)?;
+            *first = (loc, self.front.len() as u32);
+            self.front = Vec::new();
+        }
+        Ok(())
+    }
+
+    /// Changes what is not the rest; returns where that began.
+    fn edit(&mut self, core: &Core, id: &MessageId, edits: &[Edit]) -> Result<u64, QueueError> {
+        let mut start = 0;
+        let mut record = Vec::new();
+        for number in 0..self.chunks.len() {
+            let (loc, length) = self.chunks[number];
+            if number == 0 {
+                if let Some(changed) = edit::apply(&self.front, 0, false, edits) {
+                    self.front = changed;
+                    self.chunks[0].1 = self.front.len() as u32;
+                }
+            } else if edit::touches(start, u64::from(length), false, edits) {
+                let octets = edit::chunk(core, id, number as u32, loc, &mut record)?;
+                let changed = edit::apply(octets, start, false, edits).unwrap_or_default();
+                let loc = core.append_chunk(self.losses, id, number as u32, &changed, &mut self.pins)?;
+                self.chunks[number] = (loc, changed.len() as u32);
+            }
+            start += u64::from(length);
+        }
+        self.unpin_unused(core);
+        Ok(start)
+    }
+
+    /// Lets go of segments that no piece is in any more.
+    fn unpin_unused(&mut self, core: &Core) {
+        let used = |segment: &u32| self.chunks.iter().any(|(loc, _)| loc.segment == *segment);
+        let (kept, gone): (Vec<u32>, Vec<u32>) = std::mem::take(&mut self.pins).into_iter().partition(used);
+        self.pins = kept;
+        if !gone.is_empty() {
+            core.unpin(&gone);
+        }
     }
 
     fn end_streaming(&self, core: &Core) {
@@ -182,6 +282,7 @@ impl Pieces {
     fn release(&mut self, core: &Core) {
         self.end_streaming(core);
         self.chunks = Vec::new();
+        self.front = Vec::new();
         let pins = std::mem::take(&mut self.pins);
         if !pins.is_empty() {
             core.unpin(&pins);

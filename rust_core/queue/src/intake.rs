@@ -301,6 +301,11 @@ impl Intake {
         &self.store.buffer
     }
 
+    /// Other octets in the place of those.
+    pub fn replace_rest(&mut self, rest: Vec<u8>) {
+        self.store.buffer = rest;
+    }
+
     /// Gives the buffer back.
     pub fn discard(&mut self) {
         self.store.buffer = Vec::new();

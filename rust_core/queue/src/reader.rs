@@ -64,7 +64,8 @@ impl Reader {
 
     /// Octets that are loaded and not read yet; loads the next piece when there are none. Empty at the end.
     fn fill(&mut self) -> Result<&[u8], QueueError> {
-        if self.at == self.end {
+        // A piece whose octets were all cut is empty.
+        while self.at == self.end {
             let Some(piece) = self.pieces.get(self.next) else {
                 self.current = Vec::new();
                 (self.at, self.end) = (0, 0);

@@ -217,6 +217,7 @@ impl Spool {
         meta: Vec<u8>,
     ) -> Result<(), QueueError> {
         incoming.check_complete()?;
+        incoming.seal()?;
         self.core.log.wait_for_room(HARD_PENDING);
         let size = incoming.total();
         if size > u64::from(u32::MAX) {

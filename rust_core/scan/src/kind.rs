@@ -175,14 +175,12 @@ const MAGICS: &[Magic] = &[
 
 /// What the octets are.
 pub fn of(data: &[u8]) -> Kind {
-    mail(data)
-        .or_else(|| program(data))
-        .or_else(|| magic(data))
-        .or_else(|| pdf(data))
-        .or_else(|| other_archive(data))
-        .or_else(|| textual(data))
-        .or_else(|| known_elsewhere(data))
-        .unwrap_or(DATA)
+    mail(data).or_else(|| by_mark(data)).or_else(|| textual(data)).or_else(|| known_elsewhere(data)).unwrap_or(DATA)
+}
+
+/// What a mark near its beginning says; most text has none.
+pub fn by_mark(data: &[u8]) -> Option<Kind> {
+    program(data).or_else(|| magic(data)).or_else(|| pdf(data)).or_else(|| other_archive(data))
 }
 
 fn magic(data: &[u8]) -> Option<Kind> {

@@ -20,6 +20,7 @@ mod name;
 mod office;
 mod ole;
 mod pdf;
+mod plain;
 mod rar;
 mod report;
 mod rich;
@@ -42,6 +43,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub use budget::{Budget, Limits, Stop};
 pub use kind::{Class, Format, Kind, of as kind_of};
 pub use name::{BLOCKED_EXTENSIONS, Name, is_blocked_extension, matches_glob};
+pub use plain::{PLAIN_MAX, is_plain};
 pub use report::{Defect, Entry, Flags, Place, Report, Verdict};
 
 /// Look into `data`, which claims to be `name` of media type `declared` (either may be empty).

@@ -195,6 +195,10 @@ impl Walker {
         if textual && (declared == "message/rfc822" || matches!(extension.as_str(), "eml" | "mht" | "mhtml")) {
             return kind::MAIL;
         }
+        // A nameless text is read, not run: talk of scripts is none.
+        if kind.class == Class::Script && name.is_empty() && declared == "text/plain" {
+            return kind::TEXT;
+        }
         // Text that looks like a message is one only where nobody says that it is text: quoted mails are no containers.
         if kind == kind::MAIL && declared.starts_with("text/") {
             return kind::TEXT;

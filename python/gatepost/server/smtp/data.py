@@ -2,24 +2,32 @@
 
 End of data is CR LF . CR LF and nothing else; the native receiver finds it, undoes dot-stuffing and notes defects. A message with a
 defect is read to its proper end, refused, and after a bare CR or LF the connection is closed: what follows could be a smuggled
-transaction. 250 is sent only after `spool.commit` said that the message is on disk.
+transaction. Then it passes the gate (scan/gate.py); while it is inspected the line is held. 250 is sent only after `spool.commit` said
+that the message is on disk.
 """
 
-from collections.abc import Sequence
+import asyncio
+from dataclasses import replace
+from functools import partial
 
 from aiosmtpd.smtp import syntax
 
 from gatepost.message.envelope import Envelope, Origin
 from gatepost.message.ids import format_message_id
 from gatepost.message.reply import Reply, SmtpError
+from gatepost.message.verdict import Verdict
 from gatepost.native import CoreError, Incoming, new_message_id
 from gatepost.policy.checks import SMUGGLING_DEFECTS, TOO_BIG, MessageFacts, check_message, defect_reply
 from gatepost.policy.received import missing_fields, received_lead, received_tail
 from gatepost.protocol.smtp.grammar import parse_bdat
+from gatepost.queue.passage import copies, pass_through
 from gatepost.queue.plan import merge_planned
+from gatepost.scan.facts import MailFacts
+from gatepost.scan.gate import FAULT, UNSEEN, Gate, Passage
+from gatepost.scan.judge import Fate
 from gatepost.server.smtp.intake import Intake
 from gatepost.server.smtp.session import NEED_MAIL, Commands, error
-from gatepost.spool import PlannedRecipient, reply_for
+from gatepost.spool import reply_for
 
 GO_AHEAD = b"354 end data with <CR><LF>.<CR><LF>\r\n"
 NO_RECIPIENTS = Reply(554, "5.5.1", "no valid recipients")
@@ -27,6 +35,8 @@ MIXED = Reply(503, "5.5.1", "DATA after BDAT is not allowed")
 CHUNKS_FAILED = Reply(503, "5.5.1", "message was refused, send RSET")
 DRAIN_EVERY = 262_144
 """Octets between looks at how much the spool has not synced yet."""
+TOLD = 20
+"""Recipients and findings of a refused message that the log tells."""
 
 
 class Messages(Commands):
@@ -37,6 +47,8 @@ class Messages(Commands):
     _origin: Origin
     _committed: tuple[str, int] = ("", 0)
     """Id in text form and number of recipients of the message being committed."""
+    _passage = UNSEEN
+    _fates: dict[str, Fate]
     _chunk_left = 0
     _chunk_size = 0
     _chunk_last = False
@@ -222,13 +234,66 @@ class Messages(Commands):
         if refusal is not None:
             self._refuse_message(refusal, closing=defect in SMUGGLING_DEFECTS)
             return
-        context = self.server.context
         self._intake = None
+        self._committed = identity, len(envelope.recipients)
+        gate = self.server.context.gate
+        if gate is None:
+            self._commit(incoming, UNSEEN)
+            return
+        mail = self._facts(gate)
+        try:
+            passage = gate.glance(incoming, mail)
+        except CoreError as fault:
+            self._refuse_message(reply_for(fault), closing=False)
+            return
+        if passage is not None:
+            self._commit(incoming, passage)
+            return
         self.line.committing = True
         self.line.hold()
-        self._committed = identity, len(envelope.recipients)
-        version = context.rule_set().version
-        context.spool.commit_then(incoming, self._committed_envelope(), self._planned(), version, self._after_commit)
+        inspection = asyncio.ensure_future(gate.inspect(incoming, mail))
+        inspection.add_done_callback(partial(self._inspected, incoming, mail.recipients))
+
+    def _facts(self, gate: Gate) -> MailFacts:
+        envelope, context = self.envelope, self.server.context
+        assert envelope is not None
+        addresses = [one.address for one in envelope.recipients]
+        mail = gate.facts(context.rule_set(), addresses, trusted=self.session.trusted, sender=envelope.mail_from)
+        origin = self._origin
+        return replace(mail, client_address=origin.client_address, helo=origin.helo, user=origin.user, replies_each=self.lmtp)
+
+    def _inspected(self, incoming: Incoming, mailed: tuple[str, ...], inspection: "asyncio.Future[Passage]") -> None:
+        """The gate has decided; until now nothing was promised, so a client that went away has to send the message again."""
+        passage = Passage(refused=FAULT) if inspection.cancelled() else inspection.result()
+        if self._lost:
+            incoming.abort()
+            return
+        if passage.refused is None:
+            self._commit(incoming, passage, mailed)
+            return
+        incoming.abort()
+        self.line.committing = False
+        self.line.release()
+        self._refuse_message(passage.refused, closing=False, verdict=passage.verdict)
+        if self.server.stopping:
+            self.flush()
+            self.shut_down()
+        self.line.go_on()
+
+    def _commit(self, incoming: Incoming, passage: Passage, mailed: tuple[str, ...] = ()) -> None:
+        """The one commit point."""
+        envelope, context = self.envelope, self.server.context
+        assert envelope is not None
+        self.line.committing = True
+        self.line.hold()
+        rule_set = context.rule_set()
+        plans = pass_through(passage, mailed, envelope.recipients, envelope.plans)
+        plans += copies(passage, rule_set, context.hostname, self.server.limits.recipient_delimiter)
+        planned = plans[0] if len(plans) == 1 else merge_planned(plans)
+        self._fates = dict(zip(mailed, passage.fates, strict=False))
+        self._passage = passage
+        committed = self._committed_envelope(passage.verdict)
+        context.spool.commit_then(incoming, committed, planned, rule_set.version, self._after_commit)
 
     def _check_facts(self, received: int, bare: bool) -> Reply | None:
         """Bare line ends: DATA has them refused or mended by the native receiver, but chunks are kept octet for octet, so they are
@@ -236,23 +301,23 @@ class Messages(Commands):
         """
         return check_message(MessageFacts(received, bare), self.server.limits.max_hops)
 
-    def _committed_envelope(self) -> Envelope:
+    def _committed_envelope(self, verdict: Verdict | None) -> Envelope:
         envelope = self.envelope
         assert envelope is not None
         given = envelope.parameters
-        return Envelope(envelope.mail_from, tuple(envelope.recipients), self._origin, given.envid, given.ret, given.body, given.smtputf8)
+        recipients = tuple(envelope.recipients)
+        return Envelope(envelope.mail_from, recipients, self._origin, given.envid, given.ret, given.body, given.smtputf8, verdict=verdict)
 
-    def _planned(self) -> Sequence[PlannedRecipient]:
-        assert self.envelope is not None
-        plans = self.envelope.plans
-        return plans[0] if len(plans) == 1 else merge_planned(plans)
-
-    def _refuse_message(self, refusal: Reply, *, closing: bool) -> None:
+    def _refuse_message(self, refusal: Reply, *, closing: bool, verdict: Verdict | None = None) -> None:
         """Refuse a message that was read to its end."""
         assert self.envelope is not None
         count = len(self.envelope.recipients)
         self.server.refused += 1
-        self.server.log.info("message refused", client=self.client, sender=self.envelope.mail_from, reply=f"{refusal.code} {refusal.text}")
+        about: dict[str, object] = {"client": self.client, "sender": self.envelope.mail_from, "reply": f"{refusal.code} {refusal.text}"}
+        if verdict is not None:
+            recipients = [one.address for one in self.envelope.recipients[:TOLD]]
+            about |= {"recipients": recipients, "verdict": verdict.text, "findings": [one.path for one in verdict.findings[:TOLD]]}
+        self.server.log.info("message refused", **about)
         self.end_transaction()
         self.answer_message(refusal, count)
         if closing or refusal.code == 421:
@@ -281,13 +346,25 @@ class Messages(Commands):
         if self._lost:
             return
         self.messages += 1
+        replies = self._replies(reply) if fault is None else None
         self.end_transaction()
         self.line.release()
-        self.answer_message(reply, recipients)
+        if replies is None:
+            self.answer_message(reply, recipients)
+        else:
+            for one in replies:
+                self.reply(one)
         if reply.code == 421 or self.server.stopping:
             self.flush()
             self.shut_down()
         self.line.go_on()
+
+    def _replies(self, taken: Reply) -> list[Reply] | None:
+        """LMTP (RFC 2033 4.2): one per recipient when some are refused by policy and others not."""
+        if not self.lmtp or self.envelope is None or not self._fates:
+            return None
+        fates = [self._fates.get(one.address, Fate.DELIVER) for one in self.envelope.recipients]
+        return [self._passage.refusal(fate) or taken for fate in fates]
 
     def answer_message(self, reply: Reply, recipients: int) -> None:
         """The reply to the end of data: one in SMTP, one per recipient in LMTP."""

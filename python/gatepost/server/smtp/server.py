@@ -18,6 +18,7 @@ from gatepost.policy.trust import TrustedNetworks, is_loopback
 from gatepost.protocol.smtp.grammar import MailArgument, parse_mail, parse_rcpt
 from gatepost.queue.plan import Planned, Refused, plan_recipient
 from gatepost.routing.model import RuleSet
+from gatepost.scan.edits import FIELD
 from gatepost.server.acceptor import ACCEPT_PAUSE, TlsAcceptor
 from gatepost.server.context import Listener, ServerContext
 from gatepost.server.smtp.auth import SmtpSession
@@ -101,6 +102,7 @@ class SmtpServer:
             "max_messages": smtp.max_messages_per_session,
             "max_connections": smtp.max_connections,
             "max_connections_per_client": smtp.max_connections_per_client,
+            "scan_field": FIELD.encode() if self.context.gate is not None else b"",
         }
 
     # ---- life --------------------------------------------------------------------------------------------------------
@@ -240,8 +242,10 @@ class SmtpServer:
 
     def plain_recipient(
         self, rule_set: RuleSet, argument: str, trusted: bool
-    ) -> tuple[Recipient, Planned, str, bool, list[RecipientSpec], int] | None:
-        """A RCPT that is accepted without DSN parameters: (parsed, plan, address, has parameters, what the commit needs, rule version)."""
+    ) -> tuple[Recipient, Planned, str, bool, list[RecipientSpec], int, bytes | None, bool] | None:
+        """A RCPT that is accepted without DSN parameters: (parsed, plan, address, has parameters, what the commit needs, rule version,
+        what `Gate.plain` says).
+        """
         try:
             rcpt = parse_rcpt(argument)
         except SmtpError:
@@ -252,7 +256,9 @@ class SmtpServer:
         plan = plan_recipient(rule_set, "", recipient, trusted=trusted, delimiter=self.limits.recipient_delimiter)
         if isinstance(plan, Refused):
             return None
-        return recipient, plan, rcpt.text, rcpt.extended, [one.spec() for one in plan], rule_set.version
+        gate = self.context.gate
+        field, judged = (None, False) if gate is None else gate.plain(rule_set, rcpt.text, trusted=trusted)
+        return recipient, plan, rcpt.text, rcpt.extended, [one.spec() for one in plan], rule_set.version, field, judged
 
     # ---- what sessions ask -------------------------------------------------------------------------------------------
 

@@ -1,0 +1,85 @@
+//! The quick look says yes only where the inspection finds nothing but text: on all corpora, and on messages changed at random.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use gatepost_scan::{Class, Flags, Limits, Verdict, inspect, is_plain};
+use proptest::prelude::*;
+
+const TEXT: &str = "Subject: x\r\nFrom: a@b.test\r\nTo: c@d.test\r\n\r\nHello,\r\n--\r\nbye\r\n";
+const BOTH: &str = "Subject: x\r\nMIME-Version: 1.0\r\nContent-Type: multipart/alternative;\r\n boundary=\"=_b1\"\r\n\r\nseen by few\r\n\
+--=_b1\r\nContent-Type: text/plain; charset=utf-8; format=flowed\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\nHello =C3=A4\r\n\
+--=_b1\r\nContent-Type: text/html; charset=\"utf-8\"\r\nContent-Transfer-Encoding: base64\r\n\r\nPHA+SGVsbG88L3A+\r\n--=_b1--\r\n";
+
+/// What a quick yes promises.
+fn is_only_text(message: &[u8]) -> bool {
+    let report = inspect(message, "", "message/rfc822", Limits::default());
+    let texts = report.entries.iter().skip(1).all(|entry| {
+        let kind = entry.kind.map(|kind| kind.class);
+        entry.flags == Flags::default() && entry.signs.is_empty() && (entry.size == 0 || matches!(kind, Some(Class::Text | Class::Markup)))
+    });
+    let root = &report.entries[0];
+    texts
+        && report.verdict == Verdict::Complete
+        && root.flags == Flags::CONTAINER
+        && report.entries.iter().all(|entry| entry.defects.is_empty())
+}
+
+fn files(folder: &str) -> Vec<PathBuf> {
+    let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/corpus").join(folder);
+    fs::read_dir(place).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect()
+}
+
+#[test]
+fn texts_are_plain() {
+    assert!(is_plain(TEXT.as_bytes()));
+    assert!(is_plain(BOTH.as_bytes()));
+    assert!(is_plain(format!("{}{}", TEXT, "talk of powershell -x and %temp% in a line of text\r\n".repeat(200)).as_bytes()));
+}
+
+#[test]
+fn what_is_more_than_text_is_not_plain() {
+    for (from, to) in [
+        ("text/plain", "application/pdf"),
+        ("charset=utf-8; format", "charset=utf-8; name=a.txt; format"),
+        ("--=_b1--", "--=_b1 --"),
+        ("Content-Transfer-Encoding: base64", "Content-Transfer-Encoding: base64\r\nContent-Transfer-Encoding: 7bit"),
+        ("MIME-Version", "Content-Type : text/plain\r\nMIME-Version"),
+        ("Hello =C3", "begin 644 a.exe\r\n#0V%T\r\n`\r\nend\r\n=C3"),
+        ("PHA+SGVsbG88L3A+", "PHNjcmlwdD4gYWxlcnQoMSkgPC9zY3JpcHQ+"),
+    ] {
+        let changed = BOTH.replacen(from, to, 1);
+        assert!(changed != BOTH && !is_plain(changed.as_bytes()), "{from} -> {to}");
+    }
+}
+
+#[test]
+fn nothing_of_the_corpora_is_plain_that_is_more() {
+    let mut seen = 0;
+    for path in ["mime/readings", "mime", "scan"].iter().flat_map(|folder| files(folder)) {
+        let octets = fs::read(&path).unwrap();
+        seen += 1;
+        assert!(!is_plain(&octets) || is_only_text(&octets), "{}", path.display());
+    }
+    assert!(seen > 100);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+
+    #[test]
+    fn however_it_is_changed_a_plain_message_is_only_text(
+        both: bool,
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), 0usize..3, any::<prop::sample::Index>()), 1..4),
+    ) {
+        let mut message = if both { BOTH } else { TEXT }.as_bytes().to_vec();
+        let pieces: Vec<&[u8]> = vec![b"--", b"--=_b1\r\n", b"\r\n", b" ", b";", b"\"", b"(", b"=", b"Content-Type: text/html\r\n", b"\0", b"\r",
+            b"begin 644 x.exe\r\n", b"<script>", b"PK\x05\x06", b"Content-Disposition: attachment; filename=x.exe\r\n", b"MZ", b":", b"a"];
+        for (place, how, what) in changes {
+            let at = place.index(message.len() + 1);
+            let to = if how == 0 { at } else { (at + how).min(message.len()) };
+            message.splice(at..to, what.get(&pieces).iter().copied());
+        }
+        prop_assert!(!is_plain(&message) || is_only_text(&message), "{}", String::from_utf8_lossy(&message));
+    }
+}
