@@ -51,6 +51,7 @@ from gatepost.queue.submit import Submitter
 from gatepost.queue.transport import Transport
 from gatepost.scan.files import PoliciesInForce, limits_of
 from gatepost.scan.gate import Gate
+from gatepost.scan.scanners.pool import ScannerPool
 from gatepost.server.context import Listener, ServerContext
 from gatepost.server.imap import ImapServer
 from gatepost.server.lmtp import LmtpServer
@@ -167,10 +168,12 @@ class WorkerParts:
 
     def _wire(self) -> None:
         """Join the parts. Order follows the way of a message: routes, queue, transports, servers, control."""
+        self.scanners = ScannerPool(self.settings.scan)
         self.gate = Gate(
             PoliciesInForce(self.rules, self.current),
             self.settings.hostname,
             lambda: limits_of(self.settings.scan),
+            self.scanners,
             threads=self.settings.scan.workers,
         )
         self.submitter = Submitter(self.spool, self.rules, self.current, self.gate)
@@ -260,6 +263,7 @@ class WorkerParts:
         """Listen, deliver what is due, answer the supervisor. `stop` is set when the supervisor asks to drain."""
         self.stop_event = stop
         self._own_endpoints.update(s.getsockname()[:2] for name in ("smtp", "lmtp") for s in sockets.get(name, ()))
+        await self.scanners.start()
         await self.control.start()
         await self.scheduler.start()
         self.actions.start()
@@ -294,6 +298,7 @@ class WorkerParts:
         except CoreError as error:
             log.error("partition did not close cleanly; the next opening recovers it", error=str(error))
         self.gate.close()
+        await self.scanners.close()
         self.auth.close()
         self.directory.close()
         log.info("worker stopped", seconds=round(time.monotonic() - began, 2))

@@ -28,6 +28,7 @@ from gatepost.control.server import ControlServerError
 from gatepost.directory import DirectoryError
 from gatepost.native import CoreError
 from gatepost.queue.paused import PausedFileError
+from gatepost.scan.scanners.registry import ScannersError
 from gatepost.server.tls import TlsError
 
 DRAIN_SECONDS = 8.0
@@ -37,7 +38,7 @@ GC_THRESHOLD = 10_000
 for nothing.
 """
 
-FAULTS = (SettingsError, CoreError, DirectoryError, TlsError, ControlServerError, PausedFileError)
+FAULTS = (SettingsError, CoreError, DirectoryError, TlsError, ControlServerError, PausedFileError, ScannersError)
 
 log = structlog.get_logger()
 

@@ -8,17 +8,18 @@ import socket
 import struct
 import threading
 import zipfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 import pytest
 
 from gatepost.message.envelope import Envelope, Origin, Recipient
-from gatepost.message.verdict import Action
+from gatepost.message.verdict import Action, Answer
 from gatepost.native import MailContent
 from gatepost.queue.submit import SubmissionRefused, Submitter
 from gatepost.routing.model import RuleSet
-from gatepost.scan.gate import Gate, inspect_content
+from gatepost.scan.facts import MailFacts
+from gatepost.scan.gate import Gate, MessageBlob, inspect_content
 from gatepost.scan.policies import Defaults, Policies
 from gatepost.scan.policy import DEFAULT, Policy, Rule
 from gatepost.scan.report import Limits, Report
@@ -275,6 +276,40 @@ async def test_submitted_mail_passes_the_gate_and_our_own_reports_do_not(receive
     report, text = running.queued()
     assert not report.octets.startswith(b"X-Gatepost-Scan")
     assert text.octets.startswith(b"X-Gatepost-Scan: mx.example.test; accept\r\n")
+
+
+class Asked:
+    """A scanner that finds EICAR, and keeps what it was shown."""
+
+    names = ("av",)
+
+    def __init__(self) -> None:
+        self.seen: dict[str, bytes] = {}
+
+    def wants(self, names: Iterable[str], *, attachments: bool) -> tuple[str, ...]:
+        return tuple(names) if attachments else ()
+
+    async def ask(self, blob: MessageBlob, facts: MailFacts, names: Sequence[str]) -> tuple[Answer, ...]:
+        for one in (blob, *blob.parts):
+            octets = b"".join([piece async for piece in one.chunks()])
+            assert (len(octets), hashlib.sha256(octets).hexdigest()) == (one.size, one.sha256)
+            self.seen[one.name] = octets
+        found = any(EICAR in octets for octets in self.seen.values())
+        return (Answer("av", "infected", "Eicar") if found else Answer("av", "clean"),)
+
+
+async def test_scanners_are_shown_the_message_and_its_parts_and_their_word_counts(receive: Receive) -> None:
+    asked = Asked()
+    policy = Policy(rules=(Rule(name="virus", action=Action.REJECT, outcomes=("infected",)),))
+    running = await receive(gate=lambda rule_set: Gate(lambda: Policies(rule_set, {"test": policy}, Defaults("test")), HOST, pool=asked))
+    clean = mixed(part("a.bin", bytes(700_000)))
+    assert (await send(running, clean))[:3] == "250"
+    assert asked.seen == {"": clean, "a.bin": bytes(700_000)}
+    (queued,) = running.queued()
+    assert b"accept; policy=test; av=clean\r\n" in queued.octets
+    assert (await send(running, TEXT))[:3] == "250"
+    assert (await send(running, mixed(part("eicar.com", EICAR))))[:9] == "550 5.7.1"
+    assert running.count() == 2
 
 
 # ---- while a message is inspected ------------------------------------------------------------------------------------
