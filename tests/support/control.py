@@ -44,6 +44,7 @@ from gatepost.queue.quarantine_views import QuarantineFilter
 from gatepost.queue.submit import SubmissionRefused, Submitted
 from gatepost.queue.views import Destination, Filter, HistoryEntry, Page, QueuedMessage, decode_summary
 from gatepost.routing.model import Route, RouteKind, RuleSet
+from gatepost.scan.scanners.entry import ScannerState
 from support.certificates import Authority
 from support.queue_filter import matches
 
@@ -356,6 +357,7 @@ class Worker:
         self.volumes = MemoryVolumes()
         self.path = data / "run" / f"worker-{index}.sock"
         self.reloads: list[bool] = []
+        self.scanners: tuple[ScannerState, ...] = ()
         self.healthy = True
         self.started_at = time.time()
         self.server: ControlServer | None = None
@@ -381,7 +383,9 @@ class Worker:
 
     def facts(self) -> WorkerFacts:
         detail = "" if self.healthy else "disk on fire"
-        return WorkerFacts(self.index, self.healthy, detail, f"p{self.index}", self.started_at, 2, self.rules.current.version)
+        return WorkerFacts(
+            self.index, self.healthy, detail, f"p{self.index}", self.started_at, 2, self.rules.current.version, self.scanners
+        )
 
     async def reload(self, *, settings: bool) -> Sequence[str]:
         self.reloads.append(settings)

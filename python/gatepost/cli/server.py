@@ -52,6 +52,14 @@ def _status(found: "ServerStatus") -> None:
         for w in found.workers
     )
     print_table(columns, rows, empty="no workers")
+    if found.scanners:
+        print()
+        columns = ["SCANNER", "WORKER", "STATE", ">ASKED", ">REMEMBERED", ">ERRORS", "SIGNATURES", "FAULT"]
+        rows = (
+            (s.name, str(s.worker), s.state.replace("_", " "), str(s.asked), str(s.remembered), str(s.errors), s.signatures, s.fault)
+            for s in found.scanners
+        )
+        print_table(columns, rows)
     for warning in found.warnings:
         warn(warning)
 

@@ -11,7 +11,7 @@ from gatepost.api.server.v1 import server_pb2 as api
 from gatepost.api.server.v1 import server_pb2_grpc
 from gatepost.client.connection import Connection, pages
 from gatepost.client.queue import stats_value
-from gatepost.client.values import AuditRecord, Disk, Listener, ServerStatus, Worker, time_value, word
+from gatepost.client.values import AuditRecord, Disk, Listener, Scanner, ServerStatus, Worker, time_value, word
 
 
 class Server:
@@ -39,6 +39,7 @@ class Server:
             users=answer.users,
             partial=answer.partial,
             warnings=tuple(answer.warnings),
+            scanners=tuple(_scanner(one) for one in answer.scanners),
         )
 
     async def reload(self) -> tuple[str, ...]:
@@ -73,6 +74,22 @@ def _worker(one: api.Worker) -> Worker:
         sessions=one.sessions,
         rss_octets=one.rss_octets,
         rule_version=one.rule_version,
+    )
+
+
+def _scanner(one: api.Scanner) -> Scanner:
+    return Scanner(
+        worker=one.worker,
+        name=one.name,
+        kind=one.kind,
+        state=word(api.ScannerState, one.state, "SCANNER_STATE_"),
+        signatures=one.signatures,
+        fault=one.fault,
+        asked=one.asked,
+        remembered=one.remembered,
+        errors=one.errors,
+        running=one.running,
+        waiting=one.waiting,
     )
 
 

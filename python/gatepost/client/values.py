@@ -447,6 +447,23 @@ class Disk:
 
 
 @dataclass(frozen=True, slots=True)
+class Scanner:
+    """A scanner as one worker sees it; state is 'in_service', 'out_of_service' or 'trying'. Counters are since the worker's start."""
+
+    worker: int
+    name: str
+    kind: str
+    state: str
+    signatures: str
+    fault: str
+    asked: int
+    remembered: int
+    errors: int
+    running: int
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True)
 class ServerStatus:
     """The server as a whole."""
 
@@ -464,6 +481,7 @@ class ServerStatus:
     users: int
     partial: bool
     warnings: tuple[str, ...]
+    scanners: tuple[Scanner, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from gatepost.scan.scanners.entry import ScannerState
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerPlace:
@@ -68,6 +70,7 @@ class WorkerFacts:
     started_at: float
     sessions: int
     rule_version: int
+    scanners: tuple[ScannerState, ...] = ()
 
 
 class WorkerSource(Protocol):

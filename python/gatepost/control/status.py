@@ -69,6 +69,7 @@ class ServerServicer(server_pb2_grpc.ServerServiceServicer):
             users=len(rules.mailboxes),
             partial=answers.partial,
             warnings=answers.warnings,
+            scanners=(one for _, answer in sorted(answers.by_worker.items()) for one in answer.scanners),
         )
         response.listeners.extend(
             api.Listener(service=one.service, address=one.address, implicit_tls=one.implicit_tls) for one in facts.listeners

@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from gatepost.api.common.v1 import common_pb2 as common
+from gatepost.api.server.v1 import server_pb2 as server_api
 from gatepost.api.worker.v1 import worker_pb2 as api
 from gatepost.api.worker.v1 import worker_pb2_grpc
 from gatepost.control.convert import duration, seconds
@@ -13,6 +14,8 @@ from gatepost.control.ports import WorkerSource
 from gatepost.control.queue_convert import MAX_IDS, stats_proto
 from gatepost.control.server import Service
 from gatepost.message.ids import format_message_id
+from gatepost.scan.scanners.breaker import State
+from gatepost.scan.scanners.entry import ScannerState
 
 DEFAULT_GRACE = 8.0
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -46,6 +49,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
             rss_octets=resident_octets(),
             rule_version=facts.rule_version,
             queue=stats_proto(self._stats()),
+            scanners=(_scanner(facts.index, one) for one in facts.scanners),
         )
 
     async def Reload(self, request: api.ReloadRequest, context: object) -> api.ReloadResponse:
@@ -73,6 +77,29 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         """See the proto."""
         self._source.drain(seconds(request.grace) if request.HasField("grace") else DEFAULT_GRACE)
         return api.DrainResponse()
+
+
+_STATES = {
+    State.CLOSED: server_api.SCANNER_STATE_IN_SERVICE,
+    State.OPEN: server_api.SCANNER_STATE_OUT_OF_SERVICE,
+    State.TRYING: server_api.SCANNER_STATE_TRYING,
+}
+
+
+def _scanner(worker: int, one: ScannerState) -> server_api.Scanner:
+    return server_api.Scanner(
+        worker=worker,
+        name=one.name,
+        kind=one.kind,
+        state=_STATES[one.state],
+        signatures=one.signatures,
+        fault=one.fault,
+        asked=one.asked,
+        remembered=one.remembered,
+        errors=one.errors,
+        running=one.running,
+        waiting=one.waiting,
+    )
 
 
 def resident_octets() -> int:

@@ -2,12 +2,15 @@
 
 import asyncio
 import json
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
 from gatepost.queue.actions import Order
+from gatepost.scan.scanners.breaker import State
+from gatepost.scan.scanners.entry import ScannerState
 from support.control import Plane
 
 # conftest's names, which importlib mode does not let us import
@@ -247,6 +250,16 @@ async def test_status_volumes_tokens_mailboxes_audit_and_reload(plane: Plane, cl
     refused = await cli("reload")
     assert refused.code == 4
     assert "smtp.max_hops" in refused.err
+
+
+async def test_status_shows_each_scanner_of_each_worker(plane: Plane, cli):
+    plane.workers[0].scanners = (ScannerState("clam", "clamd", State.OPEN, "", "no connection: Connection refused", 7, 2, 5, 0, 0),)
+    plane.workers[1].scanners = (ScannerState("clam", "clamd", State.CLOSED, "ClamAV 1.4.6", "", 9, 3, 0, 1, 0),)
+    shown = (await cli("status")).out
+    assert re.search(r"clam +0 +out of service +7 +2 +5 +no connection: Connection refused", shown)
+    assert re.search(r"clam +1 +in service +9 +3 +0 +ClamAV 1\.4\.6", shown)
+    found = (await cli("status", "--json")).json["scanners"]
+    assert [(one["worker"], one["state"], one["running"]) for one in found] == [(0, "out_of_service", 0), (1, "in_service", 1)]
 
 
 async def test_over_tcp_with_token_and_authority(plane: Plane, cli):

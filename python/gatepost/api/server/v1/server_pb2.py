@@ -28,39 +28,43 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#gatepost/api/server/v1/server.proto\x12\x16gatepost.api.server.v1\x1a#gatepost/api/common/v1/common.proto\x1a!gatepost/api/queue/v1/queue.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf4\x01\n\x06Worker\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0b\n\x03pid\x18\x02 \x01(\x05\x12\x32\n\x05state\x18\x03 \x01(\x0e\x32#.gatepost.api.server.v1.WorkerState\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12\x11\n\tpartition\x18\x05 \x01(\t\x12)\n\x06uptime\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08restarts\x18\x07 \x01(\x05\x12\x10\n\x08sessions\x18\x08 \x01(\x05\x12\x12\n\nrss_octets\x18\t \x01(\x03\x12\x14\n\x0crule_version\x18\n \x01(\x03\"B\n\x08Listener\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x14\n\x0cimplicit_tls\x18\x03 \x01(\x08\"?\n\x04\x44isk\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x14\n\x0ctotal_octets\x18\x02 \x01(\x03\x12\x13\n\x0b\x66ree_octets\x18\x03 \x01(\x03\"\xaf\x01\n\x0b\x41uditRecord\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x02 \x01(\t\x12*\n\x04role\x18\x03 \x01(\x0e\x32\x1c.gatepost.api.common.v1.Role\x12\x0c\n\x04peer\x18\x04 \x01(\t\x12\x0b\n\x03rpc\x18\x05 \x01(\t\x12\x0f\n\x07request\x18\x06 \x01(\t\x12\x0f\n\x07outcome\x18\x07 \x01(\t\"\x12\n\x10GetStatusRequest\"\xa4\x03\n\x11GetStatusResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08hostname\x18\x02 \x01(\t\x12)\n\x06uptime\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0b\n\x03pid\x18\x04 \x01(\x05\x12\x16\n\x0e\x64\x61ta_directory\x18\x05 \x01(\t\x12/\n\x07workers\x18\x06 \x03(\x0b\x32\x1e.gatepost.api.server.v1.Worker\x12\x33\n\tlisteners\x18\x07 \x03(\x0b\x32 .gatepost.api.server.v1.Listener\x12\x30\n\x05queue\x18\x08 \x01(\x0b\x32!.gatepost.api.queue.v1.QueueStats\x12+\n\x05\x64isks\x18\t \x03(\x0b\x32\x1c.gatepost.api.server.v1.Disk\x12\x14\n\x0crule_version\x18\n \x01(\x03\x12\x0f\n\x07\x64omains\x18\x0b \x01(\x05\x12\r\n\x05users\x18\x0c \x01(\x05\x12\x0f\n\x07partial\x18\r \x01(\x08\x12\x10\n\x08warnings\x18\x0e \x03(\t\"\x0f\n\rReloadRequest\"(\n\x0eReloadResponse\x12\x16\n\x0erestart_needed\x18\x01 \x03(\t\"\x0e\n\x0c\x44rainRequest\"\x0f\n\rDrainResponse\"O\n\x12GetAuditLogRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x12\n\nrpc_prefix\x18\x03 \x01(\t\"d\n\x13GetAuditLogResponse\x12\x34\n\x07records\x18\x01 \x03(\x0b\x32#.gatepost.api.server.v1.AuditRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\xcc\x01\n\x0bWorkerState\x12\x1c\n\x18WORKER_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15WORKER_STATE_STARTING\x10\x01\x12\x18\n\x14WORKER_STATE_RUNNING\x10\x02\x12\x17\n\x13WORKER_STATE_FAILED\x10\x03\x12\x1b\n\x17WORKER_STATE_RESTARTING\x10\x04\x12\x19\n\x15WORKER_STATE_DRAINING\x10\x05\x12\x19\n\x15WORKER_STATE_RETIRING\x10\x06\x32\x88\x03\n\rServerService\x12`\n\tGetStatus\x12(.gatepost.api.server.v1.GetStatusRequest\x1a).gatepost.api.server.v1.GetStatusResponse\x12W\n\x06Reload\x12%.gatepost.api.server.v1.ReloadRequest\x1a&.gatepost.api.server.v1.ReloadResponse\x12T\n\x05\x44rain\x12$.gatepost.api.server.v1.DrainRequest\x1a%.gatepost.api.server.v1.DrainResponse\x12\x66\n\x0bGetAuditLog\x12*.gatepost.api.server.v1.GetAuditLogRequest\x1a+.gatepost.api.server.v1.GetAuditLogResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#gatepost/api/server/v1/server.proto\x12\x16gatepost.api.server.v1\x1a#gatepost/api/common/v1/common.proto\x1a!gatepost/api/queue/v1/queue.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf4\x01\n\x06Worker\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0b\n\x03pid\x18\x02 \x01(\x05\x12\x32\n\x05state\x18\x03 \x01(\x0e\x32#.gatepost.api.server.v1.WorkerState\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12\x11\n\tpartition\x18\x05 \x01(\t\x12)\n\x06uptime\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08restarts\x18\x07 \x01(\x05\x12\x10\n\x08sessions\x18\x08 \x01(\x05\x12\x12\n\nrss_octets\x18\t \x01(\x03\x12\x14\n\x0crule_version\x18\n \x01(\x03\"B\n\x08Listener\x12\x0f\n\x07service\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x14\n\x0cimplicit_tls\x18\x03 \x01(\x08\"?\n\x04\x44isk\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x14\n\x0ctotal_octets\x18\x02 \x01(\x03\x12\x13\n\x0b\x66ree_octets\x18\x03 \x01(\x03\"\xe2\x01\n\x07Scanner\x12\x0e\n\x06worker\x18\x01 \x01(\x05\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x33\n\x05state\x18\x04 \x01(\x0e\x32$.gatepost.api.server.v1.ScannerState\x12\x12\n\nsignatures\x18\x05 \x01(\t\x12\r\n\x05\x66\x61ult\x18\x06 \x01(\t\x12\r\n\x05\x61sked\x18\x07 \x01(\x03\x12\x12\n\nremembered\x18\x08 \x01(\x03\x12\x0e\n\x06\x65rrors\x18\t \x01(\x03\x12\x0f\n\x07running\x18\n \x01(\x05\x12\x0f\n\x07waiting\x18\x0b \x01(\x05\"\xaf\x01\n\x0b\x41uditRecord\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x02 \x01(\t\x12*\n\x04role\x18\x03 \x01(\x0e\x32\x1c.gatepost.api.common.v1.Role\x12\x0c\n\x04peer\x18\x04 \x01(\t\x12\x0b\n\x03rpc\x18\x05 \x01(\t\x12\x0f\n\x07request\x18\x06 \x01(\t\x12\x0f\n\x07outcome\x18\x07 \x01(\t\"\x12\n\x10GetStatusRequest\"\xd7\x03\n\x11GetStatusResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08hostname\x18\x02 \x01(\t\x12)\n\x06uptime\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0b\n\x03pid\x18\x04 \x01(\x05\x12\x16\n\x0e\x64\x61ta_directory\x18\x05 \x01(\t\x12/\n\x07workers\x18\x06 \x03(\x0b\x32\x1e.gatepost.api.server.v1.Worker\x12\x33\n\tlisteners\x18\x07 \x03(\x0b\x32 .gatepost.api.server.v1.Listener\x12\x30\n\x05queue\x18\x08 \x01(\x0b\x32!.gatepost.api.queue.v1.QueueStats\x12+\n\x05\x64isks\x18\t \x03(\x0b\x32\x1c.gatepost.api.server.v1.Disk\x12\x14\n\x0crule_version\x18\n \x01(\x03\x12\x0f\n\x07\x64omains\x18\x0b \x01(\x05\x12\r\n\x05users\x18\x0c \x01(\x05\x12\x0f\n\x07partial\x18\r \x01(\x08\x12\x10\n\x08warnings\x18\x0e \x03(\t\x12\x31\n\x08scanners\x18\x0f \x03(\x0b\x32\x1f.gatepost.api.server.v1.Scanner\"\x0f\n\rReloadRequest\"(\n\x0eReloadResponse\x12\x16\n\x0erestart_needed\x18\x01 \x03(\t\"\x0e\n\x0c\x44rainRequest\"\x0f\n\rDrainResponse\"O\n\x12GetAuditLogRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x12\n\nrpc_prefix\x18\x03 \x01(\t\"d\n\x13GetAuditLogResponse\x12\x34\n\x07records\x18\x01 \x03(\x0b\x32#.gatepost.api.server.v1.AuditRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\xcc\x01\n\x0bWorkerState\x12\x1c\n\x18WORKER_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15WORKER_STATE_STARTING\x10\x01\x12\x18\n\x14WORKER_STATE_RUNNING\x10\x02\x12\x17\n\x13WORKER_STATE_FAILED\x10\x03\x12\x1b\n\x17WORKER_STATE_RESTARTING\x10\x04\x12\x19\n\x15WORKER_STATE_DRAINING\x10\x05\x12\x19\n\x15WORKER_STATE_RETIRING\x10\x06*\x87\x01\n\x0cScannerState\x12\x1d\n\x19SCANNER_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18SCANNER_STATE_IN_SERVICE\x10\x01\x12 \n\x1cSCANNER_STATE_OUT_OF_SERVICE\x10\x02\x12\x18\n\x14SCANNER_STATE_TRYING\x10\x03\x32\x88\x03\n\rServerService\x12`\n\tGetStatus\x12(.gatepost.api.server.v1.GetStatusRequest\x1a).gatepost.api.server.v1.GetStatusResponse\x12W\n\x06Reload\x12%.gatepost.api.server.v1.ReloadRequest\x1a&.gatepost.api.server.v1.ReloadResponse\x12T\n\x05\x44rain\x12$.gatepost.api.server.v1.DrainRequest\x1a%.gatepost.api.server.v1.DrainResponse\x12\x66\n\x0bGetAuditLog\x12*.gatepost.api.server.v1.GetAuditLogRequest\x1a+.gatepost.api.server.v1.GetAuditLogResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gatepost.api.server.v1.server_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WORKERSTATE']._serialized_start=1477
-  _globals['_WORKERSTATE']._serialized_end=1681
+  _globals['_WORKERSTATE']._serialized_start=1757
+  _globals['_WORKERSTATE']._serialized_end=1961
+  _globals['_SCANNERSTATE']._serialized_start=1964
+  _globals['_SCANNERSTATE']._serialized_end=2099
   _globals['_WORKER']._serialized_start=201
   _globals['_WORKER']._serialized_end=445
   _globals['_LISTENER']._serialized_start=447
   _globals['_LISTENER']._serialized_end=513
   _globals['_DISK']._serialized_start=515
   _globals['_DISK']._serialized_end=578
-  _globals['_AUDITRECORD']._serialized_start=581
-  _globals['_AUDITRECORD']._serialized_end=756
-  _globals['_GETSTATUSREQUEST']._serialized_start=758
-  _globals['_GETSTATUSREQUEST']._serialized_end=776
-  _globals['_GETSTATUSRESPONSE']._serialized_start=779
-  _globals['_GETSTATUSRESPONSE']._serialized_end=1199
-  _globals['_RELOADREQUEST']._serialized_start=1201
-  _globals['_RELOADREQUEST']._serialized_end=1216
-  _globals['_RELOADRESPONSE']._serialized_start=1218
-  _globals['_RELOADRESPONSE']._serialized_end=1258
-  _globals['_DRAINREQUEST']._serialized_start=1260
-  _globals['_DRAINREQUEST']._serialized_end=1274
-  _globals['_DRAINRESPONSE']._serialized_start=1276
-  _globals['_DRAINRESPONSE']._serialized_end=1291
-  _globals['_GETAUDITLOGREQUEST']._serialized_start=1293
-  _globals['_GETAUDITLOGREQUEST']._serialized_end=1372
-  _globals['_GETAUDITLOGRESPONSE']._serialized_start=1374
-  _globals['_GETAUDITLOGRESPONSE']._serialized_end=1474
-  _globals['_SERVERSERVICE']._serialized_start=1684
-  _globals['_SERVERSERVICE']._serialized_end=2076
+  _globals['_SCANNER']._serialized_start=581
+  _globals['_SCANNER']._serialized_end=807
+  _globals['_AUDITRECORD']._serialized_start=810
+  _globals['_AUDITRECORD']._serialized_end=985
+  _globals['_GETSTATUSREQUEST']._serialized_start=987
+  _globals['_GETSTATUSREQUEST']._serialized_end=1005
+  _globals['_GETSTATUSRESPONSE']._serialized_start=1008
+  _globals['_GETSTATUSRESPONSE']._serialized_end=1479
+  _globals['_RELOADREQUEST']._serialized_start=1481
+  _globals['_RELOADREQUEST']._serialized_end=1496
+  _globals['_RELOADRESPONSE']._serialized_start=1498
+  _globals['_RELOADRESPONSE']._serialized_end=1538
+  _globals['_DRAINREQUEST']._serialized_start=1540
+  _globals['_DRAINREQUEST']._serialized_end=1554
+  _globals['_DRAINRESPONSE']._serialized_start=1556
+  _globals['_DRAINRESPONSE']._serialized_end=1571
+  _globals['_GETAUDITLOGREQUEST']._serialized_start=1573
+  _globals['_GETAUDITLOGREQUEST']._serialized_end=1652
+  _globals['_GETAUDITLOGRESPONSE']._serialized_start=1654
+  _globals['_GETAUDITLOGRESPONSE']._serialized_end=1754
+  _globals['_SERVERSERVICE']._serialized_start=2102
+  _globals['_SERVERSERVICE']._serialized_end=2494
 # @@protoc_insertion_point(module_scope)

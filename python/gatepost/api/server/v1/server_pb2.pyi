@@ -57,6 +57,32 @@ says what keeps it.
 """
 Global___WorkerState: _TypeAlias = WorkerState  # noqa: Y015
 
+class _ScannerState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ScannerStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ScannerState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SCANNER_STATE_UNSPECIFIED: _ScannerState.ValueType  # 0
+    SCANNER_STATE_IN_SERVICE: _ScannerState.ValueType  # 1
+    """In service."""
+    SCANNER_STATE_OUT_OF_SERVICE: _ScannerState.ValueType  # 2
+    """Mail is not put to it; `fault` says why. It is probed, and comes back by itself."""
+    SCANNER_STATE_TRYING: _ScannerState.ValueType  # 3
+    """It answered a probe; the first scan that fails puts it out of service again."""
+
+class ScannerState(_ScannerState, metaclass=_ScannerStateEnumTypeWrapper):
+    """Whether a scanner is asked."""
+
+SCANNER_STATE_UNSPECIFIED: ScannerState.ValueType  # 0
+SCANNER_STATE_IN_SERVICE: ScannerState.ValueType  # 1
+"""In service."""
+SCANNER_STATE_OUT_OF_SERVICE: ScannerState.ValueType  # 2
+"""Mail is not put to it; `fault` says why. It is probed, and comes back by itself."""
+SCANNER_STATE_TRYING: ScannerState.ValueType  # 3
+"""It answered a probe; the first scan that fails puts it out of service again."""
+Global___ScannerState: _TypeAlias = ScannerState  # noqa: Y015
+
 @_typing.final
 class Worker(_message.Message):
     """One worker process."""
@@ -166,6 +192,60 @@ class Disk(_message.Message):
 Global___Disk: _TypeAlias = Disk  # noqa: Y015
 
 @_typing.final
+class Scanner(_message.Message):
+    """A scanner as one worker sees it. Counters are since that worker's start."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKER_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    SIGNATURES_FIELD_NUMBER: _builtins.int
+    FAULT_FIELD_NUMBER: _builtins.int
+    ASKED_FIELD_NUMBER: _builtins.int
+    REMEMBERED_FIELD_NUMBER: _builtins.int
+    ERRORS_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    worker: _builtins.int
+    name: _builtins.str
+    kind: _builtins.str
+    state: Global___ScannerState.ValueType
+    signatures: _builtins.str
+    """Version of its signatures; empty when it has told none yet."""
+    fault: _builtins.str
+    """Why it is out of service, or its last failure; empty when there was none since its last answer."""
+    asked: _builtins.int
+    """Contents put to it, with those answered from memory."""
+    remembered: _builtins.int
+    errors: _builtins.int
+    running: _builtins.int
+    waiting: _builtins.int
+    def __init__(
+        self,
+        *,
+        worker: _builtins.int = ...,
+        name: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        state: Global___ScannerState.ValueType = ...,
+        signatures: _builtins.str = ...,
+        fault: _builtins.str = ...,
+        asked: _builtins.int = ...,
+        remembered: _builtins.int = ...,
+        errors: _builtins.int = ...,
+        running: _builtins.int = ...,
+        waiting: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked", b"asked", "errors", b"errors", "fault", b"fault", "kind", b"kind", "name", b"name", "remembered", b"remembered", "running", b"running", "signatures", b"signatures", "state", b"state", "waiting", b"waiting", "worker", b"worker"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Scanner: _TypeAlias = Scanner  # noqa: Y015
+
+@_typing.final
 class AuditRecord(_message.Message):
     """One audit record."""
 
@@ -242,6 +322,7 @@ class GetStatusResponse(_message.Message):
     USERS_FIELD_NUMBER: _builtins.int
     PARTIAL_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    SCANNERS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     hostname: _builtins.str
     pid: _builtins.int
@@ -262,6 +343,10 @@ class GetStatusResponse(_message.Message):
     def disks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Disk]: ...
     @_builtins.property
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def scanners(self) -> _containers.RepeatedCompositeFieldContainer[Global___Scanner]:
+        """By worker, then in the order of the settings."""
+
     def __init__(
         self,
         *,
@@ -279,10 +364,11 @@ class GetStatusResponse(_message.Message):
         users: _builtins.int = ...,
         partial: _builtins.bool = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
+        scanners: _abc.Iterable[Global___Scanner] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["queue", b"queue", "uptime", b"uptime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_directory", b"data_directory", "disks", b"disks", "domains", b"domains", "hostname", b"hostname", "listeners", b"listeners", "partial", b"partial", "pid", b"pid", "queue", b"queue", "rule_version", b"rule_version", "uptime", b"uptime", "users", b"users", "version", b"version", "warnings", b"warnings", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_directory", b"data_directory", "disks", b"disks", "domains", b"domains", "hostname", b"hostname", "listeners", b"listeners", "partial", b"partial", "pid", b"pid", "queue", b"queue", "rule_version", b"rule_version", "scanners", b"scanners", "uptime", b"uptime", "users", b"users", "version", b"version", "warnings", b"warnings", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

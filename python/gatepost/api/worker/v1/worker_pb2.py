@@ -23,34 +23,35 @@ _sym_db = _symbol_database.Default()
 
 
 from gatepost.api.queue.v1 import queue_pb2 as gatepost_dot_api_dot_queue_dot_v1_dot_queue__pb2
+from gatepost.api.server.v1 import server_pb2 as gatepost_dot_api_dot_server_dot_v1_dot_server__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#gatepost/api/worker/v1/worker.proto\x12\x16gatepost.api.worker.v1\x1a!gatepost/api/queue/v1/queue.proto\x1a\x1egoogle/protobuf/duration.proto\"\x18\n\x16GetWorkerStatusRequest\"\x82\x02\n\x17GetWorkerStatusResponse\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0b\n\x03pid\x18\x02 \x01(\x05\x12\x0f\n\x07healthy\x18\x03 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12\x11\n\tpartition\x18\x05 \x01(\t\x12)\n\x06uptime\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08sessions\x18\x07 \x01(\x05\x12\x12\n\nrss_octets\x18\x08 \x01(\x03\x12\x14\n\x0crule_version\x18\t \x01(\x03\x12\x30\n\x05queue\x18\n \x01(\x0b\x32!.gatepost.api.queue.v1.QueueStats\"!\n\rReloadRequest\x12\x10\n\x08settings\x18\x01 \x01(\x08\">\n\x0eReloadResponse\x12\x14\n\x0crule_version\x18\x01 \x01(\x03\x12\x16\n\x0erestart_needed\x18\x02 \x03(\t\"*\n\x16ResolveMessagesRequest\x12\x10\n\x08prefixes\x18\x01 \x03(\t\"\x8f\x01\n\x17ResolveMessagesResponse\x12\x46\n\x07matches\x18\x01 \x03(\x0b\x32\x35.gatepost.api.worker.v1.ResolveMessagesResponse.Match\x1a,\n\x05Match\x12\x0e\n\x06prefix\x18\x01 \x01(\t\x12\x13\n\x0bmessage_ids\x18\x02 \x03(\t\"8\n\x0c\x44rainRequest\x12(\n\x05grace\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x0f\n\rDrainResponse2\xa6\x03\n\rWorkerService\x12r\n\x0fGetWorkerStatus\x12..gatepost.api.worker.v1.GetWorkerStatusRequest\x1a/.gatepost.api.worker.v1.GetWorkerStatusResponse\x12W\n\x06Reload\x12%.gatepost.api.worker.v1.ReloadRequest\x1a&.gatepost.api.worker.v1.ReloadResponse\x12r\n\x0fResolveMessages\x12..gatepost.api.worker.v1.ResolveMessagesRequest\x1a/.gatepost.api.worker.v1.ResolveMessagesResponse\x12T\n\x05\x44rain\x12$.gatepost.api.worker.v1.DrainRequest\x1a%.gatepost.api.worker.v1.DrainResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#gatepost/api/worker/v1/worker.proto\x12\x16gatepost.api.worker.v1\x1a!gatepost/api/queue/v1/queue.proto\x1a#gatepost/api/server/v1/server.proto\x1a\x1egoogle/protobuf/duration.proto\"\x18\n\x16GetWorkerStatusRequest\"\xb5\x02\n\x17GetWorkerStatusResponse\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0b\n\x03pid\x18\x02 \x01(\x05\x12\x0f\n\x07healthy\x18\x03 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12\x11\n\tpartition\x18\x05 \x01(\t\x12)\n\x06uptime\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08sessions\x18\x07 \x01(\x05\x12\x12\n\nrss_octets\x18\x08 \x01(\x03\x12\x14\n\x0crule_version\x18\t \x01(\x03\x12\x30\n\x05queue\x18\n \x01(\x0b\x32!.gatepost.api.queue.v1.QueueStats\x12\x31\n\x08scanners\x18\x0b \x03(\x0b\x32\x1f.gatepost.api.server.v1.Scanner\"!\n\rReloadRequest\x12\x10\n\x08settings\x18\x01 \x01(\x08\">\n\x0eReloadResponse\x12\x14\n\x0crule_version\x18\x01 \x01(\x03\x12\x16\n\x0erestart_needed\x18\x02 \x03(\t\"*\n\x16ResolveMessagesRequest\x12\x10\n\x08prefixes\x18\x01 \x03(\t\"\x8f\x01\n\x17ResolveMessagesResponse\x12\x46\n\x07matches\x18\x01 \x03(\x0b\x32\x35.gatepost.api.worker.v1.ResolveMessagesResponse.Match\x1a,\n\x05Match\x12\x0e\n\x06prefix\x18\x01 \x01(\t\x12\x13\n\x0bmessage_ids\x18\x02 \x03(\t\"8\n\x0c\x44rainRequest\x12(\n\x05grace\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x0f\n\rDrainResponse2\xa6\x03\n\rWorkerService\x12r\n\x0fGetWorkerStatus\x12..gatepost.api.worker.v1.GetWorkerStatusRequest\x1a/.gatepost.api.worker.v1.GetWorkerStatusResponse\x12W\n\x06Reload\x12%.gatepost.api.worker.v1.ReloadRequest\x1a&.gatepost.api.worker.v1.ReloadResponse\x12r\n\x0fResolveMessages\x12..gatepost.api.worker.v1.ResolveMessagesRequest\x1a/.gatepost.api.worker.v1.ResolveMessagesResponse\x12T\n\x05\x44rain\x12$.gatepost.api.worker.v1.DrainRequest\x1a%.gatepost.api.worker.v1.DrainResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gatepost.api.worker.v1.worker_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GETWORKERSTATUSREQUEST']._serialized_start=130
-  _globals['_GETWORKERSTATUSREQUEST']._serialized_end=154
-  _globals['_GETWORKERSTATUSRESPONSE']._serialized_start=157
-  _globals['_GETWORKERSTATUSRESPONSE']._serialized_end=415
-  _globals['_RELOADREQUEST']._serialized_start=417
-  _globals['_RELOADREQUEST']._serialized_end=450
-  _globals['_RELOADRESPONSE']._serialized_start=452
-  _globals['_RELOADRESPONSE']._serialized_end=514
-  _globals['_RESOLVEMESSAGESREQUEST']._serialized_start=516
-  _globals['_RESOLVEMESSAGESREQUEST']._serialized_end=558
-  _globals['_RESOLVEMESSAGESRESPONSE']._serialized_start=561
-  _globals['_RESOLVEMESSAGESRESPONSE']._serialized_end=704
-  _globals['_RESOLVEMESSAGESRESPONSE_MATCH']._serialized_start=660
-  _globals['_RESOLVEMESSAGESRESPONSE_MATCH']._serialized_end=704
-  _globals['_DRAINREQUEST']._serialized_start=706
-  _globals['_DRAINREQUEST']._serialized_end=762
-  _globals['_DRAINRESPONSE']._serialized_start=764
-  _globals['_DRAINRESPONSE']._serialized_end=779
-  _globals['_WORKERSERVICE']._serialized_start=782
-  _globals['_WORKERSERVICE']._serialized_end=1204
+  _globals['_GETWORKERSTATUSREQUEST']._serialized_start=167
+  _globals['_GETWORKERSTATUSREQUEST']._serialized_end=191
+  _globals['_GETWORKERSTATUSRESPONSE']._serialized_start=194
+  _globals['_GETWORKERSTATUSRESPONSE']._serialized_end=503
+  _globals['_RELOADREQUEST']._serialized_start=505
+  _globals['_RELOADREQUEST']._serialized_end=538
+  _globals['_RELOADRESPONSE']._serialized_start=540
+  _globals['_RELOADRESPONSE']._serialized_end=602
+  _globals['_RESOLVEMESSAGESREQUEST']._serialized_start=604
+  _globals['_RESOLVEMESSAGESREQUEST']._serialized_end=646
+  _globals['_RESOLVEMESSAGESRESPONSE']._serialized_start=649
+  _globals['_RESOLVEMESSAGESRESPONSE']._serialized_end=792
+  _globals['_RESOLVEMESSAGESRESPONSE_MATCH']._serialized_start=748
+  _globals['_RESOLVEMESSAGESRESPONSE_MATCH']._serialized_end=792
+  _globals['_DRAINREQUEST']._serialized_start=794
+  _globals['_DRAINREQUEST']._serialized_end=850
+  _globals['_DRAINRESPONSE']._serialized_start=852
+  _globals['_DRAINRESPONSE']._serialized_end=867
+  _globals['_WORKERSERVICE']._serialized_start=870
+  _globals['_WORKERSERVICE']._serialized_end=1292
 # @@protoc_insertion_point(module_scope)

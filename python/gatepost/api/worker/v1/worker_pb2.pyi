@@ -7,6 +7,7 @@ A worker also serves QueueService and MailboxService for its own partition and f
 
 from collections import abc as _abc
 from gatepost.api.queue.v1 import queue_pb2 as _queue_pb2
+from gatepost.api.server.v1 import server_pb2 as _server_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
@@ -51,6 +52,7 @@ class GetWorkerStatusResponse(_message.Message):
     RSS_OCTETS_FIELD_NUMBER: _builtins.int
     RULE_VERSION_FIELD_NUMBER: _builtins.int
     QUEUE_FIELD_NUMBER: _builtins.int
+    SCANNERS_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     pid: _builtins.int
     healthy: _builtins.bool
@@ -63,6 +65,8 @@ class GetWorkerStatusResponse(_message.Message):
     def uptime(self) -> _duration_pb2.Duration: ...
     @_builtins.property
     def queue(self) -> _queue_pb2.QueueStats: ...
+    @_builtins.property
+    def scanners(self) -> _containers.RepeatedCompositeFieldContainer[_server_pb2.Scanner]: ...
     def __init__(
         self,
         *,
@@ -76,10 +80,11 @@ class GetWorkerStatusResponse(_message.Message):
         rss_octets: _builtins.int = ...,
         rule_version: _builtins.int = ...,
         queue: _queue_pb2.QueueStats | None = ...,
+        scanners: _abc.Iterable[_server_pb2.Scanner] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["queue", b"queue", "uptime", b"uptime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "healthy", b"healthy", "index", b"index", "partition", b"partition", "pid", b"pid", "queue", b"queue", "rss_octets", b"rss_octets", "rule_version", b"rule_version", "sessions", b"sessions", "uptime", b"uptime"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "healthy", b"healthy", "index", b"index", "partition", b"partition", "pid", b"pid", "queue", b"queue", "rss_octets", b"rss_octets", "rule_version", b"rule_version", "scanners", b"scanners", "sessions", b"sessions", "uptime", b"uptime"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
