@@ -354,6 +354,7 @@ class WorkerParts:
             started_at=self.started_at,
             sessions=sum(_open_sessions(server) for server in self.servers.values()),
             rule_version=self.rules.current.version,
+            scanners=self.gate.pool.states() if self.gate.pool is not None else (),
         )
 
     async def reload(self, *, settings: bool) -> Sequence[str]:

@@ -31,6 +31,7 @@ from gatepost.scan.facts import MailFacts, direction_of
 from gatepost.scan.judge import Fate, Judgement, Needs, judge, needs
 from gatepost.scan.policies import Policies
 from gatepost.scan.report import Found, Limits, Report, report_of
+from gatepost.scan.scanners.entry import ScannerState
 
 ROOM = 128 << 20
 """Octets of messages under inspection; one that is larger passes alone."""
@@ -54,6 +55,9 @@ class Pool(Protocol):
     @property
     def names(self) -> tuple[str, ...]:
         """Of all that are configured."""
+
+    def states(self) -> tuple[ScannerState, ...]:
+        """Each scanner as it is now."""
 
     def wants(self, names: Sequence[str], *, attachments: bool) -> tuple[str, ...]:
         """Those that are to see a message with, or without, attachments."""
