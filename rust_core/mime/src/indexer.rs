@@ -78,6 +78,8 @@ pub struct Indexer {
     carry_len: usize,
     carry_last: u8,
     header_lines: u32,
+    /// Kinds of caps that were told, a bit each.
+    told: u64,
 }
 
 impl Indexer {
@@ -103,6 +105,7 @@ impl Indexer {
             carry_len: 0,
             carry_last: 0,
             header_lines: 0,
+            told: 0,
         };
         indexer.begin(None, 0, "text", "plain");
         indexer
@@ -187,7 +190,10 @@ impl Indexer {
     /// A cap was reached here.
     fn capped(&mut self, kind: DefectKind) {
         self.index.truncated = true;
-        if !self.index.defects.iter().any(|d| d.kind == kind) {
+        // Every further line may come here.
+        let told = self.told & 1 << kind as u64 > 0;
+        self.told |= 1 << kind as u64;
+        if !told && !self.index.defects.iter().any(|d| d.kind == kind) {
             // Caps are told even when the list is full: they decide whether the parts can be trusted.
             self.index.defects.push(Defect { offset: self.pos, kind });
         }
@@ -230,7 +236,13 @@ impl Indexer {
     /// Which open multipart this line delimits, and whether it is the close-delimiter (RFC 2046 5.1.1). Innermost first.
     fn delimiter(&mut self, text: &[u8]) -> Option<(usize, bool)> {
         let mut found: Option<(usize, bool)> = None;
-        for level in (0..self.open.len()).rev() {
+        let (count, outermost) = (self.open.len(), self.dialect.get(Choice::Order) == 1);
+        for n in 0..count {
+            // Beyond a cap nobody trusts the parts any more, and the first that fits will do: many nested parts may share a boundary.
+            let level = if outermost && self.index.truncated { n } else { count - 1 - n };
+            if found.is_some() && self.index.truncated {
+                break;
+            }
             let Some(fit) = self.open[level].fit(&text[2..], &self.dialect) else { continue };
             match fit {
                 Fit::Delimiter(last) if found.is_none() => found = Some((level, last)),
