@@ -38,17 +38,21 @@ from gatepost.delivery.tls import ClientTls
 from gatepost.directory import Directory
 from gatepost.directory.auth import Authenticator
 from gatepost.mailbox import Volumes
+from gatepost.message.envelope import Origin
 from gatepost.native import CoreError, LockedError
+from gatepost.policy.trust import TrustedNetworks
 from gatepost.queue.actions import QueueActions
 from gatepost.queue.history import HistoryService, Place
 from gatepost.queue.operations import OperationLog
 from gatepost.queue.paused import PausedDestinations
 from gatepost.queue.quarantine import Quarantine
 from gatepost.queue.report import Reporter
+from gatepost.queue.rescan import Rescan
 from gatepost.queue.scheduler import Scheduler
 from gatepost.queue.service import QueueService
 from gatepost.queue.submit import Submitter
 from gatepost.queue.transport import Transport
+from gatepost.queue.waiting import Waiting
 from gatepost.scan.files import PoliciesInForce, limits_of
 from gatepost.scan.gate import Gate
 from gatepost.scan.scanners.pool import ScannerPool
@@ -183,11 +187,23 @@ class WorkerParts:
         self.queue = QueueService(self.spool, self.scheduler)
         operations = OperationLog(path_of(self.settings.data / "spool", self.index) / "operations", self.scheduler.now)
         self.actions = QueueActions(self.spool, self.scheduler, reporter, operations, self.current)
-        self.quarantine = Quarantine(self.spool, self.actions, self.rules, self.current)
+        rescan = Rescan(self.spool, self.gate, self.rules, self._may_relay)
+        self.quarantine = Quarantine(self.spool, self.actions, self.rules, self.current, rescan)
+        self.waiting = Waiting(self.spool, self.quarantine, self.current, self._wait_seconds)
+        if self.scanners is not None:
+            self.scanners.on_back(self.waiting.wake)
         self.rules.on_change(self.auth.invalidate)
         self.rules.on_change(self._volumes_changed)
         self._wire_servers()
         self._wire_control()
+
+    def _may_relay(self, origin: Origin) -> bool:
+        """Whether who sent a message was trusted; programs of ours and API clients are."""
+        return bool(origin.user) or not origin.client_address or origin.client_address in TrustedNetworks(self.settings.trust.networks)
+
+    def _wait_seconds(self, policy: str) -> float:
+        """How long a policy lets mail wait for a scanner."""
+        return self.gate.policies().get(policy).outage_minutes * 60.0
 
     def _transports(self) -> Mapping[str, Transport]:
         smtp, lmtp = (
@@ -268,6 +284,7 @@ class WorkerParts:
         await self.scheduler.start()
         self.actions.start()
         self.quarantine.start()
+        self.waiting.start()
         for name, group in sockets.items():
             if group:
                 await self.servers[name].start(list(group))
@@ -288,6 +305,7 @@ class WorkerParts:
             if isinstance(result, Exception):
                 log.error("a part did not stop cleanly", error=repr(result))
         await self.control.stop(max(0.1, min(1.0, grace - (time.monotonic() - began))))
+        await self.waiting.stop()
         await self.quarantine.stop()
         await self.actions.stop()
         await self.resolver.close()

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from gatepost.config import Settings
+from gatepost.message.envelope import Origin
 from gatepost.native import Incoming, Reader
 from gatepost.queue.views import QueuedMessage
 from gatepost.routing.model import RuleSet
@@ -18,8 +18,8 @@ from gatepost.spool import AsyncSpool
 
 FEED = 262_144
 
-Trusted = Callable[[str, str], bool]
-"""Whether a client address or a user may relay."""
+Trusted = Callable[[Origin], bool]
+"""Whether who sent it may relay."""
 
 
 class Judge(Protocol):
@@ -33,13 +33,10 @@ class Judge(Protocol):
 class Rescan:
     """One per worker."""
 
-    def __init__(
-        self, spool: AsyncSpool, judge: Judge, rule_set: Callable[[], RuleSet], settings: Callable[[], Settings], trusted: Trusted
-    ) -> None:
+    def __init__(self, spool: AsyncSpool, judge: Judge, rule_set: Callable[[], RuleSet], trusted: Trusted) -> None:
         self._spool = spool
         self._judge = judge
         self._rule_set = rule_set
-        self._settings = settings
         self._trusted = trusted
         self._one = asyncio.Lock()
 
@@ -62,7 +59,7 @@ class Rescan:
     def _facts(self, message: QueuedMessage, recipients: Sequence[str]) -> MailFacts:
         """As reception makes them of a session; of each recipient the address that it has now."""
         origin = message.meta.origin
-        trusted = self._trusted(origin.client_address, origin.user)
+        trusted = self._trusted(origin)
         return MailFacts(
             sender=message.reverse_path,
             recipients=tuple(dict.fromkeys(recipients)),

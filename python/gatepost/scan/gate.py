@@ -178,10 +178,18 @@ class Gate:
             answers = tuple(await self.pool.ask(MessageBlob(content, report.entries[0].sha256, parts, self._threads), mail, names))
         return content, report, answers
 
-    async def judge_content(self, content: MailContent, mail: MailFacts) -> Judgement:
-        """The judgement of a message, which is not changed: for mail that is looked at again. Raises CoreError."""
-        _, report, answers = await self._examine(content, mail)
-        return await self._in_thread(judge, self.policies(), mail, report, answers, time.time())
+    async def judge_again(self, incoming: Incoming, mail: MailFacts) -> Judgement:
+        """The judgement of a message in the queue, fed into a reception which is not committed; nothing is changed. Raises CoreError,
+        TimeoutError when there is no room.
+        """
+        if not await self._room.enter(incoming.size):
+            raise TimeoutError("too many messages are being inspected")
+        try:
+            mail = replace(mail, size=incoming.size, header=_Header(incoming))
+            _, report, answers = await self._examine(incoming.content(), mail)
+            return await self._in_thread(judge, self.policies(), mail, report, answers, time.time())
+        finally:
+            self._room.leave(incoming.size)
 
     def _carry_out(self, incoming: Incoming, mail: MailFacts, report: Report, answers: tuple[Answer, ...]) -> Passage:
         """Judge and change the message. Runs in a thread."""
