@@ -1,7 +1,11 @@
 """The shipped scanners against the programs themselves: clamd, c-icap and rspamd from Debian, each killed and stopped under load."""
 
 import asyncio
+import json
+import os
+import poplib
 import signal
+import smtplib
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +18,9 @@ from gatepost.scan.scanners.blob import MemoryBlob
 from gatepost.scan.scanners.breaker import State
 from gatepost.scan.scanners.plugin import ScanAnswer
 from gatepost.scan.scanners.pool import ScannerPool
-from support.processes import need, need_root, run
+from support.gatepost import ALICE, PASSWORD, Gatepost
+from support.processes import need, need_root, run, wait_until
+from support.programs import message, send, unverified
 from support.scan_daemons import UNWANTED, Daemon, c_icap, clamd, rspamd
 from support.scanners import EICAR, FACTS, mail, pool_of, table, until
 
@@ -201,3 +207,36 @@ def test_the_server_does_not_start_with_a_scanner_that_cannot_be_made(tmp_path: 
     config.write_text('[[scan.scanners]]\nname = "a"\nkind = "yara"\naddress = "/nowhere"\n')
     done = run([sys.executable, "-m", "gatepost", "serve", "--data", str(tmp_path / "data"), "--config", str(config)], check=False)
     assert (done.returncode, done.stdout) == (1, "gatepost: scan.scanners.0.address: must be the directory of the rules (got '/nowhere')\n")
+
+
+def test_a_server_refuses_what_clamd_finds_keeps_mail_while_it_is_away_and_delivers_when_it_is_back(clam: Daemon, tmp_path: Path) -> None:
+    one = {"name": "clam", "kind": "clamd", "address": f"unix:{clam.root}/clamd.sock", "timeout_seconds": 2, "failures": 1}
+    scanners = json.dumps([{**one, "retry_seconds": 0.2, "retry_max_seconds": 0.5, "probe_seconds": 0.5}])
+    with Gatepost(tmp_path, environment={**os.environ, "GATEPOST_SCAN__SCANNERS": scanners}) as server:
+
+        def state() -> str:
+            return str(server.json("status")["scanners"][0]["state"])
+
+        wait_until(lambda: state() == "in_service", 10, "clamd is in service")
+        with pytest.raises(smtplib.SMTPDataError) as refused:
+            send(server.port("smtp"), message("bad", body=EICAR.decode()))
+        assert refused.value.smtp_code == 550
+        clam.kill()
+        wait_until(lambda: state() == "out_of_service", 10, "clamd is missed")
+        send(server.port("smtp"), message("meanwhile"))
+        assert [found["held"] for found in server.json("queue", "list")] == [1]
+        clam.restart()
+        wait_until(lambda: not server.json("queue", "list"), 20, "what waited is delivered", interval=0.3)
+        assert state() in ("in_service", "trying")
+        assert b"Subject: meanwhile" in delivered(server)
+
+
+def delivered(server: Gatepost) -> bytes:
+    """Alice's first message."""
+    reader = poplib.POP3("127.0.0.1", server.port("pop3"), timeout=20)
+    reader.stls(unverified())
+    reader.user(ALICE)
+    reader.pass_(PASSWORD)
+    octets = b"\r\n".join(reader.retr(1)[1])
+    reader.quit()
+    return octets
