@@ -288,7 +288,7 @@ def infection(head: http.Head) -> str | None:
 
 async def _given_back(connection: Connection, head: http.Head, content: PartBlob) -> tuple[http.Head | None, bool]:
     """The encapsulated HTTP status (None for a request), and whether the body is what was sent."""
-    places = _places(head.fields.get("encapsulated", ""))
+    places = places_of(head.fields.get("encapsulated", ""))
     status: http.Head | None = None
     body = places[-1][0].endswith("-body") and places[-1][0] != "null-body"
     for (name, start), (_, end) in pairwise(places):
@@ -307,7 +307,7 @@ async def _given_back(connection: Connection, head: http.Head, content: PartBlob
     return status, digest.hexdigest() == content.sha256
 
 
-def _places(encapsulated: str) -> list[tuple[str, int]]:
+def places_of(encapsulated: str) -> list[tuple[str, int]]:
     """'res-hdr=0, res-body=137' → names and offsets, ascending; the last is a body. Raises ScannerFault."""
     places: list[tuple[str, int]] = []
     for one in encapsulated.split(","):
