@@ -71,7 +71,7 @@ pub(crate) fn growth(edits: &[Edit]) -> i64 {
 pub fn fields_named(header: &[u8], name: &[u8]) -> Vec<Range<usize>> {
     let mut found: Vec<Range<usize>> = Vec::new();
     let (mut at, mut inside) = (0, false);
-    while at < header.len() {
+    while at < header.len() && !name.is_empty() {
         let end = memchr::memchr(b'\n', &header[at..]).map_or(header.len(), |n| at + n + 1);
         let line = &header[at..end];
         inside = if matches!(line.first(), Some(b' ' | b'\t')) { inside } else { is_named(line, name) };
