@@ -33,10 +33,11 @@ class HashFile:
 
     def __contains__(self, digest: str) -> bool:
         """`digest` in hex, or '' for content that was not seen whole."""
+        known = self._digests
         if time.monotonic() >= self._due and self._busy.acquire(blocking=False):
             self._due = time.monotonic() + LOOK_SECONDS
             threading.Thread(target=self._look, name="hash-list", daemon=True).start()
-        return bool(digest) and bytes.fromhex(digest) in self._digests
+        return bool(digest) and bytes.fromhex(digest) in known
 
     def _look(self) -> None:
         try:

@@ -341,6 +341,7 @@ DEFAULT = Policy(
         Rule(name="smuggled file", action=Action.TAG, flags=("smuggles",)),
         Rule(name="macro that runs by itself", action=Action.TAG, flags=("autorun",)),
         Rule(name="encrypted", action=Action.TAG, flags=("encrypted",)),
+        Rule(name="ambiguous", action=Action.TAG, flags=("ambiguous",)),
     ),
 )
 """What Outlook and Gmail block (docs/scanning.md); what they only warn of is tagged."""

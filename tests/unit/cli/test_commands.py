@@ -329,3 +329,24 @@ async def test_help_does_not_load_grpc(plane: Plane):
     code = "import sys; from gatepost.cli.main import main; main(['--help']); sys.exit('grpc' in sys.modules)"
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.DEVNULL)
     assert await process.wait() == 0
+
+
+async def test_a_policy_is_checked_applied_listed_shown_and_removed(plane: Plane, cli, tmp_path: Path):
+    file = tmp_path / "strict.toml"
+    file.write_text('description = "no \\u001b logs"\n[[rules]]\nname = "logs"\naction = "reject"\nextensions = ["log"]\n')
+    assert (await cli("policy", "check", str(file))).code == 0
+    assert "policy strict: 1 rules" in (await cli("policy", "apply", "strict", str(file))).out
+    assert [one["name"] for one in (await cli("policy", "list", "--json")).json] == ["none", "shipped", "strict"]
+    shown = await cli("policy", "show", "strict")
+    assert 'extensions = ["log"]' in shown.out
+    assert "\x1b" not in (await cli("policy", "list")).out
+    assert (await cli("rule", "add", "a.test", "--kind", "hosted", "--policy", "strict")).code == 0
+    assert (await cli("rule", "show", "a.test", "--json")).json["policy"] == "strict"
+    assert (await cli("policy", "remove", "strict")).code == 6
+    assert (await cli("rule", "set", "a.test", "--policy", "")).code == 0
+    assert (await cli("policy", "remove", "strict")).code == 0
+    file.write_text("[[rules]]\n")
+    refused = await cli("policy", "check", str(file))
+    assert refused.code == 1
+    assert "rule 1: name: Field required" in refused.err
+    assert (await cli("policy", "show", "strict")).code == 3

@@ -1,0 +1,75 @@
+"""Lists of digests in files: read, read again after a change, bounded, and never a reason to fail."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from gatepost.scan import hashes
+from gatepost.scan.hashes import HashFile
+from gatepost.scan.header import header_of
+
+ONE, TWO = (hashlib.sha256(text).hexdigest() for text in (b"one", b"two"))
+
+
+def write(path: Path, *lines: str, at: int) -> None:
+    path.write_text("".join(f"{line}\n" for line in lines))
+    os.utime(path, (at, at))
+
+
+def test_a_list_is_read_whatever_else_stands_in_it(tmp_path: Path) -> None:
+    path = tmp_path / "list"
+    write(path, "# a comment", "", f"{ONE}  a file", TWO.upper(), "zz" * 32, "12", at=1)
+    known = HashFile(path)
+    assert ONE in known
+    assert TWO in known
+    assert hashlib.sha256(b"").hexdigest() not in known
+    assert "" not in known
+
+
+def test_a_change_is_seen_and_a_file_that_went_leaves_its_digests(tmp_path: Path) -> None:
+    path = tmp_path / "list"
+    write(path, ONE, at=1)
+    known = HashFile(path)
+    write(path, TWO, at=2)
+    known.refresh()
+    assert (ONE in known, TWO in known) == (False, True)
+    path.unlink()
+    known.refresh()
+    assert TWO in known
+
+
+def test_a_look_that_is_due_is_made_by_another_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hashes, "LOOK_SECONDS", 0.0)
+    path = tmp_path / "list"
+    write(path, ONE, at=1)
+    known = HashFile(path)
+    write(path, TWO, at=2)
+    assert ONE in known  # this look-up begins the reading and does not wait for it
+    known.refresh()  # waits for the thread
+    assert TWO in known
+
+
+def test_a_list_is_bounded_and_a_missing_one_is_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hashes, "LINES_MAX", 1)
+    write(tmp_path / "list", ONE, TWO, at=1)
+    known = HashFile(tmp_path / "list")
+    assert (ONE in known, TWO in known) == (True, False)
+    assert ONE not in HashFile(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("data", "name", "values"),
+    [
+        (b"Subject: a\r\n b\r\n\tc\r\n\r\n", "SUBJECT", ["a b c"]),
+        (b"X: 1\nx: 2\n\nX: 3\n", "x", ["1", "2"]),
+        (b"S: =?utf-8?q?=C3=A9?=\r\n\r\n", "s", ["é"]),
+        (b"S: =?nonsense?q?=C3?= =?utf-8?b?*?=\r\n\r\n", "s", ["=?nonsense?q?=C3?= =?utf-8?b?*?="]),
+        (b"S: \xff\r\n", "s", ["\ufffd"]),
+        (b" folded first\r\nno colon\r\n\r\n", "s", []),
+        (b"", "s", []),
+    ],
+)
+def test_header_fields_are_shown_as_meant_and_odd_ones_as_they_stand(data: bytes, name: str, values: list[str]) -> None:
+    assert list(header_of(data)(name)) == values
