@@ -11,8 +11,8 @@ use crate::keeper::trim;
 use crate::spool::Spool;
 use crate::transition::{Transition, kind};
 
-/// Messages changed while the index is locked once: a few milliseconds.
-const BATCH: usize = 1024;
+/// Messages changed while the index is locked once: less than a millisecond, since a delivery asks for the lock several times.
+const BATCH: usize = 128;
 /// Messages looked at while the index is locked once.
 const LOOK: usize = 8192;
 /// Messages of which a change leaves enough memory behind to give it back to the system.

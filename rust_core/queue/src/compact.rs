@@ -103,10 +103,10 @@ impl Core {
         if compaction.failed.is_some_and(|then| now.duration_since(then) < PAUSE) {
             return false;
         }
-        if compaction.victim.is_none() {
-            return self.find_victim(&mut compaction);
+        if compaction.victim.is_none() && !self.find_victim(&mut compaction) {
+            return false;
         }
-        let Some(mut victim) = compaction.victim.take() else { return false };
+        let Some(mut victim) = compaction.victim.take() else { return true };
         let losses = self.log.losses();
         if !self.settled(losses) {
             compaction.victim = Some(victim);
@@ -151,6 +151,17 @@ impl Core {
         let total: u64 = sealed.iter().map(|(_, octets)| octets).sum();
         let live = index.octets + index.shadow_octets + index.len() as u64 * OVERHEAD;
         total > live + live / 2 + u64::from(self.log.segment_bytes()) / 2
+    }
+
+    /// So much more than that, leaving out what the history has not read, that what is written should wait for it.
+    pub fn pressed(&self) -> bool {
+        let segments = self.log.segments();
+        let read = self.floor.first_kept(&segments);
+        let sealed = &segments[..segments.len().saturating_sub(1)];
+        let total: u64 = sealed.iter().filter(|(n, _)| *n < read).map(|(_, octets)| octets).sum();
+        let index = self.shared.index.lock();
+        let live = index.octets + index.shadow_octets + index.len() as u64 * OVERHEAD;
+        total > live + live / 2 + u64::from(self.log.segment_bytes())
     }
 
     /// Looks for the oldest segment that is less than half live; at most one is read. True when there is one, or more to look at.

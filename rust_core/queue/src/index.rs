@@ -135,10 +135,18 @@ impl Index {
         self.sets.segments(message.others)
     }
 
-    /// The messages accepted in these segments that are live, those whose commit is not durable yet among them.
-    pub fn accepted_in(&self, segments: &BTreeSet<u32>) -> Remain {
+    /// Slots of the messages accepted in these segments, among `count` slots from `from` on; those whose commit is not durable yet among them. None behind
+    /// the last slot. The segments have to be sealed: then nothing new is accepted in them between one part and the next.
+    pub fn accepted_in(&self, segments: &BTreeSet<u32>, from: usize, count: usize) -> Option<Vec<u32>> {
+        let part = self.messages.get(from..)?.iter().take(count).enumerate();
+        let mine = part.filter(|(_, message)| segments.contains(&message.accepted.segment));
+        Some(mine.map(|(n, _)| (from + n) as u32).collect())
+    }
+
+    /// What is left in these segments, of the messages that were there before.
+    pub fn remain(&self, segments: &BTreeSet<u32>, slots: &[u32]) -> Remain {
         let mut found: Remain = segments.iter().map(|segment| (*segment, Vec::new())).collect();
-        for message in &self.messages {
+        for message in slots.iter().filter_map(|slot| self.messages.get(*slot as usize)) {
             if let Some(ids) = found.get_mut(&message.accepted.segment) {
                 ids.push(message.id);
             }
@@ -146,13 +154,13 @@ impl Index {
         found
     }
 
-    /// Inverse of [`Index::accepted_in`]: what was accepted in these segments and is not listed is finished, and goes.
-    pub fn keep_only(&mut self, remain: &Remain) {
-        let listed: BTreeMap<u32, HashSet<&MessageId>> = remain.iter().map(|(segment, ids)| (*segment, ids.iter().collect())).collect();
-        for slot in 0..self.messages.len() {
-            let Some(message) = self.messages.get(slot) else { return };
+    /// A message in this slot was accepted in one of these segments and is not listed: it is finished, and goes.
+    pub fn keep_only(&mut self, listed: &BTreeMap<u32, HashSet<&MessageId>>, slots: &[u32]) {
+        for slot in slots {
+            // What was kept of a queue that became empty is gone.
+            let Some(message) = self.messages.get(*slot as usize) else { return };
             if listed.get(&message.accepted.segment).is_some_and(|ids| !ids.contains(&message.id)) {
-                self.remove(slot as u32);
+                self.remove(*slot);
             }
         }
     }

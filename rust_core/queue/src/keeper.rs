@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use gatepost_log::Class;
+use parking_lot::MutexGuard;
 
 use crate::codec::{KIND_CHUNK, KIND_REMAIN, encode_chunk, encode_remain};
 use crate::index::Index;
@@ -27,6 +28,10 @@ const REMAIN_WORTH: u64 = 16;
 const REMAIN_COST: u64 = 16;
 /// Octets between the two copies of a remain record: a sector of most disks.
 const APART: usize = 4 << 10;
+/// Messages looked at with the index locked once, when all are: less than a millisecond.
+const LOOK: usize = 32 << 10;
+/// Steps of compaction without a rest, while it is behind.
+const STEPS: usize = 8;
 /// How soon to look again at a segment that was still being written, or to go on with compaction.
 const AGAIN: Duration = Duration::from_millis(20);
 /// How soon to look at the disk use again when nothing happens: messages may have finished without a segment getting full.
@@ -68,9 +73,17 @@ impl Core {
         }
         let mut busy = self.settle_debts();
         busy |= self.sweep();
-        if self.compact() {
-            busy = true;
-            self.sweep();
+        for _ in 0..STEPS {
+            let more = self.compact();
+            if more {
+                busy = true;
+                self.sweep();
+            }
+            let behind = self.pressed();
+            self.behind.store(behind, Ordering::Relaxed);
+            if !more || !behind {
+                break;
+            }
         }
         if self.checkpoint_due() {
             // A failure costs nothing but time at the next opening, and the log reports what is wrong with the disk.
@@ -93,7 +106,7 @@ impl Core {
     /// Frees what can be freed. True when something was busy.
     fn sweep(&self) -> bool {
         let busy = self.free_unneeded();
-        let Some(written) = self.write_remain(&mut self.shared.index.lock()) else { return busy };
+        let Some(written) = self.write_remain() else { return busy };
         // What it makes needless goes only when it is on the disk. If it got lost, everything stays as it was.
         if self.log.sync_since(written.losses).is_err() {
             return busy;
@@ -103,21 +116,40 @@ impl Core {
     }
 
     /// When enough segments are kept only because they vouch: writes down which messages are left in the segments they vouch for.
-    fn write_remain(&self, index: &mut Index) -> Option<Written> {
+    fn write_remain(&self) -> Option<Written> {
         let segments = self.log.segments();
         let sealed = &segments[..segments.len().saturating_sub(1)];
-        let blocked = index.segments.blocked(sealed);
-        let enough = if self.crowded(index, sealed) { 1 } else { REMAIN_FREES };
-        if blocked.count < enough || blocked.octets < REMAIN_WORTH * REMAIN_COST * blocked.messages {
-            return None;
-        }
+        let blocked = {
+            let index = self.shared.index.lock();
+            let blocked = index.segments.blocked(sealed);
+            let enough = if self.crowded(&index, sealed) { 1 } else { REMAIN_FREES };
+            if blocked.count < enough || blocked.octets < REMAIN_WORTH * REMAIN_COST * blocked.messages {
+                return None;
+            }
+            blocked
+        };
+        let slots = self.accepted_in(&blocked.by);
+        let mut index = self.shared.index.lock();
         let losses = self.log.losses();
-        let remain = encode_remain(&index.accepted_in(&blocked.by));
+        let remain = encode_remain(&index.remain(&blocked.by, &slots));
         // What it stands for is gone afterwards: it is written twice, so far apart that damage to one copy leaves the other.
-        let first = self.append_remain(index, &remain, &blocked.by)?;
+        let first = self.append_remain(&mut index, &remain, &blocked.by)?;
         self.log.append(KIND_CHUNK, &[&encode_chunk(&[0; 16], 0), &[0; APART]], Class::Journal, None).ok()?;
-        self.append_remain(index, &remain, &blocked.by)?;
+        self.append_remain(&mut index, &remain, &blocked.by)?;
         Some(Written { segment: first, older: blocked.by, losses })
+    }
+
+    /// Slots of the messages accepted in these sealed segments. The index is locked for a part of them at a time.
+    pub fn accepted_in(&self, segments: &BTreeSet<u32>) -> Vec<u32> {
+        let (mut slots, mut from) = (Vec::new(), 0);
+        loop {
+            let index = self.shared.index.lock();
+            let part = index.accepted_in(segments, from, LOOK);
+            MutexGuard::unlock_fair(index);
+            let Some(part) = part else { return slots };
+            slots.extend(part);
+            from += LOOK;
+        }
     }
 
     /// Appends one copy, and has its segment vouch from now on, so that a checkpoint taken before the older vouchers are let go knows of it.

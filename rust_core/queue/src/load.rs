@@ -5,7 +5,7 @@
 //! them. Then they are published, again in slices. Meanwhile no segment is freed and no checkpoint written, since the index is not whole; a crash or a
 //! close finds the log as it was, with some new segments. A failure to read closes the partition: nobody could say what is in it.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -14,16 +14,18 @@ use gatepost_log::{Damage, Loc, LogError, Recovery, parse_segment_name};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::checkpoint::{Checkpoint, may_live};
-use crate::codec::{KIND_ACCEPTED, KIND_JOURNAL, KIND_MOVED, KIND_REMAIN, decode_accepted, decode_journal, decode_remain, decode_reroute};
+use crate::codec::{
+    KIND_ACCEPTED, KIND_JOURNAL, KIND_MOVED, KIND_REMAIN, Remain, decode_accepted, decode_journal, decode_remain, decode_reroute,
+};
 use crate::debts::Debt;
 use crate::error::QueueError;
-use crate::id::now_us;
+use crate::id::{MessageId, now_us};
 use crate::index::Index;
 use crate::moved::replay_moved;
 use crate::spool::{Core, Opening, Spool, message};
 use crate::transition::{Transition, kind};
 
-/// Messages published with the index locked.
+/// Messages published, or finished by a remain record, with the index locked.
 const PUBLISH: usize = 2048;
 
 /// Lets the recovery's thread go on only while somebody waits for it, so that a simulation gives the same order of calls every time.
@@ -282,14 +284,22 @@ impl Core {
             }
             KIND_REMAIN => {
                 let Some(remain) = decode_remain(payload) else { return };
+                self.keep_only(&remain);
                 let mut index = self.shared.index.lock();
-                index.keep_only(&remain);
                 for segment in remain.keys() {
                     index.segments.vouch(loc.segment, *segment);
                 }
             }
             KIND_MOVED => replay_moved(&mut self.shared.index.lock(), loc, payload),
             _ => {}
+        }
+    }
+
+    /// What was accepted in these segments and is not listed goes, some at a time: new mail is taken in meanwhile.
+    fn keep_only(&self, remain: &Remain) {
+        let listed: BTreeMap<u32, HashSet<&MessageId>> = remain.iter().map(|(segment, ids)| (*segment, ids.iter().collect())).collect();
+        for slots in self.accepted_in(&listed.keys().copied().collect()).chunks(PUBLISH) {
+            self.shared.index.lock().keep_only(&listed, slots);
         }
     }
 

@@ -4,7 +4,7 @@
 //! order of the index's changes. The committer thread takes it in its callback, hence nothing that holds it waits for the disk.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use gatepost_log::{Class, Loc, Log, LogError, Segment};
@@ -24,6 +24,8 @@ use crate::transition::{State, Transition};
 
 /// Octets that may wait for the disk before a producer is made to wait.
 pub(crate) const HARD_PENDING: u64 = 64 << 20;
+/// The same while compaction is behind: its syncs wait for all that was written before them.
+const BEHIND_PENDING: u64 = 8 << 20;
 /// Octets of waiting data per streaming message above which `congested` asks for a pause, with bounds. What waits takes about four times its
 /// size at the worst: the batch being written, the one being filled, and the room each grew to.
 const CONGESTION_EACH: u64 = 256 << 10;
@@ -42,6 +44,8 @@ pub(crate) struct Core {
     /// Most messages there were since memory was last given back.
     pub peak: AtomicU64,
     pub compaction: Mutex<Compaction>,
+    /// Compaction does not keep up with what is written: see `Core::pressed`.
+    pub behind: AtomicBool,
     /// Up to where the history has read.
     pub floor: Floor,
     /// Of the recovery.
@@ -140,7 +144,7 @@ impl Core {
     /// Stores a piece of a message being received. `pins` are the segments it has pieces in already.
     /// Fails when the log lost something since `losses` was read: it may have been an earlier piece.
     pub fn append_chunk(&self, losses: u64, id: &MessageId, number: u32, data: &[u8], pins: &mut Vec<u32>) -> Result<Loc, QueueError> {
-        self.log.wait_for_room(HARD_PENDING);
+        self.wait_for_room();
         let mut index = self.shared.index.lock();
         let loc = self.log.append_after(losses, KIND_CHUNK, &[&encode_chunk(id, number), data], Class::Message, None)?;
         self.note_segment(&mut index, loc.segment);
@@ -160,6 +164,11 @@ impl Core {
         if index.segments.dirty {
             self.want_sweep();
         }
+    }
+
+    /// Until so little waits for the disk that a message may be appended.
+    pub fn wait_for_room(&self) {
+        self.log.wait_for_room(if self.behind.load(Ordering::Relaxed) { BEHIND_PENDING } else { HARD_PENDING });
     }
 
     /// See [`Spool::congested`].

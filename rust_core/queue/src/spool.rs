@@ -4,7 +4,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -146,6 +146,7 @@ impl Spool {
             checkpoint_holds: AtomicU64::new(0),
             peak: AtomicU64::new(0),
             compaction: Mutex::default(),
+            behind: AtomicBool::new(false),
             floor: Floor::new(tailed),
             progress: Progress::default(),
         });
@@ -218,7 +219,7 @@ impl Spool {
     ) -> Result<(), QueueError> {
         incoming.check_complete()?;
         incoming.seal()?;
-        self.core.log.wait_for_room(HARD_PENDING);
+        self.core.wait_for_room();
         let size = incoming.total();
         if size > u64::from(u32::MAX) {
             return Err(QueueError::Invalid("a message of 4 GiB or more".into()));

@@ -54,7 +54,6 @@ fn settle(spool: &Spool, ticket: u64) {
 fn read(tail: &Tail, mut from: Loc) -> (Vec<(MessageId, u8)>, Loc, bool) {
     let (mut seen, mut skipped) = (Vec::new(), false);
     loop {
-        let before = seen.len();
         let got = tail.read(from, 3, &mut |entry| {
             // Compaction may be quicker than the test: what it moved was read before.
             if matches!(entry, Entry::Moved { .. }) {
@@ -74,8 +73,9 @@ fn read(tail: &Tail, mut from: Loc) -> (Vec<(MessageId, u8)>, Loc, bool) {
             true
         });
         let got = got.unwrap();
+        let ended = got.next == from;
         (from, skipped) = (got.next, skipped || got.skipped);
-        if seen.len() == before {
+        if ended {
             return (seen, from, skipped);
         }
     }
