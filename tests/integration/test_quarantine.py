@@ -3,10 +3,12 @@
 import asyncio
 import json
 import re
+import smtplib
 import ssl
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from email import message_from_bytes
+from email.message import EmailMessage
 from email.policy import default as email_policy
 from typing import Any
 
@@ -135,6 +137,27 @@ async def test_a_sender_that_is_allowed_is_in_the_rules_until_taken_back(server:
         assert [one.sender async for one in client.quarantine.allowed_senders()] == ["mallory@evil.test"] * 2
         with pytest.raises(NotFoundError):
             await client.quarantine.disallow_sender("news@shop.example")
+
+
+async def test_mail_of_an_allowed_sender_passes_policy_at_once_and_no_longer_when_that_is_taken_back(server: Gatepost) -> None:
+    mail = EmailMessage()
+    mail["From"], mail["To"], mail["Subject"] = "tools@shop.example", ALICE, "the tool"
+    mail.set_content("hello")
+    mail.add_attachment(b"MZ" + bytes(500), maintype="application", subtype="octet-stream", filename="tool.exe")
+
+    def send() -> None:
+        with smtplib.SMTP("127.0.0.1", server.port("smtp"), timeout=20) as client:
+            client.send_message(mail)
+
+    async with GatepostClient(server.data) as client:
+        with pytest.raises(smtplib.SMTPDataError):
+            await asyncio.to_thread(send)
+        await client.quarantine.allow_sender("tools@shop.example", ALICE)
+        await asyncio.to_thread(send)
+        assert await inbox(server, ALICE, 1) == ["the tool"]
+        await client.quarantine.disallow_sender("tools@shop.example", ALICE)
+        with pytest.raises(smtplib.SMTPDataError):
+            await asyncio.to_thread(send)
 
 
 async def test_a_digest_lists_what_waits_for_a_mailbox_and_its_links_act_for_its_owner_only(server: Gatepost) -> None:
