@@ -231,7 +231,7 @@ class Policy(BaseModel):
     outage: Outage = "hold"
     """When a scanner gave no answer: take the mail (open), put the sender off (closed), or keep it until the scanner is back (hold)."""
     outage_minutes: int = Field(60, ge=1, le=10_080)
-    """How long mail is kept for a scanner; then it goes on as with `open`."""
+    """How long mail is kept for a scanner; then it goes where `quarantine.after_wait` says."""
     rules: tuple[Rule, ...] = Field((), max_length=1000)
 
     def asks(self, scanner: str) -> bool:
