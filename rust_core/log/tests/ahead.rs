@@ -36,7 +36,7 @@ impl StorageFile for DiskFile {
             return Err(io::Error::from_raw_os_error(libc::ENOSPC));
         }
         // The first ones are quick, so that records come close to those behind.
-        if done > u64::from(SEGMENT / 2) {
+        if done > u64::from(SEGMENT / 16) {
             std::thread::sleep(Duration::from_millis(self.1.delay_ms));
         }
         self.0.write_at(data, offset)
@@ -85,9 +85,9 @@ impl Storage for Files {
     }
 }
 
-fn open(dir: &Path, disk: &Arc<Disk>) -> Log {
+fn open(dir: &Path, disk: &Arc<Disk>, threads: bool) -> Log {
     let storage = Arc::new(Files(Arc::clone(disk)));
-    let options = Options { segment_bytes: SEGMENT, storage, ..Options::new(*b"TEST") };
+    let options = Options { segment_bytes: SEGMENT, storage, threads, ..Options::new(*b"TEST") };
     Log::prepare(dir, options).unwrap().start(Box::new(|_, _| {})).unwrap()
 }
 
@@ -133,9 +133,9 @@ fn eventually(what: &str, mut test: impl FnMut() -> bool) {
 fn zeros_that_come_slowly_never_stand_on_a_record_nor_lengthen_a_segment() {
     let dir = tempfile::tempdir().unwrap();
     let disk = Arc::new(Disk { delay_ms: 15, ..Disk::default() });
-    let log = open(dir.path(), &disk);
+    let log = open(dir.path(), &disk, true);
     let places = fill(&log, 10);
-    assert!(disk.zeros.load(Ordering::SeqCst) > u64::from(SEGMENT / 2), "zeros were written");
+    assert!(disk.zeros.load(Ordering::SeqCst) > u64::from(SEGMENT / 16), "zeros were written");
     check(&log, &places);
     let ends = log.segments();
     log.close().unwrap();
@@ -160,7 +160,7 @@ fn zeros_that_come_slowly_never_stand_on_a_record_nor_lengthen_a_segment() {
 fn a_disk_that_refuses_zeros_is_not_asked_again_and_takes_the_records() {
     let dir = tempfile::tempdir().unwrap();
     let disk = Arc::new(Disk { refuse: true, ..Disk::default() });
-    let log = open(dir.path(), &disk);
+    let log = open(dir.path(), &disk, true);
     eventually("zeros are tried", || disk.zeros.load(Ordering::SeqCst) > 0);
     let places = fill(&log, 50);
     check(&log, &places);
@@ -168,14 +168,33 @@ fn a_disk_that_refuses_zeros_is_not_asked_again_and_takes_the_records() {
     assert!(disk.zeros.load(Ordering::SeqCst) <= segments * u64::from(SEGMENT / 64), "one attempt a segment");
 }
 
+/// What the threads of a log would do, to the end.
+fn rest(log: &Log) {
+    while log.step(false) || log.step(true) {}
+}
+
 #[test]
-fn large_batches_have_no_zeros_written_before_them() {
+fn large_batches_have_no_zeros_written_before_them_and_small_ones_have() {
     let dir = tempfile::tempdir().unwrap();
     let disk = Arc::new(Disk::default());
-    let log = open(dir.path(), &disk);
-    eventually("the lead is there", || disk.zeros.load(Ordering::SeqCst) >= u64::from(SEGMENT / 64 * 3));
+    let log = open(dir.path(), &disk, false);
+    rest(&log);
+    assert!(disk.zeros.load(Ordering::SeqCst) >= u64::from(SEGMENT / 64 * 3), "the lead is there");
+    let append = |count: u32| {
+        for number in 0..count {
+            log.append(1, &[&octets(number)], Class::Message, None).unwrap();
+        }
+        rest(&log);
+    };
+    append(100);
+    append(100);
     let before = disk.zeros.load(Ordering::SeqCst);
-    let places = fill(&log, 100);
-    check(&log, &places);
-    assert!(disk.zeros.load(Ordering::SeqCst) < before + u64::from(SEGMENT / 16));
+    for _ in 0..8 {
+        append(100);
+    }
+    assert_eq!(disk.zeros.load(Ordering::SeqCst), before);
+    for _ in 0..200 {
+        append(2);
+    }
+    assert!(disk.zeros.load(Ordering::SeqCst) > before);
 }
