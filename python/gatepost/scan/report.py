@@ -114,7 +114,9 @@ _Raw = tuple[int | None, int, str, str, str, str, str, int, list[str], list[str]
 def _entry(raw: _Raw, place: tuple[int, int, int, str] | None, before: list[Found]) -> Found:
     parent, depth, name, declared, kind, media_type, family, size, flags, signs, defects, digest = raw
     shown = name or "(no name)"
-    above = before[parent].path.split(" / ")[-PATH_PARTS:] if parent is not None else []
+    around = before[parent] if parent is not None else None
+    # The message itself has no name; it would begin every path.
+    above = around.path.split(" / ")[-PATH_PARTS:] if around and (around.name or around.parent is not None) else []
     return Found(
         parent=parent,
         depth=depth,

@@ -172,3 +172,8 @@ def test_a_bomb_ends_with_the_limit_it_broke() -> None:
     report = inspect(zeros, "zeros.gz", limits=Limits(milliseconds=20_000))
     assert (report.verdict, report.stop) == ("bomb", "ratio")
     assert report.produced < 20 << 20
+
+
+def test_the_path_of_what_a_message_holds_begins_with_the_name_of_the_attachment() -> None:
+    message = b"Content-Type: application/octet-stream; name=note.txt\r\n\r\nnothing\r\n"
+    assert [entry.path for entry in inspect(message, "", "message/rfc822").entries] == ["(no name)", "note.txt"]
