@@ -1,5 +1,5 @@
 //! `MailContent` for Python: a received message to look into before its commit, in a thread. Reads it from the log once, without the
-//! interpreter lock; parts are decoded when a scanner asks for them.
+//! interpreter lock; parts are decoded when a scanner asks for them. And `mark`, which changes the message as it was judged.
 
 use std::sync::OnceLock;
 
@@ -74,4 +74,25 @@ impl MailContent {
         let decoded = py.detach(decode).map_err(|e: queue::QueueError| from_queue(&e))?;
         Ok(PyBytes::new(py, &decoded))
     }
+}
+
+/// Puts `front` before a message, cuts its fields named `forged`, and carries out other edits, whose ranges count without the prefix.
+pub fn mark(incoming: &mut queue::Incoming, front: &[u8], forged: &[u8], edits: Vec<(u64, u64, Vec<u8>)>) -> Result<(), queue::QueueError> {
+    let prefix = incoming.prefix() as u64;
+    let cuts = queue::fields_named(incoming.header(), forged);
+    let mut all: Vec<queue::Edit> = Vec::with_capacity(edits.len() + cuts.len() + 1);
+    if !front.is_empty() {
+        all.push(queue::Edit { range: 0..0, with: front.to_vec() });
+    }
+    let edits = edits.into_iter().map(|(from, to, with)| queue::Edit { range: prefix + from..prefix + to, with });
+    all.extend(edits);
+    // A cut that another edit covers is done with it.
+    let cuts = cuts.into_iter().map(|cut| queue::Edit { range: prefix + cut.start as u64..prefix + cut.end as u64, with: Vec::new() });
+    let cuts: Vec<queue::Edit> = cuts.filter(|cut| !all.iter().any(|other| overlap(cut, other))).collect();
+    all.extend(cuts);
+    if all.is_empty() { Ok(()) } else { incoming.edit(all) }
+}
+
+fn overlap(one: &queue::Edit, other: &queue::Edit) -> bool {
+    one.range.start < other.range.end && other.range.start < one.range.end
 }

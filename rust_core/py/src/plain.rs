@@ -24,8 +24,9 @@ use crate::connections::Verdict;
 use crate::errors::from_queue;
 use crate::line::Line;
 use crate::line_state::Sink;
+use crate::mail_content::mark;
 use crate::plain_memory::{Recipient, Sender, Terms};
-use crate::spool::{Incoming, mark};
+use crate::spool::Incoming;
 use crate::wire::Wire;
 
 /// Octets of a command line with its end (RFC 5321 4.5.3.1.4); longer ones are not plain.

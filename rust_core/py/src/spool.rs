@@ -15,7 +15,7 @@ use pyo3::types::{PyBytes, PyDict, PyList};
 
 use crate::errors::{InvalidError, from_log, from_queue};
 use crate::filter::FilterArg;
-use crate::mail_content::MailContent;
+use crate::mail_content::{MailContent, mark};
 use crate::plain::Commits;
 
 /// Pieces shorter than this are fed without releasing the interpreter lock, which would cost more than the work.
@@ -189,27 +189,6 @@ impl Incoming {
     fn edit(&self, py: Python<'_>, front: &[u8], forged: &[u8], edits: Vec<(u64, u64, Vec<u8>)>) -> PyResult<()> {
         py.detach(|| mark(&mut self.inner.lock(), front, forged, edits)).map_err(|e| from_queue(&e))
     }
-}
-
-/// Puts `front` before a message, cuts its fields named `forged`, and carries out other edits, whose ranges count without the prefix.
-pub fn mark(incoming: &mut queue::Incoming, front: &[u8], forged: &[u8], edits: Vec<(u64, u64, Vec<u8>)>) -> Result<(), queue::QueueError> {
-    let prefix = incoming.prefix() as u64;
-    let cuts = queue::fields_named(incoming.header(), forged);
-    let mut all: Vec<queue::Edit> = Vec::with_capacity(edits.len() + cuts.len() + 1);
-    if !front.is_empty() {
-        all.push(queue::Edit { range: 0..0, with: front.to_vec() });
-    }
-    let edits = edits.into_iter().map(|(from, to, with)| queue::Edit { range: prefix + from..prefix + to, with });
-    all.extend(edits);
-    // A cut that another edit covers is done with it.
-    let cuts = cuts.into_iter().map(|cut| queue::Edit { range: prefix + cut.start as u64..prefix + cut.end as u64, with: Vec::new() });
-    let cuts: Vec<queue::Edit> = cuts.filter(|cut| !all.iter().any(|other| overlap(cut, other))).collect();
-    all.extend(cuts);
-    if all.is_empty() { Ok(()) } else { incoming.edit(all) }
-}
-
-fn overlap(one: &queue::Edit, other: &queue::Edit) -> bool {
-    one.range.start < other.range.end && other.range.start < one.range.end
 }
 
 /// One partition.
