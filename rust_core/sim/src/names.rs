@@ -108,6 +108,9 @@ impl Names {
 
     /// Names in a directory, ascending.
     pub fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        if self.find(dir).is_some() {
+            return Err(io::Error::from_raw_os_error(libc::ENOTDIR));
+        }
         self.check_dir(dir)?;
         let inside = self.live.keys().filter(|path| path.parent() == Some(dir));
         Ok(inside.filter_map(|path| path.file_name()).map(|name| name.to_string_lossy().into_owned()).collect())

@@ -4,6 +4,7 @@
 //! write lock, so in the order of effects), messages by their ids (by time). Three passes make any interleaving come out right: folders come
 //! into being, messages arrive in them, then operations happen in their order.
 
+use std::io;
 use std::path::Path;
 
 use gatepost_log::{Loc, Log, LogError, Options, Prepared};
@@ -76,11 +77,21 @@ impl Tail {
     }
 }
 
-/// Names of the streams under `root`.
+/// Names of the streams under `root`. A directory that cannot be read is an error, not a stream that is not there: without its records a rebuild would
+/// make an index that lacks mail.
 pub fn streams(root: &Path, options: &Options) -> Result<Vec<String>> {
-    let mut names = options.storage.list(root)?;
-    names.retain(|name| options.storage.list(&root.join(name)).is_ok());
-    Ok(names)
+    let list = |path: &Path| options.storage.list(path);
+    let told = |path: &Path, error: &io::Error| StoreError::Io(format!("list {}: {error}", path.display()));
+    let mut streams = Vec::new();
+    for name in list(root).map_err(|error| told(root, &error))? {
+        let path = root.join(&name);
+        match list(&path) {
+            Ok(_) => streams.push(name),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotADirectory | io::ErrorKind::NotFound) => {}
+            Err(error) => return Err(told(&path, &error)),
+        }
+    }
+    Ok(streams)
 }
 
 /// Lock every stream under `root` that nobody holds, `own` among them. Returns the names of those that are held elsewhere too.
