@@ -114,6 +114,26 @@ async def test_rspamd_gives_score_action_symbols_and_fields(spam: Daemon) -> Non
     assert sorted(value for name, value in said[2].fields if name == "X-Twice") == ["one", "two"]
 
 
+def test_score_action_symbols_and_fields_of_rspamd_reach_the_mailbox_and_the_history(spam: Daemon, tmp_path: Path) -> None:
+    scanners = json.dumps([{"name": "rspamd", "kind": "rspamd", "address": f"http://127.0.0.1:{spam.port}"}])
+    with Gatepost(tmp_path, environment={**os.environ, "GATEPOST_SCAN__SCANNERS": scanners}) as server:
+        mail = message("spam", body=UNWANTED.decode())
+        for name, value in (("X-Spam-Status", "No, forged"), ("X-Old", "first"), ("X-Old", "second"), ("X-Kept", "as it came")):
+            mail.add_header(name, value)
+        send(server.port("smtp"), mail)
+        wait_until(lambda: not server.json("queue", "list"), 20, "it is delivered", interval=0.2)
+        (trace,) = server.json("trace")
+        story = "\n".join(event["text"] for event in server.json("trace", trace["message_id"])["events"])
+        octets = delivered(server)
+    head = octets.partition(b"\r\n\r\n")[0].replace(b"\r\n\t", b" ")
+    assert b"tag; policy=shipped; rule=suspicious" in head
+    assert b"rspamd=suspicious (UNWANTED, add header, 7)" in head
+    found = [line for line in head.split(b"\r\n") if line.lower().startswith((b"x-spam", b"x-twice", b"x-old", b"x-kept"))]
+    assert sorted(line[:24] for line in found[:3]) == [b"X-Spam-Status: Yes, helo", b"X-Twice: one", b"X-Twice: two"]
+    assert found[3:] == [b"X-Old: second", b"X-Kept: as it came"]
+    assert "scanned: tag, policy shipped, rule suspicious, rspamd suspicious UNWANTED (add header, 7)" in story
+
+
 class Load:
     """Eight senders who ask about one new message after the other, until the end."""
 

@@ -83,7 +83,8 @@ rspamd_config:register_symbol({
   name = 'UNWANTED', score = 7.0,
   callback = function(task)
     if not tostring(task:get_content()):find('unwanted%-by%-gatepost') then return false end
-    task:set_milter_reply({ add_headers = { ['X-Spam-Status'] = 'Yes, helo=' .. (task:get_helo() or ''), ['X-Twice'] = { 'one', 'two' } } })
+    task:set_milter_reply({ add_headers = { ['X-Spam-Status'] = 'Yes, helo=' .. (task:get_helo() or ''), ['X-Twice'] = { 'one', 'two' } },
+      remove_headers = { ['X-Spam-Status'] = 0, ['X-Old'] = 1 } })
     return true, tostring(task:get_from_ip() or '')
   end
 })

@@ -12,7 +12,7 @@ from gatepost.cli.session import USAGE, CommandError, Options, Session, command,
 
 if TYPE_CHECKING:
     from gatepost.client import GatepostClient, QuarantineFilter
-    from gatepost.client.quarantine import QuarantineDetails, QuarantinedMessage, Released, Scan, Selection
+    from gatepost.client.quarantine import QuarantineDetails, QuarantinedMessage, Released, Scan, ScannerAnswer, Selection
 
 app = group("Look at mail that scanning withheld, release or delete it.")
 
@@ -112,11 +112,19 @@ def _scan(scan: "Scan") -> None:
     print(f"  {clean(verdict.text)}")
     print_fields([("  reason", verdict.reason)])
     for finding in verdict.findings:
-        print(f"  {finding.action}: {clean(finding.what)}: {clean(finding.path)}")
+        print(
+            f"  {finding.action}: {clean(finding.what)}: {clean(finding.path)}" + (f"  sha256 {finding.sha256}" if finding.sha256 else "")
+        )
     if verdict.omitted:
         print(f"  … and {verdict.omitted} more findings")
     for answer in verdict.answers:
-        print(f"  {clean(answer.scanner)}: {clean(' '.join(part for part in (answer.outcome, answer.name) if part))}")
+        print(f"  {clean(answer.scanner)}: {clean(_said(answer))}")
+
+
+def _said(answer: "ScannerAnswer") -> str:
+    """'suspicious GTUBE (reject, 15)'."""
+    opinion = ", ".join(part for part in (answer.action, f"{answer.score:g}" if answer.score else "") if part)
+    return " ".join(part for part in (answer.outcome, answer.name, f"({opinion})" if opinion else "") if part)
 
 
 @command(app, "cat")

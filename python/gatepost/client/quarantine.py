@@ -29,21 +29,23 @@ class QuarantineFilter:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing a rule matched in the part at `path`."""
+    """One thing a rule matched in the part at `path`; sha256 is '' but for what was taken out of the message."""
 
     path: str
     what: str
     action: str
+    sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ScannerAnswer:
-    """outcome: 'clean', 'infected', 'suspicious' or 'error'; name is the signature, symbol or fault."""
+    """outcome: 'clean', 'infected', 'suspicious' or 'error'; name is the signature, symbol or fault, action what it would do."""
 
     scanner: str
     outcome: str
     name: str
     score: float
+    action: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,8 +280,8 @@ def _verdict(one: api.Verdict) -> Verdict:
         one.policy,
         one.rule,
         one.reason,
-        tuple(Finding(found.path, found.what, _action(found.action)) for found in one.findings),
-        tuple(ScannerAnswer(answer.scanner, answer.outcome, answer.name, answer.score) for answer in one.answers),
+        tuple(Finding(found.path, found.what, _action(found.action), found.sha256) for found in one.findings),
+        tuple(ScannerAnswer(answer.scanner, answer.outcome, answer.name, answer.score, answer.action) for answer in one.answers),
         time_or_none(one, "time"),
         one.omitted,
         one.text,

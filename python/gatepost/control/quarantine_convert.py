@@ -8,7 +8,7 @@ from gatepost.control.convert import timestamp
 from gatepost.control.errors import invalid
 from gatepost.control.queue_convert import LIST_RECIPIENTS, filter_from_proto, message_proto
 from gatepost.directory import AllowedSender
-from gatepost.message.verdict import Action, Verdict
+from gatepost.message.verdict import Action, Answer, Finding, Verdict
 from gatepost.queue.quarantine_views import Quarantined, QuarantineFilter, Scan
 
 DAY_US = 86_400_000_000
@@ -77,14 +77,22 @@ def verdict_proto(verdict: Verdict) -> api.Verdict:
         policy=verdict.policy,
         rule=verdict.rule,
         reason=verdict.reason,
-        findings=(api.Finding(path=one.path, what=one.what, action=_ACTIONS[one.action]) for one in verdict.findings),
-        answers=(api.ScannerAnswer(scanner=one.scanner, outcome=one.outcome, name=one.name, score=one.score) for one in verdict.answers),
+        findings=map(_finding, verdict.findings),
+        answers=map(_answer, verdict.answers),
         omitted=verdict.omitted,
         text=verdict.text,
     )
     if verdict.at:
         made.time.CopyFrom(timestamp(int(verdict.at * 1_000_000)))
     return made
+
+
+def _finding(one: Finding) -> api.Finding:
+    return api.Finding(path=one.path, what=one.what, action=_ACTIONS[one.action], sha256=one.sha256)
+
+
+def _answer(one: Answer) -> api.ScannerAnswer:
+    return api.ScannerAnswer(scanner=one.scanner, outcome=one.outcome, name=one.name, score=one.score, action=one.action)
 
 
 def scan_proto(scan: Scan) -> api.Scan:

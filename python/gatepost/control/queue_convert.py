@@ -236,7 +236,7 @@ def journal_proto(message: QueuedMessage, history: Sequence[HistoryEntry]) -> li
 def scanned_proto(verdict: Verdict, time: int) -> api.HistoryEntry:
     """The entry for what scanning decided at reception."""
     kind = api.QUEUE_EVENT_KIND_SCANNED
-    return api.HistoryEntry(time=timestamp(time), kind=kind, recipient_index=-1, text=f"scanned: {verdict.text}")
+    return api.HistoryEntry(time=timestamp(time), kind=kind, recipient_index=-1, text=f"scanned: {verdict.story}")
 
 
 def event_proto(event: QueueEvent, worker: int) -> api.WatchQueueResponse:

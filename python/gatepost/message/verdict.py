@@ -11,6 +11,8 @@ MAX_OCTETS = 8_192
 """Of the encoded form."""
 MAX_TEXT = 300
 """Characters kept of any text that comes from a message or a scanner."""
+STORY_MAX = 10
+"""Things taken out that a line tells of."""
 
 QUARANTINE = "quarantine"
 """Destination of recipients whose mail is in quarantine. Nothing delivers it."""
@@ -33,21 +35,29 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing a rule matched: `path` names the part (outermost container first), `what` the rule or flag."""
+    """One thing a rule matched: `path` names the part (outermost container first), `what` the rule or flag.
+
+    sha256: of what was taken out of the message, in hex; '' for what stays in it, and for what was not read to its end.
+    """
 
     path: str
     what: str
     action: Action = Action.ACCEPT
+    sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one scanner said. outcome: 'clean', 'infected', 'suspicious', 'error'; `name` is the signature, symbol or fault."""
+    """What one scanner said. outcome: 'clean', 'infected', 'suspicious', 'error'; `name` is the signature, symbol or fault.
+
+    action: what the scanner would do, in its own words ('add header', 'reject'); '' when it has no opinion.
+    """
 
     scanner: str
     outcome: str
     name: str = ""
     score: float = 0.0
+    action: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +78,8 @@ class Verdict:
         short = replace(
             self,
             reason=self.reason[:MAX_TEXT],
-            findings=tuple(Finding(f.path[:MAX_TEXT], f.what[:MAX_TEXT], f.action) for f in self.findings),
-            answers=tuple(Answer(a.scanner[:MAX_TEXT], a.outcome, a.name[:MAX_TEXT], a.score) for a in self.answers[:8]),
+            findings=tuple(Finding(f.path[:MAX_TEXT], f.what[:MAX_TEXT], f.action, f.sha256) for f in self.findings),
+            answers=tuple(Answer(a.scanner[:MAX_TEXT], a.outcome, a.name[:MAX_TEXT], a.score, a.action[:40]) for a in self.answers[:8]),
         )
         listed = _as_list(short)
         while short.findings and len(json.dumps(listed)) > MAX_OCTETS:
@@ -86,15 +96,20 @@ class Verdict:
     @property
     def text(self) -> str:
         """In words, on one line: 'quarantine, policy default, rule program, clamd infected Eicar'."""
-        told = [a for a in self.answers if a.outcome != "clean"]
-        score = {a.scanner: f" ({a.score:g})" if a.score else "" for a in told}
         parts = [
             self.action.value,
             f"policy {self.policy}" if self.policy else "",
             f"rule {self.rule}" if self.rule else "",
-            *(" ".join(part for part in (a.scanner, a.outcome, a.name) if part) + score[a.scanner] for a in told),
+            *(_said(answer) for answer in self.answers),
         ]
         return ", ".join(part for part in parts if part)
+
+    @property
+    def story(self) -> str:
+        """`text`, and what was taken out of the message, by name and digest."""
+        removed = [f"removed {f.path} (sha256 {f.sha256 or 'unknown'})" for f in self.findings if f.action is Action.STRIP]
+        kept = removed if self.action is Action.STRIP else []
+        return ", ".join([self.text, *kept[:STORY_MAX], *([f"and {len(kept) - STORY_MAX} more"] if len(kept) > STORY_MAX else [])])
 
     @classmethod
     def decode(cls, listed: list[object]) -> "Verdict":
@@ -107,11 +122,22 @@ class Verdict:
             str(policy),
             str(rule),
             str(reason),
-            tuple(Finding(str(path), str(what), Action(done)) for path, what, done in findings),
-            tuple(Answer(str(scanner), str(outcome), str(name), float(score)) for scanner, outcome, name, score in answers),
+            tuple(Finding(str(path), str(what), Action(done), *map(str, more[:1])) for path, what, done, *more in findings),
+            tuple(
+                Answer(str(scanner), str(outcome), str(name), float(score), *map(str, more[:1]))
+                for scanner, outcome, name, score, *more in answers
+            ),
             float(str(at)),
             int(str(omitted)),
         )
+
+
+def _said(answer: Answer) -> str:
+    """'rspamd suspicious GTUBE (reject, 15)'; of a clean one no more than that it is."""
+    if answer.outcome == "clean":
+        return f"{answer.scanner} clean"
+    opinion = ", ".join(part for part in (answer.action, f"{answer.score:g}" if answer.score else "") if part)
+    return " ".join(part for part in (answer.scanner, answer.outcome, answer.name, f"({opinion})" if opinion else "") if part)
 
 
 def _as_list(verdict: Verdict) -> list[object]:
@@ -120,8 +146,8 @@ def _as_list(verdict: Verdict) -> list[object]:
         verdict.policy,
         verdict.rule,
         verdict.reason,
-        [[f.path, f.what, f.action.value] for f in verdict.findings],
-        [[a.scanner, a.outcome, a.name, a.score] for a in verdict.answers],
+        [[f.path, f.what, f.action.value, *([f.sha256] if f.sha256 else [])] for f in verdict.findings],
+        [[a.scanner, a.outcome, a.name, a.score, *([a.action] if a.action else [])] for a in verdict.answers],
         verdict.at,
         verdict.omitted,
     ]

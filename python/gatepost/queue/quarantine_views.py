@@ -74,7 +74,7 @@ class QuarantineFilter:
 def words_of(verdict: Verdict) -> str:
     """Everything a verdict says, for searching."""
     findings = (f"{one.path} {one.what} {one.action}" for one in verdict.findings)
-    answers = (f"{one.scanner} {one.outcome} {one.name}" for one in verdict.answers)
+    answers = (f"{one.scanner} {one.outcome} {one.name} {one.action}" for one in verdict.answers)
     return "\n".join((verdict.text, verdict.reason, *findings, *answers))
 
 

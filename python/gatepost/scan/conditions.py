@@ -74,7 +74,10 @@ MAIL = Record(
 )
 ANSWER = Record(
     "answer",
-    {**{name: _plain(name) for name in ("scanner", "outcome", "name")}, "score": Field(DOUBLE, lambda answer: float(answer.score))},
+    {
+        **{name: _plain(name) for name in ("scanner", "outcome", "name", "action")},
+        "score": Field(DOUBLE, lambda answer: float(answer.score)),
+    },
     {},
 )
 ENVIRONMENT = Environment({"entry": ENTRY, "report": REPORT, "mail": MAIL, "answers": ListOf(ANSWER, 16)})

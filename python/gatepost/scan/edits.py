@@ -1,17 +1,21 @@
 """What a judgement changes in a message, as edits for the native side: our field in front, forged copies gone, a subject marked, parts
-replaced by a notice. Called by `gate`. Pure: offsets in, offsets out; octets that no edit names stay as they were received.
+replaced by a notice, fields that scanners add or take away. Called by `gate`. Pure: offsets in, offsets out; octets that no edit names stay
+as they were received.
 """
 
 import re
 from collections.abc import Sequence
 
-from gatepost.message.verdict import MAX_TEXT, Verdict
+from gatepost.message.verdict import MAX_TEXT, Answer, Verdict
+from gatepost.scan.fields import added, removed
 from gatepost.scan.judge import Judgement
 from gatepost.scan.notice import marked_subject, notice_part
 from gatepost.scan.report import Place, Report
 
 FIELD = "X-Gatepost-Scan"
 """Only ours are believed: fields of this name that come from outside are removed, as RFC 8601 5 asks for forged results."""
+HEADER_SEEN = 65_536
+"""Octets of a header that the native side shows."""
 Edit = tuple[int, int, bytes]
 """Octets from … to … of the message as received, and what takes their place."""
 
@@ -30,7 +34,7 @@ def field_of(hostname: str, verdict: Verdict) -> bytes:
     for name, value in (("policy", verdict.policy), ("rule", verdict.rule)):
         if value:
             parts.append(f"{name}={_value(value)}")
-    parts += [f"{_value(one.scanner)}={one.outcome}" + (f" ({_comment(one.name)})" if one.name else "") for one in verdict.answers[:8]]
+    parts += [f"{_value(one.scanner)}={one.outcome}{_told(one)}" for one in verdict.answers[:8]]
     line = f"{FIELD}: {parts[0]}"
     lines: list[str] = []
     for part in parts[1:]:
@@ -48,6 +52,13 @@ def _value(text: str) -> str:
     return '"' + re.sub(r"[^ !#-\[\]-~]", "?", text[:MAX_TEXT]) + '"'
 
 
+def _told(answer: Answer) -> str:
+    """Name, action and score as a comment (RFC 8601 2.2), as far as there are any."""
+    parts = (_comment(answer.name), _comment(answer.action), f"{answer.score:g}" if answer.score else "")
+    told = ", ".join(part for part in parts if part)
+    return f" ({told})" if told else ""
+
+
 def _comment(text: str) -> str:
     return re.sub(r"[^ !-'*-\[\]-~]", "?", text[:100])
 
@@ -55,6 +66,7 @@ def _comment(text: str) -> str:
 def edits_of(judgement: Judgement, report: Report, header: bytes, hostname: str) -> list[Edit]:
     """All but the field in front. Raises NotStripped."""
     edits = [_marked(header, judgement.subject)] if judgement.subject else []
+    edits += _of_scanners(judgement, header)
     by_place: dict[tuple[int, int], list[int]] = {}
     for number, one in enumerate(judgement.strip):
         place = report.entries[one.entry].place
@@ -92,6 +104,15 @@ def _marked(header: bytes, tag: str) -> Edit:
     return 0, 0, marked_subject(b"", tag)
 
 
+def _of_scanners(judgement: Judgement, header: bytes) -> list[Edit]:
+    """What they add in front, and cuts. The subject is the policy's, if its rule marks it."""
+    answers = judgement.verdict.answers
+    marked = frozenset(("subject",) if judgement.subject else ())
+    front = added(answers, marked)
+    cuts = [(start, end, b"") for start, end in removed(answers, _fields(header), marked)]
+    return [*([(0, 0, front)] if front else []), *cuts]
+
+
 def _fields(header: bytes) -> list[tuple[str, int, int, int]]:
     """(name in lower case, start, where the value begins, end) of each field. Linear, whatever the header holds."""
     found: list[tuple[str, int, int, int]] = []
@@ -105,6 +126,8 @@ def _fields(header: bytes) -> list[tuple[str, int, int, int]]:
         name, colon, _ = line.partition(b":")
         if colon:
             found.append((name.strip().decode("latin-1").lower(), start, start + len(name) + 1, at))
+    if found and len(header) >= HEADER_SEEN and not header.endswith(b"\n\r\n"):
+        found.pop()  # its end was not seen, and half a field must not be cut
     return found
 
 

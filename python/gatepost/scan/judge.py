@@ -7,7 +7,7 @@ refuse and goes on for the rest. There is one stored message: what one recipient
 A sender that was allowed (`RuleSet.allows`) passes every rule for that recipient, unless a scanner names what is in the message.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import zip_longest
@@ -16,7 +16,7 @@ from gatepost.message.verdict import MAX_TEXT, Action, Answer, Finding, Verdict
 from gatepost.scan.facts import MailFacts
 from gatepost.scan.notice import Removed, printable
 from gatepost.scan.policies import Policies
-from gatepost.scan.policy import HITS_MAX, NOTHING, SEVERITY, Decision, Policy, Seen, decide
+from gatepost.scan.policy import HITS_MAX, NOTHING, SEVERITY, Decision, Hit, Policy, Seen, decide
 from gatepost.scan.report import Report
 from gatepost.scan.scanners.plugin import ScanAnswer
 
@@ -109,7 +109,7 @@ def judge(policies: Policies, mail: MailFacts, report: Report, answers: Sequence
     taken = [one for one in opinions.values() if by_name[one.name] not in (Fate.REJECT, Fate.DEFER)]
     edits = [one for one in taken if by_name[one.name] is not Fate.QUARANTINE]
     return Judgement(
-        _verdict(opinions, by_name, answers, now),
+        _verdict(report, opinions, by_name, answers, now),
         fates[: len(mail.recipients)],
         _strips(report, edits),
         next((one.policy.contact for one in edits if one.decision.strips), "postmaster"),
@@ -171,7 +171,19 @@ def _severity(opinion: _Opinion) -> int:
     return SEVERITY[opinion.action]
 
 
-def _verdict(opinions: Mapping[str, _Opinion], fates: Mapping[str, Fate], answers: Sequence[Answer], now: float) -> Verdict:
+def _findings(report: Report, hit: Hit) -> Iterator[Finding]:
+    """What a rule decided about; of what goes also the digest, and the part of the message that goes with it."""
+    path = printable(hit.path, MAX_TEXT)
+    if hit.action is not Action.STRIP or hit.entry < 0:
+        yield Finding(path, hit.rule.name, hit.action)
+        return
+    yield Finding(path, hit.rule.name, hit.action, report.entries[hit.entry].sha256)
+    top = report.entries[_part_of(report, hit.entry)]
+    if top is not report.entries[hit.entry]:
+        yield Finding(printable(top.path, MAX_TEXT), hit.rule.name, hit.action, top.sha256)
+
+
+def _verdict(report: Report, opinions: Mapping[str, _Opinion], fates: Mapping[str, Fate], answers: Sequence[Answer], now: float) -> Verdict:
     """Told of the severest opinion; its action is what is really done."""
     worst = max(opinions.values(), key=_severity)  # of equals that of the first recipient
     action = worst.action
@@ -179,7 +191,7 @@ def _verdict(opinions: Mapping[str, _Opinion], fates: Mapping[str, Fate], answer
         held = [one.action for one in opinions.values() if one.action is not Action.REJECT]
         action = max([Action.QUARANTINE, *held], key=SEVERITY.__getitem__)
     hits = [hit for opinion in opinions.values() for hit in opinion.decision.hits]
-    findings = dict.fromkeys(Finding(printable(hit.path, MAX_TEXT), hit.rule.name, hit.action) for hit in hits)
+    findings = dict.fromkeys(finding for hit in hits for finding in _findings(report, hit))
     omitted = sum(opinion.decision.omitted for opinion in opinions.values()) + max(0, len(findings) - HITS_MAX)
     listed = sorted(findings, key=lambda one: SEVERITY[one.action], reverse=True)[:HITS_MAX]
     name = worst.name if worst.name != ALLOWED else ""
@@ -191,9 +203,14 @@ def _strips(report: Report, opinions: Sequence[_Opinion]) -> tuple[Stripped, ...
     found: dict[int, Stripped] = {}
     for opinion in opinions:
         for hit in opinion.decision.strips:
-            top = hit.entry
-            while (parent := report.entries[top].parent) is not None and report.entries[parent].parent is not None:
-                top = parent
+            top = _part_of(report, hit.entry)
             if report.entries[top].parent is not None:
                 found.setdefault(top, Stripped(top, Removed(hit.path, hit.reason)))
     return tuple(found[top] for top in sorted(found))
+
+
+def _part_of(report: Report, entry: int) -> int:
+    """The part of the message that holds an entry; the message itself is its own."""
+    while (parent := report.entries[entry].parent) is not None and report.entries[parent].parent is not None:
+        entry = parent
+    return entry

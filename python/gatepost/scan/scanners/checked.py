@@ -13,6 +13,8 @@ from gatepost.scan.scanners.plugin import Outcome, ScanAnswer, ScannerFault
 
 MAX_FIELDS = 50
 MAX_FIELD_OCTETS = 4_096
+MAX_ADDED_OCTETS = 65_536
+"""Of all fields of an answer."""
 _FIELD_NAME = re.compile(r"[!-9;-~]{1,100}\Z")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 _OUTCOMES = frozenset(Outcome)
@@ -35,6 +37,12 @@ def checked(answer: object, scanner: str, part: str) -> ScanAnswer:
         for name, value in answer.fields:
             if not _FIELD_NAME.match(name) or _CONTROL.search(value) or len(value.encode()) > MAX_FIELD_OCTETS:
                 raise ScannerFault(f"header field {name!r:.100} cannot stand in a message")
+        if sum(len(name) + len(value.encode()) for name, value in answer.fields) > MAX_ADDED_OCTETS:
+            raise ScannerFault(f"header fields of more than {MAX_ADDED_OCTETS} octets")
+        if len(answer.removes) > MAX_FIELDS or not all(
+            _FIELD_NAME.match(name) and abs(int(which)) < 1000 for name, which in answer.removes
+        ):
+            raise ScannerFault(f"header fields to remove: {answer.removes!r:.100}")
         return replace(
             answer,
             scanner=scanner,
@@ -44,6 +52,7 @@ def checked(answer: object, scanner: str, part: str) -> ScanAnswer:
             signatures=plain(answer.signatures),
             action=plain(answer.action),
             fields=tuple((name, value) for name, value in answer.fields),
+            removes=tuple((name, int(which)) for name, which in answer.removes),
             part=plain(answer.part or part),
         )
     except (TypeError, ValueError, AttributeError) as fault:

@@ -51,10 +51,10 @@ class ScanAnswer(Answer):
 
     signatures: str = ""
     """Version of the signatures that gave it; '' is unknown, and the answer is remembered for its time only."""
-    action: str = ""
-    """What the scanner would do, in its own words ('add header', 'reject'); '' when it has no opinion."""
     fields: tuple[tuple[str, str], ...] = ()
-    """Header fields the scanner would add: names and values of printable characters, without line ends."""
+    """Header fields the scanner adds: names and values of printable characters, without line ends. See scan/fields.py."""
+    removes: tuple[tuple[str, int], ...] = ()
+    """Header fields of the message that it takes away: a name, and which: 0 all, 1 the first, -1 the last."""
     outage: bool = False
     """With `error`: the scanner was not there or not in its right mind. False: it cannot judge this very content."""
     part: str = ""

@@ -33,7 +33,7 @@ class Options(BaseModel):
     password: str = Field("", max_length=200)
     """Sent as Password, for a controller worker or one that asks for it."""
     add_fields: bool = True
-    """Take over the header fields of `milter.add_headers`."""
+    """Add the header fields of `milter.add_headers` to the message, and take away those of `milter.remove_headers`."""
 
 
 class Rspamd:
@@ -140,7 +140,8 @@ def understood(body: bytes, *, fields: bool = True) -> ScanAnswer:
         raise ScannerFault("symbols are not a table")
     outcome = Outcome.CLEAN if action in CLEAN else Outcome.SUSPICIOUS
     name = " ".join(sorted(symbols, key=lambda one: -_number(symbols[one].get("score"))))
-    return ScanAnswer("", outcome, name or action, float(score), action=action, fields=tuple(_added(said)) if fields else ())
+    added, removed = (tuple(_added(said)), tuple(_removed(said))) if fields else ((), ())
+    return ScanAnswer("", outcome, name or action, float(score), action=action, fields=added, removes=removed)
 
 
 def _number(value: object) -> float:
@@ -149,11 +150,27 @@ def _number(value: object) -> float:
 
 def _added(said: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """`milter.add_headers`: name → text, {value, order} or a list of either. Folded by rspamd, unfolded here."""
-    milter = said.get("milter")
-    listed = milter.get("add_headers") if isinstance(milter, dict) else None
-    for name, values in listed.items() if isinstance(listed, dict) else ():
+    for name, values in _block(said, "add_headers").items():
         for value in values if isinstance(values, list) else [values]:
             text = value.get("value") if isinstance(value, dict) else value
             if not isinstance(text, str):
                 raise ScannerFault(f"the value of {name!r:.60} is not text")
             yield name, " ".join(text.split())
+
+
+def _removed(said: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    """`milter.remove_headers`: name → 0 for all, n for the nth from the top, -n from the bottom, or a list of these."""
+    for name, values in _block(said, "remove_headers").items():
+        for value in values if isinstance(values, list) else [values]:
+            if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
+                raise ScannerFault(f"which {name!r:.60} to remove is {value!r:.40}")
+            yield name, int(value)
+
+
+def _block(said: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """A table of the milter block; empty when there is none."""
+    milter = said.get("milter", {})
+    found = milter.get(key, {}) if isinstance(milter, dict) else milter
+    if not isinstance(found, dict):
+        raise ScannerFault(f"milter.{key} is not a table")
+    return found

@@ -55,6 +55,14 @@ async def test_score_action_symbols_and_fields_come_through() -> None:
     assert answer.fields == (("X-Spam", "Yes"), ("X-Long", "a b"), ("X-Twice", "1"), ("X-Twice", "2"))
 
 
+async def test_fields_to_remove_come_through_and_both_can_be_switched_off() -> None:
+    milter = {"add_headers": {"X-Spam": "Yes"}, "remove_headers": {"X-Spam": 0, "X-Old": [1, -1]}}
+    answer = await _ask(ok({**GOOD, "milter": milter}))
+    assert answer.removes == (("X-Spam", 0), ("X-Old", 1), ("X-Old", -1))
+    answer = await _ask(ok({**GOOD, "milter": milter}), options={"add_fields": False})
+    assert (answer.fields, answer.removes) == ((), ())
+
+
 async def test_the_envelope_is_told_and_cannot_smuggle_a_field() -> None:
     seen: list[tuple[list[str], bytes]] = []
     facts = MailFacts("a\r\nIP: 1.2.3.4@x", ("b@example.test", "ü@example.test"), client_address="192.0.2.7", user="carol", helo="there")
@@ -90,6 +98,17 @@ async def test_an_answer_in_chunks_and_one_that_ends_with_the_connection_are_rea
         ok({**GOOD, "symbols": [1]}),
         ok({**GOOD, "milter": {"add_headers": {"X": 5}}}),
         ok({**GOOD, "milter": {"add_headers": {"X\r\nY": "1"}}}),
+        ok({**GOOD, "milter": {"add_headers": {f"X-{n}": "1" for n in range(51)}}}),
+        ok({**GOOD, "milter": {"add_headers": {f"X-{n}": "y " * 2000 for n in range(20)}}}),
+        ok({**GOOD, "milter": {"add_headers": {"X-Long": "y" * 5000}}}),
+        ok({**GOOD, "milter": {"add_headers": ["X: 1"]}}),
+        ok({**GOOD, "milter": {"remove_headers": {"X": "all"}}}),
+        ok({**GOOD, "milter": {"remove_headers": {"X": 1.5}}}),
+        ok({**GOOD, "milter": {"remove_headers": {"X": True}}}),
+        ok({**GOOD, "milter": {"remove_headers": {"X:": 0}}}),
+        ok({**GOOD, "milter": {"remove_headers": {"X": 1e300}}}),
+        ok({**GOOD, "milter": [1]}),
+        ok({**GOOD, "symbols": {"A" * 6_000_000: {"score": 1}}}),
         b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{",
         b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n{",

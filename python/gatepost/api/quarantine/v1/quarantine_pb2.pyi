@@ -176,21 +176,25 @@ class Finding(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     WHAT_FIELD_NUMBER: _builtins.int
     ACTION_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     """The part, outermost container first."""
     what: _builtins.str
     """The rule or flag."""
     action: Global___VerdictAction.ValueType
+    sha256: _builtins.str
+    """Of what was taken out of the message, in hex; else empty."""
     def __init__(
         self,
         *,
         path: _builtins.str = ...,
         what: _builtins.str = ...,
         action: Global___VerdictAction.ValueType = ...,
+        sha256: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "path", b"path", "what", b"what"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "path", b"path", "sha256", b"sha256", "what", b"what"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -206,12 +210,15 @@ class ScannerAnswer(_message.Message):
     OUTCOME_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
     scanner: _builtins.str
     outcome: _builtins.str
     """'clean', 'infected', 'suspicious' or 'error'."""
     name: _builtins.str
     """Signature, symbol or fault."""
     score: _builtins.float
+    action: _builtins.str
+    """What it would do, in its own words; empty when it has no opinion."""
     def __init__(
         self,
         *,
@@ -219,10 +226,11 @@ class ScannerAnswer(_message.Message):
         outcome: _builtins.str = ...,
         name: _builtins.str = ...,
         score: _builtins.float = ...,
+        action: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "outcome", b"outcome", "scanner", b"scanner", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "name", b"name", "outcome", b"outcome", "scanner", b"scanner", "score", b"score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
