@@ -18,6 +18,7 @@ from gatepost.scan.scanners.blob import MemoryBlob
 from gatepost.scan.scanners.breaker import State
 from gatepost.scan.scanners.plugin import ScanAnswer
 from gatepost.scan.scanners.pool import ScannerPool
+from support.certificates import Authority
 from support.gatepost import ALICE, PASSWORD, Gatepost
 from support.processes import need, need_root, run, wait_until
 from support.programs import message, send, unverified
@@ -39,10 +40,15 @@ def clam() -> Iterator[Daemon]:
 
 
 @pytest.fixture(scope="module")
-def icap(clam: Daemon) -> Iterator[Daemon]:
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def icap(clam: Daemon, authority: Authority) -> Iterator[Daemon]:
     need("c-icap")
     need_root()
-    daemon = c_icap(f"{clam.root}/clamd.sock")
+    daemon = c_icap(f"{clam.root}/clamd.sock", authority)
     try:
         yield daemon.start()
     finally:
@@ -85,6 +91,16 @@ async def test_c_icap_scans_with_every_method_with_and_without_preview(icap: Dae
     assert [answer.outcome for answer in said] == ["clean", "infected", "clean", "clean"]
     assert (said[1].name, said[1].part) == ("Eicar-Test-Signature.UNOFFICIAL", "x.com")
     assert said[0].signatures
+
+
+async def test_c_icap_is_asked_over_tls_and_only_if_its_certificate_is_good(icap: Daemon, authority: Authority) -> None:
+    address = f"icaps://localhost:{icap.tls_port}/virus_scan"
+    blobs = mail(b"fine", name="a.txt"), mail(EICAR, name="x.com"), mail(b"y" * 3_000_000, name="y.bin")
+    said = await _said(table("icap", address, ca_file=str(authority.ca_file)), *blobs)
+    assert [answer.outcome for answer in said] == ["clean", "infected", "clean"]
+    async with pool_of(table("icap", address)) as pool:
+        await until(lambda: pool.states()[0].state is State.OPEN, 10)
+        assert "certificate verify failed" in pool.states()[0].fault
 
 
 async def test_c_icap_echo_gives_everything_back_unchanged(icap: Daemon) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from support.certificates import Authority
 from support.processes import accepts, end, find, free_port, wait_until
 from support.scanners import EICAR
 
@@ -35,6 +36,7 @@ C_ICAP = """\
 PidFile {root}/pid
 CommandsSocket {root}/ctl
 Port 127.0.0.1:{port}
+{tls}
 ServerLog {root}/log
 AccessLog {root}/access
 ModulesDir {modules}
@@ -95,10 +97,11 @@ rspamd_config:register_symbol({
 class Daemon:
     """A process with a directory; `port` on 127.0.0.1 is where it listens."""
 
-    def __init__(self, command: list[str], root: Path, port: int) -> None:
+    def __init__(self, command: list[str], root: Path, port: int, tls_port: int = 0) -> None:
         self._command = [find(command[0]) or command[0], *command[1:]]
         self.root = root
         self.port = port
+        self.tls_port = tls_port
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -174,13 +177,17 @@ def clamd() -> Daemon:
     return Daemon(["clamd", "--config-file", str(config)], root, port)
 
 
-def c_icap(clamd_socket: str) -> Daemon:
-    """With `echo`, and `virus_scan` by that clamd."""
+def c_icap(clamd_socket: str, authority: Authority) -> Daemon:
+    """With `echo`, and `virus_scan` by that clamd; with TLS on `tls_port`, by a certificate for localhost."""
     root, port = _directory("c-icap"), free_port()
     modules = next(iter(Path("/usr/lib").glob("*/c_icap")))
     config = root / "c-icap.conf"
-    config.write_text(C_ICAP.format(root=root, port=port, modules=modules, clamd=clamd_socket))
-    return Daemon(["c-icap", "-N", "-D", "-d", "1", "-f", str(config)], root, port)
+    authority.server_context("localhost")
+    certificate, tls_port = root / "localhost.pem", free_port()
+    certificate.write_bytes((authority.directory / "localhost.pem").read_bytes())
+    tls = f"TlsPort 127.0.0.1:{tls_port} cert={certificate} key={certificate}"
+    config.write_text(C_ICAP.format(root=root, port=port, modules=modules, clamd=clamd_socket, tls=tls))
+    return Daemon(["c-icap", "-N", "-D", "-d", "1", "-f", str(config)], root, port, tls_port)
 
 
 def rspamd() -> Daemon:

@@ -25,6 +25,7 @@ class LiveRules:
         self._seen = directory.data_version()
         self.current: RuleSet = directory.snapshot()
         self._hooks: list[Callable[[], None]] = []
+        self._preparations: list[Callable[[RuleSet], None]] = []
         self._lock = asyncio.Lock()
 
     def __call__(self) -> RuleSet:
@@ -35,12 +36,23 @@ class LiveRules:
         """Run `hook` in the event loop after each swap."""
         self._hooks.append(hook)
 
+    def before_change(self, prepare: Callable[[RuleSet], None]) -> None:
+        """Run `prepare` in a thread with each new snapshot, before it is in force."""
+        self._preparations.append(prepare)
+
+    def _next(self) -> RuleSet:
+        """*blocking* The newest snapshot, ready to be used."""
+        found = self._directory.snapshot()
+        for prepare in self._preparations:
+            prepare(found)
+        return found
+
     async def refresh(self) -> int:
         """Look for a newer version now. Returns the version in force."""
         async with self._lock:
             seen = await asyncio.to_thread(self._directory.data_version)
             if seen != self._seen:
-                self.current = await asyncio.to_thread(self._directory.snapshot)
+                self.current = await asyncio.to_thread(self._next)
                 for hook in self._hooks:
                     hook()
                 self._seen = seen  # last: a hook that failed is run again at the next look

@@ -164,6 +164,7 @@ class WorkerParts:
         )
         holder.append(parts)
         parts._wire()
+        await asyncio.to_thread(parts.policies.prepare, rules.current)
         return parts
 
     def current(self) -> Settings:
@@ -173,8 +174,10 @@ class WorkerParts:
     def _wire(self) -> None:
         """Join the parts. Order follows the way of a message: routes, queue, transports, servers, control."""
         self.scanners = ScannerPool(self.settings.scan)
+        self.policies = PoliciesInForce(self.rules, self.current)
+        self.rules.before_change(self.policies.prepare)
         self.gate = Gate(
-            PoliciesInForce(self.rules, self.current),
+            self.policies,
             self.settings.hostname,
             lambda: limits_of(self.settings.scan),
             self.scanners,

@@ -16,7 +16,8 @@ from gatepost.config.section import Section
 from gatepost.config.types import Count, Octets, Seconds
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,39}\Z")
-_SCHEMES = {"clamd": ("unix", "tcp"), "icap": ("icap",), "rspamd": ("http", "http+unix")}
+_SCHEMES = {"clamd": ("unix", "tcp"), "icap": ("icap", "icaps"), "rspamd": ("http", "https", "http+unix")}
+_TLS = ("icaps", "https")
 
 Option = str | int | float | bool | tuple[str, ...]
 
@@ -48,7 +49,7 @@ class ScannerSettings(Section):
         "",
         max_length=1000,
         description="Where it is: `unix:/run/clamav/clamd.ctl` or `tcp:host:port` (clamd), `icap://host:1344/service`, "
-        "`http://host:11333` (rspamd), a directory of rules (yara); what a plug-in asks for.",
+        "`icaps://host:11344/service`, `http://host:11333` or `https://…` (rspamd), a directory of rules (yara); what a plug-in asks for.",
     )
     scan: Literal["", "message", "parts"] = Field(
         "", description="What it gets: the whole message, or each decoded part by itself. Empty is the kind's own: parts for icap and yara."
@@ -67,6 +68,8 @@ class ScannerSettings(Section):
     retry_seconds: Seconds = Field(2, description="Out of service: wait before the first try whether it is back; doubles. In seconds.")
     retry_max_seconds: Seconds = Field(60, description="Longest wait between such tries. In seconds.")
     probe_seconds: Seconds = Field(60, description="In service: how often its health and signature version are asked. In seconds.")
+    ca_file: str = Field("", description="PEM file of authorities that vouch for it, for `icaps:` and `https:`; empty is the system's.")
+    server_name: str = Field("", max_length=253, description="The name its certificate must have; empty is the address's host.")
     options: dict[str, Option] = Field({}, description="What only this kind knows; docs/scanners.md lists them.")
 
     @field_validator("address")
@@ -83,6 +86,10 @@ class ScannerSettings(Section):
             problem = _address_problem(self.address, schemes)
             if problem:
                 raise ValueError(f"address: {problem} (got {self.address!r})")
+            tls = self.address.partition(":")[0] in _TLS
+            for key in ("ca_file", "server_name"):
+                if getattr(self, key) and not tls:
+                    raise ValueError(f"{key}: only for an address that begins with icaps: or https: (got {getattr(self, key)!r})")
         elif self.kind == "yara" and not self.address:
             raise ValueError("address: must be the directory of the rules (got '')")
         if self.retry_max_seconds < self.retry_seconds:

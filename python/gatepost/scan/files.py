@@ -5,7 +5,7 @@ shipped one, which is logged.
 """
 
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,11 @@ def _dotted(where: list[Any]) -> str:
 
 
 def policies_of(rule_set: RuleSet, settings: Settings) -> Policies:
-    """All policies in force. May read files: not on an event loop's thread. Cheap for texts that were seen before."""
+    """*blocking* All policies in force. May read files. Cheap for texts that were seen before."""
+    return _with(rule_set, _parsed(rule_set), settings)
+
+
+def _parsed(rule_set: RuleSet) -> Mapping[str, Policy]:
     named: dict[str, Policy] = {}
     for name, text in rule_set.policies.items():
         try:
@@ -78,23 +82,39 @@ def policies_of(rule_set: RuleSet, settings: Settings) -> Policies:
         except PolicyError as fault:
             _log.error("a stored policy is not understood; the shipped one is used instead", policy=name, error=str(fault))
             named[name] = DEFAULT
+    return named
+
+
+def _with(rule_set: RuleSet, named: Mapping[str, Policy], settings: Settings) -> Policies:
     scan = settings.scan
     return Policies(rule_set, named, _defaults(scan), enabled=scan.enabled, delimiter=settings.smtp.recipient_delimiter)
 
 
 class PoliciesInForce:
-    """`policies_of` what is in force, made anew when rule set or settings are others."""
+    """`policies_of` what is in force, made anew when rule set or settings are others.
+
+    `prepare` does what takes its time (parsing, reading lists of hashes) for a rule set that is about to be in force, in a thread; asking
+    is then cheap enough for an event loop. A rule set that nobody prepared is parsed where it is asked for.
+    """
 
     def __init__(self, rule_set: Callable[[], RuleSet], settings: Callable[[], Settings]) -> None:
         self._rule_set = rule_set
         self._settings = settings
         self._made: tuple[RuleSet, Settings, Policies] | None = None
+        self._ready: dict[int, tuple[RuleSet, Mapping[str, Policy]]] = {}
+
+    def prepare(self, rule_set: RuleSet) -> None:
+        """*blocking* Get ready for it."""
+        current = self._rule_set()
+        kept = {id(one): (one, named) for one, named in self._ready.values() if one is current}
+        self._ready = {**kept, id(rule_set): (rule_set, _parsed(rule_set))}
 
     def __call__(self) -> Policies:
         """Those of now; from any thread."""
         rule_set, settings, made = self._rule_set(), self._settings(), self._made
         if made is None or made[0] is not rule_set or made[1] is not settings:
-            made = self._made = rule_set, settings, policies_of(rule_set, settings)
+            _, named = self._ready.get(id(rule_set)) or (rule_set, _parsed(rule_set))
+            made = self._made = rule_set, settings, _with(rule_set, named, settings)
         return made[2]
 
 

@@ -1,8 +1,9 @@
 """Lists of SHA-256 digests in files, for rules with `sha256_files`: read when a policy is made, read again when the file has changed.
 
-A look-up never waits for the disk: what is due is looked at by a thread of its own, and until it is done the old list holds. A line is 64
-hex digits, whatever stands behind a blank is a comment, as `sha256sum` writes it. Bounds: LINES_MAX lines, BYTES_MAX octets; what is
-beyond them, and a file that cannot be read, is logged, and what was read before stays.
+Made and asked in threads, never on an event loop. A look-up sees changes that are LOOK_SECONDS old: what is due is looked at by a thread
+of its own, for which it waits no longer than WAIT_SECONDS; until that is done (a disk that hangs) the old list holds. A line is 64 hex
+digits, whatever stands behind a blank is a comment, as `sha256sum` writes it. Bounds: LINES_MAX lines, BYTES_MAX octets; what is beyond
+them, and a file that cannot be read, is logged, and what was read before stays.
 """
 
 import os
@@ -14,8 +15,9 @@ import structlog
 
 LINES_MAX = 100_000
 BYTES_MAX = 16 << 20
-LOOK_SECONDS = 5.0
+LOOK_SECONDS = 1.0
 """How often a file is looked at for changes, at most."""
+WAIT_SECONDS = 0.5
 
 _log = structlog.get_logger(__name__)
 
@@ -33,11 +35,12 @@ class HashFile:
 
     def __contains__(self, digest: str) -> bool:
         """`digest` in hex, or '' for content that was not seen whole."""
-        known = self._digests
         if time.monotonic() >= self._due and self._busy.acquire(blocking=False):
             self._due = time.monotonic() + LOOK_SECONDS
-            threading.Thread(target=self._look, name="hash-list", daemon=True).start()
-        return bool(digest) and bytes.fromhex(digest) in known
+            looking = threading.Thread(target=self._look, name="hash-list", daemon=True)
+            looking.start()
+            looking.join(WAIT_SECONDS)
+        return bool(digest) and bytes.fromhex(digest) in self._digests
 
     def _look(self) -> None:
         try:

@@ -1,5 +1,7 @@
 """LiveRules: the snapshot in force follows the directory, and what depends on it is told until it has heard."""
 
+import threading
+
 import pytest
 
 from gatepost.app.snapshot import LiveRules
@@ -37,3 +39,30 @@ async def test_a_hook_that_failed_is_run_again_at_the_next_refresh(directory):
     await rules.refresh()
     await rules.refresh()
     assert calls == [0, 1]
+
+
+async def test_policies_are_parsed_and_their_lists_read_in_a_thread_before_they_are_in_force(directory, tmp_path, monkeypatch):
+    from gatepost.config import load_settings
+    from gatepost.scan import files, hashes
+
+    rules = LiveRules(directory)
+    settings = load_settings(environ={})
+    policies = files.PoliciesInForce(rules, lambda: settings)
+    rules.before_change(policies.prepare)
+    read_by = []
+
+    def noted(path):
+        read_by.append(threading.current_thread())
+        return hashes.hash_file(path)
+
+    monkeypatch.setattr(files, "hash_file", noted)
+    digests = tmp_path / "digests"
+    digests.write_text("ab" * 32 + "\n")
+    text = f'[[rules]]\nname = "known"\naction = "reject"\nsha256_files = ["{digests}"]\n'
+    directory.put_policy("listed", text, author="test")
+    await rules.refresh()
+    assert policies().get("listed").rules[0].name == "known"
+    settings = load_settings(environ={"GATEPOST_SCAN__POLICY": "none"})
+    assert policies().get("listed").rules[0].name == "known"
+    assert len(read_by) == 1
+    assert read_by[0] is not threading.current_thread()

@@ -37,7 +37,10 @@ def test_addresses_that_can_be_dialled_are_taken(kind: str, address: str) -> Non
         ({"address": "unix:clamd"}, "scan.scanners.0.address: must be an absolute path behind unix: (got 'unix:clamd')"),
         ({"address": "tcp:host:0"}, "scan.scanners.0.address: must name a port (got 'tcp:host:0')"),
         ({"kind": "icap", "address": "icap:///x"}, "scan.scanners.0.address: must name a host (got 'icap:///x')"),
-        ({"kind": "rspamd", "address": "https://x"}, "scan.scanners.0.address: must begin with http: or http+unix: (got 'https://x')"),
+        (
+            {"kind": "rspamd", "address": "ftp://x"},
+            "scan.scanners.0.address: must begin with http: or https: or http+unix: (got 'ftp://x')",
+        ),
         ({"kind": "yara", "address": ""}, "scan.scanners.0.address: must be the directory of the rules (got '')"),
         ({"address": "unix:/a\r\nb"}, "scan.scanners.0.address: must not contain control characters"),
         ({"name": "Two Words"}, "scan.scanners.0.name: must be 1 to 40 of a-z"),

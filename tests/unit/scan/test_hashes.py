@@ -40,15 +40,28 @@ def test_a_change_is_seen_and_a_file_that_went_leaves_its_digests(tmp_path: Path
     assert TWO in known
 
 
-def test_a_look_that_is_due_is_made_by_another_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_change_holds_for_the_next_look_up_that_is_due(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hashes, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(hashes, "WAIT_SECONDS", 30.0)
     path = tmp_path / "list"
     write(path, ONE, at=1)
     known = HashFile(path)
     write(path, TWO, at=2)
-    assert ONE in known  # this look-up begins the reading and does not wait for it
-    known.refresh()  # waits for the thread
-    assert TWO in known
+    assert (TWO in known, ONE in known) == (True, False)
+
+
+def test_a_disk_that_hangs_leaves_the_old_list_in_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hashes, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(hashes, "WAIT_SECONDS", 0.05)
+    path = tmp_path / "list"
+    write(path, ONE, at=1)
+    known = HashFile(path)
+    path.unlink()
+    os.mkfifo(path)  # opening it waits for a writer
+    assert ONE in known
+    assert ONE in known
+    with path.open("wb"):  # lets the thread go
+        pass
 
 
 def test_a_list_is_bounded_and_a_missing_one_is_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

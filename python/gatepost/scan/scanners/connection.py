@@ -1,16 +1,19 @@
 """The byte side of a scanner's client: one connection over TCP or a Unix socket that is read and written by one task at a time.
 
-Used by clamd, icap and rspamd. Invariants: what waits to be read is bounded (the peer is paused beyond HIGH); what waits to be written
-is bounded by `drain`. What arrived before the peer hung up can still be read, also when writing failed meanwhile: servers say why they
-refuse content while it is being sent. Deadlines are the caller's (`asyncio.timeout_at`). Fails with ScannerFault.
+Used by clamd, icap and rspamd, with TLS where the address says so: then the peer's certificate is verified, always. Invariants: what
+waits to be read is bounded (the peer is paused beyond HIGH); what waits to be written is bounded by `drain`. What arrived before the peer
+hung up can still be read, also when writing failed meanwhile: servers say why they refuse content while it is being sent. Deadlines are
+the caller's (`asyncio.timeout_at`). Fails with ScannerFault.
 """
 
 import asyncio
+import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar, cast
 
+from gatepost.config.scan import ScannerSettings
 from gatepost.scan.scanners.plugin import ScannerFault
 
 HIGH = 262_144
@@ -164,8 +167,22 @@ def _wake(waiter: "asyncio.Future[None] | None") -> None:
 Dial = Callable[[], Awaitable[Connection]]
 
 
-def dial(address: str, default_port: int = 0) -> Dial:
-    """How to connect to 'unix:/path', 'tcp:host:port' or 'host:port'. The address was checked with the settings."""
+def tls_of(settings: ScannerSettings) -> ssl.SSLContext:
+    """What verifies the scanner's certificate. *Blocks* to read files. Raises ValueError, 'ca_file: problem'."""
+    try:
+        context = ssl.create_default_context(cafile=settings.ca_file or None)
+    except OSError as fault:  # ssl.SSLError is one
+        raise ValueError(f"ca_file: {fault.strerror or fault} (got {settings.ca_file!r})") from fault
+    if settings.ca_file:
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # an appliance's own certificate is an authority for itself
+    return context
+
+
+def dial(address: str, tls: ssl.SSLContext | None = None, server_name: str = "") -> Dial:
+    """How to connect to 'unix:/path', 'tcp:host:port' or 'host:port', the last with TLS if there is a context.
+
+    The address was checked with the settings.
+    """
     if address.startswith("unix:"):
         path = address.removeprefix("unix:")
 
@@ -174,9 +191,11 @@ def dial(address: str, default_port: int = 0) -> Dial:
 
         return local
     host, _, port = address.removeprefix("tcp:").rpartition(":")
+    bare = host.strip("[]")
+    name = (server_name or bare) if tls else None
 
     async def remote() -> Connection:
-        return (await asyncio.get_running_loop().create_connection(Connection, host.strip("[]"), int(port or default_port)))[1]
+        return (await asyncio.get_running_loop().create_connection(Connection, bare, int(port), ssl=tls, server_hostname=name))[1]
 
     return remote
 

@@ -23,7 +23,7 @@ from gatepost.config.scan import ScannerSettings
 from gatepost.scan.facts import MailFacts
 from gatepost.scan.scanners import http
 from gatepost.scan.scanners.blob import PartBlob
-from gatepost.scan.scanners.connection import Connection, Connections, dial, exchange
+from gatepost.scan.scanners.connection import Connection, Connections, dial, exchange, tls_of
 from gatepost.scan.scanners.plugin import ContentRefused, Outcome, ScanAnswer, ScannerFault, options
 
 MAX_PREVIEW = 1 << 20
@@ -73,9 +73,10 @@ class Icap:
         self._options = options(settings, Options)
         parts = urlsplit(settings.address)
         host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-        self._authority = f"{host}:{parts.port or 1344}"
-        self._uri = f"icap://{self._authority}{parts.path or '/'}{'?' + parts.query if parts.query else ''}"
-        self._connections = Connections(dial(self._authority))
+        secure = parts.scheme == "icaps"
+        self._authority = f"{host}:{parts.port or (11344 if secure else 1344)}"
+        self._uri = f"{parts.scheme}://{self._authority}{parts.path or '/'}{'?' + parts.query if parts.query else ''}"
+        self._connections = Connections(dial(self._authority, tls_of(settings) if secure else None, settings.server_name))
         self._most = settings.max_connections
         self._slots = asyncio.Semaphore(self._most)
         self._service: Service | None = None

@@ -16,7 +16,7 @@ from gatepost.config.scan import ScannerSettings
 from gatepost.scan.facts import MailFacts
 from gatepost.scan.scanners import http
 from gatepost.scan.scanners.blob import PartBlob
-from gatepost.scan.scanners.connection import Connection, Connections, dial, exchange
+from gatepost.scan.scanners.connection import Connection, Connections, dial, exchange, tls_of
 from gatepost.scan.scanners.plugin import ContentRefused, Outcome, ScanAnswer, ScannerFault, options
 
 MAX_ANSWER = 4 << 20
@@ -49,8 +49,8 @@ class Rspamd:
             self._host, address = "localhost", f"unix:{unquote(parts.path)}"
         else:
             self._host = parts.hostname or ""
-            address = f"{self._host}:{parts.port or 11333}"
-        self._connections = Connections(dial(address))
+            address = f"{self._host}:{parts.port or (443 if parts.scheme == 'https' else 11333)}"
+        self._connections = Connections(dial(address, tls_of(settings) if parts.scheme == "https" else None, settings.server_name))
 
     async def scan(self, content: PartBlob, facts: MailFacts, deadline: float) -> ScanAnswer:
         """Part of Scanner."""
