@@ -18,6 +18,7 @@ _TLS: dict[TlsPolicy, common.TlsPolicy.ValueType] = {
     TlsPolicy.OPPORTUNISTIC: common.TLS_POLICY_OPPORTUNISTIC,
     TlsPolicy.REQUIRED: common.TLS_POLICY_REQUIRED,
     TlsPolicy.VERIFIED: common.TLS_POLICY_VERIFIED,
+    TlsPolicy.PINNED: common.TLS_POLICY_PINNED,
 }
 _TLS_BACK = {number: policy for policy, number in _TLS.items()}
 _ROUTE: dict[RouteKind, common.RouteKind.ValueType] = {
@@ -25,6 +26,8 @@ _ROUTE: dict[RouteKind, common.RouteKind.ValueType] = {
     RouteKind.SMTP: common.ROUTE_KIND_SMTP,
     RouteKind.LMTP: common.ROUTE_KIND_LMTP,
     RouteKind.DISCARD: common.ROUTE_KIND_DISCARD,
+    RouteKind.PIPE: common.ROUTE_KIND_PIPE,
+    RouteKind.AUTO_REPLY: common.ROUTE_KIND_AUTO_REPLY,
 }
 _ROUTE_BACK = {number: kind for kind, number in _ROUTE.items()}
 
@@ -87,6 +90,10 @@ def route_proto(route: Route) -> common.Route:
         username=route.username,
         hold=route.hold,
         destination=route.destination,
+        next_hops=[f"{hop.host}:{hop.port}" for hop in route.next_hops],
+        return_path=route.return_path,
+        edits=[" ".join(edit) for edit in route.edits],
+        program=" ".join(route.program.argv) if route.program is not None else "",
     )
 
 
@@ -110,7 +117,7 @@ def _host(text: str) -> str:
 def route_from_proto(proto: common.Route, address: str) -> Route:
     """A route an operator asks for: smtp, lmtp or discard. Raises ControlError."""
     kind = _ROUTE_BACK.get(proto.kind)
-    if kind is None or kind is RouteKind.LOCAL:
+    if kind not in (RouteKind.SMTP, RouteKind.LMTP, RouteKind.DISCARD):
         raise invalid("route.kind", "must be SMTP, LMTP or DISCARD; use new_address for a mailbox here")
     if kind is RouteKind.LMTP and not proto.host:
         raise invalid("route.host", "is needed for LMTP")

@@ -5,7 +5,9 @@ that would make a forward loop is refused with the loop in words. Fails with the
 """
 
 import dataclasses
+import json
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
@@ -16,7 +18,20 @@ from gatepost.directory.errors import AlreadyExists, ConflictInUse, EtagMismatch
 from gatepost.directory.schema import domain_rules, handlers, users
 from gatepost.directory.values import StoredHandler, StoredRule
 from gatepost.routing.decide import LOOP, decide
-from gatepost.routing.model import AddressHandler, DomainRule, HandlerKind, Mailbox, Question, RuleKind, RuleSet, TlsPolicy
+from gatepost.routing.model import (
+    AddressHandler,
+    DomainRule,
+    HandlerKind,
+    HandlerOptions,
+    Mailbox,
+    Question,
+    RuleKind,
+    RuleSet,
+    RuleSettings,
+    TlsPolicy,
+)
+from gatepost.routing.plain import from_plain, to_plain
+from gatepost.routing.settings import NO_OPTIONS, NO_SETTINGS
 
 _HANDLER_KINDS = {str(kind): kind for kind in HandlerKind}
 _RULE_KINDS = {str(kind): kind for kind in RuleKind}
@@ -70,10 +85,13 @@ def read_all(connection: Connection) -> dict[str, DomainRule]:
 
 
 def _grouped_handlers(connection: Connection) -> dict[int, tuple[AddressHandler, ...]]:
-    rows = connection.exec_driver_sql("SELECT rule_id, pattern, kind, targets, text, policy FROM handlers ORDER BY rule_id, pattern")
+    rows = connection.exec_driver_sql(
+        "SELECT rule_id, pattern, kind, targets, text, policy, options FROM handlers ORDER BY rule_id, pattern"
+    )
     grouped: dict[int, list[AddressHandler]] = {}
-    for rule_id, pattern, kind, targets, text, policy in rows:
-        made = AddressHandler(pattern, _HANDLER_KINDS[kind], tuple(targets.split("\n")) if targets else (), text, policy)
+    for rule_id, pattern, kind, targets, text, policy, options in rows:
+        its_targets = tuple(targets.split("\n")) if targets else ()
+        made = AddressHandler(pattern, _HANDLER_KINDS[kind], its_targets, text, policy, _options(options) if options else NO_OPTIONS)
         grouped.setdefault(rule_id, []).append(made)
     return {rule_id: tuple(made) for rule_id, made in grouped.items()}
 
@@ -96,7 +114,23 @@ def _handlers(connection: Connection, rule_id: int) -> Iterator[AddressHandler]:
 
 def _handler(row: Row[Any]) -> AddressHandler:
     targets = tuple(row.targets.split("\n")) if row.targets else ()
-    return AddressHandler(row.pattern, _HANDLER_KINDS[row.kind], targets, row.text, row.policy)
+    return AddressHandler(row.pattern, _HANDLER_KINDS[row.kind], targets, row.text, row.policy, _options(row.options))
+
+
+@lru_cache(maxsize=4096)
+def _options(text: str) -> HandlerOptions:
+    """Equal options of many handlers are one object."""
+    return from_plain(HandlerOptions, json.loads(text)) if text else NO_OPTIONS
+
+
+@lru_cache(maxsize=4096)
+def _settings(text: str) -> RuleSettings:
+    return from_plain(RuleSettings, json.loads(text)) if text else NO_SETTINGS
+
+
+def _as_json(value: HandlerOptions | RuleSettings) -> str:
+    plain = to_plain(value)
+    return json.dumps(plain, separators=(",", ":"), sort_keys=True) if plain else ""
 
 
 def _rule(row: Row[Any], its_handlers: tuple[AddressHandler, ...]) -> DomainRule:
@@ -114,6 +148,7 @@ def _rule(row: Row[Any], its_handlers: tuple[AddressHandler, ...]) -> DomainRule
         row.accept_untrusted,
         its_handlers,
         row.policy,
+        _settings(row.settings),
     )
 
 
@@ -225,20 +260,25 @@ def _touch(connection: Connection, rule_id: int) -> str:
 
 def _columns(rule: DomainRule) -> dict[str, Any]:
     values = {field.name: getattr(rule, field.name) for field in dataclasses.fields(rule) if field.name != "handlers"}
-    return values | {"kind": str(rule.kind), "tls": str(rule.tls)}
+    return values | {"kind": str(rule.kind), "tls": str(rule.tls), "settings": _as_json(rule.settings)}
 
 
 def _handler_columns(rule_id: int, value: AddressHandler) -> dict[str, Any]:
-    return {"rule_id": rule_id, **_handler_content(value), "targets": "\n".join(value.targets), "policy": value.policy}
+    columns = {"rule_id": rule_id, "pattern": value.pattern, "kind": str(value.kind), "targets": "\n".join(value.targets)}
+    return columns | {"text": value.text, "policy": value.policy, "options": _as_json(value.options)}
 
 
 def _handler_content(value: AddressHandler) -> dict[str, object]:
     shown: dict[str, object] = {"pattern": value.pattern, "kind": str(value.kind), "targets": list(value.targets), "text": value.text}
-    return shown | {"policy": value.policy} if value.policy else shown
+    options = to_plain(value.options)
+    return shown | ({"policy": value.policy} if value.policy else {}) | ({"options": options} if options else {})
 
 
 def _content(rule: DomainRule) -> dict[str, object]:
-    return _columns(rule) | {"handlers": [_handler_content(each) for each in rule.handlers]}
+    shown = _columns(rule)
+    del shown["settings"]
+    settings = to_plain(rule.settings)
+    return shown | ({"settings": settings} if settings else {}) | {"handlers": [_handler_content(each) for each in rule.handlers]}
 
 
 def _domains_decided_by(connection: Connection, rule_domain: str) -> list[str]:

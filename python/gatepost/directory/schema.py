@@ -19,7 +19,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISION = "0003"
+REVISION = "0004"
 """The newest migration this code knows."""
 
 metadata = MetaData(
@@ -67,8 +67,11 @@ domain_rules = Table(
     Column("accept_untrusted", Boolean, nullable=False),
     Column("revision", Integer, nullable=False),
     Column("policy", String, nullable=False, server_default=""),
+    Column("settings", Text, nullable=False, server_default=""),
 )
-"""`revision`: the directory's revision when the rule or a handler of it last changed; its etag is made from that."""
+"""`settings`: routing.settings.RuleSettings as JSON, '' for none. `revision`: the directory's revision when the rule or a handler of it
+last changed; its etag is made from that.
+"""
 
 handlers = Table(
     "handlers",
@@ -80,9 +83,10 @@ handlers = Table(
     Column("targets", Text, nullable=False),
     Column("text", String, nullable=False),
     Column("policy", String, nullable=False, server_default=""),
+    Column("options", Text, nullable=False, server_default=""),
     UniqueConstraint("rule_id", "pattern"),
 )
-"""`targets`: the addresses, one a line."""
+"""`targets`: the addresses, one a line. `options`: routing.settings.HandlerOptions as JSON, '' for none."""
 
 policies = Table(
     "policies",

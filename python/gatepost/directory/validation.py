@@ -116,7 +116,7 @@ def fitted_to_kind(rule: DomainRule) -> DomainRule:
     """The rule without what its kind has no use for: what is left over when an administrator changes only the kind of a rule."""
     next_hop = rule.kind in (RuleKind.GATEWAY, RuleKind.HOLD)
     if not next_hop:
-        kept = {field: getattr(rule, field) for field in ("text", "accept_untrusted", "handlers", "policy")}
+        kept = {field: getattr(rule, field) for field in ("text", "accept_untrusted", "handlers", "policy", "settings")}
         rule = DomainRule(rule.domain, rule.kind, **kept)
     if rule.accept_untrusted and rule.kind is not RuleKind.MX and not next_hop:
         rule = dataclasses.replace(rule, accept_untrusted=False)
@@ -128,6 +128,8 @@ def domain_rule(rule: DomainRule) -> DomainRule:
     domain = rule_domain(rule.domain)
     kind = _choice(RuleKind, rule.kind, "kind")
     tls = _choice(TlsPolicy, rule.tls, "tls")
+    if tls is TlsPolicy.PINNED:
+        raise InvalidValue("tls", "needs the keys to pin, which a rule cannot name yet")
     _check_next_hop(rule, kind, tls)
     if rule.accept_untrusted:
         _check_accept_untrusted(domain, kind)
@@ -194,7 +196,7 @@ def handler(value: AddressHandler, prefix: str = "") -> AddressHandler:
         raise InvalidValue(f"{prefix}text", f"a {kind} handler has no text")
     check = user_address if kind is HandlerKind.MAILBOX else mail_address
     targets = tuple(dict.fromkeys(check(target, field) for target in value.targets))
-    return AddressHandler(pattern, kind, targets, reply_text(value.text, f"{prefix}text"), value.policy)
+    return AddressHandler(pattern, kind, targets, reply_text(value.text, f"{prefix}text"), value.policy, value.options)
 
 
 def _pattern(text: str, field: str) -> str:

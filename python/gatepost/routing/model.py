@@ -1,12 +1,33 @@
 """The rule set and the decision it leads to. Built by directory/, read by decide(), encoded into the journal by Route.encode()."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from gatepost.message.address import AddressError, parse_address
 from gatepost.message.reply import Reply
+from gatepost.routing.route import DeliveryOptions, NextHop, Program, Route, RouteKind, TlsPolicy
+from gatepost.routing.settings import NO_OPTIONS, NO_SETTINGS, AutoReply, Disclaimer, HandlerOptions, ListSettings, RuleSettings
+
+__all__ = [
+    "AddressHandler",
+    "Decision",
+    "DeliveryOptions",
+    "DomainRule",
+    "HandlerKind",
+    "HandlerOptions",
+    "Mailbox",
+    "NextHop",
+    "Program",
+    "Question",
+    "Route",
+    "RouteKind",
+    "RuleKind",
+    "RuleSet",
+    "RuleSettings",
+    "TlsPolicy",
+    "TraceStep",
+]
 
 
 class RuleKind(StrEnum):
@@ -30,15 +51,6 @@ class HandlerKind(StrEnum):
     DISCARD = "discard"
 
 
-class TlsPolicy(StrEnum):
-    """none: never; opportunistic: if offered, unverified; required: encrypted, unverified; verified: certificate must match the host."""
-
-    NONE = "none"
-    OPPORTUNISTIC = "opportunistic"
-    REQUIRED = "required"
-    VERIFIED = "verified"
-
-
 @dataclass(frozen=True, slots=True)
 class AddressHandler:
     """pattern: local part ('alice'), 'prefix*', '*suffix' or '*', lower-case. targets: addresses (forward, copy), or at most one user's
@@ -50,6 +62,7 @@ class AddressHandler:
     targets: tuple[str, ...] = ()
     text: str = ""
     policy: str = ""
+    options: HandlerOptions = NO_OPTIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +84,7 @@ class DomainRule:
     accept_untrusted: bool = False
     handlers: tuple[AddressHandler, ...] = ()
     policy: str = ""
+    settings: RuleSettings = NO_SETTINGS
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +112,28 @@ class RuleSet:
     allowed: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Senders whose mail passes policy, each with the recipients it holds for ('' is every recipient); all as Address.key."""
     policies: Mapping[str, str] = field(default_factory=dict)
+    srs_key: bytes = b""
+    """Keys the addresses that forwards are rewritten to (SRS); not part of versions. Empty: none is taken back."""
+
+    def list_settings(self, ref: str) -> ListSettings | None:
+        """Of the list that an edit 'list' refers to (its address); None when it is no longer there."""
+        handler = self._handler(ref)
+        return None if handler is None else handler.options.list
+
+    def auto_reply(self, ref: str) -> AutoReply | None:
+        """What an edit 'auto-reply' refers to ('PATTERN@DOMAIN')."""
+        handler = self._handler(ref)
+        return None if handler is None else handler.options.reply
+
+    def disclaimer(self, ref: str) -> Disclaimer | None:
+        """What an edit 'disclaimer' refers to (the rule's domain)."""
+        rule = self.rules.get(ref)
+        return None if rule is None else rule.settings.disclaimer
+
+    def _handler(self, ref: str) -> AddressHandler | None:
+        pattern, _, domain = ref.rpartition("@")
+        rule = self.rules.get(domain)
+        return next((one for one in rule.handlers if one.pattern == pattern), None) if rule is not None else None
 
     def allows(self, sender: str, recipient: str) -> bool:
         """Whether policy lets this sender's mail to this recipient pass. Never for the null reverse-path."""
@@ -114,78 +150,6 @@ def _key(address: str) -> str:
         return address.lower()
 
 
-class RouteKind(StrEnum):
-    """How a route is carried out; the name of the transport, or a terminal decision."""
-
-    LOCAL = "local"
-    SMTP = "smtp"
-    LMTP = "lmtp"
-    DISCARD = "discard"
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """The decision for one final recipient. For smtp: host '' means look up the MX of the domain of `address`.
-
-    `hold` says the message enters the queue held. `destination` is the key that retry, concurrency and back-off are kept per.
-    """
-
-    kind: RouteKind
-    address: str
-    mailbox_id: bytes = b""
-    volume: str = ""
-    folder: str = "INBOX"
-    host: str = ""
-    port: int = 25
-    tls: TlsPolicy = TlsPolicy.OPPORTUNISTIC
-    implicit_tls: bool = False
-    username: str = ""
-    password_ref: str = ""
-    hold: bool = False
-
-    @property
-    def destination(self) -> str:
-        """'local:VOLUME', 'smtp:DOMAIN:TLS' (by MX), 'smtp:[HOST]:PORT:TLS' (given host), 'lmtp:[HOST]:PORT'; '' for discard."""
-        if self.kind is RouteKind.LOCAL:
-            return f"local:{self.volume}"
-        if self.kind is RouteKind.DISCARD:
-            return ""
-        if not self.host:
-            return f"smtp:{self.address.rpartition('@')[2].lower()}:{self.tls}"
-        tls = f"{self.tls}{'-implicit' if self.implicit_tls else ''}"
-        user = f":{self.username}" if self.username else ""
-        return f"{self.kind}:[{self.host}]:{self.port}:{tls}{user}"
-
-    def encode(self) -> bytes:
-        """Compact JSON for the journal; secrets are never in it, only `password_ref`."""
-        return json.dumps(
-            [
-                self.kind,
-                self.address,
-                self.mailbox_id.hex(),
-                self.volume,
-                self.folder,
-                self.host,
-                self.port,
-                self.tls,
-                self.implicit_tls,
-                self.username,
-                self.password_ref,
-                self.hold,
-            ],
-            separators=(",", ":"),
-        ).encode()
-
-    @classmethod
-    def decode(cls, data: bytes) -> "Route":
-        """Inverse of `encode`. Raises ValueError."""
-        kind, address, mailbox, volume, folder, host, port, tls, *rest = json.loads(data)
-        try:
-            return cls(RouteKind(kind), address, bytes.fromhex(mailbox), volume, folder, host, port, TlsPolicy(tls), *rest)
-        except TypeError as error:
-            raise ValueError(f"not a route: {error}") from None
-
-
 @dataclass(frozen=True, slots=True)
 class TraceStep:
     """One line of `explain`: what was looked at and what came of it."""
@@ -196,21 +160,29 @@ class TraceStep:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What decide() needs to know about one recipient of one message."""
+    """What decide() needs to know about one recipient of one message. size in octets, 0 when not said; tls: the session is encrypted; now:
+    Unix seconds, 0 when time does not matter; client: the address of the client, '' when there is none.
+    """
 
     reverse_path: str
     recipient: str
     trusted: bool
     size: int = 0
+    tls: bool = False
+    now: int = 0
+    client: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
     """Either `reply` (refused, with the SMTP reply) or routes (at least one). `policy` is the attachment policy that the address's own
-    handler or rule names, '' when neither does.
+    handler or rule names, '' when neither does. size_limit: octets that the address takes, 0 without a limit of its own. fixed: the answer
+    holds for every question with the same recipient, trust and delimiter, so it may be remembered.
     """
 
     routes: tuple[Route, ...] = ()
     reply: Reply | None = None
     trace: tuple[TraceStep, ...] = field(default=())
     policy: str = ""
+    size_limit: int = 0
+    fixed: bool = True

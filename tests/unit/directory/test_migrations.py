@@ -6,11 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL, create_engine
+from sqlalchemy import URL, create_engine, inspect
 
 from gatepost.directory import Directory, DirectoryError, SchemaTooNew, database
 from gatepost.directory.schema import REVISION, metadata
@@ -103,3 +104,21 @@ def test_any_character_in_the_path_is_fine(tmp_path: Path) -> None:
     odd.mkdir()
     Directory(odd / "directory.db", migrate=True).close()
     assert (odd / "directory.db").stat().st_size > 0
+
+
+def test_the_newest_migration_can_be_taken_back_and_made_again(tmp_path: Path) -> None:
+    path = tmp_path / "directory.db"
+    Directory(path, migrate=True).close()
+    before = shape(path)
+    config = Config()
+    config.set_main_option("script_location", str(Path(database.__file__).parent / "migrations"))
+    config.set_main_option("sqlalchemy.url", f"sqlite:///{path}")
+    engine = create_engine(URL.create("sqlite", database=str(path)))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0003")
+        names = {column["name"] for column in inspect(connection).get_columns("handlers")}
+        assert "options" not in names
+        command.upgrade(config, "head")
+    engine.dispose()
+    assert shape(path) == before

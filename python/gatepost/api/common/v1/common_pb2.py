@@ -24,21 +24,21 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#gatepost/api/common/v1/common.proto\x12\x16gatepost.api.common.v1\"0\n\x0e\x46ieldViolation\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0f\n\x07problem\x18\x02 \x01(\t\"U\n\x10RefusedRecipient\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x30\n\x05reply\x18\x02 \x01(\x0b\x32!.gatepost.api.common.v1.SmtpReply\"\xf0\x01\n\tErrorInfo\x12\x33\n\x06reason\x18\x01 \x01(\x0e\x32#.gatepost.api.common.v1.ErrorReason\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x10\n\x08resource\x18\x03 \x01(\t\x12:\n\nviolations\x18\x04 \x03(\x0b\x32&.gatepost.api.common.v1.FieldViolation\x12\x14\n\x0c\x63urrent_etag\x18\x05 \x01(\t\x12\x39\n\x07refused\x18\x06 \x03(\x0b\x32(.gatepost.api.common.v1.RefusedRecipient\"X\n\tSmtpReply\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x10\n\x08\x65nhanced\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x0c\n\x04host\x18\x04 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x05 \x01(\t\"\x80\x02\n\x05Route\x12/\n\x04kind\x18\x01 \x01(\x0e\x32!.gatepost.api.common.v1.RouteKind\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0e\n\x06volume\x18\x03 \x01(\t\x12\x0e\n\x06\x66older\x18\x04 \x01(\t\x12\x0c\n\x04host\x18\x05 \x01(\t\x12\x0c\n\x04port\x18\x06 \x01(\x05\x12.\n\x03tls\x18\x07 \x01(\x0e\x32!.gatepost.api.common.v1.TlsPolicy\x12\x14\n\x0cimplicit_tls\x18\x08 \x01(\x08\x12\x10\n\x08username\x18\t \x01(\t\x12\x0c\n\x04hold\x18\n \x01(\x08\x12\x13\n\x0b\x64\x65stination\x18\x0b \x01(\t\")\n\tTraceStep\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t*P\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_VIEWER\x10\x01\x12\x11\n\rROLE_OPERATOR\x10\x02\x12\x0e\n\nROLE_ADMIN\x10\x03*\xc9\x03\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x45RROR_REASON_INVALID_FIELD\x10\x01\x12\x1a\n\x16\x45RROR_REASON_NOT_FOUND\x10\x02\x12\x1f\n\x1b\x45RROR_REASON_ALREADY_EXISTS\x10\x03\x12\x1e\n\x1a\x45RROR_REASON_ETAG_MISMATCH\x10\x04\x12\x17\n\x13\x45RROR_REASON_IN_USE\x10\x05\x12\x18\n\x14\x45RROR_REASON_REFUSED\x10\x06\x12 \n\x1c\x45RROR_REASON_UNAUTHENTICATED\x10\x07\x12\"\n\x1e\x45RROR_REASON_PERMISSION_DENIED\x10\x08\x12\x1a\n\x16\x45RROR_REASON_NO_WORKER\x10\t\x12\x1d\n\x19\x45RROR_REASON_AUDIT_FAILED\x10\n\x12\x1a\n\x16\x45RROR_REASON_DISK_FULL\x10\x0b\x12\x18\n\x14\x45RROR_REASON_DAMAGED\x10\x0c\x12\x1a\n\x16\x45RROR_REASON_TOO_LARGE\x10\r\x12\x19\n\x15\x45RROR_REASON_INTERNAL\x10\x0e*\x8c\x01\n\tTlsPolicy\x12\x1a\n\x16TLS_POLICY_UNSPECIFIED\x10\x00\x12\x13\n\x0fTLS_POLICY_NONE\x10\x01\x12\x1c\n\x18TLS_POLICY_OPPORTUNISTIC\x10\x02\x12\x17\n\x13TLS_POLICY_REQUIRED\x10\x03\x12\x17\n\x13TLS_POLICY_VERIFIED\x10\x04*\x7f\n\tRouteKind\x12\x1a\n\x16ROUTE_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10ROUTE_KIND_LOCAL\x10\x01\x12\x13\n\x0fROUTE_KIND_SMTP\x10\x02\x12\x13\n\x0fROUTE_KIND_LMTP\x10\x03\x12\x16\n\x12ROUTE_KIND_DISCARD\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#gatepost/api/common/v1/common.proto\x12\x16gatepost.api.common.v1\"0\n\x0e\x46ieldViolation\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0f\n\x07problem\x18\x02 \x01(\t\"U\n\x10RefusedRecipient\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x30\n\x05reply\x18\x02 \x01(\x0b\x32!.gatepost.api.common.v1.SmtpReply\"\xf0\x01\n\tErrorInfo\x12\x33\n\x06reason\x18\x01 \x01(\x0e\x32#.gatepost.api.common.v1.ErrorReason\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x10\n\x08resource\x18\x03 \x01(\t\x12:\n\nviolations\x18\x04 \x03(\x0b\x32&.gatepost.api.common.v1.FieldViolation\x12\x14\n\x0c\x63urrent_etag\x18\x05 \x01(\t\x12\x39\n\x07refused\x18\x06 \x03(\x0b\x32(.gatepost.api.common.v1.RefusedRecipient\"X\n\tSmtpReply\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x10\n\x08\x65nhanced\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x0c\n\x04host\x18\x04 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x05 \x01(\t\"\xc8\x02\n\x05Route\x12/\n\x04kind\x18\x01 \x01(\x0e\x32!.gatepost.api.common.v1.RouteKind\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0e\n\x06volume\x18\x03 \x01(\t\x12\x0e\n\x06\x66older\x18\x04 \x01(\t\x12\x0c\n\x04host\x18\x05 \x01(\t\x12\x0c\n\x04port\x18\x06 \x01(\x05\x12.\n\x03tls\x18\x07 \x01(\x0e\x32!.gatepost.api.common.v1.TlsPolicy\x12\x14\n\x0cimplicit_tls\x18\x08 \x01(\x08\x12\x10\n\x08username\x18\t \x01(\t\x12\x0c\n\x04hold\x18\n \x01(\x08\x12\x13\n\x0b\x64\x65stination\x18\x0b \x01(\t\x12\x11\n\tnext_hops\x18\x0c \x03(\t\x12\x13\n\x0breturn_path\x18\r \x01(\t\x12\r\n\x05\x65\x64its\x18\x0e \x03(\t\x12\x0f\n\x07program\x18\x0f \x01(\t\")\n\tTraceStep\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t*P\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_VIEWER\x10\x01\x12\x11\n\rROLE_OPERATOR\x10\x02\x12\x0e\n\nROLE_ADMIN\x10\x03*\xc9\x03\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x45RROR_REASON_INVALID_FIELD\x10\x01\x12\x1a\n\x16\x45RROR_REASON_NOT_FOUND\x10\x02\x12\x1f\n\x1b\x45RROR_REASON_ALREADY_EXISTS\x10\x03\x12\x1e\n\x1a\x45RROR_REASON_ETAG_MISMATCH\x10\x04\x12\x17\n\x13\x45RROR_REASON_IN_USE\x10\x05\x12\x18\n\x14\x45RROR_REASON_REFUSED\x10\x06\x12 \n\x1c\x45RROR_REASON_UNAUTHENTICATED\x10\x07\x12\"\n\x1e\x45RROR_REASON_PERMISSION_DENIED\x10\x08\x12\x1a\n\x16\x45RROR_REASON_NO_WORKER\x10\t\x12\x1d\n\x19\x45RROR_REASON_AUDIT_FAILED\x10\n\x12\x1a\n\x16\x45RROR_REASON_DISK_FULL\x10\x0b\x12\x18\n\x14\x45RROR_REASON_DAMAGED\x10\x0c\x12\x1a\n\x16\x45RROR_REASON_TOO_LARGE\x10\r\x12\x19\n\x15\x45RROR_REASON_INTERNAL\x10\x0e*\xa3\x01\n\tTlsPolicy\x12\x1a\n\x16TLS_POLICY_UNSPECIFIED\x10\x00\x12\x13\n\x0fTLS_POLICY_NONE\x10\x01\x12\x1c\n\x18TLS_POLICY_OPPORTUNISTIC\x10\x02\x12\x17\n\x13TLS_POLICY_REQUIRED\x10\x03\x12\x17\n\x13TLS_POLICY_VERIFIED\x10\x04\x12\x15\n\x11TLS_POLICY_PINNED\x10\x05*\xaf\x01\n\tRouteKind\x12\x1a\n\x16ROUTE_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10ROUTE_KIND_LOCAL\x10\x01\x12\x13\n\x0fROUTE_KIND_SMTP\x10\x02\x12\x13\n\x0fROUTE_KIND_LMTP\x10\x03\x12\x16\n\x12ROUTE_KIND_DISCARD\x10\x04\x12\x13\n\x0fROUTE_KIND_PIPE\x10\x05\x12\x19\n\x15ROUTE_KIND_AUTO_REPLY\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gatepost.api.common.v1.common_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROLE']._serialized_start=835
-  _globals['_ROLE']._serialized_end=915
-  _globals['_ERRORREASON']._serialized_start=918
-  _globals['_ERRORREASON']._serialized_end=1375
-  _globals['_TLSPOLICY']._serialized_start=1378
-  _globals['_TLSPOLICY']._serialized_end=1518
-  _globals['_ROUTEKIND']._serialized_start=1520
-  _globals['_ROUTEKIND']._serialized_end=1647
+  _globals['_ROLE']._serialized_start=907
+  _globals['_ROLE']._serialized_end=987
+  _globals['_ERRORREASON']._serialized_start=990
+  _globals['_ERRORREASON']._serialized_end=1447
+  _globals['_TLSPOLICY']._serialized_start=1450
+  _globals['_TLSPOLICY']._serialized_end=1613
+  _globals['_ROUTEKIND']._serialized_start=1616
+  _globals['_ROUTEKIND']._serialized_end=1791
   _globals['_FIELDVIOLATION']._serialized_start=63
   _globals['_FIELDVIOLATION']._serialized_end=111
   _globals['_REFUSEDRECIPIENT']._serialized_start=113
@@ -48,7 +48,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SMTPREPLY']._serialized_start=443
   _globals['_SMTPREPLY']._serialized_end=531
   _globals['_ROUTE']._serialized_start=534
-  _globals['_ROUTE']._serialized_end=790
-  _globals['_TRACESTEP']._serialized_start=792
-  _globals['_TRACESTEP']._serialized_end=833
+  _globals['_ROUTE']._serialized_end=862
+  _globals['_TRACESTEP']._serialized_start=864
+  _globals['_TRACESTEP']._serialized_end=905
 # @@protoc_insertion_point(module_scope)

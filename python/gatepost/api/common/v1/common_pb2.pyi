@@ -140,6 +140,8 @@ class _TlsPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TlsPolicy.V
     """Always; the certificate is not checked."""
     TLS_POLICY_VERIFIED: _TlsPolicy.ValueType  # 4
     """Always; the certificate must be valid for the host."""
+    TLS_POLICY_PINNED: _TlsPolicy.ValueType  # 5
+    """Always; the certificate's public key must be one of those named."""
 
 class TlsPolicy(_TlsPolicy, metaclass=_TlsPolicyEnumTypeWrapper):
     """How a connection to a next hop is encrypted."""
@@ -153,6 +155,8 @@ TLS_POLICY_REQUIRED: TlsPolicy.ValueType  # 3
 """Always; the certificate is not checked."""
 TLS_POLICY_VERIFIED: TlsPolicy.ValueType  # 4
 """Always; the certificate must be valid for the host."""
+TLS_POLICY_PINNED: TlsPolicy.ValueType  # 5
+"""Always; the certificate's public key must be one of those named."""
 Global___TlsPolicy: _TypeAlias = TlsPolicy  # noqa: Y015
 
 class _RouteKind:
@@ -166,6 +170,10 @@ class _RouteKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RouteKind.V
     ROUTE_KIND_SMTP: _RouteKind.ValueType  # 2
     ROUTE_KIND_LMTP: _RouteKind.ValueType  # 3
     ROUTE_KIND_DISCARD: _RouteKind.ValueType  # 4
+    ROUTE_KIND_PIPE: _RouteKind.ValueType  # 5
+    """Given to a program."""
+    ROUTE_KIND_AUTO_REPLY: _RouteKind.ValueType  # 6
+    """Answered to the sender (RFC 3834)."""
 
 class RouteKind(_RouteKind, metaclass=_RouteKindEnumTypeWrapper):
     """How a route is carried out."""
@@ -175,6 +183,10 @@ ROUTE_KIND_LOCAL: RouteKind.ValueType  # 1
 ROUTE_KIND_SMTP: RouteKind.ValueType  # 2
 ROUTE_KIND_LMTP: RouteKind.ValueType  # 3
 ROUTE_KIND_DISCARD: RouteKind.ValueType  # 4
+ROUTE_KIND_PIPE: RouteKind.ValueType  # 5
+"""Given to a program."""
+ROUTE_KIND_AUTO_REPLY: RouteKind.ValueType  # 6
+"""Answered to the sender (RFC 3834)."""
 Global___RouteKind: _TypeAlias = RouteKind  # noqa: Y015
 
 @_typing.final
@@ -317,6 +329,10 @@ class Route(_message.Message):
     USERNAME_FIELD_NUMBER: _builtins.int
     HOLD_FIELD_NUMBER: _builtins.int
     DESTINATION_FIELD_NUMBER: _builtins.int
+    NEXT_HOPS_FIELD_NUMBER: _builtins.int
+    RETURN_PATH_FIELD_NUMBER: _builtins.int
+    EDITS_FIELD_NUMBER: _builtins.int
+    PROGRAM_FIELD_NUMBER: _builtins.int
     kind: Global___RouteKind.ValueType
     address: _builtins.str
     """The final address; forwards and copies make it differ from the recipient asked about."""
@@ -333,6 +349,18 @@ class Route(_message.Message):
     """The message enters the queue held."""
     destination: _builtins.str
     """The key that retry, concurrency and back-off are kept per. Empty for discard. Output only."""
+    return_path: _builtins.str
+    """The return path when it is not the envelope's: '<>', 'srs:DOMAIN', 'verp:LIST@DOMAIN' or an address. Output only."""
+    program: _builtins.str
+    """For pipe: the program. Output only."""
+    @_builtins.property
+    def next_hops(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Where there are several next hops: 'HOST:PORT', best first; `host` and `port` are those of the first. Output only."""
+
+    @_builtins.property
+    def edits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What is put into the message: 'list ADDRESS', 'disclaimer DOMAIN', 'auto-reply ADDRESS'. Output only."""
+
     def __init__(
         self,
         *,
@@ -347,10 +375,14 @@ class Route(_message.Message):
         username: _builtins.str = ...,
         hold: _builtins.bool = ...,
         destination: _builtins.str = ...,
+        next_hops: _abc.Iterable[_builtins.str] | None = ...,
+        return_path: _builtins.str = ...,
+        edits: _abc.Iterable[_builtins.str] | None = ...,
+        program: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "destination", b"destination", "folder", b"folder", "hold", b"hold", "host", b"host", "implicit_tls", b"implicit_tls", "kind", b"kind", "port", b"port", "tls", b"tls", "username", b"username", "volume", b"volume"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "destination", b"destination", "edits", b"edits", "folder", b"folder", "hold", b"hold", "host", b"host", "implicit_tls", b"implicit_tls", "kind", b"kind", "next_hops", b"next_hops", "port", b"port", "program", b"program", "return_path", b"return_path", "tls", b"tls", "username", b"username", "volume", b"volume"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
