@@ -46,6 +46,10 @@ class SecretFiles:
         except (OSError, UnicodeDecodeError) as error:
             raise DirectoryError(f"{path}: {error}") from error
 
+    def has(self, ref: str) -> bool:
+        """Whether it is there."""
+        return self._path(ref).exists()
+
     def remove(self, ref: str) -> None:
         """Forget it; nothing happens when it is not there."""
         self._path(ref).unlink(missing_ok=True)

@@ -7,11 +7,14 @@ Fails with the errors of errors.py.
 
 from pathlib import Path
 
-from gatepost.directory import allowed, policies, rules, tokens, users, validation, versions, volumes
+from gatepost.directory import allowed, documents, policies, rules, tokens, users, validation, versions, volumes
 from gatepost.directory.database import Database, pepper, revision
+from gatepost.directory.drafts import Drafts
 from gatepost.directory.errors import DirectoryError
 from gatepost.directory.secret_files import SecretFiles
 from gatepost.directory.values import AllowedSender, Credentials, RuleVersion, StoredHandler, StoredPolicy, StoredRule, Token, User, Volume
+from gatepost.routing.changes import Change
+from gatepost.routing.document import Document
 from gatepost.routing.index import prepare
 from gatepost.routing.model import AddressHandler, DomainRule, RuleSet
 
@@ -23,6 +26,7 @@ class Directory:
         self._base = path.parent
         self._database = Database(path, migrate=migrate)
         self._secrets = SecretFiles(self._base / "secrets")
+        self.drafts = Drafts(self._base / "drafts")
         if migrate:
             self._make_default_volume()
 
@@ -64,6 +68,27 @@ class Directory:
         """The last changes of the rule set, newest first."""
         with self._database.read() as connection:
             return versions.listed(connection)
+
+    # ---- the rule set as a document ----------------------------------------------------------------------------------
+
+    def document(self, version: int | None = None) -> tuple[int, Document]:
+        """The rules now or as of a version that is kept, and that version's number. Raises NotFound."""
+        with self._database.read() as connection:
+            if version is None:
+                return versions.current(connection), documents.read(connection)
+            return version, documents.read_version(connection, version)
+
+    def apply_document(self, document: Document, *, base: int | None = None, author: str, comment: str = "") -> tuple[int, list[Change]]:
+        """Make a normalised document (documents.normalised) the rules in force, as one version: its number, and what was changed.
+
+        Raises EtagMismatch (`base` is not the version in force), ConflictInUse (a rule with users would go), InvalidValue.
+        """
+        with self._database.write() as connection:
+            return documents.apply(connection, document, base=base, author=author, comment=comment)
+
+    def has_secret(self, ref: str) -> bool:
+        """Whether a secret of this name is stored."""
+        return self._secrets.has(ref)
 
     # ---- rules and handlers ----------------------------------------------------------------------------------------
 

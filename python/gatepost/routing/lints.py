@@ -1,0 +1,154 @@
+"""What a rule set says that its administrator cannot have meant. Pure. Called by control/ when rules are saved, checked or planned.
+
+An error keeps a change from being made; a warning is told. Whether mail reaches a handler and where it leads is asked of decide() itself,
+with an address made up for the handler, so that no precedence is written down twice. Looks at MAX_HANDLERS handlers at most.
+"""
+
+import ipaddress
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from gatepost.message.reply import Reply
+from gatepost.routing.decide import LOOP, decide
+from gatepost.routing.model import AddressHandler, DomainRule, HandlerKind, Question, RuleSet, TlsPolicy
+
+OPEN_RELAY = "open-relay"
+"""The one error that may be forced, by this word."""
+MAX_HANDLERS = 20_000
+MAX_LINTS = 200
+_FILLER = "gatepost-lint-zq"
+_LEADS_ON = (HandlerKind.FORWARD, HandlerKind.COPY)
+_TRUSTS_NOBODY = (TlsPolicy.NONE, TlsPolicy.OPPORTUNISTIC, TlsPolicy.REQUIRED)
+
+
+@dataclass(frozen=True, slots=True)
+class Lint:
+    """code: 'open-relay', 'relay-to-self', 'loop', 'leads-nowhere', 'unreachable' or 'unverified-login'. path: as in a document."""
+
+    error: bool
+    code: str
+    path: tuple[str, ...]
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the rule set cannot know: this server's names (lower-case), its SMTP listeners as (address, port), the detail's delimiter."""
+
+    names: frozenset[str] = frozenset()
+    listeners: frozenset[tuple[str, int]] = frozenset()
+    delimiter: str = "+"
+
+
+def lint(rule_set: RuleSet, around: Surroundings, only: Iterable[DomainRule] | None = None) -> list[Lint]:
+    """What is odd about all rules, or about some of the set; errors first."""
+    found: list[Lint] = []
+    left = MAX_HANDLERS
+    for rule in rule_set.rules.values() if only is None else only:
+        found += _of_rule(rule, around)
+        for handler in rule.handlers[:left]:
+            found += _of_handler(rule_set, rule, handler, around)
+        left = max(0, left - len(rule.handlers))
+        if len(found) > 10 * MAX_LINTS:
+            break
+    return sorted(found, key=lambda one: not one.error)[:MAX_LINTS]
+
+
+# ---- rules -----------------------------------------------------------------------------------------------------------
+
+
+def _of_rule(rule: DomainRule, around: Surroundings) -> Iterator[Lint]:
+    path = ("rules", rule.domain)
+    if rule.accept_untrusted and is_open(rule.domain):
+        yield Lint(
+            True,
+            OPEN_RELAY,
+            (*path, "accept_untrusted"),
+            f"makes this server an open relay: it would pass on anybody's mail to {rule.domain}; name the domains",
+        )
+    for field, host, port in _hops(rule):
+        if _is_here(host, port, around):
+            yield Lint(True, "relay-to-self", (*path, field), f"{host}:{port} is this server: its mail would come back and go round")
+    if rule.username and rule.tls in _TRUSTS_NOBODY:
+        yield Lint(
+            False,
+            "unverified-login",
+            (*path, "tls"),
+            f"sends a password with TLS {rule.tls}: a machine in between can read it; use verified",
+        )
+
+
+def is_open(domain: str) -> bool:
+    """Whether a rule's domain is everybody's: '*', or all of a top level domain."""
+    return domain == "*" or (domain.startswith("*.") and "." not in domain[2:])
+
+
+def _hops(rule: DomainRule) -> Iterator[tuple[str, str, int]]:
+    """Each host that a rule names: field, host, port."""
+    if rule.host:
+        yield "host", rule.host, rule.port
+    more: Iterable[Any] = getattr(rule, "next_hops", ())
+    for hop in more:
+        yield "next_hops", hop.host, hop.port
+
+
+def _is_here(host: str, port: int, around: Surroundings) -> bool:
+    host = host.lower().removesuffix(".")
+    own = host == "localhost" or host in around.names or _loopback(host)
+    return any(port == there and (host == address or (own and _answers(address, host))) for address, there in around.listeners)
+
+
+def _answers(address: str, host: str) -> bool:
+    """Whether a listener on `address` is reached by a name or loopback address of this machine."""
+    try:
+        listened = ipaddress.ip_address(address.strip("[]"))
+    except ValueError:
+        return address == host
+    return listened.is_unspecified or (listened.is_loopback and (host == "localhost" or (_loopback(host) and host == str(listened))))
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+# ---- handlers --------------------------------------------------------------------------------------------------------
+
+
+def _of_handler(rule_set: RuleSet, rule: DomainRule, handler: AddressHandler, around: Surroundings) -> Iterator[Lint]:
+    path = ("rules", rule.domain, "handlers", handler.pattern)
+    address = witness(rule.domain, handler.pattern)
+    if address and handler.kind in (*_LEADS_ON, HandlerKind.MAILBOX):
+        yield from _targets(rule_set, handler, path, around)
+    if address:
+        decision = decide(rule_set, Question("", address, True), delimiter=around.delimiter)
+        if decision.reply == LOOP:
+            round_ = next((step.detail for step in decision.trace if step.step == "loop"), address)
+            yield Lint(True, "loop", (*path, "targets"), f"leads in a loop: {round_}")
+        elif not any(step.step == "handler" and repr(handler.pattern) in step.detail for step in decision.trace):
+            steps = [step.detail for word in ("handler", "rule") for step in decision.trace if step.step == word]
+            taken = steps[0] if steps else "another rule decides"
+            yield Lint(False, "unreachable", path, f"no mail comes to it: {taken}")
+
+
+def _targets(rule_set: RuleSet, handler: AddressHandler, path: tuple[str, ...], around: Surroundings) -> Iterator[Lint]:
+    for target in handler.targets:
+        decision = decide(rule_set, Question("", target, True), delimiter=around.delimiter)
+        reply: Reply | None = decision.reply
+        if reply is not None and reply != LOOP:
+            what = "mail is refused for it" if handler.kind is not HandlerKind.COPY else "no copy is made"
+            yield Lint(False, "leads-nowhere", (*path, "targets"), f"{target} is refused ({reply.text}), so {what}")
+
+
+def witness(domain: str, pattern: str) -> str:
+    """An address that the handler is meant for and hardly another; '' when none can be made up."""
+    if domain == "*":
+        domain = f"{_FILLER}.invalid"
+    elif domain.startswith("*."):
+        domain = f"{_FILLER}{domain[1:]}"
+    if pattern.startswith("/") or pattern.count("*") > 1:
+        return ""
+    return f"{pattern.replace('*', _FILLER)}@{domain}"
