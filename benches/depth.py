@@ -8,8 +8,11 @@ figure.
     restart     seconds from the start of the process to the 250 of the first message, and until all of the queue can be seen; memory
     rates       accept, relay and local delivery beside the deep queue
     filters     first pages and counts over gRPC
-    down        100,000 messages become due for a host that refuses connections, while other mail goes on
-    bulk        hold, release, remove all; then the space is back
+    down        100,000 messages for a host that refuses connections are retried by an operator, while other mail goes on
+    timers      the same messages become due by their own times, at once and over five seconds
+    reroute     they get another way, and that is undone
+    bulk        hold and its undo, hold, release, remove all and its undo; remove all, and the space when the grace is over
+    causes      why a million deferred messages wait; the spool alone, no server
     compaction  disk use of a partition in which one message of a hundred stays, at the real segment size; no server
 """
 
@@ -23,45 +26,38 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
 
 import grpc.aio
 from rich.console import Console
 
+from deep_pair import Line, Pair, complete, line, prepare, quiet, run, running, spool_of, timed
 from gatepost.api.queue.v1 import queue_pb2, queue_pb2_grpc  # noqa: TID251  # one request; the client goes on to the next page
 from gatepost.client import GatepostClient
+from gatepost.client.operations import RerouteTarget
 from gatepost.client.queue import ALL, filter_proto
-from gatepost.client.values import QueueFilter
+from gatepost.client.values import QueueFilter, Route
+from gatepost.native import K_RETRY, Spool
 from load import Load, Sink, one_by_one
 from sides import HELD, RELAYED
-from support.deep_spool import DOWN_DOMAIN, Fill, disk_octets, fill, leave_one_percent
+from support.deep_spool import DOWN_DOMAIN, Fill, defer_all, disk_octets, leave_one_percent
 from support.gatepost import ALICE, PASSWORD, Gatepost
-from support.processes import free_port
+from support.processes import exit_on_sigterm
 from support.programs import exists, imap
-from usage import cpu_seconds, resident_kib
+from usage import resident_kib
 
-Line = dict[str, Any]
-T = TypeVar("T")
-
-PARTS = ("restart", "rates", "filters", "down", "bulk", "compaction")
-CALL_SECONDS = 600.0
+PARTS = ("restart", "rates", "filters", "down", "timers", "reroute", "bulk", "causes", "compaction")
 PAGE = 100
 WITHIN = 0.8
 MIB = 1 << 20
+TIMERS_AFTER = 45.0
+"""Seconds from setting the times to the first of them: the server has to start, read its queue and be measured in the calm."""
+GRACE = 5
+"""Seconds of the last removal's grace."""
 PACE = 100 * MIB
 """Octets a second of the compaction part: several times what a worker takes in."""
-
-
-def line(bench: str, unit: str, value: float, bar: float | None, *, below: bool = True, **more: Any) -> Line:
-    """A figure with its bar; `below`: less is better."""
-    met = None if bar is None else value <= bar if below else value >= bar
-    shown = {key: round(one, 4) if isinstance(one, float) else one for key, one in more.items()}
-    empty: Line = {"peer": None, "ratio": None, "peers": {}}
-    return {"bench": f"depth-{bench}", "unit": unit, "gatepost": round(value, 4), "bar": bar, "met": met, **empty, **shown}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,105 +68,6 @@ class Options:
     runs: int = 3
     parts: tuple[str, ...] = PARTS
     compaction_mib: int = 4096
-
-
-@dataclass
-class Pair:
-    """The deep server and the empty one beside it."""
-
-    directory: Path
-    what: Fill
-    runs: int
-    console: Console
-    deep: Gatepost
-    empty: Gatepost
-
-    def tell(self, text: str) -> None:
-        """Progress, for people."""
-        self.console.print(f"  depth: {text}", highlight=False)
-
-
-# ---- the servers
-
-
-def prepare(directory: Path, options: Options, console: Console) -> Pair:
-    """Both servers, stopped, the one filled."""
-    what = Fill(options.messages, 2_000, max(1, options.messages // 100), options.messages // 10)
-    pair = Pair(directory, what, options.runs, console, _server(directory / "deep"), _server(directory / "empty"))
-    for server in (pair.deep, pair.empty):
-        if (server.data / "directory.db").exists():
-            continue
-        with server:
-            server.cli("rule", "add", HELD.partition("@")[2], "--kind", "hold")
-        if server is pair.deep:
-            began = time.perf_counter()
-            fill(server.data / "spool" / "p0", what)
-            pair.tell(f"{what.messages:,} messages filled in in {time.perf_counter() - began:.1f} s")
-            _settled_start(pair, server)
-            server.stop(60)
-    return pair
-
-
-def _server(directory: Path) -> Gatepost:
-    directory.mkdir(exist_ok=True)
-    return Gatepost(directory, users=[ALICE], workers=1, listen={"smtp": [f"127.0.0.1:{free_port()}"]})
-
-
-def _settled_start(pair: Pair, server: Gatepost) -> None:
-    server.start()
-    run(server, complete)
-    quiet(server, pair)
-
-
-def running(pair: Pair) -> None:
-    """Both run, with their queues read and nothing going on in the background."""
-    for server in (pair.deep, pair.empty):
-        if server.process is None:
-            _settled_start(pair, server)
-
-
-def quiet(server: Gatepost, pair: Pair, seconds: float = 240) -> None:
-    """Until the server does nothing any more: the history has read what was filled in, the disk is tidied."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        before = cpu_seconds([server.pid])
-        time.sleep(1.5)
-        if cpu_seconds([server.pid]) - before < 0.06:
-            return
-    pair.tell(f"still busy after {seconds:.0f} s; measured all the same")
-
-
-def run(server: Gatepost, work: Callable[[GatepostClient], Awaitable[T]]) -> T:
-    """What `work` returns when given a client of the server."""
-
-    async def body() -> T:
-        async with asyncio.timeout(CALL_SECONDS), GatepostClient(server.data) as client:
-            return await work(client)
-
-    return asyncio.run(body())
-
-
-def timed(server: Gatepost, work: Callable[[GatepostClient], Awaitable[T]]) -> tuple[float, T]:
-    """Seconds of a call over a connection that stands already, and its answer."""
-
-    async def body(client: GatepostClient) -> tuple[float, T]:
-        await client.queue.stats()
-        began = time.perf_counter()
-        answer = await work(client)
-        return time.perf_counter() - began, answer
-
-    return run(server, body)
-
-
-async def complete(client: GatepostClient) -> int:
-    """Wait until the worker has read its whole queue; the messages in it."""
-    while True:
-        missing: list[str] = []
-        async for _ in client.queue.list(limit=1, warn=missing.append):
-            pass
-        if not missing:
-            return (await client.queue.stats()).total.messages
-        await asyncio.sleep(0.02)
 
 
 # ---- restart
@@ -332,42 +229,94 @@ async def _count(client: GatepostClient, wanted: QueueFilter) -> int:
 # ---- a destination that is down
 
 
+DEAD = QueueFilter(domain=DOWN_DOMAIN)
+Rates = dict[str, float]
+
+
 def part_down(pair: Pair) -> list[Line]:
-    """Relay and local delivery, and one message at a time, while all the mail of a dead host becomes due."""
+    """Relay and local delivery, and one message at a time, while all the mail of a dead host is retried by an operator."""
     running(pair)
-    dead = QueueFilter(domain=DOWN_DOMAIN)
-    taken: dict[tuple[str, str], list[float]] = {}
+    taken: list[tuple[Rates, Rates]] = []
     with Sink(pair.directory) as sink:
         _relay_rule(pair.deep, sink)
         _rates(pair.deep, sink)
-        for number in range(pair.runs):
-            for side in ("calm", "down"):
-                waking = threading.Thread(target=lambda: pair.tell(f"due at once: {_wake(pair.deep, dead):,}")) if side == "down" else None
-                if waking is not None:
-                    waking.start()
-                for name, rate in _delivery_rates(pair.deep, sink).items():
-                    taken.setdefault((name, side), []).append(rate)
-                    pair.tell(f"{name} {number + 1}/{pair.runs} {side}: {rate:.0f} msg/s")
-                if waking is not None:
-                    waking.join()
-                    quiet(pair.deep, pair)
-        calm = sorted(one_by_one(pair.deep.port("smtp"), ALICE, 200, 2_000, 0.01))
-        waking = threading.Thread(target=_wake, args=(pair.deep, dead))
+        for _ in range(pair.runs):
+            calm = _told_rates(pair, sink, "calm")
+            waking = threading.Thread(target=lambda: pair.tell(f"due at once: {_wake(pair.deep):,}"))
+            waking.start()
+            taken.append((calm, _told_rates(pair, sink, "down")))
+            waking.join()
+            quiet(pair.deep, pair)
+        calm_ms = sorted(one_by_one(pair.deep.port("smtp"), ALICE, 200, 2_000, 0.01))
+        waking = threading.Thread(target=_wake, args=(pair.deep,))
         waking.start()
-        down = sorted(one_by_one(pair.deep.port("smtp"), ALICE, 200, 2_000, 0.01))
+        down_ms = sorted(one_by_one(pair.deep.port("smtp"), ALICE, 200, 2_000, 0.01))
         waking.join()
-    lines = []
-    for name in ("relay", "local"):
-        usual, rates = statistics.median(taken[name, "calm"]), taken[name, "down"]
-        # At first each message waits for its own time, and that it is to be retried is written down; later all wait for their host.
-        for kind, rate in (("", statistics.median(rates)), ("-first", rates[0])):
-            lines.append(line(f"down-{name}{kind}", "of usual", rate / usual, WITHIN, below=False, down=rate, usual=usual))
-    lines.append(line("down-latency-p99", "ms", 1000 * down[198], None, usual=1000 * calm[198], longest=1000 * down[-1]))
+    # At first each message waits for its own time, and that it is to be retried is written down; later all wait for their host.
+    lines = _shares("down-first", taken[:1]) + _shares("down", taken[1:])
+    lines.append(line("down-latency-p99", "ms", 1000 * down_ms[198], None, usual=1000 * calm_ms[198], longest=1000 * down_ms[-1]))
     return lines
 
 
-def _wake(server: Gatepost, dead: QueueFilter) -> int:
-    return timed(server, lambda client: client.queue.retry(dead))[1].changed
+def _shares(name: str, taken: list[tuple[Rates, Rates]]) -> list[Line]:
+    """Of rounds calm and not, what is left of the usual rates: each round against its own calm, the median of rounds."""
+    lines = []
+    for kind in ("relay", "local") if taken else ():
+        shares = [busy[kind] / calm[kind] for calm, busy in taken]
+        calm, busy = (statistics.median(pair[side][kind] for pair in taken) for side in (0, 1))
+        more = {"down": busy, "usual": calm, "lowest": min(shares), "rounds": len(shares)}
+        lines.append(line(f"{name}-{kind}", "of usual", statistics.median(shares), WITHIN, below=False, **more))
+    return lines
+
+
+def _told_rates(pair: Pair, sink: Sink, side: str) -> Rates:
+    rates = _delivery_rates(pair.deep, sink)
+    pair.tell(f"{side}: relay {rates['relay']:.0f}, local {rates['local']:.0f} msg/s")
+    return rates
+
+
+def part_timers(pair: Pair) -> list[Line]:
+    """The same while they become due by themselves: all in one moment, and over some seconds."""
+    lines = []
+    for name, spread in (("at-once", 0.0), ("spread", 5.0)):
+        taken = []
+        for _ in range(pair.runs):
+            due = _set_times(pair, spread)
+            running(pair)
+            with Sink(pair.directory) as sink:
+                _relay_rule(pair.deep, sink)
+                _rates(pair.deep, sink)
+                calm = _told_rates(pair, sink, "calm")
+                time.sleep(max(0.0, due - time.time()))
+                taken.append((calm, _told_rates(pair, sink, f"due {name}")))
+                pair.tell(f"wait for their host now: {_count_refused(pair.deep):,}")
+            if time.time() > due + 60:
+                raise AssertionError("the moment was over before all was ready")
+        lines += _shares(f"timers-{name}", taken)
+    return lines
+
+
+def _set_times(pair: Pair, spread: float) -> float:
+    """With the server stopped: all mail of the dead host is due from a moment on, which is returned in Unix seconds."""
+    pair.deep.stop(60)
+    spool, due = Spool(str(spool_of(pair))), time.time() + TIMERS_AFTER
+    try:
+        ids = spool.select({"domain": DOWN_DOMAIN}, pair.what.down)
+        slices = [ids[at : at + 16 * 500] for at in range(0, len(ids), 16 * 500)]
+        for number, some in enumerate(slices):
+            at = due + spread * number / len(slices)
+            spool.change_all(0, some, K_RETRY, int(at * 1_000_000), b'{"by":"bench","action":"retry"}')
+    finally:
+        spool.close()
+    return due
+
+
+def _count_refused(server: Gatepost) -> int:
+    return timed(server, lambda client: client.queue.preview(QueueFilter(domain=DOWN_DOMAIN, reply_contains="refused")))[1].messages
+
+
+def _wake(server: Gatepost) -> int:
+    return timed(server, lambda client: client.queue.retry(DEAD))[1].changed
 
 
 def _delivery_rates(server: Gatepost, sink: Sink, messages: int = 4000) -> dict[str, float]:
@@ -381,6 +330,19 @@ def _delivery_rates(server: Gatepost, sink: Sink, messages: int = 4000) -> dict[
 # ---- bulk commands
 
 
+def part_reroute(pair: Pair) -> list[Line]:
+    """The dead host's mail is sent elsewhere, where nobody listens either; then that is undone."""
+    running(pair)
+    target = RerouteTarget(route=Route("smtp", host="127.0.0.1", port=2))
+    seconds, done = timed(pair.deep, lambda client: client.queue.reroute_all(DEAD, target))
+    lines = [line("reroute", "s", seconds, None, changed=done.result.changed)]
+    quiet(pair.deep, pair)
+    seconds, undone = timed(pair.deep, lambda client: client.queue.undo())
+    lines.append(line("undo-reroute", "s", seconds, None, undone=undone.result.undone))
+    quiet(pair.deep, pair)
+    return lines
+
+
 def part_bulk(pair: Pair) -> list[Line]:
     """Hold, release, remove and their undo, all of it; then the space. Empties the deep queue."""
     running(pair)
@@ -389,31 +351,57 @@ def part_bulk(pair: Pair) -> list[Line]:
     run(server, lambda client: client.queue.remove(QueueFilter(domain=HELD.partition("@")[2])))
     seconds, preview = timed(server, lambda client: client.queue.preview(ALL))
     lines.append(line("preview-all", "s", seconds, None, messages=preview.messages))
-    for name, bar in (("hold", 5.0), ("release", 5.0), ("remove", 10.0)):
-        seconds, done = timed(server, lambda client, name=name: getattr(client.queue, name)(ALL))  # type: ignore[misc]
-        pair.tell(f"{name} all: {done.changed:,} in {seconds:.2f} s")
-        lines.append(line(f"{name}-all", "s", seconds, bar, changed=done.changed))
-        quiet(server, pair)
-    seconds, undone = timed(server, lambda client: client.queue.undo())
-    lines.append(line("undo-remove-all", "s", seconds, None, undone=undone.result.undone))
-    quiet(server, pair)
-    memory = resident_kib(server.worker_pids()) * 1024
-    server.settings["queue"] = {"undo_seconds": 0}
+    for name, bar in (("hold", 5.0), ("undo", None), ("hold", 5.0), ("release", 5.0), ("remove", 10.0), ("undo", None)):
+        lines.append(_bulk(pair, name, bar))
+    server.settings["queue"] = {"undo_seconds": GRACE}
     server.reload()
     time.sleep(2)
-    spool, before = server.data / "spool" / "p0", disk_octets(server.data / "spool" / "p0")
-    began = time.perf_counter()
-    seconds, done = timed(server, lambda client: client.queue.remove(ALL))
-    while (left := disk_octets(spool)) > 4 * 64 * MIB and time.perf_counter() - began < 120:
+    memory, before = resident_kib(server.worker_pids()) * 1024, disk_octets(spool_of(pair))
+    lines.append(_bulk(pair, "remove", 10.0, settle=False))
+    over = time.perf_counter() + GRACE
+    while (left := disk_octets(spool_of(pair))) > 4 * 64 * MIB and time.perf_counter() < over + 120:
         time.sleep(0.1)
-    freed = time.perf_counter() - began
-    pair.tell(f"remove all for good: {done.changed:,} in {seconds:.2f} s, {before / MIB:.0f} → {left / MIB:.0f} MiB after {freed:.1f} s")
-    lines.append(line("remove-all-for-good", "s", seconds, 10.0, changed=done.changed))
-    lines.append(line("space-back", "s", freed, 10.0, before_mib=before / MIB, after_mib=left / MIB))
+    freed = time.perf_counter() - over
+    pair.tell(f"{before / MIB:.0f} → {left / MIB:.0f} MiB {freed:.1f} s after the grace was over")
+    lines.append(line("space-back", "s after the grace", freed, 10.0, before_mib=before / MIB, after_mib=left / MIB))
     quiet(server, pair)
     after = resident_kib(server.worker_pids()) * 1024
     lines.append(line("memory-after", "MB", after / MIB, None, before_removal=memory / MIB))
     return lines
+
+
+def _bulk(pair: Pair, name: str, bar: float | None, *, settle: bool = True) -> Line:
+    """One command on all messages, or the undo of the one before."""
+    if name == "undo":
+        seconds, undone = timed(pair.deep, lambda client: client.queue.undo())
+        kind, changed = f"undo-{undone.operation.kind}-all", undone.result.undone
+    else:
+        seconds, done = timed(pair.deep, lambda client: getattr(client.queue, name)(ALL))
+        kind, changed = f"{name}-all", done.changed
+    pair.tell(f"{kind}: {changed:,} in {seconds:.2f} s")
+    if settle:
+        quiet(pair.deep, pair)
+    return line(kind, "s", seconds, bar, changed=changed)
+
+
+# ---- causes
+
+
+def part_causes(directory: Path, console: Console, messages: int) -> list[Line]:
+    """No server: each message was deferred once, by one of 500 hosts."""
+    partition = directory / "causes"
+    defer_all(partition, messages)
+    spool, taken = Spool(str(partition)), []
+    try:
+        for _ in range(3):
+            began = time.perf_counter()
+            groups, _, found = spool.causes(100)
+            taken.append(time.perf_counter() - began)
+    finally:
+        spool.close()
+        shutil.rmtree(partition, ignore_errors=True)
+    console.print(f"  depth: causes of {found:,} in {statistics.median(taken):.2f} s", highlight=False)
+    return [line("causes", "s", statistics.median(taken), None, messages=found, groups=len(groups))]
 
 
 # ---- compaction
@@ -433,20 +421,32 @@ def part_compaction(directory: Path, console: Console, octets: int) -> list[Line
 
 # ---- all of it
 
+STEPS = {
+    "restart": part_restart,
+    "rates": part_rates,
+    "filters": part_filters,
+    "down": part_down,
+    "timers": part_timers,
+    "reroute": part_reroute,
+    "bulk": part_bulk,
+}
+
 
 def bench(directory: Path, options: Options, console: Console) -> list[Line]:
     """The parts asked for, in order. For benches/run.py and `main`."""
     lines: list[Line] = []
-    with_server = [part for part in options.parts if part != "compaction"]
+    with_server = [part for part in options.parts if part not in ("causes", "compaction")]
     if with_server:
-        pair = prepare(directory, options, console)
-        steps = {"restart": part_restart, "rates": part_rates, "filters": part_filters, "down": part_down, "bulk": part_bulk}
+        what = Fill(options.messages, 2_000, max(1, options.messages // 100), options.messages // 10)
+        pair = prepare(directory, what, options.runs, console)
         try:
             for part in with_server:
-                lines += steps[part](pair)
+                lines += STEPS[part](pair)
         finally:
             for server in (pair.deep, pair.empty):
                 server.kill()
+    if "causes" in options.parts:
+        lines += part_causes(directory, console, options.messages)
     if "compaction" in options.parts:
         lines += part_compaction(directory, console, options.compaction_mib * MIB)
     return lines
@@ -466,6 +466,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     """Run what was asked for; JSON lines on stdout."""
+    exit_on_sigterm()
     options = arguments()
     directory = options.data or Path(tempfile.mkdtemp(prefix="gatepost-depth-", dir=options.directory))
     directory.mkdir(exist_ok=True)

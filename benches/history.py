@@ -23,6 +23,7 @@ from gatepost.native import K_DEFERRED, K_DELIVERED, K_FAILED, History, HistoryF
 from load import Load
 from sides import GatepostSide, measure
 from support.gatepost import ALICE, PASSWORD
+from support.processes import exit_on_sigterm
 from support.programs import exists, imap
 
 Line = dict[str, Any]
@@ -210,6 +211,7 @@ def bench(load: Load, runs: int, workers: int, directory: Path, console: Console
 
 def main() -> int:
     """Run it alone."""
+    exit_on_sigterm()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--messages", type=int, default=MESSAGES, help="finished messages to search (default %(default)s)")
     parser.add_argument(

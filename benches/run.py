@@ -27,7 +27,7 @@ from load import Load, disk_rate
 from peers import EximSide, OpenSmtpdSide
 from sides import Figure, GatepostSide, PostfixSide
 from support import dovecot, postfix
-from support.processes import find
+from support.processes import exit_on_sigterm, find
 
 Side = PostfixSide | GatepostSide | EximSide | OpenSmtpdSide
 Line = dict[str, Any]
@@ -207,6 +207,7 @@ def show(lines: list[Line], options: argparse.Namespace, console: Console) -> No
 
 def main() -> int:
     """Run what was asked for."""
+    exit_on_sigterm()
     options = arguments()
     if options.quick:
         options.runs, options.messages = 1, 1000

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from gatepost.message.envelope import Meta, Origin
 from gatepost.message.ids import format_message_id
-from gatepost.native import K_DELIVERED, Spool, new_message_id
+from gatepost.native import K_DEFERRED, K_DELIVERED, Spool, new_message_id
 from gatepost.routing.model import Route, RouteKind
 
 DOWN_DOMAIN = "down.test"
@@ -97,6 +97,28 @@ def fill(partition: Path, what: Fill) -> None:
             body = head + LINE * ((what.octets - len(head)) // len(LINE))
             committer.commit(body, f"news{number % 1000}@sender{number % 50}.example", address, route(address), due, meta)
         committer.settled()
+    finally:
+        spool.close()
+
+
+def defer_all(partition: Path, messages: int) -> None:
+    """Small messages, each deferred once: by one of 500 hosts, in one of two ways, with an id of its own in the text."""
+    spool = Spool(str(partition))
+    try:
+        committer, due, meta = Committer(spool), time.time_ns() // 1000 + DAY_US, Meta(Origin("ESMTP")).encode()
+        ways = [Route(RouteKind.SMTP, f"user@d{number:03}.test") for number in range(500)]
+        text = (
+            '{"t":1,"outcome":"deferred","host":"mx.d%03d.test[198.51.100.7]:25","code":451,"enhanced":"4.7.1","text":"%s %d, come later"}'
+        )
+        ids: list[bytes] = []
+        for number in range(messages):
+            way = ways[number % 500]
+            ids.append(committer.commit(LINE, f"news{number}@sender.example", way.address, way, due, meta))
+            if len(ids) == DRAIN or number == messages - 1:
+                committer.settled()
+                details = [(text % (n % 500, ("greylisted", "too busy")[n % 2], n)).encode() for n in range(len(ids))]
+                spool.change(0, [(one, -1, K_DEFERRED, due, detail) for one, detail in zip(ids, details, strict=True)])
+                ids = []
     finally:
         spool.close()
 

@@ -114,6 +114,15 @@ def end(process: subprocess.Popen[bytes], seconds: float = 10) -> int:
     return process.wait(10)
 
 
+def exit_on_sigterm() -> None:
+    """For programs that start servers: SIGTERM ends this one as Ctrl-C does, by an exception, so that what it started is ended too."""
+
+    def leave(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
+
+
 def resident_kib(pid: int) -> int:
     """VmRSS of a process in KiB."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():

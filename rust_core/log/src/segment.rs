@@ -113,6 +113,21 @@ impl Segment {
 
     /// Like [`Segment::read_prefix`], for records asked for in the order of the log: what lies behind one is read with it when they come close together.
     pub fn read_within<'w>(&self, offset: u32, limit: usize, window: &'w mut Window) -> Result<(u8, u32, &'w [u8]), LogError> {
+        let (header, payload) = self.within(offset, limit, window)?;
+        Ok((header.kind, header.length, payload))
+    }
+
+    /// The whole and verified record at `offset` as in `read_within`: (kind, payload). `guess` is how long payloads mostly are at most.
+    pub fn read_whole_within<'w>(&self, offset: u32, guess: usize, window: &'w mut Window) -> Result<(u8, &'w [u8]), LogError> {
+        let length = self.within(offset, guess, window)?.0.length as usize;
+        let (header, payload) = self.within(offset, length, window)?;
+        if payload.len() < length || !header.verify(payload) {
+            return Err(self.damaged(offset, "checksum does not match"));
+        }
+        Ok((header.kind, payload))
+    }
+
+    fn within<'w>(&self, offset: u32, limit: usize, window: &'w mut Window) -> Result<(RecordHeader, &'w [u8]), LogError> {
         let (at, want) = (u64::from(offset), RECORD_HEADER as usize + limit);
         if !window.holds(self.number, at, want) {
             let near = window.segment == self.number && at.checked_sub(window.last).is_some_and(|gap| gap < NEAR);
@@ -127,7 +142,8 @@ impl Segment {
         let octets = window.octets.get(start..).unwrap_or(&[]);
         let header = RecordHeader::decode(octets, self.identity.salt, offset).ok_or_else(|| self.damaged(offset, "no record here"))?;
         let end = octets.len().min(RECORD_HEADER as usize + limit.min(header.length as usize));
-        Ok((header.kind, header.length, octets.get(RECORD_HEADER as usize..end).unwrap_or(&[])))
+        let payload = octets.get(RECORD_HEADER as usize..end).unwrap_or(&[]);
+        Ok((header, payload))
     }
 
     /// Reads octets `from..from + buf.len()` of the payload at `offset`, fewer at its end. Not verified beyond the header.

@@ -23,13 +23,15 @@ use crate::transition::State;
 
 const NAME: &str = "checkpoint";
 const MAGIC: &[u8; 8] = b"GPSTCKP\n";
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 /// Magic, version, checksum of what follows.
 const HEAD: usize = 16;
 /// Octets read or written at a time.
 const PIECE: usize = 256 << 10;
 /// Messages copied with the index locked, about a millisecond's worth.
 const SLICE: usize = 2048;
+/// The same of destinations' domains.
+const HOMES: usize = 2048;
 
 /// A checkpoint whose checksum is right, to be read from its beginning.
 pub(crate) struct Checkpoint {
@@ -156,7 +158,16 @@ impl Checkpoint {
         (0..count).map(|_| self.parse(|c| message(c, version))).collect()
     }
 
-    /// What stands behind the messages.
+    /// What stands next: the destinations and the domain that all recipients of each have, empty when it has several or nobody knows.
+    pub fn homes(&mut self) -> Result<Vec<(String, String)>, QueueError> {
+        let names = std::mem::take(&mut self.names);
+        let known = if self.version < 4 { 0 } else { self.number()? as usize };
+        let home = |n| if n < known { self.parse(|c| c.str().map(str::to_owned)) } else { Ok(String::new()) };
+        let homes = (0..names.len()).map(home).collect::<Result<Vec<_>, _>>()?;
+        Ok(names.into_iter().zip(homes).collect())
+    }
+
+    /// What stands behind that.
     pub fn end(&mut self) -> Result<Vec<(u32, u32)>, QueueError> {
         if self.version > 1 { self.vouched() } else { Ok(Vec::new()) }
     }
@@ -303,6 +314,22 @@ impl Writer {
         Ok(())
     }
 
+    /// Copies the domains of the next destinations out of `names`.
+    fn homes(&mut self, index: &Index, names: &[Box<str>]) -> Result<(), QueueError> {
+        for name in names {
+            let home = index.destination(name).and_then(|number| index.home(number));
+            put_text(&mut self.out, home.unwrap_or_default())?;
+        }
+        Ok(())
+    }
+
+    /// All destinations, by their numbers.
+    fn numbered(&mut self) -> Vec<Box<str>> {
+        let mut names: Vec<_> = std::mem::take(&mut self.names).into_iter().collect();
+        names.sort_unstable_by_key(|(_, number)| *number);
+        names.into_iter().map(|(name, _)| name).collect()
+    }
+
     fn vouched(&mut self, index: &Index) {
         let vouched: Vec<_> = index.segments.vouched().collect();
         self.out.extend_from_slice(&(vouched.len() as u32).to_le_bytes());
@@ -403,23 +430,41 @@ impl Core {
             let copied = writer.copy(&index, after.as_ref())?;
             if copied.is_none() {
                 // An empty block: there are no more.
-                writer.vouched(&index);
-                writer.owed(&begin.owed)?;
-                if index.debts.incurred != begin.incurred {
-                    // Some messages reflect it and others were copied before.
-                    return Err(index.debts.error().into());
-                }
                 break;
             }
             after = copied;
             MutexGuard::unlock_fair(index);
             writer.flush(PIECE).map_err(|e| writing(&e))?;
         }
+        self.write_homes(&mut writer)?;
+        {
+            let index = self.shared.index.lock();
+            writer.vouched(&index);
+            writer.owed(&begin.owed)?;
+            if index.debts.incurred != begin.incurred {
+                // Some messages reflect it and others were copied before.
+                return Err(index.debts.error().into());
+            }
+        }
         // A commit that is in the index and gets lost must not come back by way of the checkpoint.
         self.log.sync_since(begin.losses)?;
         let messages = writer.messages;
         writer.finish().map_err(|e| writing(&e))?;
         Ok(messages)
+    }
+
+    /// After all messages, so that nothing of a destination that a message was copied with is missing. If the destination went meanwhile and came back, so
+    /// did its messages go, and the word of that is behind the checkpoint's place.
+    fn write_homes(&self, writer: &mut Writer) -> Result<(), QueueError> {
+        let names = writer.numbered();
+        writer.out.extend_from_slice(&(names.len() as u32).to_le_bytes());
+        for some in names.chunks(HOMES) {
+            let index = self.shared.index.lock();
+            writer.homes(&index, some)?;
+            MutexGuard::unlock_fair(index);
+            writer.flush(PIECE).map_err(|e| writing(&e))?;
+        }
+        Ok(())
     }
 }
 

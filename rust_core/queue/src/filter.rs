@@ -69,6 +69,12 @@ impl Glob {
         (!pattern.is_empty()).then(|| Self { literal: !pattern.contains(['*', '?']), any, pattern })
     }
 
+    /// The domain of every address that it fits; empty when they may have several.
+    fn domain(&self) -> &str {
+        let domain = self.pattern.rfind('@').map_or("", |at| &self.pattern[at + 1..]);
+        if domain.contains(['*', '?']) { "" } else { domain }
+    }
+
     fn matches(&self, text: &str) -> bool {
         if self.any {
             return true;
@@ -221,9 +227,17 @@ impl Matcher {
     }
 
     pub fn address(&self, address: &str) -> bool {
-        let domain = address.rfind('@').map_or(address, |at| &address[at + 1..]);
-        (self.domain.is_empty() || Lower::new(domain).as_str() == self.domain)
+        (self.domain.is_empty() || Lower::new(domain_of(address)).as_str() == self.domain)
             && self.recipient.as_ref().is_none_or(|glob| glob.matches(address))
+    }
+
+    /// What `address` says of any address of this domain, which is in lower case; None when it depends on more than that.
+    pub fn home(&self, domain: &str) -> Option<bool> {
+        let fits = |wanted: &str| wanted.is_empty() || wanted == domain;
+        if !fits(&self.domain) || !fits(self.recipient.as_ref().map_or("", Glob::domain)) {
+            return Some(false);
+        }
+        self.recipient.is_none().then_some(true)
     }
 
     pub fn reply(&self, detail: &[u8]) -> bool {
@@ -246,6 +260,11 @@ impl Matcher {
     fn recipient(&self, r: &RecipientState) -> bool {
         self.state_and_held(r.state, r.held) && self.destination(&r.destination) && self.address(&r.address) && self.reply(&r.last_detail)
     }
+}
+
+/// The part of an address behind its last `@`; all of it when there is none.
+pub(crate) fn domain_of(address: &str) -> &str {
+    address.rfind('@').map_or(address, |at| &address[at + 1..])
 }
 
 fn id_range(prefix: &str) -> Result<(MessageId, MessageId), QueueError> {

@@ -36,6 +36,7 @@ mod sets;
 mod signal;
 mod spool;
 mod tail;
+mod trail;
 mod transition;
 mod undo;
 mod ways;

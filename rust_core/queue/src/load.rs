@@ -248,6 +248,13 @@ impl Core {
             }
             MutexGuard::unlock_fair(index);
         }
+        for some in checkpoint.homes()?.chunks(PUBLISH) {
+            let mut index = self.shared.index.lock();
+            for (name, domain) in some {
+                index.restore_home(name, domain);
+            }
+            MutexGuard::unlock_fair(index);
+        }
         vouched.extend(checkpoint.end()?);
         let mut index = self.shared.index.lock();
         for (finisher, accepted) in vouched.iter().filter(|(finisher, accepted)| exists.contains(finisher) && exists.contains(accepted)) {

@@ -116,7 +116,7 @@ pub(crate) fn replay_moved(index: &mut Index, loc: Loc, payload: &[u8]) {
     let recipients = moved.recipients.iter().zip(&envelope.recipients).map(|((r, destination), spec)| {
         let name = if destination.is_empty() { &spec.destination } else { destination };
         let wanted = r.pending() || r.flags & GRACE != 0;
-        Recipient { destination: if wanted { index.intern(name) } else { NOWHERE }, ..*r }
+        Recipient { destination: if wanted { index.intern_for(name, &spec.address) } else { NOWHERE }, ..*r }
     });
     let recipients = Recipients::new(recipients.collect());
     let size = u32::try_from(envelope.size).unwrap_or(u32::MAX);

@@ -219,7 +219,7 @@ pub(crate) fn message(index: &mut Index, envelope: &Envelope, loc: Loc) -> Messa
 }
 
 fn recipient(index: &mut Index, spec: &RecipientSpec) -> Recipient {
-    let destination = index.intern(&spec.destination);
+    let destination = index.intern_for(&spec.destination, &spec.address);
     let state = if destination == NOWHERE { State::Delivered } else { State::Pending };
     let flags = if spec.held && state == State::Pending { HELD } else { 0 };
     Recipient { next_us: spec.next_us, destination, attempts: 0, state, flags }

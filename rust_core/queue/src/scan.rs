@@ -34,6 +34,7 @@ const SHARE_FROM: usize = 512;
 pub type Page = (Vec<Summary>, Option<MessageId>);
 
 /// A message that matches as far as the index can tell.
+#[allow(clippy::struct_excessive_bools)] // each says on its own what must be read
 struct Candidate {
     id: MessageId,
     accepted: Loc,
@@ -47,6 +48,19 @@ struct Candidate {
     attempted: bool,
     /// Only its record knows when it was accepted.
     undated: bool,
+    /// The domains of its destinations answer what is asked of addresses.
+    at_home: bool,
+}
+
+impl Candidate {
+    /// What was accepted has to be looked at.
+    fn asks_accepted(&self, matcher: &Matcher) -> bool {
+        self.undated || matcher.asks_sender() || matcher.asks_address() && !self.at_home
+    }
+
+    fn asks_records(&self, matcher: &Matcher) -> bool {
+        self.unusual || self.asks_accepted(matcher) || matcher.asks_reply()
+    }
 }
 
 /// One walk over a part of the index.
@@ -161,7 +175,7 @@ impl Core {
 
     /// Of each candidate the number of recipients that match when records are looked at as well. `behind` mail: what goes through the whole queue.
     fn counts(&self, matcher: &Matcher, candidates: &[Candidate], behind: bool) -> Vec<usize> {
-        if !asks_records(matcher) || candidates.len() < SHARE_FROM {
+        if candidates.iter().filter(|c| c.asks_records(matcher)).take(SHARE_FROM).count() < SHARE_FROM {
             return Sweep::new(self, matcher).counts(candidates);
         }
         let look = |some| {
@@ -179,7 +193,7 @@ impl Core {
 }
 
 /// The calling thread, which ends soon, has less of a busy processor than those that carry mail.
-fn lower_priority() {
+pub(crate) fn lower_priority() {
     // SAFETY: plain system calls on this thread, without pointers; a failure only leaves the priority as it is.
     unsafe {
         let thread = libc::gettid();
@@ -187,20 +201,33 @@ fn lower_priority() {
     }
 }
 
-/// Which destinations, by their numbers, match the filter.
+/// What the filter makes of destinations, by their numbers.
 #[derive(Default)]
-struct Known(Vec<Option<bool>>);
+struct Known(Vec<Option<Fit>>);
+
+/// What a destination says about its recipients.
+#[derive(Clone, Copy)]
+struct Fit {
+    /// Its name matches.
+    named: bool,
+    /// Whether their addresses match, but of those rerouted to it; None when that has to be read.
+    home: Option<bool>,
+}
 
 impl Known {
-    fn matches(&mut self, index: &Index, matcher: &Matcher, number: u32) -> bool {
-        // That of a recipient without one, if it ever had one, stands in its records.
-        if !matcher.asks_destination() || number == NOWHERE {
-            return true;
+    fn fit(&mut self, index: &Index, matcher: &Matcher, r: &Recipient) -> Fit {
+        // What a recipient without one had, if it ever had one, stands in its records.
+        if r.destination == NOWHERE || !matcher.asks_destination() && !matcher.asks_address() {
+            return Fit { named: true, home: None };
         }
         if self.0.is_empty() {
             self.0.resize(index.destinations.len(), None);
         }
-        *self.0[number as usize].get_or_insert_with(|| matcher.destination(index.destination_name(number)))
+        let fit = *self.0[r.destination as usize].get_or_insert_with(|| Fit {
+            named: matcher.destination(index.destination_name(r.destination)),
+            home: index.home(r.destination).and_then(|domain| matcher.home(domain)),
+        });
+        if r.has(REROUTED) { Fit { home: None, ..fit } } else { fit }
     }
 }
 
@@ -220,7 +247,13 @@ fn candidate(index: &Index, slot: u32, matcher: &Matcher, known: &mut Known) -> 
         return None;
     }
     let list = message.recipients.as_slice();
-    let mut fits = |r: &Recipient| matcher.status(r) && known.matches(index, matcher, r.destination);
+    let mut at_home = true;
+    let mut fits = |r: &Recipient| {
+        let fit = known.fit(index, matcher, r);
+        let may = matcher.status(r) && fit.named && fit.home != Some(false);
+        at_home &= !may || fit.home.is_some();
+        may
+    };
     let only = if let [one] = list {
         fits(one).then_some(None)?
     } else {
@@ -240,6 +273,7 @@ fn candidate(index: &Index, slot: u32, matcher: &Matcher, known: &mut Known) -> 
         attempted: list.iter().any(|r| r.attempts > 0 || !r.pending()),
         undated: matcher.asks_received() && received.is_none(),
         recipients: list.len() as u16,
+        at_home,
         only,
     })
 }
@@ -268,7 +302,7 @@ impl<'a> Sweep<'a> {
         }
         let mut wanted = candidate.only.clone().unwrap_or_else(|| (0..candidate.recipients).collect());
         // What the journal tells needs no look at what was accepted.
-        if candidate.undated || self.matcher.asks_sender() || self.matcher.asks_address() {
+        if candidate.asks_accepted(self.matcher) {
             match self.accepted(candidate, &mut wanted) {
                 Some(true) => {}
                 Some(false) => return 0,

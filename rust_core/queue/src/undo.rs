@@ -5,16 +5,22 @@
 //! that a later operation changed, is left alone and counted. Called by queue/ in Python from a thread: [`Spool::undo`] reads the disk.
 
 use gatepost_log::LogError;
+use parking_lot::MutexGuard;
 
 use crate::codec::{ALL, Envelope, Journal, decode_reroute, encode_reroute};
 use crate::id::{MessageId, now_us};
 use crate::index::{HELD, Index, NOWHERE, Recipient};
 use crate::query::Place;
+use crate::scan::lower_priority;
 use crate::spool::{Core, HARD_PENDING, Spool};
+use crate::trail::Trail;
 use crate::transition::{State, Transition, kind};
 
-/// Messages looked at and changed at a time.
-const BATCH: usize = 256;
+/// Messages looked at at a time, and put back with the index locked.
+const BATCH: usize = 4096;
+const STEPS: usize = 128;
+/// Messages from which on two threads look at them.
+const SHARE_FROM: usize = 512;
 /// Graces ended with the index locked.
 const PURGE_BATCH: usize = 512;
 /// How often a message that changes under our eyes is looked at again.
@@ -152,34 +158,55 @@ impl Core {
         counts: &mut Undone,
         failure: &mut Option<LogError>,
     ) -> Vec<MessageId> {
-        let mut plans = Vec::with_capacity(ids.len());
-        let mut buffer = Vec::new();
-        for id in ids {
-            let Ok(place) = self.place(id) else {
-                counts.finished += 1;
-                continue;
-            };
-            match self.plan(&place, marks, &mut buffer) {
-                Some(plan) if plan.steps.is_empty() => plan.count(counts),
-                Some(plan) => plans.push((place, plan)),
-                None => counts.unreadable += 1,
-            }
-        }
         let mut again = Vec::new();
-        let mut index = self.shared.index.lock();
-        for (place, plan) in plans {
-            let unchanged = index.find(&place.id).is_some_and(|slot| index.message(slot).head == place.head);
-            if unchanged {
-                self.step_back(&mut index, &place.id, &plan, note, failure);
-                plan.count(counts);
-            } else if last {
-                counts.changed += 1;
-            } else {
-                again.push(place.id);
+        for some in self.plans(ids, marks, counts).chunks(STEPS) {
+            self.log.wait_for_room(HARD_PENDING);
+            let mut index = self.shared.index.lock();
+            for (place, plan) in some {
+                let unchanged = index.find(&place.id).is_some_and(|slot| index.message(slot).head == place.head);
+                if unchanged {
+                    self.step_back(&mut index, &place.id, plan, note, failure);
+                    plan.count(counts);
+                } else if last {
+                    counts.changed += 1;
+                } else {
+                    again.push(place.id);
+                }
+            }
+            self.shared.wake(&index);
+            MutexGuard::unlock_fair(index);
+        }
+        again
+    }
+
+    /// What there is to do about these messages; those about which there is nothing to do are counted. By two threads when they are many.
+    fn plans(&self, ids: &[MessageId], marks: &Marks, counts: &mut Undone) -> Vec<(Place, Plan)> {
+        let look = |some: &[MessageId]| {
+            if ids.len() >= SHARE_FROM {
+                lower_priority();
+            }
+            let mut trail = Trail::new(self);
+            some.iter().map(|id| self.place(id).ok().map(|place| (plan(&mut trail, &place, marks), place))).collect::<Vec<_>>()
+        };
+        let looked = if ids.len() < SHARE_FROM {
+            vec![look(ids)]
+        } else {
+            std::thread::scope(|scope| {
+                let (first, second) = ids.split_at(ids.len() / 2);
+                let threads = [first, second].map(|some| scope.spawn(|| look(some)));
+                threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+            })
+        };
+        let mut plans = Vec::with_capacity(ids.len());
+        for found in looked.into_iter().flatten() {
+            match found {
+                Some((Some(plan), _)) if plan.steps.is_empty() => plan.count(counts),
+                Some((Some(plan), place)) => plans.push((place, plan)),
+                Some((None, _)) => counts.unreadable += 1,
+                None => counts.finished += 1,
             }
         }
-        self.shared.wake(&index);
-        again
+        plans
     }
 
     fn step_back(&self, index: &mut Index, id: &MessageId, plan: &Plan, note: &[u8], failure: &mut Option<LogError>) {
@@ -199,24 +226,23 @@ impl Core {
             *failure = result.and_then(Result::err).or(failure.take());
         }
     }
+}
 
-    /// None when the message's records cannot be read.
-    fn plan(&self, place: &Place, marks: &Marks, buffer: &mut Vec<u8>) -> Option<Plan> {
-        let journal = self.walk(place.head, place.accepted).ok()?;
-        if !journal.iter().any(|j| marks.operation.find(&j.detail).is_some()) {
-            return Some(Plan::default());
-        }
-        let (envelope, _) = self.envelope(&place.id, place.accepted, buffer).ok()?;
-        let mut tracks: Vec<Track> = envelope.recipients.iter().map(Track::new).collect();
-        for (at, j) in journal.iter().enumerate().rev() {
-            follow(&mut tracks, at, j, marks);
-        }
-        let mut plan = Plan::default();
-        for ((n, recipient, _), track) in place.recipients.iter().zip(&tracks) {
-            plan.add(*n, *recipient, track, &envelope, &journal);
-        }
-        Some(plan)
+/// None when the message's records cannot be read.
+fn plan(trail: &mut Trail<'_>, place: &Place, marks: &Marks) -> Option<Plan> {
+    let (envelope, journal) = trail.read(place).ok()?;
+    let mut plan = Plan::default();
+    if !journal.iter().any(|j| marks.operation.find(&j.detail).is_some()) {
+        return Some(plan);
     }
+    let mut tracks: Vec<Track> = envelope.recipients.iter().map(Track::new).collect();
+    for (at, j) in journal.iter().enumerate().rev() {
+        follow(&mut tracks, at, j, marks);
+    }
+    for ((n, recipient, _), track) in place.recipients.iter().zip(&tracks) {
+        plan.add(*n, *recipient, track, &envelope, &journal);
+    }
+    Some(plan)
 }
 
 /// Carries one record out on every recipient it names.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use gatepost_queue::{LogError, Options, QueueError, Spool, State, kind};
+use gatepost_queue::{Filter, LogError, Options, QueueError, Spool, State, kind};
 
 /// A copy to work on.
 fn fixture() -> tempfile::TempDir {
@@ -35,6 +35,9 @@ fn check(spool: &Spool) {
     assert_eq!(states, [("a@x", "d1", State::Delivered, 1), ("b@x", "d1", State::Pending, 1), ("c@z", "d3", State::Pending, 0)]);
     assert_eq!((many.recipients[1].next_us, many.recipients[1].last_detail.as_slice()), (4_000_000_000_000_000, b"451 later".as_slice()));
     assert_eq!(kinds(1), [kind::ACCEPTED, kind::DELIVERED, kind::DEFERRED, kind::REROUTED, kind::NOTE]);
+    for (domain, count) in [("x", (2, 3)), ("z", (1, 1)), ("y", (0, 0))] {
+        assert_eq!(spool.count(&Filter { domain: domain.into(), ..Filter::default() }).unwrap(), count, "{domain}");
+    }
 }
 
 #[test]

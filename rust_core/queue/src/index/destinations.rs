@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::filter::domain_of;
 use crate::index::parked::{Outage, Parked};
 use crate::index::ready::Queue;
 use crate::index::{Index, NOWHERE};
@@ -21,6 +22,36 @@ pub(crate) struct Destination {
     pub outage: Option<Box<Outage>>,
     /// Its name waits in the outbox.
     pub announced: bool,
+    pub homes: Homes,
+}
+
+/// The domains of the addresses that came with a destination: of all its recipients but those rerouted to it. So what is looked for by domain
+/// need not be read from the records of every message. A set that only grows while the destination is known.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) enum Homes {
+    /// None came yet.
+    #[default]
+    None,
+    /// All have this one, in lower case.
+    One(Box<str>),
+    /// Several, or it is not known.
+    Many,
+}
+
+impl Homes {
+    /// The domain that all have.
+    pub fn one(&self) -> Option<&str> {
+        if let Self::One(domain) = self { Some(domain) } else { None }
+    }
+
+    /// An address came.
+    fn add(&mut self, domain: &str) {
+        match self {
+            Self::None => *self = Self::One(domain.to_lowercase().into()),
+            Self::One(known) if **known != *domain && **known != *domain.to_lowercase() => *self = Self::Many,
+            _ => {}
+        }
+    }
 }
 
 impl Index {
@@ -44,6 +75,31 @@ impl Index {
         number
     }
 
+    /// Number of the destination that a message came with for this address.
+    pub fn intern_for(&mut self, name: &str, address: &str) -> u32 {
+        let number = self.intern(name);
+        if let Some(d) = self.destinations.get_mut(number as usize) {
+            d.homes.add(domain_of(address));
+        }
+        number
+    }
+
+    /// What a checkpoint tells of a destination; an empty domain for several, or none that is known.
+    pub fn restore_home(&mut self, name: &str, domain: &str) {
+        let Some(number) = self.destination(name) else { return };
+        let homes = &mut self.destinations[number as usize].homes;
+        if domain.is_empty() {
+            *homes = Homes::Many;
+        } else {
+            homes.add(domain);
+        }
+    }
+
+    /// The domain that all recipients of a destination have, as far as they were not rerouted to it.
+    pub fn home(&self, number: u32) -> Option<&str> {
+        self.destinations.get(number as usize)?.homes.one()
+    }
+
     pub fn destination(&self, name: &str) -> Option<u32> {
         self.by_name.get(name).copied()
     }
@@ -58,6 +114,7 @@ impl Index {
         if d.pending == 0 && d.kept == 0 && !d.announced && !d.name.is_empty() {
             let name = std::mem::take(&mut d.name);
             d.queue = Queue::default();
+            d.homes = Homes::None;
             self.come_up(number);
             self.by_name.remove(&name);
             self.free_destinations.push(number);
