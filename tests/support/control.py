@@ -25,6 +25,7 @@ from gatepost.control.quarantine import QuarantineServicer
 from gatepost.control.quarantine_merge import MergedQuarantineServicer
 from gatepost.control.queue import QueueServicer
 from gatepost.control.rules import RulesServicer
+from gatepost.control.rulesets import RulesetsServicer
 from gatepost.control.server import Certificates, ControlServer
 from gatepost.control.status import ServerServicer, reload_workers
 from gatepost.control.worker import WorkerServicer
@@ -446,6 +447,7 @@ class Plane:
             MergedQuarantineServicer(self.links, queue, self.directory, self.changed, self.rules, settings).service(),
             MergedHistoryServicer(self.links).service(),
             RulesServicer(self.directory, self.rules, settings, self.changed).service(),
+            RulesetsServicer(self.directory, self.rules, settings, self.changed, self).service(),
             PoliciesServicer(self.directory, self.rules, settings, self.changed, queue).service(),
             DirectoryServicer(self.directory, self.changed, proxy.purge).service(),
             proxy.service(),

@@ -21,6 +21,7 @@ from gatepost.control.policies import PoliciesServicer
 from gatepost.control.ports import StatusSource
 from gatepost.control.quarantine_merge import MergedQuarantineServicer
 from gatepost.control.rules import RulesServicer
+from gatepost.control.rulesets import RulesetsServicer
 from gatepost.control.server import Certificates, ControlServer
 from gatepost.control.status import ServerServicer, reload_workers
 from gatepost.control.workers import WorkerLinks
@@ -59,6 +60,7 @@ class ControlPlane:
             self.quarantine.service(),
             MergedHistoryServicer(self._links).service(),
             RulesServicer(directory, rules, settings, self.changed).service(),
+            RulesetsServicer(directory, rules, settings, self.changed, source).service(),
             PoliciesServicer(directory, rules, settings, self.changed, queue).service(),
             DirectoryServicer(directory, self.changed, mailboxes.purge).service(),
             mailboxes.service(),

@@ -36,6 +36,7 @@ from gatepost.client.policies import Policies
 from gatepost.client.quarantine import Quarantine, QuarantineFilter
 from gatepost.client.queue import ALL, Queue, Selection
 from gatepost.client.rules import Rules
+from gatepost.client.rulesets import Rulesets
 from gatepost.client.server import Server
 from gatepost.client.values import DomainRule, Gateway, Handler, QueueFilter, Route
 
@@ -52,6 +53,7 @@ class GatepostClient:
     quarantine: Quarantine
     history: History
     rules: Rules
+    rulesets: Rulesets
     policies: Policies
     directory: Directory
     mailboxes: Mailboxes
@@ -74,6 +76,7 @@ class GatepostClient:
         self.quarantine = Quarantine(self._connection)
         self.history = History(self._connection)
         self.rules = Rules(self._connection)
+        self.rulesets = Rulesets(self._connection)
         self.policies = Policies(self._connection)
         self.directory = Directory(self._connection)
         self.mailboxes = Mailboxes(self._connection)
@@ -110,6 +113,7 @@ __all__ = [
     "RerouteTarget",
     "Route",
     "Rules",
+    "Rulesets",
     "Selection",
     "ServerError",
     "ServerRefusedError",

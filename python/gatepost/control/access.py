@@ -95,6 +95,13 @@ RPCS: Mapping[str, Rule] = {
         "CreateDomainRule UpdateDomainRule DeleteDomainRule CreateHandler UpdateHandler DeleteHandler",
         changes=True,
     ),
+    **_rules(
+        "rulesets.v1.RulesetsService",
+        Role.VIEWER,
+        "GetDocument GetSchema CheckDocument PreviewDocument DiffVersions ListDrafts GetDraft",
+        changes=False,
+    ),
+    **_rules("rulesets.v1.RulesetsService", Role.ADMIN, "ApplyDocument PutDraft DeleteDraft PutSecret", changes=True),
     **_rules("policies.v1.PoliciesService", Role.VIEWER, "ListPolicies GetPolicy CheckPolicy", changes=False),
     **_rules("policies.v1.PoliciesService", Role.OPERATOR, "TryPolicy", changes=False),
     **_rules("policies.v1.PoliciesService", Role.ADMIN, "ApplyPolicy DeletePolicy", changes=True),

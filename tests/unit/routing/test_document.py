@@ -13,6 +13,7 @@ from gatepost.routing.document import Document, parse, render
 from gatepost.routing.model import AddressHandler, DomainRule, HandlerKind, RuleKind, TlsPolicy
 from gatepost.routing.schema import schema_text
 from gatepost.routing.toml_lines import Lines
+from gatepost.scan.policy import Policy
 
 DOCS = Path(__file__).parents[3] / "docs"
 
@@ -147,6 +148,14 @@ def test_a_policy_stands_in_the_document_as_its_author_wrote_it() -> None:
     text = render(Document((), {"strict": policy}))
     assert policy in text
     assert tomllib.loads(text)["policies"]["strict"] == policy
+
+
+def test_the_example_of_the_page_is_a_document() -> None:
+    example = (DOCS / "rule-files.md").read_text("utf-8").split("```toml\n")[1].split("```")[0]
+    parsed = parse(example)
+    assert parsed.problems == ()
+    assert parsed.document is not None
+    assert Policy.model_validate(tomllib.loads(parsed.document.policies["strict"])).rules
 
 
 def test_the_schema_in_the_documents_is_that_of_the_model() -> None:

@@ -1,0 +1,194 @@
+"""The rule set as a whole: documents, versions, drafts. `client.rulesets` of GatepostClient."""
+
+import builtins
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from gatepost.api.rulesets.v1 import rulesets_pb2 as api
+from gatepost.api.rulesets.v1 import rulesets_pb2_grpc
+from gatepost.client.connection import Connection
+from gatepost.client.values import time_value
+
+WHOLE_TIMEOUT = 300.0
+"""A document may have 100,000s of handlers."""
+
+
+@dataclass(frozen=True, slots=True)
+class RuleProblem:
+    """A fault that keeps a document from being taken. line: from 1, 0 for the document as a whole."""
+
+    line: int
+    field: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class RuleLint:
+    """What rules say that nobody can have meant. Errors keep a document from being applied."""
+
+    error: bool
+    code: str
+    field: str
+    line: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class RuleFieldChange:
+    """A field before and after, as text."""
+
+    field: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class RuleChange:
+    """verb: add, change, remove. subject: rule, handler, policy."""
+
+    verb: str
+    subject: str
+    key: str
+    fields: tuple[RuleFieldChange, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RuleDocument:
+    """A document and the version it is of."""
+
+    text: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class RuleCheck:
+    """Whether a document would be taken: without problems and without lints that are errors."""
+
+    problems: tuple[RuleProblem, ...]
+    lints: tuple[RuleLint, ...]
+    rule_count: int
+    handler_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class RulePlan:
+    """What applying a document would do. base_version: what apply is to name. `changes` are the first 1000 of change_count."""
+
+    base_version: int
+    problems: tuple[RuleProblem, ...]
+    lints: tuple[RuleLint, ...]
+    changes: tuple[RuleChange, ...]
+    change_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class RulesApplied:
+    """The version in force now, what was changed, and the warnings."""
+
+    version: int
+    changes: tuple[RuleChange, ...]
+    change_count: int
+    lints: tuple[RuleLint, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RuleDraft:
+    """A draft; `text` is empty in lists."""
+
+    name: str
+    author: str
+    time: datetime
+    base_version: int
+    text: str
+    etag: str
+
+
+class Rulesets:
+    """Every method raises the errors of gatepost.client.errors. `wanted`: see `source`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._stub = rulesets_pb2_grpc.RulesetsServiceStub(connection.channel)
+
+    async def document(self, version: int | None = None) -> RuleDocument:
+        """The rules in force, or as of a version that is kept."""
+        answer = await self._connection.call(self._stub.GetDocument, api.GetDocumentRequest(version=version), WHOLE_TIMEOUT)
+        return RuleDocument(answer.text, answer.version)
+
+    async def schema(self) -> str:
+        """The JSON Schema of documents."""
+        return str((await self._connection.call(self._stub.GetSchema, api.GetSchemaRequest())).text)
+
+    async def check(self, wanted: api.DocumentSource) -> RuleCheck:
+        """Whether a document would be taken."""
+        answer = await self._connection.call(self._stub.CheckDocument, api.CheckDocumentRequest(source=wanted), WHOLE_TIMEOUT)
+        return RuleCheck(_problems(answer.problems), _lints(answer.lints), answer.rule_count, answer.handler_count)
+
+    async def plan(self, wanted: api.DocumentSource) -> RulePlan:
+        """What applying it would change."""
+        answer = await self._connection.call(self._stub.PreviewDocument, api.PreviewDocumentRequest(source=wanted), WHOLE_TIMEOUT)
+        lints, changes = _lints(answer.lints), _changes(answer.changes)
+        return RulePlan(answer.base_version, _problems(answer.problems), lints, changes, answer.change_count)
+
+    async def apply(
+        self, wanted: api.DocumentSource, *, base_version: int | None = None, comment: str = "", force: Sequence[str] = ()
+    ) -> RulesApplied:
+        """Make it the rules in force. base_version None: whatever is in force now."""
+        request = api.ApplyDocumentRequest(source=wanted, base_version=base_version, comment=comment, force=force)
+        answer = await self._connection.call(self._stub.ApplyDocument, request, WHOLE_TIMEOUT)
+        return RulesApplied(answer.version, _changes(answer.changes), answer.change_count, _lints(answer.lints))
+
+    async def diff(self, from_version: int, to_version: int | None = None) -> tuple[tuple[RuleChange, ...], int]:
+        """What differs between two versions (None: the rules in force), and how many changes there are in all."""
+        request = api.DiffVersionsRequest(from_version=from_version, to_version=to_version)
+        answer = await self._connection.call(self._stub.DiffVersions, request, WHOLE_TIMEOUT)
+        return _changes(answer.changes), answer.change_count
+
+    async def drafts(self) -> builtins.list[RuleDraft]:
+        """Drafts by name."""
+        answer = await self._connection.call(self._stub.ListDrafts, api.ListDraftsRequest())
+        return [_draft(one) for one in answer.drafts]
+
+    async def draft(self, name: str) -> RuleDraft:
+        """One draft."""
+        return _draft((await self._connection.call(self._stub.GetDraft, api.GetDraftRequest(name=name))).draft)
+
+    async def put_draft(self, name: str, text: str | None = None, *, etag: str = "") -> RuleDraft:
+        """Add a draft or replace its text; None: the rules in force."""
+        answer = await self._connection.call(self._stub.PutDraft, api.PutDraftRequest(name=name, text=text, etag=etag), WHOLE_TIMEOUT)
+        return _draft(answer.draft)
+
+    async def discard_draft(self, name: str) -> None:
+        """Throw a draft away."""
+        await self._connection.call(self._stub.DeleteDraft, api.DeleteDraftRequest(name=name))
+
+    async def put_secret(self, name: str, secret: str) -> None:
+        """Store a secret that documents name."""
+        await self._connection.call(self._stub.PutSecret, api.PutSecretRequest(name=name, secret=secret))
+
+
+def source(text: str | None = None, *, draft: str = "", version: int | None = None) -> api.DocumentSource:
+    """Which document is meant: a text, a draft, or a version."""
+    if draft:
+        return api.DocumentSource(draft=draft)
+    return api.DocumentSource(version=version) if version is not None else api.DocumentSource(text=text or "")
+
+
+def _problems(found: Iterable[api.Problem]) -> tuple[RuleProblem, ...]:
+    return tuple(RuleProblem(one.line, one.field, one.problem) for one in found)
+
+
+def _lints(found: Iterable[api.Lint]) -> tuple[RuleLint, ...]:
+    return tuple(RuleLint(one.error, one.code, one.field, one.line, one.message) for one in found)
+
+
+def _changes(found: Iterable[api.Change]) -> tuple[RuleChange, ...]:
+    return tuple(
+        RuleChange(one.verb, one.subject, one.key, tuple(RuleFieldChange(each.field, each.before, each.after) for each in one.fields))
+        for one in found
+    )
+
+
+def _draft(one: api.Draft) -> RuleDraft:
+    return RuleDraft(one.name, one.author, time_value(one.change_time), one.base_version, one.text, one.etag)

@@ -1,0 +1,150 @@
+"""RulesetsService through real channels: documents there and back, plans that went stale, lints that refuse, versions, drafts, secrets."""
+
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+from gatepost.api.common.v1 import common_pb2 as common
+from gatepost.api.rulesets.v1 import rulesets_pb2 as api
+from gatepost.api.rulesets.v1 import rulesets_pb2_grpc
+from gatepost.routing.model import DomainRule, RuleKind
+from support.control import Plane
+
+Stub = rulesets_pb2_grpc.RulesetsServiceStub
+
+HOSTED = '[rules."a.test"]\nkind = "hosted"\n'
+HANDLER = HOSTED + '[rules."a.test".handlers]\nx = { kind = "forward", targets = ["y@far.test"] }\n'
+OPEN = '[rules."*"]\nkind = "mx"\naccept_untrusted = true\n'
+
+
+@pytest.fixture
+def sets(unix: grpc.aio.Channel) -> Stub:
+    return rulesets_pb2_grpc.RulesetsServiceStub(unix)
+
+
+def text(document: str) -> api.DocumentSource:
+    return api.DocumentSource(text=document)
+
+
+async def apply(sets: Stub, document: str, **more: Any) -> api.ApplyDocumentResponse:
+    return await sets.ApplyDocument(api.ApplyDocumentRequest(source=text(document), **more))
+
+
+async def fails(call: Any, code: grpc.StatusCode) -> common.ErrorInfo:
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await call
+    assert failure.value.code() is code, failure.value.details()
+    return common.ErrorInfo.FromString(dict(failure.value.trailing_metadata())["gatepost-error-bin"])
+
+
+async def test_a_document_is_planned_and_applied_and_every_worker_is_told_once(plane: Plane, sets: Stub):
+    plan = await sets.PreviewDocument(api.PreviewDocumentRequest(source=text(HANDLER)))
+    assert [(one.verb, one.subject, one.key) for one in plan.changes] == [("add", "rule", "a.test")]
+    made = await apply(sets, HANDLER, base_version=plan.base_version, comment="why")
+    assert made.version == plan.base_version + 1
+    assert plane.rules().rules["a.test"].handlers[0].targets == ("y@far.test",)
+    assert [worker.reloads for worker in plane.workers] == [[False], [False]]
+    found = await sets.GetDocument(api.GetDocumentRequest())
+    assert found.version == made.version
+    assert (await apply(sets, found.text)).change_count == 0
+    assert plane.directory.rule_versions()[0].comment == "why"
+
+
+async def test_a_plan_that_went_stale_is_refused(plane: Plane, sets: Stub):
+    plan = await sets.PreviewDocument(api.PreviewDocumentRequest(source=text(HANDLER)))
+    plane.directory.put_rule(DomainRule("b.test", RuleKind.MX), create=True, author="bob")
+    await fails(apply(sets, HANDLER, base_version=plan.base_version), grpc.StatusCode.ABORTED)
+    assert "a.test" not in plane.directory.snapshot().rules
+    await apply(sets, HANDLER)
+
+
+async def test_every_fault_of_a_document_comes_back_with_its_line(plane: Plane, sets: Stub):
+    faulty = HOSTED + 'prt = 1\n[rules."b.test"]\nkind = "gatway"\n'
+    checked = await sets.CheckDocument(api.CheckDocumentRequest(source=text(faulty)))
+    assert [(one.line, one.field) for one in checked.problems] == [(3, 'rules."a.test".prt'), (5, 'rules."b.test".kind')]
+    info = await fails(apply(sets, faulty), grpc.StatusCode.INVALID_ARGUMENT)
+    assert [one.field for one in info.violations] == ['rules."a.test".prt', 'rules."b.test".kind']
+
+
+async def test_a_policy_that_is_none_is_a_fault_of_the_document(plane: Plane, sets: Stub):
+    checked = await sets.CheckDocument(api.CheckDocumentRequest(source=text('[policies]\nmine = "rules = 3"')))
+    assert [(one.line, one.field) for one in checked.problems] == [(2, "policies.mine")]
+
+
+async def test_an_open_relay_is_refused_unless_the_word_is_said(plane: Plane, sets: Stub):
+    info = await fails(apply(sets, OPEN), grpc.StatusCode.INVALID_ARGUMENT)
+    assert "--force open-relay" in info.violations[0].problem
+    await fails(apply(sets, OPEN, force=["yes"]), grpc.StatusCode.INVALID_ARGUMENT)
+    made = await apply(sets, OPEN, force=["open-relay"])
+    assert [(one.code, one.error) for one in made.lints] == [("open-relay", True)]
+    assert plane.rules().rules["*"].accept_untrusted
+
+
+async def test_a_gateway_to_our_own_listener_cannot_be_forced(plane: Plane, sets: Stub):
+    loop = '[rules."b.test"]\nkind = "gateway"\nhost = "127.0.0.1"\nport = 2525\n'
+    info = await fails(apply(sets, loop, force=["open-relay"]), grpc.StatusCode.INVALID_ARGUMENT)
+    assert info.violations[0].field == 'rules."b.test".host'
+
+
+async def test_warnings_are_told_and_do_not_refuse(plane: Plane, sets: Stub):
+    rule = '[rules."b.test"]\nkind = "gateway"\nhost = "b.test"\nusername = "me"\npassword_ref = "smart"\n'
+    assert {one.code for one in (await apply(sets, rule)).lints} == {"unverified-login", "no-secret"}
+    await sets.PutSecret(api.PutSecretRequest(name="smart", secret="hush"))
+    assert plane.directory.secret("smart") == "hush"
+    assert {one.code for one in (await apply(sets, rule)).lints} == {"unverified-login"}
+    assert "hush" not in (plane.data / "audit.log").read_text()
+
+
+async def test_a_rule_with_users_cannot_go_and_one_that_stops_hosting_them_is_told(plane: Plane, sets: Stub):
+    await apply(sets, HOSTED)
+    plane.directory.add_user("bob@a.test", None, author="t")
+    await plane.changed()
+    assert "1 user" in (await fails(apply(sets, ""), grpc.StatusCode.FAILED_PRECONDITION)).message
+    moved = await sets.PreviewDocument(api.PreviewDocumentRequest(source=text('[rules."a.test"]\nkind = "mx"\n')))
+    assert [one.code for one in moved.lints] == ["users-left"]
+
+
+async def test_versions_are_told_compared_and_gone_back_to(plane: Plane, sets: Stub):
+    first = (await apply(sets, HOSTED)).version
+    second = (await apply(sets, HANDLER)).version
+    old = await sets.GetDocument(api.GetDocumentRequest(version=first))
+    assert "far.test" not in old.text
+    changes = (await sets.DiffVersions(api.DiffVersionsRequest(from_version=first, to_version=second))).changes
+    assert [(one.verb, one.key) for one in changes] == [("add", "x@a.test")]
+    back = await sets.ApplyDocument(api.ApplyDocumentRequest(source=api.DocumentSource(version=first)))
+    assert back.version == second + 1
+    assert plane.rules().rules["a.test"].handlers == ()
+    assert plane.directory.rule_versions()[0].comment == f"back to version {first}"
+    await sets.ApplyDocument(api.ApplyDocumentRequest(source=api.DocumentSource(version=0)))
+    assert plane.rules().rules == {}
+    await fails(sets.GetDocument(api.GetDocumentRequest(version=99)), grpc.StatusCode.NOT_FOUND)
+
+
+async def test_a_draft_is_kept_changed_planned_and_applied(plane: Plane, sets: Stub):
+    await apply(sets, HOSTED)
+    begun = (await sets.PutDraft(api.PutDraftRequest(name="next"))).draft
+    assert "a.test" in begun.text
+    kept = (await sets.PutDraft(api.PutDraftRequest(name="next", text=HANDLER, etag=begun.etag))).draft
+    await fails(sets.PutDraft(api.PutDraftRequest(name="next", text="", etag=begun.etag)), grpc.StatusCode.ABORTED)
+    assert (await sets.GetDraft(api.GetDraftRequest(name="next"))).draft == kept
+    assert [(one.name, one.text) for one in (await sets.ListDrafts(api.ListDraftsRequest())).drafts] == [("next", "")]
+    draft = api.DocumentSource(draft="next")
+    assert (await sets.PreviewDocument(api.PreviewDocumentRequest(source=draft))).change_count == 1
+    await sets.ApplyDocument(api.ApplyDocumentRequest(source=draft))
+    assert plane.rules().rules["a.test"].handlers
+    await sets.DeleteDraft(api.DeleteDraftRequest(name="next"))
+    await fails(sets.GetDraft(api.GetDraftRequest(name="next")), grpc.StatusCode.NOT_FOUND)
+    await fails(sets.PutDraft(api.PutDraftRequest(name="../x", text="")), grpc.StatusCode.INVALID_ARGUMENT)
+
+
+async def test_a_faulty_draft_is_kept_and_told(plane: Plane, sets: Stub):
+    await sets.PutDraft(api.PutDraftRequest(name="bad", text="rules = 3"))
+    checked = await sets.CheckDocument(api.CheckDocumentRequest(source=api.DocumentSource(draft="bad")))
+    assert [one.field for one in checked.problems] == ["rules"]
+
+
+async def test_a_request_without_a_document_is_told_what_is_missing(plane: Plane, sets: Stub):
+    info = await fails(sets.CheckDocument(api.CheckDocumentRequest()), grpc.StatusCode.INVALID_ARGUMENT)
+    assert info.violations[0].field == "source"
