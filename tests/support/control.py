@@ -22,7 +22,7 @@ from gatepost.control.merge import MergedQueueServicer
 from gatepost.control.policies import PoliciesServicer
 from gatepost.control.ports import ListenerInfo, ServerFacts, WorkerFacts, WorkerPlace
 from gatepost.control.quarantine import QuarantineServicer
-from gatepost.control.quarantine_merge import MergedQuarantineServicer
+from gatepost.control.quarantine_domains import DomainQuarantineServicer
 from gatepost.control.queue import QueueServicer
 from gatepost.control.rules import RulesServicer
 from gatepost.control.rulesets import RulesetsServicer
@@ -444,7 +444,7 @@ class Plane:
         queue = MergedQueueServicer(self.links)
         return [
             queue.service(),
-            MergedQuarantineServicer(self.links, queue, self.directory, self.changed, self.rules, settings).service(),
+            DomainQuarantineServicer(self.links, queue, self.directory, self.changed, self.rules, settings).service(),
             MergedHistoryServicer(self.links).service(),
             RulesServicer(self.directory, self.rules, settings, self.changed).service(),
             RulesetsServicer(self.directory, self.rules, settings, self.changed, self).service(),

@@ -19,7 +19,7 @@ from gatepost.control.mailbox import MailboxProxy
 from gatepost.control.merge import MergedQueueServicer
 from gatepost.control.policies import PoliciesServicer
 from gatepost.control.ports import StatusSource
-from gatepost.control.quarantine_merge import MergedQuarantineServicer
+from gatepost.control.quarantine_domains import DomainQuarantineServicer
 from gatepost.control.rules import RulesServicer
 from gatepost.control.rulesets import RulesetsServicer
 from gatepost.control.server import Certificates, ControlServer
@@ -54,7 +54,7 @@ class ControlPlane:
         self._audit = AuditLog(data / "audit.log")
         mailboxes = MailboxProxy(self._links)
         queue = MergedQueueServicer(self._links)
-        self.quarantine = MergedQuarantineServicer(self._links, queue, directory, self.changed, rules, settings)
+        self.quarantine = DomainQuarantineServicer(self._links, queue, directory, self.changed, rules, settings)
         services = [
             queue.service(),
             self.quarantine.service(),

@@ -3,13 +3,16 @@
 import secrets
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gatepost.cli.output import human_size, local_time, print_fields, print_json, print_table, to_json
 from gatepost.cli.rules import Etag, read_secret
 from gatepost.cli.session import USAGE, CommandError, Session, command, confirm, group
+
+if TYPE_CHECKING:
+    from gatepost.client.values import Token
 
 user_app = group("Users of hosted domains.")
 volume_app = group("Directories that hold mailboxes.")
@@ -171,15 +174,18 @@ async def volume_remove(session: Session, name: str, etag: Etag = "") -> None:
 
 @command(token_app, "add")
 async def token_add(
-    session: Session, name: str, role: Annotated[str, typer.Option("--role", help="viewer, operator or admin")] = "viewer"
+    session: Session,
+    name: str,
+    role: Annotated[str, typer.Option("--role", help="viewer, operator, admin, or domain-admin")] = "viewer",
+    domain: Annotated[list[str] | None, typer.Option("--domain", help="What a domain admin looks after; may be repeated")] = None,
 ) -> None:
     """Make a token and print its secret, this one time."""
     async with session.client() as client:
-        token, secret = await client.directory.create_token(name, role)
+        token, secret = await client.directory.create_token(name, role.replace("-", "_"), domain or ())
     if session.json:
         print_json({**to_json(token), "secret": secret})
         return
-    print(f"token {token.name} with role {token.role}; its secret, shown this one time:")
+    print(f"token {token.name} with role {_role(token)}; its secret, shown this one time:")
     print(secret)
 
 
@@ -191,7 +197,12 @@ async def token_list(session: Session) -> None:
     if session.json:
         print_json(tokens)
         return
-    print_table(["!NAME", "ROLE", "CREATED"], ((t.name, t.role, local_time(t.created)) for t in tokens), empty="no tokens")
+    print_table(["!NAME", "ROLE", "CREATED"], ((t.name, _role(t), local_time(t.created)) for t in tokens), empty="no tokens")
+
+
+def _role(token: "Token") -> str:
+    """'viewer', 'domain-admin of example.org, example.net'."""
+    return token.role.replace("_", "-") + (f" of {', '.join(token.domains)}" if token.domains else "")
 
 
 @command(token_app, "revoke")

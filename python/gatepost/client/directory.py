@@ -1,6 +1,6 @@
 """Users, volumes, tokens, mailboxes. `client.directory` and `client.mailboxes` of GatepostClient."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -77,9 +77,12 @@ class Directory:
         async for volume in pages(fetch, lambda answer: answer.volumes):
             yield _volume(volume)
 
-    async def create_token(self, name: str, role: str) -> tuple[Token, str]:
-        """Make a token for calls over TCP; its secret is shown this one time. role: 'viewer', 'operator', 'admin'."""
-        request = api.CreateTokenRequest(name=name, role=number(common.Role, role, "ROLE_", "role"))
+    async def create_token(self, name: str, role: str, domains: Sequence[str] = ()) -> tuple[Token, str]:
+        """Make a token for calls over TCP; its secret is shown this one time.
+
+        role: 'viewer', 'operator', 'admin', or 'domain_admin' of these domains.
+        """
+        request = api.CreateTokenRequest(name=name, role=number(common.Role, role, "ROLE_", "role"), domains=domains)
         answer = await self._connection.call(self._stub.CreateToken, request)
         return _token(answer.token), answer.secret
 
@@ -142,7 +145,7 @@ def _volume(volume: api.Volume) -> Volume:
 
 
 def _token(token: api.Token) -> Token:
-    return Token(token.name, word(common.Role, token.role, "ROLE_"), time_value(token.create_time))
+    return Token(token.name, word(common.Role, token.role, "ROLE_"), time_value(token.create_time), tuple(token.domains))
 
 
 def _mailbox(mailbox: mailbox_api.Mailbox) -> Mailbox:

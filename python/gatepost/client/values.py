@@ -375,11 +375,12 @@ class Volume:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """An API token without its secret."""
+    """An API token without its secret; `domains` are those of a domain admin."""
 
     name: str
     role: str
     created: datetime
+    domains: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ the table against the descriptors.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import IntEnum
@@ -18,8 +18,12 @@ MAX_NAME = 64
 
 
 class Role(IntEnum):
-    """Ordered: each includes the ones before. The numbers are those of the API's enum; NOBODY needs no login."""
+    """Ordered: each includes the ones before; NOBODY needs no login.
 
+    DOMAIN_ADMIN includes nothing, and nothing includes it: it may call what a Rule opens to it (`by_domain`), for its own domains.
+    """
+
+    DOMAIN_ADMIN = -1
     NOBODY = 0
     VIEWER = 1
     OPERATOR = 2
@@ -28,10 +32,18 @@ class Role(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Least role, and whether the call changes something (and so is audited)."""
+    """Least role, and whether the call changes something (and so is audited).
+
+    by_domain: open to domain admins as well; the servicer keeps them to their domains (`Caller.domains`).
+    """
 
     role: Role
     changes: bool = False
+    by_domain: bool = False
+
+    def admits(self, caller: "Caller") -> bool:
+        """Whether this caller may."""
+        return self.by_domain if caller.role is Role.DOMAIN_ADMIN else caller.role >= self.role
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +53,8 @@ class Caller:
     actor: str
     role: Role
     peer: str
+    domains: frozenset[str] = frozenset()
+    """Of a domain admin, lower case."""
 
 
 CALLER: ContextVar[Caller | None] = ContextVar("gatepost_caller", default=None)
@@ -53,8 +67,8 @@ def author() -> str:
     return caller.actor if caller is not None else "internal"
 
 
-def _rules(service: str, role: Role, names: str, *, changes: bool) -> dict[str, Rule]:
-    return {f"/gatepost.api.{service}/{name}": Rule(role, changes) for name in names.split()}
+def _rules(service: str, role: Role, names: str, *, changes: bool, by_domain: bool = False) -> dict[str, Rule]:
+    return {f"/gatepost.api.{service}/{name}": Rule(role, changes, by_domain) for name in names.split()}
 
 
 RPCS: Mapping[str, Rule] = {
@@ -72,12 +86,20 @@ RPCS: Mapping[str, Rule] = {
         "PauseDestination ResumeDestination SubmitMessage",
         changes=True,
     ),
-    **_rules("quarantine.v1.QuarantineService", Role.VIEWER, "ListQuarantined GetQuarantined ListAllowedSenders", changes=False),
+    **_rules("quarantine.v1.QuarantineService", Role.VIEWER, "ListQuarantined GetQuarantined", changes=False, by_domain=True),
+    **_rules("quarantine.v1.QuarantineService", Role.VIEWER, "ListAllowedSenders", changes=False),
     **_rules("quarantine.v1.QuarantineService", Role.OPERATOR, "PreviewDigest", changes=False),
     **_rules(
         "quarantine.v1.QuarantineService",
         Role.OPERATOR,
-        "ReleaseQuarantined ReleaseAndAllow DeleteQuarantined RescanQuarantined AllowSender DisallowSender ResolveDigestLink",
+        "ReleaseQuarantined ReleaseAndAllow DeleteQuarantined",
+        changes=True,
+        by_domain=True,
+    ),
+    **_rules(
+        "quarantine.v1.QuarantineService",
+        Role.OPERATOR,
+        "RescanQuarantined AllowSender DisallowSender ResolveDigestLink",
         changes=True,
     ),
     # Changes nothing, but who looked at harmful or private mail is worth a line.
@@ -129,7 +151,7 @@ RPCS: Mapping[str, Rule] = {
 
 
 class VerifiedToken(Protocol):
-    """What the directory tells about a token. role: 'admin', 'operator' or 'viewer'."""
+    """What the directory tells about a token. role: 'admin', 'operator', 'viewer' or 'domain_admin'."""
 
     @property
     def name(self) -> str:
@@ -139,6 +161,11 @@ class VerifiedToken(Protocol):
     @property
     def role(self) -> str:
         """Name of the role."""
+        ...
+
+    @property
+    def domains(self) -> Sequence[str]:
+        """Those of a domain admin."""
         ...
 
 
@@ -205,7 +232,7 @@ class Access:
         token = await asyncio.to_thread(self._verify_token, secret.strip())
         if token is None:
             raise unauthenticated("the token is not valid (wrong, or revoked)")
-        return Caller(f"token:{token.name}", Role[token.role.upper()], peer)
+        return Caller(f"token:{token.name}", Role[token.role.upper()], peer, frozenset(one.lower() for one in token.domains))
 
     def _by_certificate(self, auth_context: Mapping[str, list[bytes]], peer: str) -> Caller | None:
         roles = self._certificate_roles()

@@ -5,11 +5,12 @@ Directory calls run in threads (hashing a password takes tens of milliseconds). 
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from gatepost.api.common.v1 import common_pb2 as common
 from gatepost.api.directory.v1 import directory_pb2 as api
 from gatepost.api.directory.v1 import directory_pb2_grpc
-from gatepost.control.access import Role, author
+from gatepost.control.access import author
 from gatepost.control.convert import timestamp
 from gatepost.control.errors import invalid
 from gatepost.control.paging import page
@@ -106,12 +107,13 @@ class DirectoryServicer(directory_pb2_grpc.DirectoryServiceServicer):
     async def CreateToken(self, request: api.CreateTokenRequest, context: object) -> api.CreateTokenResponse:
         """See the proto."""
         try:
-            role = Role(request.role)
+            role = common.Role.Name(request.role).removeprefix("ROLE_").lower()
         except ValueError:
-            role = Role.NOBODY
-        if role is Role.NOBODY:
-            raise invalid("role", "is needed: VIEWER, OPERATOR or ADMIN")
-        token, secret = await asyncio.to_thread(self._directory.create_token, request.name, role.name.lower(), author=author())
+            role = ""
+        if role in ("", "unspecified"):
+            raise invalid("role", "is needed: VIEWER, OPERATOR, ADMIN or DOMAIN_ADMIN")
+        make = partial(self._directory.create_token, request.name, role, author=author(), domains=list(request.domains))
+        token, secret = await asyncio.to_thread(make)
         return api.CreateTokenResponse(token=_token(token), secret=secret)
 
     async def ListTokens(self, request: api.ListTokensRequest, context: object) -> api.ListTokensResponse:
@@ -142,4 +144,5 @@ def _volume(volume: Volume) -> api.Volume:
 
 
 def _token(token: Token) -> api.Token:
-    return api.Token(name=token.name, role=common.Role.ValueType(Role[token.role.upper()]), create_time=timestamp(token.created_at))
+    role = common.Role.Value(f"ROLE_{token.role.upper()}")
+    return api.Token(name=token.name, role=role, create_time=timestamp(token.created_at), domains=token.domains)

@@ -82,10 +82,10 @@ class Guard(grpc.aio.ServerInterceptor):
             raise unauthenticated("a token is needed: send metadata 'authorization: Bearer TOKEN' (gatepost token add makes one)")
         if rule is None:
             raise denied(f"{method} is not open to anyone")
-        if caller.role < rule.role:
+        if not rule.admits(caller):
             if rule.changes:
                 await self._record(method, caller, None, "PERMISSION_DENIED")
-            raise denied(f"{_name(method)} needs the role {rule.role.name.lower()}; {caller.actor} is {caller.role.name.lower()}")
+            raise denied(f"{_name(method)} needs the role {rule.role.name.lower()}; {caller.actor} is {_words(caller.role)}")
         CALLER.set(caller)
         return caller, rule
 
@@ -181,6 +181,10 @@ async def _swallow(requests: AsyncIterator[Any]) -> None:
                     return
     except Exception as error:  # the caller is gone, or too slow: the refusal is all that is left to do
         log.debug("rest of a refused stream not read", error=str(error))
+
+
+def _words(role: Role) -> str:
+    return role.name.lower().replace("_", " ")
 
 
 def _name(method: str) -> str:

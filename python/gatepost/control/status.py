@@ -159,7 +159,7 @@ def _record(record: dict[str, Any]) -> api.AuditRecord:
     return api.AuditRecord(
         time=stamp,
         actor=str(record.get("actor", "")),
-        role=common.Role.ValueType(Role[role]) if role in Role.__members__ else common.ROLE_UNSPECIFIED,
+        role=common.Role.Value(f"ROLE_{role}") if role in Role.__members__ and role != "NOBODY" else common.ROLE_UNSPECIFIED,
         peer=str(record.get("peer", "")),
         rpc=record["rpc"],
         request=str(record.get("request", "")),

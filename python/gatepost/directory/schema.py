@@ -126,6 +126,7 @@ tokens = Table(
     Column("created_at", Integer, nullable=False),
     Column("expires_at", Integer, nullable=False),
     Column("last_used_at", Integer, nullable=False),
+    Column("domains", String, nullable=False, server_default=""),
 )
 
 allowed_senders = Table(

@@ -5,6 +5,7 @@ thread. A method that changes something is one transaction: on return it is dura
 Fails with the errors of errors.py.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from gatepost.directory import allowed, documents, policies, rules, tokens, users, validation, versions, volumes
@@ -241,10 +242,10 @@ class Directory:
         with self._database.write() as connection:
             volumes.remove_volume(connection, name, author, etag)
 
-    def create_token(self, name: str, role: str, *, author: str, expires_at: int = 0) -> tuple[Token, str]:
+    def create_token(self, name: str, role: str, *, author: str, expires_at: int = 0, domains: Sequence[str] = ()) -> tuple[Token, str]:
         """A token and its secret, which is shown this one time. Raises AlreadyExists, InvalidValue."""
         with self._database.write() as connection:
-            return tokens.create_token(connection, name, role, author, expires_at)
+            return tokens.create_token(connection, name, role, author, expires_at, domains)
 
     def list_tokens(self) -> list[Token]:
         """Tokens by name."""

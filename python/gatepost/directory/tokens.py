@@ -7,6 +7,7 @@ by that digest, so its timing tells nothing of the secret. Fails with the errors
 import dataclasses
 import hashlib
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
@@ -17,23 +18,31 @@ from gatepost.directory.errors import AlreadyExists, InvalidValue, NotFound
 from gatepost.directory.schema import tokens
 from gatepost.directory.values import ROLES, Token
 
+DOMAIN_ADMIN = "domain_admin"
+DOMAINS_MAX = 100
 PREFIX = "gp_"
 """Lets people and secret scanners see what it is."""
 USE_NOTED_EVERY_US = 3_600_000_000
 
 
-def create_token(connection: Connection, name: str, role: str, author: str, expires_at: int) -> tuple[Token, str]:
+def create_token(
+    connection: Connection, name: str, role: str, author: str, expires_at: int, domains: Sequence[str] = ()
+) -> tuple[Token, str]:
     """A new token and its secret."""
     name = validation.name(name, "name")
     if role not in ROLES:
         raise InvalidValue("role", f"must be one of {', '.join(ROLES)} (got {role!r})")
+    chosen = tuple(dict.fromkeys(validation.domain_name(one, "domains") for one in domains))
+    if not (1 <= len(chosen) <= DOMAINS_MAX if role == DOMAIN_ADMIN else not chosen):
+        raise InvalidValue("domains", f"must be 1 to {DOMAINS_MAX} for the role {DOMAIN_ADMIN}, and none for others (got {len(chosen)})")
     if expires_at and expires_at <= now_us():
         raise InvalidValue("expires_at", "must lie in the future")
     if connection.execute(select(tokens.c.id).where(tokens.c.name == name)).first() is not None:
         raise AlreadyExists(f"token {name!r} exists already")
     secret = PREFIX + secrets.token_urlsafe(32)
-    token = Token(name, role, now_us(), author[:200], expires_at)
-    connection.execute(insert(tokens).values(secret_sha256=_digest(secret), **dataclasses.asdict(token)))
+    token = Token(name, role, now_us(), author[:200], expires_at, domains=chosen)
+    values = {**dataclasses.asdict(token), "domains": " ".join(chosen)}
+    connection.execute(insert(tokens).values(secret_sha256=_digest(secret), **values))
     return token, secret
 
 
@@ -71,4 +80,4 @@ def _digest(secret: str) -> bytes:
 
 
 def _token(row: Row[Any]) -> Token:
-    return Token(row.name, row.role, row.created_at, row.author, row.expires_at, row.last_used_at)
+    return Token(row.name, row.role, row.created_at, row.author, row.expires_at, row.last_used_at, tuple(row.domains.split()))

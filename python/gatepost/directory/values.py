@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from gatepost.routing.model import AddressHandler, DomainRule
 
-ROLES = ("admin", "operator", "viewer")
+ROLES = ("admin", "operator", "viewer", "domain_admin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,10 @@ class AllowedSender:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A bearer token without its secret. expires_at and last_used_at are 0 for never; last_used_at may lag by an hour."""
+    """A bearer token without its secret. expires_at and last_used_at are 0 for never; last_used_at may lag by an hour.
+
+    domains: those that a domain admin looks after; of other roles empty.
+    """
 
     name: str
     role: str
@@ -75,6 +78,7 @@ class Token:
     author: str
     expires_at: int = 0
     last_used_at: int = 0
+    domains: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

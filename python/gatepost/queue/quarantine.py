@@ -157,7 +157,7 @@ class Quarantine:
         """
         async with self._one_release:
             stays: list[str] = []
-            wanted = frozenset(one.lower() for one in recipients)
+            wanted = withheld.chooser(recipients)
 
             def choose(message: QueuedMessage) -> Ways:
                 ways = self._ways(message, wanted, stays)
@@ -168,10 +168,10 @@ class Quarantine:
 
     async def delete(self, ids: bytes, order: Order, recipients: Collection[str] = (), kind: str = DELETE) -> Done:
         """Take it out of the queue, with the queue's grace. No sender is told."""
-        wanted = frozenset(one.lower() for one in recipients)
+        wanted = withheld.chooser(recipients)
         async with self._one_release:
             await self._spool.whole()
-            some = await asyncio.to_thread(withheld.those, self._spool, ids, lambda one: not wanted or one.address.lower() in wanted)
+            some = await asyncio.to_thread(withheld.those, self._spool, ids, lambda one: wanted(one.address))
             return await self._actions.change_some(kind, K_REMOVED, some, order)
 
     async def rescan(self, message_id: bytes, order: Order, *, release_if_clean: bool = False) -> Rescanned:
@@ -241,12 +241,12 @@ class Quarantine:
             raise NotFoundError(f"{format_message_id(message_id)} is not in quarantine")
         return quarantined(self._spool, message)
 
-    def _ways(self, message: QueuedMessage, wanted: frozenset[str], stays: list[str]) -> dict[int, Route]:
+    def _ways(self, message: QueuedMessage, wanted: Callable[[str], bool], stays: list[str]) -> dict[int, Route]:
         """Where the withheld recipients are to go. Raises RerouteRefusedError when none of them can."""
         chosen = [
             (index, one)
             for index, one in enumerate(message.recipients)
-            if one.pending and one.destination in WITHHELD and (not wanted or one.address.lower() in wanted)
+            if one.pending and one.destination in WITHHELD and wanted(one.address)
         ]
         ways: dict[int, Route] = {}
         for index, one in chosen:

@@ -4,7 +4,7 @@ Used by actions, quarantine and control/queue_bulk, so that what an operator doe
 *blocks*: call it in a thread. Memory: 16 octets for each message, and a set of those withheld.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from gatepost.message.verdict import WITHHELD
@@ -91,6 +91,17 @@ def _apart(spool: AsyncSpool, ids: bytes, mixed: frozenset[bytes], wanted: Calla
             else:
                 single += chosen
     return Some(b"".join(whole), single)
+
+
+def chooser(recipients: Collection[str]) -> Callable[[str], bool]:
+    """Whether an address is among these, where `@example.org` stands for all of that domain; all are when there are none."""
+    wanted = frozenset(one.lower() for one in recipients)
+
+    def chosen(address: str) -> bool:
+        lower = address.lower()
+        return not wanted or lower in wanted or "@" + lower.rpartition("@")[2] in wanted
+
+    return chosen
 
 
 def read(spool: AsyncSpool, message_id: bytes) -> QueuedMessage | None:

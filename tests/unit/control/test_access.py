@@ -145,3 +145,15 @@ def _method(noun: str, name: str) -> tuple[str, Any]:
 
 def _hold() -> tuple[str, Any]:
     return _method("queue", "QueueService/HoldMessages")
+
+
+async def test_a_domain_admin_may_call_what_is_opened_to_him_and_nothing_else(plane: Plane, tcp: grpc.aio.Channel):
+    _, secret = plane.directory.create_token("of-one", "domain_admin", author="test", domains=["example.org"])
+    opened = {path.rpartition("/")[2] for path, rule in RPCS.items() if rule.by_domain}
+    assert opened == {"ListQuarantined", "GetQuarantined", "ReleaseQuarantined", "ReleaseAndAllow", "DeleteQuarantined"}
+    for path, method in methods(*PUBLIC).items():
+        status = await status_of(tcp, path, method, secret)
+        if RPCS[path].by_domain:
+            assert status in ALLOWED_STATUS | {grpc.StatusCode.PERMISSION_DENIED}, path
+        else:
+            assert status is grpc.StatusCode.PERMISSION_DENIED, path

@@ -42,6 +42,8 @@ class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType],
     """Also changes the queue, reads message bodies, submits mail."""
     ROLE_ADMIN: _Role.ValueType  # 3
     """Also changes rules, users, volumes and tokens, and reads the audit log."""
+    ROLE_DOMAIN_ADMIN: _Role.ValueType  # 4
+    """Sees, releases and deletes what is in quarantine for the domains of its token, and nothing else. Not above the others: beside them."""
 
 class Role(_Role, metaclass=_RoleEnumTypeWrapper):
     """What a caller may do. Each role includes the ones before it."""
@@ -53,6 +55,8 @@ ROLE_OPERATOR: Role.ValueType  # 2
 """Also changes the queue, reads message bodies, submits mail."""
 ROLE_ADMIN: Role.ValueType  # 3
 """Also changes rules, users, volumes and tokens, and reads the audit log."""
+ROLE_DOMAIN_ADMIN: Role.ValueType  # 4
+"""Sees, releases and deletes what is in quarantine for the domains of its token, and nothing else. Not above the others: beside them."""
 Global___Role: _TypeAlias = Role  # noqa: Y015
 
 class _ErrorReason:

@@ -555,7 +555,7 @@ class ReleaseQuarantinedRequest(_message.Message):
     def selection(self) -> Global___QuarantineSelection: ...
     @_builtins.property
     def recipients(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Only to these recipients; empty: all withheld ones."""
+        """Only to these recipients; `@example.org` is every one of that domain; empty: all withheld ones."""
 
     def __init__(
         self,
