@@ -1,10 +1,10 @@
 """What inspecting attachments costs: octets a second by container, bombs, and how long a large message keeps an event loop waiting.
 
-    python benches/scan.py [--seconds N] [--part rates|bombs|delay|sessions]
+    python benches/scan.py [--seconds N] [--part rates|bombs|delay]
 
 Everything is made here. The delay is that of a timer of 1 ms on an event loop while a thread inspects messages of 50 MB one after the
-other; the same without inspection stands beside it. The sessions are those of a real server with one worker: how long a reply to NOOP takes
-while another session hands over messages of 50 MB, with and without inspection. Peak memory of a bomb is that of a process of its own.
+other; the same without inspection stands beside it. How long sessions of a server wait is told by
+`benches/beside.py`. Peak memory of a bomb is that of a process of its own.
 """
 
 import argparse
@@ -16,17 +16,12 @@ import io
 import lzma
 import random
 import resource
-import smtplib
-import socket
 import subprocess
 import sys
-import tempfile
-import threading
 import time
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from gatepost.scan.report import Limits, inspect
 
@@ -160,59 +155,6 @@ def delay(seconds: float) -> None:
         print(f"{name:34} {longest:11.1f} {high:10.1f} {done:10}")
 
 
-def _hand_over(port: int, data: bytes, ended: threading.Event) -> None:
-    """One message after the other in a session of its own."""
-    with smtplib.SMTP("127.0.0.1", port, timeout=60) as client:
-        while not ended.is_set():
-            client.sendmail("a@b.test", "big@held.test", data)
-
-
-def _replies(port: int, seconds: float) -> list[float]:
-    """Seconds from NOOP to its reply, sorted; one every 2 ms."""
-    taken: list[float] = []
-    with socket.create_connection(("127.0.0.1", port)) as client, client.makefile("rb") as replies:
-        replies.readline()
-        until = time.perf_counter() + seconds
-        while time.perf_counter() < until:
-            began = time.perf_counter()
-            client.sendall(b"NOOP\r\n")
-            replies.readline()
-            taken.append(time.perf_counter() - began)
-            time.sleep(0.002)
-    return sorted(taken)
-
-
-def sessions(seconds: float) -> None:
-    """How long another session waits on a real server."""
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-    from support.gatepost import Gatepost
-
-    body = text(2_000_000)
-    cases: dict[str, tuple[bytes | None, bool]] = {
-        "nothing": (None, True),
-        "50 MB of noise, not inspected": (message("a.bin", random.Random(3).randbytes(LARGE * 3 // 4)), False),
-        "50 MB of noise": (message("a.bin", random.Random(3).randbytes(LARGE * 3 // 4)), True),
-        "39 MB, 60 MB of text in a zip": (message("a.zip", zipped({f"{n}.txt": b"%d " % n + body for n in range(30)})), True),
-    }
-    print(f"\n{'while another session hands over':34} {'longest ms':>11} {'99.9 % ms':>10} {'99 % ms':>10}")
-    for name, (data, inspected) in cases.items():
-        with (
-            tempfile.TemporaryDirectory(prefix="gp-scan-", dir="/var/tmp") as place,
-            Gatepost(Path(place), scan={"enabled": inspected, "max_milliseconds": 60_000}) as server,
-        ):
-            server.cli("rule", "add", "held.test", "--kind", "hold")
-            ended = threading.Event()
-            other = threading.Thread(target=_hand_over, args=(server.port("smtp"), data, ended)) if data else None
-            if other:
-                other.start()
-            taken = _replies(server.port("smtp"), seconds)
-            ended.set()
-            if other:
-                other.join()
-        high = [taken[-1], taken[int(len(taken) * 0.999)], taken[int(len(taken) * 0.99)]]
-        print(f"{name:34} {high[0] * 1000:11.1f} {high[1] * 1000:10.1f} {high[2] * 1000:10.1f}")
-
-
 def _inspect(data: bytes) -> None:
     inspect(data, "message.eml", limits=PATIENT)
 
@@ -221,7 +163,7 @@ def main() -> None:
     """Run all."""
     parser = argparse.ArgumentParser(description="What inspecting attachments costs.")
     parser.add_argument("--seconds", type=float, default=5.0, help="length of each measurement of delay")
-    parser.add_argument("--part", choices=("rates", "bombs", "delay", "sessions"), help="only this")
+    parser.add_argument("--part", choices=("rates", "bombs", "delay"), help="only this")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
@@ -231,7 +173,6 @@ def main() -> None:
         "rates": rates,
         "bombs": bombs,
         "delay": lambda: delay(options.seconds),
-        "sessions": lambda: sessions(options.seconds),
     }
     for name, run in parts.items():
         if options.part in (None, name):

@@ -2,7 +2,7 @@
 
 Called by the SMTP and LMTP sessions and by `queue/submit.py`; the native plain path (rust_core/py/src/plain.rs) asks once per recipient
 (`plain`) and looks by itself. `glance` ends at once for a message that need not be looked into or is only text; all others wait in
-`inspect`: they are read from the log, inspected and judged in threads of low priority, so that other sessions go on.
+`inspect`: they are read from the log, inspected (natively, at low priority) and judged in threads, so that other sessions go on.
 
 Invariants: nothing is committed here, and a message is left as it came unless its passage says otherwise; messages being inspected take
 at most ROOM octets together and at most WAITING wait for room, for WAIT_SECONDS at most. Fails by its reply, 451: a fault of ours (a
@@ -10,8 +10,6 @@ panic, a message that cannot be read, no room) is never the message's fate.
 """
 
 import asyncio
-import os
-import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -38,7 +36,6 @@ ROOM = 128 << 20
 WAITING = 1_000
 WAIT_SECONDS = 60.0
 PIECE = 262_144
-NICENESS = 10
 
 BUSY = Reply(451, "4.7.1", "too many messages are being inspected, try again later")
 FAULT = Reply(451, "4.7.1", "message could not be inspected, try again later")
@@ -107,7 +104,7 @@ class Gate:
         self._limits = limits
         self._look = look or inspect_content
         self._room = Room(room)
-        self._threads = ThreadPoolExecutor(threads, "inspect", initializer=_yield_to_others)
+        self._threads = ThreadPoolExecutor(threads, "judge")
         self._plain = field_of(hostname, Verdict(Action.ACCEPT))
 
     def close(self) -> None:
@@ -225,14 +222,6 @@ def inspect_content(content: MailContent, limits: Limits) -> Report:
             milliseconds=limits.milliseconds,
         )
     )
-
-
-def _yield_to_others() -> None:
-    """Sessions come first: on Linux niceness is a thread's own."""
-    try:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
-    except OSError as fault:
-        log.debug("inspection runs at normal priority", error=str(fault))
 
 
 class Room:

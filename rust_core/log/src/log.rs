@@ -283,18 +283,16 @@ impl Log {
         self.shared.table.get(number)
     }
 
-    /// Copies a part of a record that is still in memory.
+    /// Copies a part of a record that is still in memory. What is being written is copied without the lock, which appends wait for.
     fn unwritten(&self, loc: Loc, from: usize, limit: usize, out: &mut Vec<u8>) -> Option<(u8, u32)> {
-        let state = self.shared.state.lock();
-        let batch =
-            [Some(&state.pending), state.writing.as_deref()].into_iter().flatten().find(|b| b.find(loc.segment, loc.offset).is_some());
-        let (bytes, salt) = batch?.find(loc.segment, loc.offset)?;
-        let header = RecordHeader::decode(bytes, salt, loc.offset)?;
-        let payload = bytes.get(RECORD_HEADER as usize..RECORD_HEADER as usize + header.length as usize)?;
-        let start = from.min(payload.len());
-        out.clear();
-        out.extend_from_slice(&payload[start..payload.len().min(start.saturating_add(limit))]);
-        Some((header.kind, header.length))
+        let writing = {
+            let state = self.shared.state.lock();
+            if state.pending.find(loc.segment, loc.offset).is_some() {
+                return copy_record(&state.pending, loc, from, limit, out);
+            }
+            state.writing.clone()?
+        };
+        copy_record(&writing, loc, from, limit, out)
     }
 
     /// Gives a segment's space back, in the background; removals become durable in the order of the calls. The active segment stays.
@@ -560,6 +558,17 @@ impl Prepared {
             let _ = shared.sync_dir();
         }
     }
+}
+
+/// Octets `from..from + limit`, or as many as there are, of a record's payload in a batch; (kind, full length).
+fn copy_record(batch: &Batch, loc: Loc, from: usize, limit: usize, out: &mut Vec<u8>) -> Option<(u8, u32)> {
+    let (bytes, salt) = batch.find(loc.segment, loc.offset)?;
+    let header = RecordHeader::decode(bytes, salt, loc.offset)?;
+    let payload = bytes.get(RECORD_HEADER as usize..RECORD_HEADER as usize + header.length as usize)?;
+    let start = from.min(payload.len());
+    out.clear();
+    out.extend_from_slice(&payload[start..payload.len().min(start.saturating_add(limit))]);
+    Some((header.kind, header.length))
 }
 
 /// Reads records of a log that another process may be appending to. Takes no lock and changes nothing.

@@ -78,7 +78,8 @@ impl Line {
         Self::settle(slf);
     }
 
-    pub(crate) fn on_ready(slf: &Bound<'_, Self>, ready: Ready) {
+    /// Its socket is ready; at most `limit` octets are read.
+    pub(crate) fn on_ready(slf: &Bound<'_, Self>, ready: Ready, limit: usize) {
         let (line, wire) = (slf.get(), slf.get().wire.get());
         if ready.write {
             line.state.lock().send(wire, line.token);
@@ -91,7 +92,7 @@ impl Line {
         let got = {
             let mut state = line.state.lock();
             if state.interest.read {
-                state.socket.as_ref().map(|socket| socket.receive(&mut scratch))
+                state.socket.as_ref().map(|socket| socket.receive(&mut scratch[..limit]))
             } else {
                 // Not wanted now, unless it is that the connection is gone.
                 state.flags.broken |= ready.broken;
@@ -429,7 +430,7 @@ impl Line {
 
     #[getter]
     fn in_data(&self) -> bool {
-        !matches!(self.state.lock().sink, Sink::Commands)
+        self.state.lock().in_message()
     }
 
     #[getter]

@@ -81,6 +81,11 @@ impl State {
         self.flags.dropping || self.flags.broken
     }
 
+    /// Input is a message's.
+    pub fn in_message(&self) -> bool {
+        !matches!(self.sink, Sink::Commands)
+    }
+
     /// From now on input is a message's, of which `taken` octets were read before.
     pub fn begin_data(&mut self, sink: Sink, taken: u64) {
         self.sink = sink;

@@ -1,7 +1,11 @@
 //! `MailContent` for Python: a received message to look into before its commit, in a thread. Reads it from the log once, without the
 //! interpreter lock; parts are decoded when a scanner asks for them. And `mark`, which changes the message as it was judged.
+//!
+//! Only the inspection itself runs at low priority, in a thread of its own that takes no lock: one that yields to others must not hold
+//! what they wait for, be it the interpreter's lock or the log's.
 
 use std::sync::OnceLock;
+use std::{io, panic, thread};
 
 use gatepost_mime::transfer::{self, Method};
 use gatepost_queue as queue;
@@ -10,6 +14,11 @@ use pyo3::types::PyBytes;
 
 use crate::errors::{InvalidError, from_queue};
 use crate::scan::{Inspection, inspect_mail};
+
+/// Octets of the stack of a thread that inspects: containers within containers go deep.
+const STACK: usize = 8 << 20;
+/// How much the inspection yields to others: on Linux niceness is a thread's own.
+const NICENESS: i32 = 10;
 
 /// Adds the class.
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -58,7 +67,7 @@ impl MailContent {
         milliseconds: u64,
     ) -> PyResult<Inspection> {
         let limits = (max_bytes, max_entries, max_depth, max_ratio, memory_bytes, milliseconds);
-        py.detach(|| self.octets().map(|octets| inspect_mail(octets, limits))).map_err(|e| from_queue(&e))
+        py.detach(|| self.octets().map(|octets| yielding(|| inspect_mail(octets, limits)))).map_err(|e| from_queue(&e))
     }
 
     fn read<'py>(&self, py: Python<'py>, start: usize, length: usize) -> PyResult<Bound<'py, PyBytes>> {
@@ -73,6 +82,24 @@ impl MailContent {
         let decode = || Ok(transfer::decode(method, self.octets()?.get(body..end).unwrap_or_default(), usize::MAX).0);
         let decoded = py.detach(decode).map_err(|e: queue::QueueError| from_queue(&e))?;
         Ok(PyBytes::new(py, &decoded))
+    }
+}
+
+/// Does it in a thread of low priority, or here if there is none to be had. A panic there is a panic here.
+fn yielding<T: Send>(work: impl Fn() -> T + Sync) -> T {
+    let nice = || {
+        // SAFETY: plain system calls on the calling thread. One that cannot yield works as it is.
+        unsafe { libc::setpriority(libc::PRIO_PROCESS, libc::gettid().cast_unsigned(), NICENESS) };
+        work()
+    };
+    let done: io::Result<thread::Result<T>> = thread::scope(|scope| {
+        let thread = thread::Builder::new().name("inspect".to_owned()).stack_size(STACK).spawn_scoped(scope, nice)?;
+        Ok(thread.join())
+    });
+    match done {
+        Ok(Ok(result)) => result,
+        Ok(Err(panic)) => panic::resume_unwind(panic),
+        Err(_) => work(),
     }
 }
 

@@ -22,8 +22,10 @@ use crate::plain;
 use crate::plain_memory::{Plain, Terms};
 use crate::spool::Spool;
 
-/// Octets read at once.
+/// Octets read at once. Of messages under way all lines together get so many a round, but each its share at least, so that the commands
+/// of others come soon.
 const SCRATCH: usize = 128 * 1024;
+const SHARE: usize = 32 * 1024;
 /// Looks at what is ready in one turn: while one batch is worked off the next comes up, and another way through the event loop costs more.
 const ROUNDS: usize = 2;
 /// Connections taken from one listener before the others get their turn.
@@ -62,10 +64,11 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Works off what is ready now. False when nothing was.
+    /// Works off what is ready now, messages under way behind all else. False when nothing was.
     fn round(slf: &Bound<'_, Self>) -> PyResult<bool> {
         let wire = slf.get();
         let mut failure = Ok(());
+        let mut messages = Vec::new();
         let events = wire.poller.take()?;
         for ready in &events {
             let listener = wire.listeners.lock().get(&ready.token).copied();
@@ -74,9 +77,15 @@ impl Wire {
                 continue;
             }
             let line = wire.lines.lock().get(&ready.token).map(|line| line.clone_ref(slf.py()));
-            if let Some(line) = line {
-                Line::on_ready(line.bind(slf.py()), *ready);
+            match line {
+                Some(line) if line.get().state.lock().in_message() => messages.push((line, *ready)),
+                Some(line) => Line::on_ready(line.bind(slf.py()), *ready, SCRATCH),
+                None => {}
             }
+        }
+        let share = (SCRATCH / messages.len().max(1)).max(SHARE);
+        for (line, ready) in &messages {
+            Line::on_ready(line.bind(slf.py()), *ready, share);
         }
         failure.map(|()| !events.is_empty())
     }
