@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
-from gatepost.cli import directory, mime, policies, quarantine, queue, rules, rulesets, server, trace
+from gatepost.cli import directory, explain, mime, policies, quarantine, queue, rules, rulesets, server, trace
 from gatepost.cli import queue_actions as _queue_actions  # noqa: F401  # adds its commands to the queue's
 from gatepost.cli.session import command, take_common_options
 
@@ -18,7 +18,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_mar
 take_common_options(app, HELP)
 
 command(app, "status")(server.status)
-command(app, "explain")(rules.explain)
+command(app, "explain")(explain.explain)
 command(app, "send")(server.send)
 command(app, "mime")(mime.mime)
 command(app, "trace", options=trace.FILTER)(trace.trace)

@@ -1,4 +1,4 @@
-"""`gatepost domain | rule | handler | explain`: what happens to mail, and what would."""
+"""`gatepost domain | rule | handler`: what happens to mail."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +9,7 @@ from gatepost.cli.output import clean, local_time, print_fields, print_json, pri
 from gatepost.cli.session import USAGE, CommandError, Options, Session, command, confirm, group
 
 if TYPE_CHECKING:
-    from gatepost.client.values import DomainRule, Explanation, Handler
+    from gatepost.client.values import DomainRule, Handler
 
 domain_app = group("Domains whose mailboxes are here.")
 rule_app = group("Domain rules: hosted, gateway, mx, reject, discard, hold.")
@@ -268,35 +268,3 @@ async def handler_remove(session: Session, name: Name, pattern: Pattern, etag: E
     async with session.client() as client:
         await client.rules.delete_handler(name, pattern, etag=etag)
     session.done({"domain": name, "pattern": pattern, "removed": True}, f"{pattern}@{name} removed")
-
-
-async def explain(
-    session: Session,
-    address: Annotated[str, typer.Argument(metavar="ADDRESS", help="The recipient")],
-    sender: Annotated[str, typer.Option("--from", "--sender", metavar="ADDRESS", help="Envelope sender [the null sender]")] = "",
-    client_: Annotated[str, typer.Option("--client", metavar="IP", help="Address of the client [a stranger]")] = "",
-    user: Annotated[str, typer.Option("--user", help="Logged-in user")] = "",
-    size: Annotated[int, typer.Option("--size", min=0, help="Size of the message in octets")] = 0,
-    trusted: Annotated[bool | None, typer.Option("--trusted/--untrusted", help="Whatever client and user are")] = None,
-) -> None:
-    """Say what the server would do with mail for ADDRESS, and why, without sending any."""
-    async with session.client() as client:
-        answer = await client.rules.explain(address, sender=sender, client_address=client_, user=user, size=size, assume_trusted=trusted)
-    if session.json:
-        print_json(answer)
-        return
-    _explanation(address, answer)
-
-
-def _explanation(address: str, answer: "Explanation") -> None:
-    if answer.reply is not None:
-        print(f"{address} would be refused: {answer.reply.code} {answer.reply.enhanced} {clean(answer.reply.text)}")
-    for route in answer.routes:
-        held = ", held" if route.hold else ""
-        where = {
-            "local": f"into {route.folder} of {route.address} on volume {route.volume}",
-            "discard": "thrown away",
-        }.get(route.kind, f"to {route.address} by {route.kind.upper()}, destination {route.destination}")
-        print(f"{address} would go {clean(where)}{held}" if route.kind != "discard" else f"{address} would be thrown away{held}")
-    print(f"sender trusted: {'yes' if answer.trusted else 'no'}; rule set version {answer.rule_version}\n")
-    print_table(["STEP", "WHAT WAS FOUND"], ((step.step, step.detail) for step in answer.trace))

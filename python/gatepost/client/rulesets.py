@@ -8,7 +8,7 @@ from datetime import datetime
 from gatepost.api.rulesets.v1 import rulesets_pb2 as api
 from gatepost.api.rulesets.v1 import rulesets_pb2_grpc
 from gatepost.client.connection import Connection
-from gatepost.client.values import time_value
+from gatepost.client.values import Reply, Route, TraceStep, reply_or_none, route_value, time_value
 
 WHOLE_TIMEOUT = 300.0
 """A document may have 100,000s of handlers."""
@@ -104,6 +104,51 @@ class RuleDraft:
     etag: str
 
 
+@dataclass(frozen=True, slots=True)
+class RouteOutlook:
+    """What becomes of one route. hosts: 'name[address]:port' in order; no_host says why there is none. Waits and spans in seconds."""
+
+    route: Route
+    hosts: tuple[str, ...]
+    no_host: str
+    no_host_is_final: bool
+    tls: str
+    concurrency: int
+    messages_per_connection: int
+    rate_per_minute: int
+    source_address: str
+    helo: str
+    retry_waits: tuple[float, ...]
+    expire: float
+    delay_notice: float
+
+
+@dataclass(frozen=True, slots=True)
+class ContentOutlook:
+    """What the attachment policy says of the message."""
+
+    policy: str
+    action: str
+    rule: str
+    reason: str
+    fate: str
+
+
+@dataclass(frozen=True, slots=True)
+class MailExplanation:
+    """The whole way of one message. `reply` refuses it at the command `refused_at`; `routes` and `outlooks` belong together."""
+
+    trusted: bool
+    reply: Reply | None
+    refused_at: str
+    routes: tuple[Route, ...]
+    outlooks: tuple[RouteOutlook, ...]
+    trace: tuple[TraceStep, ...]
+    rule_version: int
+    content: ContentOutlook | None
+    size_limit: int
+
+
 class Rulesets:
     """Every method raises the errors of gatepost.client.errors. `wanted`: see `source`."""
 
@@ -163,6 +208,29 @@ class Rulesets:
         """Throw a draft away."""
         await self._connection.call(self._stub.DeleteDraft, api.DeleteDraftRequest(name=name))
 
+    async def explain(
+        self,
+        recipient: str,
+        *,
+        sender: str = "",
+        client_address: str = "",
+        user: str = "",
+        size: int = 0,
+        assume_trusted: bool | None = None,
+        tls: bool = False,
+        message: bytes = b"",
+        offline: bool = False,
+        wanted: api.DocumentSource | None = None,
+    ) -> MailExplanation:
+        """The whole way of one message to `recipient`, without sending it; by other rules than those in force if `wanted` says so."""
+        request = api.ExplainMailRequest(
+            sender=sender, recipient=recipient, client_address=client_address, user=user, size=size, assume_trusted=assume_trusted
+        )
+        request.tls, request.message, request.offline = tls, message, offline
+        if wanted is not None:
+            request.source.CopyFrom(wanted)
+        return _explanation(await self._connection.call(self._stub.ExplainMail, request, WHOLE_TIMEOUT))
+
     async def put_secret(self, name: str, secret: str) -> None:
         """Store a secret that documents name."""
         await self._connection.call(self._stub.PutSecret, api.PutSecretRequest(name=name, secret=secret))
@@ -192,3 +260,38 @@ def _changes(found: Iterable[api.Change]) -> tuple[RuleChange, ...]:
 
 def _draft(one: api.Draft) -> RuleDraft:
     return RuleDraft(one.name, one.author, time_value(one.change_time), one.base_version, one.text, one.etag)
+
+
+def _explanation(answer: api.ExplainMailResponse) -> MailExplanation:
+    judged = answer.content
+    content = ContentOutlook(judged.policy, judged.action, judged.rule, judged.reason, judged.fate) if answer.HasField("content") else None
+    outlooks = tuple(_outlook(one) for one in answer.routes)
+    return MailExplanation(
+        answer.trusted,
+        reply_or_none(answer, "reply"),
+        answer.refused_at,
+        tuple(one.route for one in outlooks),
+        outlooks,
+        tuple(TraceStep(step.step, step.detail) for step in answer.trace),
+        answer.rule_version,
+        content,
+        answer.size_limit,
+    )
+
+
+def _outlook(one: api.RouteOutlook) -> RouteOutlook:
+    return RouteOutlook(
+        route_value(one.route),
+        tuple(one.hosts),
+        one.no_host,
+        one.no_host_is_final,
+        one.tls,
+        one.concurrency,
+        one.messages_per_connection,
+        one.rate_per_minute,
+        one.source_address,
+        one.helo,
+        tuple(wait.ToTimedelta().total_seconds() for wait in one.retry_waits),
+        one.expire.ToTimedelta().total_seconds(),
+        one.delay_notice.ToTimedelta().total_seconds(),
+    )

@@ -1,9 +1,11 @@
 """What live mail would meet, asked without sending any: the checks of the SMTP server's policy, then routing.decide. Pure.
 
-Called by RulesService.Explain. Uses the very functions the servers use; only their order is repeated here.
+Called by RulesService.Explain and RulesetsService.ExplainMail. Uses the very functions the servers use; only their order is repeated
+here, and a test holds the two together.
 """
 
 import ipaddress
+from dataclasses import dataclass
 
 from gatepost.api.rules.v1 import rules_pb2 as api
 from gatepost.config import Settings
@@ -14,42 +16,74 @@ from gatepost.message.reply import Reply
 from gatepost.policy.checks import TOO_BIG, check_own_address, postmaster_domain
 from gatepost.policy.trust import TrustedNetworks
 from gatepost.routing.decide import decide
-from gatepost.routing.model import Question, RuleSet, TraceStep
+from gatepost.routing.model import Question, Route, RuleSet, TraceStep
 
 
-def explain(settings: Settings, rules: RuleSet, request: api.ExplainRequest) -> api.ExplainResponse:
-    """The answer. Raises ControlError for what is no address."""
-    sender = address_from_text("sender", request.sender) if request.sender not in ("", "<>") else None
-    recipient = _recipient(settings, rules, request.recipient)
-    if request.HasField("assume_trusted"):
-        trusted, why = request.assume_trusted, "as the question says"
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One message to one recipient, as texts. assume_trusted None: by client and user. now: Unix seconds."""
+
+    sender: str
+    recipient: str
+    client_address: str = ""
+    user: str = ""
+    size: int = 0
+    assume_trusted: bool | None = None
+    tls: bool = False
+    now: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`reply` refuses at the command `refused_at` ('mail', 'rcpt'), or there are routes."""
+
+    trusted: bool
+    trace: tuple[TraceStep, ...]
+    routes: tuple[Route, ...] = ()
+    reply: Reply | None = None
+    refused_at: str = ""
+    size_limit: int = 0
+
+
+def explain(settings: Settings, rules: RuleSet, request: api.ExplainRequest, now: int) -> api.ExplainResponse:
+    """The answer in RulesService's form. Raises ControlError for what is no address."""
+    assumed = request.assume_trusted if request.HasField("assume_trusted") else None
+    asked = Asked(request.sender, request.recipient, request.client_address, request.user, request.size, assumed, now=now)
+    found = answer(settings, rules, asked)
+    made = api.ExplainResponse(trusted=found.trusted, rule_version=rules.version, routes=map(route_proto, found.routes))
+    if found.reply is not None:
+        made.reply.CopyFrom(reply_proto(found.reply))
+    made.trace.extend(trace_proto(found.trace))
+    return made
+
+
+def answer(settings: Settings, rules: RuleSet, asked: Asked) -> Answer:
+    """What would become of it. Raises ControlError for what is no address."""
+    sender = address_from_text("sender", asked.sender) if asked.sender not in ("", "<>") else None
+    recipient = _recipient(settings, rules, asked.recipient)
+    if asked.assume_trusted is not None:
+        trusted, why = asked.assume_trusted, "as the question says"
     else:
-        trusted, why = is_trusted(settings, rules, request.client_address, request.user)
-    answer = api.ExplainResponse(trusted=trusted, rule_version=rules.version)
+        trusted, why = is_trusted(settings, rules, asked.client_address, asked.user)
     steps = [TraceStep("sender", why)]
-    reply = _refused_before(settings, rules, sender, request, steps)
-    if reply is None:
-        question = Question(str(sender or ""), recipient, trusted, request.size)
-        decision = decide(rules, question, delimiter=settings.smtp.recipient_delimiter)
-        steps += decision.trace
-        answer.routes.extend(map(route_proto, decision.routes))
-        reply = decision.reply
+    reply = _refused_before(settings, rules, sender, asked, steps)
     if reply is not None:
-        answer.reply.CopyFrom(reply_proto(reply))
-    answer.trace.extend(trace_proto(tuple(steps)))
-    return answer
+        return Answer(trusted, tuple(steps), (), reply, "mail")
+    question = Question(str(sender or ""), recipient, trusted, asked.size, asked.tls, asked.now, asked.client_address)
+    decision = decide(rules, question, delimiter=settings.smtp.recipient_delimiter)
+    trace = (*steps, *decision.trace)
+    refused_at = "rcpt" if decision.reply is not None else ""
+    return Answer(trusted, trace, decision.routes, decision.reply, refused_at, decision.size_limit)
 
 
-def _refused_before(
-    settings: Settings, rules: RuleSet, sender: Address | None, request: api.ExplainRequest, steps: list[TraceStep]
-) -> Reply | None:
+def _refused_before(settings: Settings, rules: RuleSet, sender: Address | None, asked: Asked, steps: list[TraceStep]) -> Reply | None:
     """What MAIL would be refused for (RFC 1870 6.1, RFC 6409 6.1), noted in `steps`."""
-    if request.size > settings.smtp.max_message_bytes:
+    if asked.size > settings.smtp.max_message_bytes:
         steps.append(TraceStep("size", f"more than smtp.max_message_bytes, {settings.smtp.max_message_bytes}"))
         return TOO_BIG
-    reply = check_own_address(rules, sender, request.user, settings.smtp.recipient_delimiter) if request.user else None
+    reply = check_own_address(rules, sender, asked.user, settings.smtp.recipient_delimiter) if asked.user else None
     if reply is not None:
-        steps.append(TraceStep("sender", f"{sender} belongs to another user than {request.user}"))
+        steps.append(TraceStep("sender", f"{sender} belongs to another user than {asked.user}"))
     return reply
 
 

@@ -6,6 +6,7 @@ be reached uses the new rules. Directory calls run in threads. Errors: see contr
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
@@ -133,7 +134,7 @@ class RulesServicer(rules_pb2_grpc.RulesServiceServicer):
 
     async def Explain(self, request: api.ExplainRequest, context: object) -> api.ExplainResponse:
         """See the proto."""
-        return explain(self._settings(), self._rule_set(), request)
+        return explain(self._settings(), self._rule_set(), request, int(time.time()))
 
     async def _rule(self, domain: str) -> StoredRule:
         return await asyncio.to_thread(self._directory.get_rule, domain)

@@ -5,6 +5,7 @@ it. Looking at documents is done in threads. Errors: see control.errors.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from gatepost.api.common.v1 import common_pb2 as common
@@ -13,8 +14,10 @@ from gatepost.api.rulesets.v1 import rulesets_pb2_grpc
 from gatepost.config import Settings
 from gatepost.control.access import author
 from gatepost.control.candidate import Candidate, examine
-from gatepost.control.convert import timestamp
+from gatepost.control.convert import reply_proto, timestamp, trace_proto
 from gatepost.control.errors import ControlError, Status, invalid
+from gatepost.control.explain import Asked, answer
+from gatepost.control.outlook import Outlooks, content
 from gatepost.control.ports import StatusSource
 from gatepost.control.server import Service
 from gatepost.directory import Directory
@@ -26,6 +29,9 @@ from gatepost.routing.model import RuleSet
 from gatepost.routing.schema import schema_text
 
 MAX_CHANGES = 1000
+MAX_ROUTES = 100
+"""Routes of an explanation whose hosts are looked up."""
+MAX_MESSAGE = 10 << 20
 MAX_VIOLATIONS = 50
 EXAMINED_AT_ONCE = 2
 """Documents looked at side by side; each may be large, and further ones wait."""
@@ -47,6 +53,7 @@ class RulesetsServicer(rulesets_pb2_grpc.RulesetsServiceServicer):
         self._settings = settings
         self._changed = changed
         self._source = source
+        self._outlooks = Outlooks(settings, source)
         self._examining = asyncio.Semaphore(EXAMINED_AT_ONCE)
 
     def service(self) -> Service:
@@ -138,6 +145,38 @@ class RulesetsServicer(rulesets_pb2_grpc.RulesetsServiceServicer):
 
     def _around(self) -> Surroundings:
         return surroundings(self._settings(), self._source)
+
+    async def ExplainMail(self, request: api.ExplainMailRequest, context: object) -> api.ExplainMailResponse:
+        """See the proto."""
+        if len(request.message) > MAX_MESSAGE:
+            raise invalid("message", f"must be at most {MAX_MESSAGE:,} octets")
+        rules = self._rule_set()
+        if request.HasField("source"):
+            found = await self._examined(request.source)
+            if found.rule_set is None:
+                _refuse(found, (OPEN_RELAY,))
+            rules = found.rule_set or rules
+        assumed = request.assume_trusted if request.HasField("assume_trusted") else None
+        size, now = request.size or len(request.message), int(time.time())
+        asked = Asked(request.sender, request.recipient, request.client_address, request.user, size, assumed, request.tls, now)
+        told = answer(self._settings(), rules, asked)
+        made = api.ExplainMailResponse(
+            trusted=told.trusted,
+            refused_at=told.refused_at,
+            routes=await asyncio.gather(*(self._outlooks.of(route, offline=request.offline) for route in told.routes[:MAX_ROUTES])),
+            trace=trace_proto(told.trace),
+            rule_version=rules.version,
+            size_limit=told.size_limit,
+        )
+        reply = told.reply
+        if request.message and reply is None:
+            async with self._examining:
+                judged, reply = await asyncio.to_thread(content, rules, self._settings(), asked, told, request.message)
+            made.content.CopyFrom(judged)
+            made.refused_at = "data" if reply else ""
+        if reply is not None:
+            made.reply.CopyFrom(reply_proto(reply))
+        return made
 
     # ---- drafts and secrets ----------------------------------------------------------------------------------------
 

@@ -148,3 +148,54 @@ async def test_a_faulty_draft_is_kept_and_told(plane: Plane, sets: Stub):
 async def test_a_request_without_a_document_is_told_what_is_missing(plane: Plane, sets: Stub):
     info = await fails(sets.CheckDocument(api.CheckDocumentRequest()), grpc.StatusCode.INVALID_ARGUMENT)
     assert info.violations[0].field == "source"
+
+
+# ---- explain ---------------------------------------------------------------------------------------------------------
+
+
+async def explain(sets: Stub, recipient: str, **more: Any) -> api.ExplainMailResponse:
+    return await sets.ExplainMail(api.ExplainMailRequest(sender="s@b.test", recipient=recipient, offline=True, **more))
+
+
+GATEWAY = '[rules."g.test"]\nkind = "gateway"\nhost = "192.0.2.9"\nport = 2600\ntls = "verified"\n'
+
+
+async def test_explain_tells_hosts_tls_limits_and_retries_of_each_route(plane: Plane, sets: Stub):
+    await apply(sets, GATEWAY)
+    told = await sets.ExplainMail(api.ExplainMailRequest(recipient="x@g.test"))
+    (one,) = told.routes
+    assert list(one.hosts) == ["192.0.2.9[192.0.2.9]:2600"]
+    assert "certificate must be valid" in one.tls
+    assert (one.concurrency, one.messages_per_connection, one.helo) == (20, 100, plane.settings.hostname)
+    assert [wait.seconds for wait in one.retry_waits] == [60, 120, 240, 480, 960, 1920]
+    assert (one.expire.seconds, one.delay_notice.seconds) == (432_000, 14_400)
+    assert told.rule_version == 1
+
+
+async def test_explain_asks_the_attachment_policy_about_a_message(plane: Plane, sets: Stub):
+    await apply(sets, '[rules."a.test"]\nkind = "discard"\n')
+    plain = b"Subject: x\r\n\r\nhello\r\n"
+    program = (
+        b"MIME-Version: 1.0\r\nContent-Type: application/octet-stream; name=run.exe\r\n"
+        b"Content-Disposition: attachment; filename=run.exe\r\n\r\nMZ hello\r\n"
+    )
+    taken = await explain(sets, "x@a.test", message=plain)
+    assert (taken.content.policy, taken.content.fate, taken.refused_at) == ("shipped", "deliver", "")
+    refused = await explain(sets, "x@a.test", message=program)
+    assert (refused.refused_at, refused.reply.code, refused.content.fate) == ("data", 550, "reject")
+    assert refused.content.rule
+
+
+async def test_explain_says_at_which_command_mail_is_refused(plane: Plane, sets: Stub):
+    assert (await explain(sets, "x@far.test")).refused_at == "rcpt"
+    assert (await explain(sets, "x@far.test", size=1 << 40)).refused_at == "mail"
+
+
+async def test_explain_decides_by_a_draft_or_an_old_version_when_asked(plane: Plane, sets: Stub):
+    await apply(sets, GATEWAY)
+    await apply(sets, '[rules."g.test"]\nkind = "discard"\n')
+    old = await explain(sets, "x@g.test", source=api.DocumentSource(version=1))
+    assert old.routes[0].route.host == "192.0.2.9"
+    draft = await explain(sets, "x@g.test", source=text('[rules."g.test"]\nkind = "reject"\ntext = "moved"\n'))
+    assert (draft.reply.text, draft.rule_version) == ("moved", 0)
+    await fails(explain(sets, "x@g.test", source=text("rules = 3")), grpc.StatusCode.INVALID_ARGUMENT)

@@ -4,7 +4,9 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from gatepost.api.common.v1 import common_pb2 as _common_pb2
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -681,6 +683,221 @@ class DeleteDraftResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteDraftResponse: _TypeAlias = DeleteDraftResponse  # noqa: Y015
+
+@_typing.final
+class ExplainMailRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SENDER_FIELD_NUMBER: _builtins.int
+    RECIPIENT_FIELD_NUMBER: _builtins.int
+    CLIENT_ADDRESS_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    ASSUME_TRUSTED_FIELD_NUMBER: _builtins.int
+    TLS_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    OFFLINE_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    sender: _builtins.str
+    """Envelope sender; empty is the null reverse-path."""
+    recipient: _builtins.str
+    client_address: _builtins.str
+    """IP address of the client. Empty: an untrusted client on the internet."""
+    user: _builtins.str
+    """The authenticated user, if any."""
+    size: _builtins.int
+    """Octets, 0: that of the message, or unknown."""
+    assume_trusted: _builtins.bool
+    """Answer as if the sender were (not) trusted, whatever client and user are."""
+    tls: _builtins.bool
+    """The session is encrypted."""
+    message: _builtins.bytes
+    """The message as it would be sent, at most 10 MiB. Empty: attachment policies are not asked."""
+    offline: _builtins.bool
+    """Do not ask the DNS for hosts and addresses."""
+    @_builtins.property
+    def source(self) -> Global___DocumentSource:
+        """Decide by this rule set; unset: the rules in force."""
+
+    def __init__(
+        self,
+        *,
+        sender: _builtins.str = ...,
+        recipient: _builtins.str = ...,
+        client_address: _builtins.str = ...,
+        user: _builtins.str = ...,
+        size: _builtins.int = ...,
+        assume_trusted: _builtins.bool | None = ...,
+        tls: _builtins.bool = ...,
+        message: _builtins.bytes = ...,
+        offline: _builtins.bool = ...,
+        source: Global___DocumentSource | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_assume_trusted", b"_assume_trusted", "assume_trusted", b"assume_trusted", "source", b"source"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_assume_trusted", b"_assume_trusted", "assume_trusted", b"assume_trusted", "client_address", b"client_address", "message", b"message", "offline", b"offline", "recipient", b"recipient", "sender", b"sender", "size", b"size", "source", b"source", "tls", b"tls", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__assume_trusted: _TypeAlias = _typing.Literal["assume_trusted"]  # noqa: Y015
+    _WhichOneofArgType__assume_trusted: _TypeAlias = _typing.Literal["_assume_trusted", b"_assume_trusted"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__assume_trusted) -> _WhichOneofReturnType__assume_trusted | None: ...
+
+Global___ExplainMailRequest: _TypeAlias = ExplainMailRequest  # noqa: Y015
+
+@_typing.final
+class RouteOutlook(_message.Message):
+    """What becomes of one route."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROUTE_FIELD_NUMBER: _builtins.int
+    HOSTS_FIELD_NUMBER: _builtins.int
+    NO_HOST_FIELD_NUMBER: _builtins.int
+    NO_HOST_IS_FINAL_FIELD_NUMBER: _builtins.int
+    TLS_FIELD_NUMBER: _builtins.int
+    CONCURRENCY_FIELD_NUMBER: _builtins.int
+    MESSAGES_PER_CONNECTION_FIELD_NUMBER: _builtins.int
+    RATE_PER_MINUTE_FIELD_NUMBER: _builtins.int
+    SOURCE_ADDRESS_FIELD_NUMBER: _builtins.int
+    HELO_FIELD_NUMBER: _builtins.int
+    RETRY_WAITS_FIELD_NUMBER: _builtins.int
+    EXPIRE_FIELD_NUMBER: _builtins.int
+    DELAY_NOTICE_FIELD_NUMBER: _builtins.int
+    no_host: _builtins.str
+    """Why there is none, if so; and whether that would be final."""
+    no_host_is_final: _builtins.bool
+    tls: _builtins.str
+    """In words."""
+    concurrency: _builtins.int
+    """Deliveries at once and messages over one connection, per worker; messages a minute, 0: no limit."""
+    messages_per_connection: _builtins.int
+    rate_per_minute: _builtins.int
+    source_address: _builtins.str
+    helo: _builtins.str
+    @_builtins.property
+    def route(self) -> _common_pb2.Route: ...
+    @_builtins.property
+    def hosts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Where it would be tried, in this order: 'name[address]:port'. Hosts of equal preference change places at each delivery."""
+
+    @_builtins.property
+    def retry_waits(self) -> _containers.RepeatedCompositeFieldContainer[_duration_pb2.Duration]:
+        """Waits after the first failed attempts, without the share of chance; the last one repeats."""
+
+    @_builtins.property
+    def expire(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def delay_notice(self) -> _duration_pb2.Duration:
+        """Unset: no notice."""
+
+    def __init__(
+        self,
+        *,
+        route: _common_pb2.Route | None = ...,
+        hosts: _abc.Iterable[_builtins.str] | None = ...,
+        no_host: _builtins.str = ...,
+        no_host_is_final: _builtins.bool = ...,
+        tls: _builtins.str = ...,
+        concurrency: _builtins.int = ...,
+        messages_per_connection: _builtins.int = ...,
+        rate_per_minute: _builtins.int = ...,
+        source_address: _builtins.str = ...,
+        helo: _builtins.str = ...,
+        retry_waits: _abc.Iterable[_duration_pb2.Duration] | None = ...,
+        expire: _duration_pb2.Duration | None = ...,
+        delay_notice: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delay_notice", b"delay_notice", "expire", b"expire", "route", b"route"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concurrency", b"concurrency", "delay_notice", b"delay_notice", "expire", b"expire", "helo", b"helo", "hosts", b"hosts", "messages_per_connection", b"messages_per_connection", "no_host", b"no_host", "no_host_is_final", b"no_host_is_final", "rate_per_minute", b"rate_per_minute", "retry_waits", b"retry_waits", "route", b"route", "source_address", b"source_address", "tls", b"tls"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RouteOutlook: _TypeAlias = RouteOutlook  # noqa: Y015
+
+@_typing.final
+class ContentOutlook(_message.Message):
+    """What the attachment policy says of the message."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    FATE_FIELD_NUMBER: _builtins.int
+    policy: _builtins.str
+    action: _builtins.str
+    rule: _builtins.str
+    reason: _builtins.str
+    fate: _builtins.str
+    """What becomes of it for the recipient."""
+    def __init__(
+        self,
+        *,
+        policy: _builtins.str = ...,
+        action: _builtins.str = ...,
+        rule: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        fate: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "fate", b"fate", "policy", b"policy", "reason", b"reason", "rule", b"rule"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContentOutlook: _TypeAlias = ContentOutlook  # noqa: Y015
+
+@_typing.final
+class ExplainMailResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRUSTED_FIELD_NUMBER: _builtins.int
+    REPLY_FIELD_NUMBER: _builtins.int
+    REFUSED_AT_FIELD_NUMBER: _builtins.int
+    ROUTES_FIELD_NUMBER: _builtins.int
+    TRACE_FIELD_NUMBER: _builtins.int
+    RULE_VERSION_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    SIZE_LIMIT_FIELD_NUMBER: _builtins.int
+    trusted: _builtins.bool
+    refused_at: _builtins.str
+    """'mail', 'rcpt' or 'data': the command it would be the answer to."""
+    rule_version: _builtins.int
+    """0 for a draft."""
+    size_limit: _builtins.int
+    """Octets that the recipient takes; 0: the server's limit."""
+    @_builtins.property
+    def reply(self) -> _common_pb2.SmtpReply:
+        """The reply that refuses; unset: taken, with 250."""
+
+    @_builtins.property
+    def routes(self) -> _containers.RepeatedCompositeFieldContainer[Global___RouteOutlook]: ...
+    @_builtins.property
+    def trace(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.TraceStep]: ...
+    @_builtins.property
+    def content(self) -> Global___ContentOutlook:
+        """Set when a message was given and taken so far."""
+
+    def __init__(
+        self,
+        *,
+        trusted: _builtins.bool = ...,
+        reply: _common_pb2.SmtpReply | None = ...,
+        refused_at: _builtins.str = ...,
+        routes: _abc.Iterable[Global___RouteOutlook] | None = ...,
+        trace: _abc.Iterable[_common_pb2.TraceStep] | None = ...,
+        rule_version: _builtins.int = ...,
+        content: Global___ContentOutlook | None = ...,
+        size_limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "reply", b"reply"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "refused_at", b"refused_at", "reply", b"reply", "routes", b"routes", "rule_version", b"rule_version", "size_limit", b"size_limit", "trace", b"trace", "trusted", b"trusted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainMailResponse: _TypeAlias = ExplainMailResponse  # noqa: Y015
 
 @_typing.final
 class PutSecretRequest(_message.Message):

@@ -88,6 +88,11 @@ class RulesetsServiceStub:
                 request_serializer=gatepost_dot_api_dot_rulesets_dot_v1_dot_rulesets__pb2.DeleteDraftRequest.SerializeToString,
                 response_deserializer=gatepost_dot_api_dot_rulesets_dot_v1_dot_rulesets__pb2.DeleteDraftResponse.FromString,
                 _registered_method=True)
+        self.ExplainMail = channel.unary_unary(
+                '/gatepost.api.rulesets.v1.RulesetsService/ExplainMail',
+                request_serializer=gatepost_dot_api_dot_rulesets_dot_v1_dot_rulesets__pb2.ExplainMailRequest.SerializeToString,
+                response_deserializer=gatepost_dot_api_dot_rulesets_dot_v1_dot_rulesets__pb2.ExplainMailResponse.FromString,
+                _registered_method=True)
         self.PutSecret = channel.unary_unary(
                 '/gatepost.api.rulesets.v1.RulesetsService/PutSecret',
                 request_serializer=gatepost_dot_api_dot_rulesets_dot_v1_dot_rulesets__pb2.PutSecretRequest.SerializeToString,
@@ -175,6 +180,16 @@ class RulesetsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExplainMail(self, request, context):
+        """The whole way of one message to one recipient, asked without sending any, by the very code that live mail uses: who the sender is,
+        each rule and handler, each route with the hosts it would be tried at, TLS, limits and retries, what the attachment policy says of the
+        message if one is given, and the reply the sender would get. No effect but look-ups in the DNS. Role: viewer.
+        INVALID_ARGUMENT: not an address, or a draft with problems. NOT_FOUND: no such draft or version.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PutSecret(self, request, context):
         """Stores a secret that documents name (password_ref), or replaces it. It is never answered. Role: admin. INVALID_ARGUMENT.
         """
@@ -234,6 +249,11 @@ def add_RulesetsServiceServicer_to_server(servicer, server):
                     servicer.DeleteDraft,
                     request_deserializer=gatepost_dot_api_dot_rulesets_dot_v1_dot_rulesets__pb2.DeleteDraftRequest.FromString,
                     response_serializer=gatepost_dot_api_dot_rulesets_dot_v1_dot_rulesets__pb2.DeleteDraftResponse.SerializeToString,
+            ),
+            'ExplainMail': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainMail,
+                    request_deserializer=gatepost_dot_api_dot_rulesets_dot_v1_dot_rulesets__pb2.ExplainMailRequest.FromString,
+                    response_serializer=gatepost_dot_api_dot_rulesets_dot_v1_dot_rulesets__pb2.ExplainMailResponse.SerializeToString,
             ),
             'PutSecret': grpc.unary_unary_rpc_method_handler(
                     servicer.PutSecret,
@@ -515,6 +535,33 @@ class RulesetsService:
             '/gatepost.api.rulesets.v1.RulesetsService/DeleteDraft',
             gatepost_dot_api_dot_rulesets_dot_v1_dot_rulesets__pb2.DeleteDraftRequest.SerializeToString,
             gatepost_dot_api_dot_rulesets_dot_v1_dot_rulesets__pb2.DeleteDraftResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainMail(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gatepost.api.rulesets.v1.RulesetsService/ExplainMail',
+            gatepost_dot_api_dot_rulesets_dot_v1_dot_rulesets__pb2.ExplainMailRequest.SerializeToString,
+            gatepost_dot_api_dot_rulesets_dot_v1_dot_rulesets__pb2.ExplainMailResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,6 +45,12 @@ class RulesetsServiceStub:
     """Adds a draft or replaces its text, which may be faulty. Role: admin. INVALID_ARGUMENT: name or length. ABORTED: etag."""
     DeleteDraft: _aio.UnaryUnaryMultiCallable[_rulesets_pb2.DeleteDraftRequest, _rulesets_pb2.DeleteDraftResponse]
     """Throws a draft away. Role: admin. NOT_FOUND."""
+    ExplainMail: _aio.UnaryUnaryMultiCallable[_rulesets_pb2.ExplainMailRequest, _rulesets_pb2.ExplainMailResponse]
+    """The whole way of one message to one recipient, asked without sending any, by the very code that live mail uses: who the sender is,
+    each rule and handler, each route with the hosts it would be tried at, TLS, limits and retries, what the attachment policy says of the
+    message if one is given, and the reply the sender would get. No effect but look-ups in the DNS. Role: viewer.
+    INVALID_ARGUMENT: not an address, or a draft with problems. NOT_FOUND: no such draft or version.
+    """
     PutSecret: _aio.UnaryUnaryMultiCallable[_rulesets_pb2.PutSecretRequest, _rulesets_pb2.PutSecretResponse]
     """Stores a secret that documents name (password_ref), or replaces it. It is never answered. Role: admin. INVALID_ARGUMENT."""
 
@@ -139,6 +145,18 @@ class RulesetsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_rulesets_pb2.DeleteDraftRequest, _abc.Awaitable[_rulesets_pb2.DeleteDraftResponse]],
     ) -> _abc.Awaitable[_rulesets_pb2.DeleteDraftResponse]:
         """Throws a draft away. Role: admin. NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def ExplainMail(
+        self,
+        request: _rulesets_pb2.ExplainMailRequest,
+        context: _aio.ServicerContext[_rulesets_pb2.ExplainMailRequest, _abc.Awaitable[_rulesets_pb2.ExplainMailResponse]],
+    ) -> _abc.Awaitable[_rulesets_pb2.ExplainMailResponse]:
+        """The whole way of one message to one recipient, asked without sending any, by the very code that live mail uses: who the sender is,
+        each rule and handler, each route with the hosts it would be tried at, TLS, limits and retries, what the attachment policy says of the
+        message if one is given, and the reply the sender would get. No effect but look-ups in the DNS. Role: viewer.
+        INVALID_ARGUMENT: not an address, or a draft with problems. NOT_FOUND: no such draft or version.
+        """
 
     @_abc_1.abstractmethod
     def PutSecret(
