@@ -246,10 +246,13 @@ impl Log {
         self.shared.max_payload() as usize
     }
 
-    /// Where the next record would go, at the earliest.
+    /// Where the next record would go, at the earliest. Never in a segment that found no room: the next opening uses its number again.
     pub fn tail(&self) -> Loc {
         let state = self.shared.state.lock();
-        Loc { segment: state.segment, offset: state.offset }
+        match state.segments.last() {
+            Some((segment, end)) if state.cut => Loc { segment: *segment, offset: u32::try_from(*end).unwrap_or(u32::MAX) },
+            _ => Loc { segment: state.segment, offset: state.offset },
+        }
     }
 
     /// Reads and verifies the record at `loc` into `out` (replaced), also when it is not written yet. Returns its kind.
@@ -299,7 +302,7 @@ impl Log {
     /// Returns false when there is no such segment to free.
     pub fn free(&self, number: u32) -> bool {
         let mut state = self.shared.state.lock();
-        if number >= state.segment || !state.segments.iter().any(|(n, _)| *n == number) {
+        if state.segments.last().is_none_or(|(last, _)| number >= *last) || !state.segments.iter().any(|(n, _)| *n == number) {
             return false;
         }
         // A segment whose last write, or whose cutting to length when its successor opens, is still to come must not go yet.
@@ -405,6 +408,8 @@ impl Prepared {
         let mut recovery = Recovery::default();
         self.replayed = true;
         recovery.damaged = self.moved_before()?;
+        let moved = recovery.damaged.iter().filter_map(|damage| parse_segment_name(&damage.file)).max();
+        self.highest = self.highest.max(moved.unwrap_or(0));
         let last = self.segments.last().copied();
         for number in self.segments.clone() {
             let Some(segment) = self.open_segment(number, &mut recovery)? else { continue };

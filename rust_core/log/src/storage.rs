@@ -104,16 +104,20 @@ impl StorageFile for OsFile {
 
     fn allocate(&self, len: u64) -> io::Result<()> {
         let length = libc::off_t::try_from(len).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
-        // SAFETY: the descriptor is open for as long as `self` lives.
-        let rc = unsafe { libc::fallocate(self.0.as_raw_fd(), 0, 0, length) };
-        if rc == 0 {
-            return Ok(());
+        loop {
+            // SAFETY: the descriptor is open for as long as `self` lives.
+            let rc = unsafe { libc::fallocate(self.0.as_raw_fd(), 0, 0, length) };
+            if rc == 0 {
+                return Ok(());
+            }
+            let error = io::Error::last_os_error();
+            match error.raw_os_error() {
+                // A signal came meanwhile; some file systems give up for it.
+                Some(libc::EINTR) => {}
+                Some(libc::EOPNOTSUPP) => return self.0.set_len(len),
+                _ => return Err(error),
+            }
         }
-        let error = io::Error::last_os_error();
-        if error.raw_os_error() == Some(libc::EOPNOTSUPP) {
-            return self.0.set_len(len);
-        }
-        Err(error)
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {
@@ -217,8 +221,8 @@ impl Storage for OsStorage {
         if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
             return Err(io::Error::last_os_error());
         }
-        file.set_len(0)?;
-        write!(file, "{}", std::process::id())?;
+        // For people only: a disk without a free block must not keep a log from being opened.
+        let _ = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
         Ok(Box::new(OsLock { _file: file }))
     }
 }

@@ -73,6 +73,19 @@ fn a_full_disk_fails_the_append_and_nothing_of_it_remains() {
     }
 }
 
+/// A checkpoint that named a later one as the end of the log passed over what the next opening had written under its number (spool history 8414868).
+#[test]
+fn after_a_full_disk_the_end_of_the_log_is_in_a_segment_that_exists() {
+    let f = Fixture::new();
+    f.disk.fail(Fault { name: "spare".into(), ..Fault::new(Call::Write, libc::ENOSPC) });
+    let failed = (0..100).find(|n| f.append(*n, &[1; 1000]).is_err() || f.next().1.is_err());
+    let end = f.log.tail();
+    let there = f.log.segments().last().copied();
+    assert!(failed.is_some());
+    assert_eq!(Some((end.segment, u64::from(end.offset))), there);
+    assert!(!f.log.free(end.segment));
+}
+
 #[test]
 fn records_queued_behind_a_failed_write_fail_with_it() {
     let f = Fixture::new();

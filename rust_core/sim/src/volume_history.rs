@@ -2,11 +2,13 @@
 //! and crashes. The index is `SQLite` on real files; a power cut may throw it back, or lose it.
 //!
 //! After every opening: what was acknowledged is there, a delivery exactly once however often it was tried, octet for octet; an operation that failed was
-//! carried out or not. Everything follows from the seed, but for ids and times.
+//! carried out or not. Where life goes on after a failure, what is seen then stays so. Everything follows from the seed, but for ids and times.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use gatepost_store::{
     Delivery, FolderInfo, Id, Mode, Result as Stored, Source, StoreError, StoredMessage, Volume, VolumeOptions, new_id, parse_flags,
@@ -17,12 +19,18 @@ use crate::disk::Disk;
 use crate::history::{Diary, Limits};
 use crate::rng::Rng;
 
+mod folders;
+mod index;
+
 const STREAMS: [&str; 2] = ["w0", "w1"];
 const FOLDERS: [&str; 2] = ["INBOX", "kept"];
+/// The second of them is there.
+const FOLDER: (usize, u64, BTreeSet<String>) = (1, 0, BTreeSet::new());
 /// Fewer steps than the other histories have: each waits for `SQLite`.
 const STEPS_SHARE: u64 = 4;
 
-/// What is in the mailbox: folder, number of the message, flags. Copies stand there as often as they are.
+/// What is in the mailbox: folder, number of the message, flags. Copies stand there as often as they are. Number 0 says that the folder itself is there,
+/// for the one that comes and goes.
 type Mail = Vec<(usize, u64, BTreeSet<String>)>;
 
 /// Not asked for, or not answered, deliveries.
@@ -31,11 +39,14 @@ struct Job {
     number: u64,
 }
 
-/// The spool, as the volume sees it.
-struct Octets(BTreeMap<Id, Vec<u8>>);
+/// The spool, as the volume sees it; and what happens to the mailbox while it is read.
+struct Octets(BTreeMap<Id, Vec<u8>>, Mutex<Option<(Arc<Volume>, Id)>>);
 
 impl Source for Octets {
     fn read(&self, id: &Id, limit: usize, each: &mut dyn FnMut(&[u8]) -> Stored<()>) -> Stored<()> {
+        if let Some((volume, mailbox)) = self.1.lock().take() {
+            volume.delete_mailbox(&mailbox)?;
+        }
         self.0.get(id).map_or(Err(StoreError::NotFound("no such message".into())), |octets| octets.chunks(limit).try_for_each(each))
     }
 }
@@ -55,6 +66,12 @@ struct Run<'a> {
     count: u64,
     /// The index as it was once, since the last upkeep.
     former: Option<PathBuf>,
+    /// The mailbox is to be deleted while the next message is read.
+    deletes: bool,
+    /// The index takes no change.
+    index_refuses: bool,
+    /// A log is closed for good: only an opening tells what became of what failed.
+    broken: bool,
 }
 
 /// Runs one history. The error says what was wrong.
@@ -72,10 +89,13 @@ pub(crate) fn run(seed: u64, limits: &Limits, diary: &mut Diary) -> Result<(), S
         volumes: Vec::new(),
         mailbox: new_id(),
         mail: vec![Mail::new()],
-        octets: Octets(BTreeMap::new()),
+        octets: Octets(BTreeMap::new(), Mutex::default()),
         jobs: Vec::new(),
         count: 0,
         former: None,
+        deletes: false,
+        index_refuses: false,
+        broken: false,
     };
     run.open()?;
     let steps = run.rng.below(limits.steps / STEPS_SHARE) + 1;
@@ -119,11 +139,7 @@ impl Run<'_> {
 
     fn step(&mut self) -> Result<(), String> {
         match self.rng.below(100) {
-            0..35 => self.deliver()?,
-            35..50 => self.flags()?,
-            50..60 => self.copy()?,
-            60..68 => self.expunge()?,
-            68..74 => self.upkeep(),
+            0..74 => self.change()?,
             74..80 => self.remember()?,
             80..86 => self.look()?,
             86..92 => self.chaos.trouble(&mut self.rng, &self.disk, self.diary),
@@ -132,11 +148,37 @@ impl Run<'_> {
                 self.crash(crash)?;
             }
         }
-        if self.disk.dead() || self.mail.len() > 1 {
-            let crash = if self.disk.dead() { Crash::PowerCut } else { Crash::any(&mut self.rng) };
+        if self.disk.dead() {
+            self.crash(Crash::PowerCut)?;
+        } else if self.mail.len() > 1 && !self.lives_on()? {
+            let crash = Crash::any(&mut self.rng);
             self.crash(crash)?;
         }
         Ok(())
+    }
+
+    fn change(&mut self) -> Result<(), String> {
+        let kind = self.rng.below(74);
+        // Not during upkeep: the snapshot would refuse as well.
+        self.index_refuses = kind < 69 && self.rng.chance(5);
+        if self.index_refuses {
+            self.refuse_in_index()?;
+        }
+        let done = match kind {
+            0..34 => self.deliver(),
+            34..49 => self.flags(),
+            49..58 => self.copy(),
+            58..66 => self.expunge(),
+            66..69 => self.folders(),
+            _ => {
+                self.upkeep();
+                Ok(())
+            }
+        };
+        if std::mem::take(&mut self.index_refuses) {
+            self.accept_in_index()?;
+        }
+        done
     }
 
     /// Some new messages and some that were tried before, perhaps with success.
@@ -154,9 +196,12 @@ impl Run<'_> {
         }
         let chosen: Vec<usize> = (0..self.jobs.len()).filter(|n| *n + 4 >= self.jobs.len() || self.rng.chance(10)).collect();
         let batch: Vec<Delivery> = chosen.iter().map(|n| self.jobs[*n].delivery.clone()).collect();
+        self.delete_meanwhile();
         let results = self.volume().deliver(&self.octets, &batch);
+        self.deleted_meanwhile();
         self.diary.note(|| format!("deliver {:?}: {results:?}", chosen.iter().map(|n| self.jobs[*n].number).collect::<Vec<_>>()));
         let failed = results.iter().any(std::result::Result::is_err);
+        self.broken |= results.iter().any(|result| matches!(result, Err(StoreError::SyncFailed(_))));
         self.excused(failed, "a delivery")?;
         for (n, result) in chosen.into_iter().zip(results) {
             self.arrive(n, result.is_ok());
@@ -168,7 +213,7 @@ impl Run<'_> {
     fn arrive(&mut self, n: usize, sure: bool) {
         let job = &self.jobs[n];
         let folder = FOLDERS.iter().position(|name| *name == job.delivery.folder).unwrap_or(0);
-        let entry = (folder, job.number, BTreeSet::new());
+        let entry = |mail: &Mail| (if folder == 0 || mail.contains(&FOLDER) { folder } else { 0 }, job.number, BTreeSet::new());
         let known = |mail: &Mail| mail.iter().any(|(_, number, _)| *number == job.number);
         let ever = self.known(job.number);
         let mut more = Vec::new();
@@ -177,7 +222,7 @@ impl Run<'_> {
                 continue;
             }
             let without = mail.clone();
-            mail.push(entry.clone());
+            mail.push(entry(&without));
             mail.sort();
             if !sure {
                 more.push(without);
@@ -195,13 +240,18 @@ impl Run<'_> {
     }
 
     fn excused(&self, failed: bool, what: &str) -> Result<(), String> {
-        if failed && !self.chaos.excuses(&self.disk) { Err(format!("{what} failed without a fault")) } else { Ok(()) }
+        if failed && !self.index_refuses && !self.chaos.excuses(&self.disk) {
+            Err(format!("{what} failed without a fault"))
+        } else {
+            Ok(())
+        }
     }
 
     /// An operation for which the model knows the state after: that, or the one before if it failed.
     fn done(&mut self, what: &str, result: &Result<(), StoreError>, after: Mail) -> Result<(), String> {
         self.diary.note(|| format!("{what}: {result:?}"));
         self.excused(result.is_err(), what)?;
+        self.broken |= matches!(result, Err(StoreError::SyncFailed(_)));
         if result.is_ok() {
             self.mail.clear();
         }
@@ -296,6 +346,7 @@ impl Run<'_> {
         self.diary.note(|| format!("crash: {crash:?} after {} calls, index {choice}", self.disk.calls()));
         crash.strike(&self.disk);
         self.volumes.clear();
+        self.broken = false;
         match (crash, choice, self.former.take()) {
             (Crash::PowerCut, 0, Some(former)) => copy_index(&former, &self.dir)?,
             (_, 1, _) => forget_index(&self.dir),
@@ -353,6 +404,16 @@ impl Run<'_> {
         }
         let seen = self.seen()?;
         self.diary.note(|| format!("open: {} messages", seen.len()));
+        for mail in self.mail.iter_mut().filter(|mail| !mail.contains(&FOLDER)) {
+            // Opening makes it.
+            mail.push(FOLDER);
+            mail.sort();
+        }
+        self.is(seen)
+    }
+
+    /// All that is seen: one of the states that may be, and from now on the only one.
+    fn is(&mut self, seen: Mail) -> Result<(), String> {
         if !self.mail.contains(&seen) {
             return Err(format!("there is {seen:?}, none of {:?}", self.mail));
         }
@@ -371,6 +432,7 @@ impl Run<'_> {
         for folder in volume.folders(&self.mailbox).map_err(told)? {
             // Every mailbox has some more, into which nothing is put.
             let Some(n) = FOLDERS.iter().position(|name| *name == folder.name) else { continue };
+            seen.extend((n == FOLDER.0).then_some(FOLDER));
             for info in volume.messages(&folder.id, 0).map_err(told)? {
                 let octets = octets_of(volume, &folder.id, info.uid).map_err(told)?;
                 let number = number_of(&octets).ok_or("octets that nobody delivered")?;

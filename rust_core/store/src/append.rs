@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use gatepost_log::Loc;
 use rusqlite::TransactionBehavior;
 
 use crate::apply::Apply;
@@ -18,7 +19,8 @@ pub struct Appender {
     volume: Arc<Volume>,
     head: MessageHead,
     sink: Option<Sink>,
-    flight: Flight,
+    /// None once it has ended.
+    flight: Option<Flight>,
 }
 
 impl Appender {
@@ -36,7 +38,7 @@ impl Appender {
             flags,
             chunks: Vec::new(),
         };
-        let flight = volume.flights.begin(&volume.log);
+        let flight = Some(volume.flights.begin(&volume.log));
         Ok(Self { sink: Some(Sink::new(volume)), volume: Arc::clone(volume), head, flight })
     }
 
@@ -55,13 +57,24 @@ impl Appender {
         // Checked before anything is logged: what is in the log will be stored, if not here then by replay after a crash.
         self.volume.folder_by_id(&self.head.folder)?;
         let at = sink.finish(&self.volume, &mut self.head)?;
-        self.volume.log.sync_since(self.flight.losses)?;
+        let flight = self.flight.take().ok_or(StoreError::Closed)?;
+        let placed = self.enter(at, &flight);
+        match placed {
+            Ok(_) => self.volume.flights.end(&flight),
+            Err(_) => self.volume.refuse(flight, vec![at]),
+        }
+        placed
+    }
+
+    /// Makes the record at `at` durable and brings it into the index.
+    fn enter(&self, at: Loc, flight: &Flight) -> Result<(i64, i64)> {
+        self.volume.make_durable(flight.losses)?;
         let mut db = self.volume.writer.lock();
         let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let validity = info::folder_by_id(&transaction, &self.head.folder)?.uid_validity;
         let mut apply = Apply::new(&transaction)?;
         let placed = apply.deliver(&self.head, &self.volume.stream, at)?;
-        self.volume.settle(&mut apply, &self.flight, false)?;
+        self.volume.settle(&mut apply, flight, false)?;
         apply.finish()?;
         transaction.commit()?;
         Ok((validity, placed.map_or(0, |(_, uid)| uid)))
@@ -70,6 +83,8 @@ impl Appender {
 
 impl Drop for Appender {
     fn drop(&mut self) {
-        self.volume.flights.end(&self.flight);
+        if let Some(flight) = &self.flight {
+            self.volume.flights.end(flight);
+        }
     }
 }

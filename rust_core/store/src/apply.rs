@@ -3,7 +3,7 @@
 //! An [`Apply`] lives as long as one `SQLite` write transaction and gives everything in it one modseq. Effects are idempotent and lenient:
 //! what they speak of may be gone already when a log tail is replayed. Sums per folder and segment are written once, by `finish`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use gatepost_log::Loc;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use crate::error::Result;
 use crate::id::{Id, hex, new_id, now_us};
 use crate::names;
-use crate::records::{Flags, MessageHead, Op, Row, SEEN};
+use crate::records::{Flags, Key, MessageHead, Op, Row, SEEN};
 use crate::schema;
 
 /// Distance by which UIDs jump on folders where records had to be applied anew after the machine went down: the lost part of the
@@ -40,6 +40,9 @@ pub struct Apply<'a> {
     segments: HashMap<(i64, u32), i64>,
     streams: HashMap<String, i64>,
     folder_keys: HashMap<Id, Option<i64>>,
+    /// Replay: folders whose time has not come yet in the order of operations, and the INBOX among them that is each mailbox's last.
+    foreseen: HashSet<Id>,
+    inboxes: HashMap<Id, Id>,
 }
 
 /// A row of `message` as effects need it.
@@ -65,6 +68,8 @@ impl<'a> Apply<'a> {
             segments: HashMap::new(),
             streams: HashMap::new(),
             folder_keys: HashMap::new(),
+            foreseen: HashSet::new(),
+            inboxes: HashMap::new(),
         })
     }
 
@@ -117,23 +122,37 @@ impl<'a> Apply<'a> {
 
     /// A delivered or appended message. `None` when its key is known: it was stored before.
     pub fn deliver(&mut self, head: &MessageHead, stream: &str, at: Loc) -> Result<Option<(i64, i64)>> {
-        if self.db.prepare_cached("INSERT OR IGNORE INTO delivery (key) VALUES (?1)")?.execute([&head.key[..]])? == 0 {
+        if !self.new_key(&head.key)? {
             return Ok(None);
         }
         let known = self.folder_key(&head.folder)?;
         let folder = if let Some(key) = known { key } else { self.inbox(&head.mailbox)? };
-        let row = Row {
-            msg: head.msg,
-            email: head.msg,
-            stream: stream.to_owned(),
-            first_segment: head.first_segment(at),
-            at,
-            octets: head.octets,
-            date: head.date,
-            flags: head.flags.clone(),
-        };
         // Its key may have expired (`gc`) while replay comes by again: what is there stays as it is.
-        Ok(self.insert(folder, &row)?.map(|uid| (folder, uid)))
+        Ok(self.insert(folder, &head.row(stream, at))?.map(|uid| (folder, uid)))
+    }
+
+    /// Remember a delivery's key; false when it was known.
+    pub fn new_key(&mut self, key: &Key) -> Result<bool> {
+        Ok(self.db.prepare_cached("INSERT OR IGNORE INTO delivery (key) VALUES (?1)")?.execute([&key[..]])? > 0)
+    }
+
+    /// A delivery whose folder went while it was under way comes into INBOX; where that is gone too, with its mailbox, all is made anew. Done by
+    /// operations, which are for the log: a replay could not tell whether the message came before its folder went or after.
+    pub fn redirect(&mut self, head: &MessageHead, stream: &str, at: Loc) -> Result<Vec<Op>> {
+        if !self.new_key(&head.key)? {
+            return Ok(Vec::new());
+        }
+        let inbox = |db: &Connection| {
+            let mut query = db.prepare_cached("SELECT id FROM folder WHERE mailbox = ?1 AND name = 'INBOX'")?;
+            query.query_row([&head.mailbox[..]], |r| r.get::<_, Id>(0)).optional()
+        };
+        let mut ops = if inbox(self.db)?.is_none() { new_mailbox(&head.mailbox) } else { Vec::new() };
+        ops.iter().try_for_each(|op| self.op(op))?;
+        if let Some(folder) = inbox(self.db)? {
+            ops.push(Op::Insert { folder, row: head.row(stream, at) });
+            self.op(&ops[ops.len() - 1])?;
+        }
+        Ok(ops)
     }
 
     /// Do one effect.
@@ -220,12 +239,24 @@ impl<'a> Apply<'a> {
     }
 
     fn insert_op(&mut self, folder: &Id, row: &Row) -> Result<()> {
-        if let Some(key) = self.folder_key(folder)?
-            && self.find(&row.msg)?.is_none()
-        {
+        if self.find(&row.msg)?.is_some() {
+            return Ok(());
+        }
+        let known = self.folder_key(folder)?;
+        if let Some(key) = if known.is_some() { known } else { self.inbox_of(&row.email)? } {
             self.insert(key, row)?;
         }
         Ok(())
+    }
+
+    /// The record that made a copy's folder was damaged: INBOX of the mailbox in which the same octets are already. What is moved would be lost else.
+    fn inbox_of(&mut self, email: &Id) -> Result<Option<i64>> {
+        let mailbox: Option<Id> = self
+            .db
+            .prepare_cached("SELECT mailbox FROM message JOIN folder ON folder.key = message.folder WHERE email = ?1 LIMIT 1")?
+            .query_row([&email[..]], |r| r.get(0))
+            .optional()?;
+        mailbox.map(|mailbox| self.inbox(&mailbox)).transpose()
     }
 
     fn find(&self, msg: &Id) -> Result<Option<Found>> {
@@ -306,6 +337,11 @@ impl<'a> Apply<'a> {
         if let Some(key) = self.key_of_name(mailbox, "INBOX")? {
             return Ok(key);
         }
+        if let Some(id) = self.inboxes.get(mailbox).copied()
+            && let Some(key) = self.folder_key(&id)?
+        {
+            return Ok(key);
+        }
         self.create_folder(mailbox, &new_id(), "INBOX", "", true)?;
         Ok(self.key_of_name(mailbox, "INBOX")?.unwrap_or(0))
     }
@@ -316,6 +352,7 @@ impl<'a> Apply<'a> {
     }
 
     fn create_folder(&mut self, mailbox: &Id, folder: &Id, name: &str, special: &str, subscribed: bool) -> Result<()> {
+        self.foreseen.remove(folder);
         // UIDVALIDITY must differ from that of any earlier folder of the name (RFC 3501 2.3.1.1): it only ever grows.
         let validity = (now_us() / 1_000_000).max(schema::meta(self.db, "uid_validity")?.unwrap_or(0) + 1);
         let made = self
@@ -339,10 +376,14 @@ impl<'a> Apply<'a> {
 
     /// Replay: make a folder under a name that no folder can have, so that messages find it before its time comes in the order of operations.
     pub fn foresee(&mut self, op: &Op) -> Result<()> {
-        if let Op::CreateFolder { mailbox, folder, special, subscribed, .. } = op
+        if let Op::CreateFolder { mailbox, folder, name, special, subscribed } = op
             && self.folder_key(folder)?.is_none()
         {
             self.create_folder(mailbox, folder, &nameless(folder), special, *subscribed)?;
+            self.foreseen.insert(*folder);
+            if name == "INBOX" {
+                self.inboxes.insert(*mailbox, *folder);
+            }
         }
         Ok(())
     }
@@ -417,6 +458,10 @@ impl<'a> Apply<'a> {
         let mut query = self.db.prepare_cached("SELECT key, id FROM folder WHERE mailbox = ?1")?;
         let folders: Vec<(i64, Vec<u8>)> =
             query.query_map([&mailbox[..]], |r| Ok((r.get(0)?, r.get(1)?)))?.collect::<rusqlite::Result<_>>()?;
+        // One that is still to come was made after the mailbox had gone, by the next message for it.
+        let foreseen = &self.foreseen;
+        let before = |id: &[u8]| !Id::try_from(id).is_ok_and(|id| foreseen.contains(&id));
+        let folders: Vec<_> = folders.into_iter().filter(|(_, id)| before(id)).collect();
         for (key, id) in folders {
             let mut rows = self.db.prepare_cached("SELECT stream, first_segment, at FROM message WHERE folder = ?1")?;
             let rows: Vec<(i64, u32, i64)> =

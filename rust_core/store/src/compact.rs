@@ -149,7 +149,7 @@ impl Volume {
                 Err(error) => return Err(error),
             }
         }
-        self.log.sync_since(losses)?;
+        self.make_durable(losses)?;
         self.change(|change| {
             for (content, first_segment, at) in &moved {
                 for msg in &content.rows {

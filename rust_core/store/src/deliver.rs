@@ -78,9 +78,13 @@ impl Volume {
         };
         let flight = self.flights.begin(&self.log);
         let appended: Vec<Result<Appended>> = deliveries.iter().zip(plans).map(|(d, plan)| self.append_delivery(source, d, plan)).collect();
-        let outcome = if appended.iter().any(|a| matches!(a, Ok(Some(_)))) { self.commit_batch(&appended, &flight) } else { Ok(()) };
-        // Also after a failure: the queue delivers again, and a mark held back would keep every later segment from being freed.
-        self.flights.end(&flight);
+        let mut places: Vec<Loc> = appended.iter().filter_map(|a| a.as_ref().ok()?.as_ref()).map(|(_, at)| *at).collect();
+        let outcome = if places.is_empty() { Ok(()) } else { self.commit_batch(&appended, &flight, &mut places) };
+        match outcome {
+            Ok(()) => self.flights.end(&flight),
+            // The queue delivers again; these records must not come between.
+            Err(_) => self.refuse(flight, places),
+        }
         appended
             .into_iter()
             .map(|one| match one {
@@ -145,15 +149,23 @@ impl Volume {
         }
     }
 
-    fn commit_batch(&self, appended: &[Result<Appended>], flight: &Flight) -> Result<()> {
-        self.log.sync_since(flight.losses)?;
+    fn commit_batch(&self, appended: &[Result<Appended>], flight: &Flight, places: &mut Vec<Loc>) -> Result<()> {
+        self.make_durable(flight.losses)?;
         let mut db = self.writer.lock();
         let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut apply = Apply::new(&transaction)?;
+        let mut ops = Vec::new();
         for (head, at) in appended.iter().filter_map(|a| a.as_ref().ok()?.as_ref()) {
-            apply.deliver(head, &self.stream, *at)?;
+            if apply.folder_key(&head.folder)?.is_some() {
+                apply.deliver(head, &self.stream, *at)?;
+            } else {
+                ops.extend(apply.redirect(head, &self.stream, *at)?);
+            }
         }
-        self.settle(&mut apply, flight, false)?;
+        if !ops.is_empty() {
+            self.log_ops(apply.modseq, &ops, flight, places)?;
+        }
+        self.settle(&mut apply, flight, !ops.is_empty())?;
         apply.finish()?;
         Ok(transaction.commit()?)
     }

@@ -23,6 +23,13 @@ pub struct Flight {
     pub losses: u64,
 }
 
+impl Flight {
+    /// Tells it from every other.
+    pub fn key(&self) -> (u64, u64) {
+        self.key
+    }
+}
+
 impl Flights {
     /// Announce appends to `log`.
     pub fn begin(&self, log: &Log) -> Flight {

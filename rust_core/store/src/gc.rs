@@ -23,6 +23,7 @@ impl Volume {
     /// freed by it, or when `force`; so its cost stays in proportion to the space it gives back.
     pub fn maintain(&self, force: bool) -> Result<()> {
         self.check_open()?;
+        self.pay_refused();
         self.forget_removed();
         self.expire()?;
         let freed = self.free_dead(force).and_then(|()| self.sweep_others());

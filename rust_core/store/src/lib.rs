@@ -23,6 +23,7 @@ mod lock;
 mod messages;
 mod names;
 mod records;
+mod refused;
 mod replay;
 mod schema;
 mod search;

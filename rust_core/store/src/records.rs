@@ -17,6 +17,9 @@ pub const KIND_OPS: u8 = 3;
 /// The octets of a message once more, made by compaction; laid out as a message record. Replay passes over it: [`Op::Place`] points to it.
 pub const KIND_CONTENT: u8 = 4;
 
+/// Places of earlier records of this stream that replay passes over: what they say was refused (`refused`).
+pub const KIND_VOID: u8 = 5;
+
 /// Messages up to this size are kept within their record; larger ones in chunks of this size.
 pub const CHUNK: usize = 256 << 10;
 
@@ -206,6 +209,20 @@ impl MessageHead {
         Some((head, payload.len() - p.0.len()))
     }
 
+    /// The row of the message, whose record is at `at`.
+    pub fn row(&self, stream: &str, at: Loc) -> Row {
+        Row {
+            msg: self.msg,
+            email: self.msg,
+            stream: stream.to_owned(),
+            first_segment: self.first_segment(at),
+            at,
+            octets: self.octets,
+            date: self.date,
+            flags: self.flags.clone(),
+        }
+    }
+
     /// First segment that holds octets of this message, whose own record is at `at`.
     pub fn first_segment(&self, at: Loc) -> u32 {
         self.chunks.first().map_or(at.segment, |(c, _)| c.segment)
@@ -233,6 +250,22 @@ pub fn decode_ops(payload: &[u8]) -> Option<(i64, Vec<Op>)> {
         ops.push(Op::decode(&mut p)?);
     }
     p.0.is_empty().then_some((modseq, ops))
+}
+
+/// Payload of a [`KIND_VOID`] record.
+pub fn encode_places(places: &[Loc]) -> Vec<u8> {
+    let mut w = Writer::default();
+    for at in places {
+        w.u64(at.pack());
+    }
+    w.0
+}
+
+/// Inverse of [`encode_places`]; `None` when it is not such a payload.
+pub fn decode_places(payload: &[u8]) -> Option<Vec<Loc>> {
+    let mut p = Parser(payload);
+    let places = (0..payload.len() / 8).map_while(|_| p.loc()).collect();
+    p.0.is_empty().then_some(places)
 }
 
 impl Op {

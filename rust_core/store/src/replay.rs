@@ -4,6 +4,7 @@
 //! write lock, so in the order of effects), messages by their ids (by time). Three passes make any interleaving come out right: folders come
 //! into being, messages arrive in them, then operations happen in their order.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 
@@ -12,7 +13,8 @@ use rusqlite::Connection;
 
 use crate::apply::Apply;
 use crate::error::{Result, StoreError};
-use crate::records::{KIND_MESSAGE, KIND_OPS, MessageHead, Op, decode_ops};
+use crate::id::Id;
+use crate::records::{KIND_MESSAGE, KIND_OPS, KIND_VOID, MessageHead, Op, decode_ops, decode_places};
 
 /// What opening found and did.
 #[derive(Debug, Default, Clone)]
@@ -46,6 +48,8 @@ struct Arrival {
 }
 
 struct Operations {
+    stream: usize,
+    at: Loc,
     modseq: i64,
     ops: Vec<Op>,
 }
@@ -54,6 +58,8 @@ struct Operations {
 struct Tail {
     arrivals: Vec<Arrival>,
     operations: Vec<Operations>,
+    /// Records whose change was refused: stream and place.
+    void: HashSet<(usize, Loc)>,
     ends: Vec<Loc>,
 }
 
@@ -68,12 +74,29 @@ impl Tail {
             KIND_OPS => {
                 let Some((modseq, ops)) = decode_ops(payload) else { return false };
                 if modseq > known {
-                    self.operations.push(Operations { modseq, ops });
+                    self.operations.push(Operations { stream, at, modseq, ops });
                 }
+            }
+            KIND_VOID => {
+                let Some(places) = decode_places(payload) else { return false };
+                self.void.extend(places.into_iter().map(|place| (stream, place)));
             }
             _ => {}
         }
         true
+    }
+
+    /// Leaves out what was refused, and puts the rest in order.
+    fn sort(&mut self) {
+        let void = &self.void;
+        self.arrivals.retain(|arrival| !void.contains(&(arrival.stream, arrival.at)));
+        self.operations.retain(|done| !void.contains(&(done.stream, done.at)));
+        self.arrivals.sort_by_key(|arrival| arrival.head.msg);
+        self.operations.sort_by_key(|done| done.modseq);
+    }
+
+    fn ops(&self) -> impl Iterator<Item = &Op> {
+        self.operations.iter().flat_map(|done| &done.ops)
     }
 }
 
@@ -146,8 +169,7 @@ fn read_tails(db: &Connection, held: &mut [Held], recovery: &mut Recovery) -> Re
         // Every start of a log begins a segment with a higher number, so nothing will be written before this place.
         tail.ends.push(Loc { segment: last + 1, offset: 0 });
     }
-    tail.arrivals.sort_by_key(|a| a.head.msg);
-    tail.operations.sort_by_key(|o| o.modseq);
+    tail.sort();
     Ok(tail)
 }
 
@@ -158,15 +180,21 @@ fn position(db: &Connection, stream: &str) -> Result<(Loc, i64)> {
     Ok(row.unwrap_or((Loc::NONE, 0)))
 }
 
-fn arrange(apply: &mut Apply<'_>, tail: &Tail, held: &[Held], recovery: &mut Recovery) -> Result<()> {
-    for op in tail.operations.iter().flat_map(|o| &o.ops) {
+fn arrange(apply: &mut Apply<'_>, tail: &Tail, streams: &[Held], recovery: &mut Recovery) -> Result<()> {
+    for op in tail.ops() {
         apply.foresee(op)?;
     }
+    let redirected: HashSet<&Id> =
+        tail.ops().filter_map(|op| if let Op::Insert { row, .. } = op { Some(&row.msg) } else { None }).collect();
     for arrival in &tail.arrivals {
-        let stream = &held[arrival.stream].name;
-        recovery.messages += u64::from(apply.deliver(&arrival.head, stream, arrival.at)?.is_some());
+        let (head, stream) = (&arrival.head, &streams[arrival.stream].name);
+        if redirected.contains(&head.msg) && apply.folder_key(&head.folder)?.is_none() {
+            recovery.messages += u64::from(apply.new_key(&head.key)?);
+        } else {
+            recovery.messages += u64::from(apply.deliver(head, stream, arrival.at)?.is_some());
+        }
     }
-    for op in tail.operations.iter().flat_map(|o| &o.ops) {
+    for op in tail.ops() {
         apply.op(op)?;
     }
     apply.name_the_nameless()

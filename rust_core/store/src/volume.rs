@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use gatepost_log::{Class, Log, LogReader, Options, OsStorage, Storage};
+use gatepost_log::{Class, Loc, Log, LogReader, Options, OsStorage, Storage};
 use parking_lot::Mutex;
 use rusqlite::{Connection, TransactionBehavior};
 
@@ -21,6 +21,7 @@ use crate::gc;
 use crate::index_cache::IndexCache;
 use crate::lock::wait_lock;
 use crate::records::{self, Op};
+use crate::refused::Refused;
 use crate::replay::{self, Held, Recovery};
 use crate::schema;
 
@@ -77,6 +78,7 @@ pub struct Volume {
     pub(crate) log: Log,
     pub(crate) log_options: Options,
     pub(crate) flights: Flights,
+    pub(crate) refused: Refused,
     pub(crate) writer: Mutex<Connection>,
     pub(crate) cache: IndexCache,
     pool: Mutex<Vec<Connection>>,
@@ -115,6 +117,7 @@ impl Volume {
             log,
             log_options,
             flights: Flights::default(),
+            refused: Refused::default(),
             writer: Mutex::new(db),
             cache: IndexCache::default(),
             pool: Mutex::new(Vec::new()),
@@ -161,19 +164,23 @@ impl Volume {
         if ops.is_empty() {
             return Ok(value);
         }
-        let flight = self.flights.begin(&self.log);
-        let logged = self.log_ops(apply.modseq, &ops, &flight);
-        let done = logged
+        let (flight, mut places) = (self.flights.begin(&self.log), Vec::new());
+        let done = self
+            .log_ops(apply.modseq, &ops, &flight, &mut places)
             .and_then(|()| self.settle(&mut apply, &flight, true))
             .and_then(|()| apply.finish())
             .and_then(|()| Ok(transaction.commit()?));
-        self.flights.end(&flight);
+        match done {
+            Ok(()) => self.flights.end(&flight),
+            Err(_) => self.refuse(flight, places),
+        }
         done.map(|()| value)
     }
 
-    fn log_ops(&self, modseq: i64, ops: &[Op], flight: &Flight) -> Result<()> {
-        self.log.append(records::KIND_OPS, &[&records::encode_ops(modseq, ops)], Class::Journal, None)?;
-        Ok(self.log.sync_since(flight.losses)?)
+    /// Makes the operations of the running transaction durable. The record's place is added to `places`, also when that fails.
+    pub(crate) fn log_ops(&self, modseq: i64, ops: &[Op], flight: &Flight, places: &mut Vec<Loc>) -> Result<()> {
+        places.push(self.log.append(records::KIND_OPS, &[&records::encode_ops(modseq, ops)], Class::Journal, None)?);
+        self.make_durable(flight.losses)
     }
 
     /// Note in the running transaction how far the own stream is applied when it commits.
@@ -214,6 +221,7 @@ impl Volume {
         if self.closed.swap(true, Ordering::SeqCst) {
             return Ok(());
         }
+        self.pay_refused();
         let closed = self.log.close();
         self.pool.lock().clear();
         let _ = self.writer.lock().execute_batch("PRAGMA optimize; PRAGMA wal_checkpoint(PASSIVE);");
