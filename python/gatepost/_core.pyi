@@ -338,6 +338,8 @@ class Spool:
 class Reader:
     @property
     def size(self) -> int: ...
+    def edited(self, edits: Sequence[tuple[int, int, bytes]]) -> Reader:
+        """The message with octets from … to … replaced, from its beginning. Raises InvalidError when edits overlap or lie beyond the end."""
     def read(self, n: int = 65536) -> bytes:
         """Next at most n octets; b'' at the end. Raises DamagedError."""
     def read_dotted(self, n: int = 65536) -> bytes:
@@ -347,8 +349,9 @@ class Reader:
 
 # ---- store: one volume, opened by one process (several processes may open the same volume) --------------------------
 
-_Delivery = tuple[bytes, int, bytes, str, bytes]
-"""(message_id, recipient_index, mailbox_id, folder_name, prefix): prefix = Return-Path and Delivered-To lines, CRLF-terminated.
+_Delivery = tuple[bytes, int, bytes, str, bytes, Sequence[tuple[int, int, bytes]]]
+"""(message_id, recipient_index, mailbox_id, folder_name, prefix, edits): prefix = Return-Path and Delivered-To lines, CRLF-terminated;
+edits as for Reader.edited.
 (message_id, recipient_index) is the delivery key: the same key twice is stored once."""
 
 _FolderInfo = tuple[bytes, str, str, bool, int, int, int, int, int, int, int]

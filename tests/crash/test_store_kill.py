@@ -25,7 +25,7 @@ store = Store(sys.argv[1] + "/volume", stream="w0")
 ids = spool.list_ids(None, 100_000)
 print("ready", flush=True)
 for at in range(0, len(ids), 10):
-    store.deliver(at + 1, spool, [(i, 0, {mailbox!r}, "INBOX", b"") for i in ids[at : at + 10]])
+    store.deliver(at + 1, spool, [(i, 0, {mailbox!r}, "INBOX", b"", ()) for i in ids[at : at + 10]])
 done = 0
 while done < len(ids):
     select.select([store.event_fd], [], [], 1)

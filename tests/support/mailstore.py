@@ -39,7 +39,7 @@ def spooled(spool: Spool, *messages: bytes) -> list[bytes]:
 
 def deliver(store: Store, spool: Spool, ids: Sequence[bytes], mailbox: bytes = MAILBOX, folder: str = "INBOX") -> list[CoreError | None]:
     """Deliver spooled messages and wait; one result each."""
-    store.deliver(1, spool, [(message_id, 0, mailbox, folder, b"Delivered-To: x\r\n") for message_id in ids])
+    store.deliver(1, spool, [(message_id, 0, mailbox, folder, b"Delivered-To: x\r\n", ()) for message_id in ids])
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         select.select([store.event_fd], [], [], 1)

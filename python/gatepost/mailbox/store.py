@@ -28,8 +28,8 @@ SETTLE_SECONDS = 0.01
 
 T = TypeVar("T")
 
-Delivery = tuple[bytes, int, bytes, str, bytes]
-"""(message_id, recipient_index, mailbox_id, folder_name, prefix), as in _core.pyi."""
+Delivery = tuple[bytes, int, bytes, str, bytes, Sequence[tuple[int, int, bytes]]]
+"""(message_id, recipient_index, mailbox_id, folder_name, prefix, edits), as in _core.pyi."""
 
 Round = tuple[int, int, list[tuple[Job, list[CoreError | None] | None]]]
 """What `deliver_due` did: (jobs taken, recipients delivered and journaled, jobs to finish), as in _core.pyi."""

@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use gatepost_queue::{Change, Job, QueueError, Spool, kind, now_us};
-use gatepost_store::{Delivery, Id, Result, Source, StoreError, Volume};
+use gatepost_store::{Delivery, Edit, Id, Result, Source, StoreError, Volume};
 use parking_lot::Mutex;
 
 use crate::detail;
@@ -64,8 +64,12 @@ pub struct Round {
 pub struct FromSpool(pub Arc<Spool>);
 
 impl Source for FromSpool {
-    fn read(&self, message_id: &Id, limit: usize, each: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    fn read(&self, message_id: &Id, edits: &[Edit], limit: usize, each: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let mut reader = self.0.read(message_id).map_err(|e| from_spool(&e))?;
+        if !edits.is_empty() {
+            let edits = edits.iter().map(|(range, with)| gatepost_queue::Edit { range: range.clone(), with: with.clone() }).collect();
+            reader = reader.edited(edits).map_err(|e| from_spool(&e))?;
+        }
         let mut buffer = vec![0u8; limit.min(usize::try_from(reader.size()).unwrap_or(limit)).max(1)];
         loop {
             let n = reader.read(&mut buffer).map_err(|e| from_spool(&e))?;
@@ -152,6 +156,7 @@ fn plan(job: &Job, targets: &Targets, deliveries: &mut Vec<Delivery>) -> bool {
             mailbox,
             folder: folder.as_ref().to_owned(),
             prefix: prefix.into_bytes(),
+            edits: Vec::new(),
         });
     }
     true

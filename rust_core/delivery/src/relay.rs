@@ -239,7 +239,14 @@ impl Relay {
         let printable = |text: &str| text.bytes().all(|b| (0x20..0x7f).contains(&b));
         let fits = self.peer.size_limit == 0 || job.size <= self.peer.size_limit;
         let quiet = recipient.notify == 0 && (recipient.original.is_empty() || !self.peer.dsn);
-        if job.size > SMALL || !fits || !quiet || !printable(&job.reverse_path) || !printable(&recipient.address) {
+        // The end of a route that asks for more than a place (`Route.encode`): another sender, edits, options.
+        if recipient.route.ends_with(b"}]")
+            || job.size > SMALL
+            || !fits
+            || !quiet
+            || !printable(&job.reverse_path)
+            || !printable(&recipient.address)
+        {
             return None;
         }
         // The end of `Meta.encode`: ENVID, RET, body, SMTPUTF8, rule version. A quote within a text would be escaped, so this is no text.

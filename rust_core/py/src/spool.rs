@@ -556,6 +556,12 @@ pub struct Reader {
 
 #[pymethods]
 impl Reader {
+    fn edited(&self, edits: Vec<(u64, u64, Vec<u8>)>) -> PyResult<Self> {
+        let edits = edits.into_iter().map(|(from, to, with)| queue::Edit { range: from..to, with }).collect();
+        let reader = self.inner.lock().edited(edits).map_err(|e| from_queue(&e))?;
+        Ok(Self { inner: Mutex::new(reader) })
+    }
+
     #[getter]
     fn size(&self) -> u64 {
         self.inner.lock().size()

@@ -94,7 +94,7 @@ fn round_tuple(py: Python<'_>, ticket: u64, round: Round) -> RoundTuple<'_> {
     (ticket, round.taken, round.delivered, left.collect())
 }
 
-type DeliveryArg = (PyId, i32, PyId, String, Vec<u8>);
+type DeliveryArg = (PyId, i32, PyId, String, Vec<u8>, Vec<(u64, u64, Vec<u8>)>);
 
 /// One volume, opened by this process.
 #[pyclass(frozen, module = "gatepost._core")]
@@ -149,12 +149,13 @@ impl Store {
     fn deliver(&self, ticket: u64, spool: &Spool, deliveries: Vec<DeliveryArg>) -> PyResult<()> {
         let deliveries = deliveries
             .into_iter()
-            .map(|(message_id, recipient, mailbox, folder, prefix)| Delivery {
+            .map(|(message_id, recipient, mailbox, folder, prefix, edits)| Delivery {
                 message_id: message_id.0,
                 recipient,
                 mailbox: mailbox.0,
                 folder,
                 prefix,
+                edits: edits.into_iter().map(|(from, to, with)| (from..to, with)).collect(),
             })
             .collect();
         raise(self.core.deliver(ticket, Arc::new(FromSpool(spool.core())), deliveries))

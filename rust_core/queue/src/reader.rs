@@ -1,5 +1,6 @@
 //! The octets of a committed message, piece by piece. Holds one verified record of at most 256 KiB (plus envelope) at a time, and its segments open, so
-//! that reading can be finished even if the message leaves the queue meanwhile.
+//! that reading can be finished even if the message leaves the queue meanwhile. What one recipient gets may differ from what was received: the edits of
+//! a route are applied while reading, and what is stored stays as it is.
 
 use std::sync::Arc;
 
@@ -7,17 +8,37 @@ use gatepost_log::{Loc, Segment};
 use memchr::{memchr2, memmem};
 
 use crate::codec::{CHUNK_HEAD, Layout, is_chunk};
+use crate::edit::{Edit, growth, in_order};
 use crate::error::QueueError;
 use crate::id::{MessageId, format_id};
 use crate::spool::Core;
 
-/// A record with octets of the message at `skip..skip + length` of its payload.
+/// Octets of the message at `skip..skip + length` of what `place` holds.
+#[derive(Clone)]
 struct Piece {
-    segment: Arc<Segment>,
-    offset: u32,
+    place: Place,
     skip: usize,
     length: usize,
-    chunk: Option<u32>,
+}
+
+#[derive(Clone)]
+enum Place {
+    /// The payload of a record.
+    Record { segment: Arc<Segment>, offset: u32, chunk: Option<u32> },
+    /// What an edit puts in.
+    Text(Arc<[u8]>),
+}
+
+impl Piece {
+    fn text(octets: Vec<u8>) -> Self {
+        Self { skip: 0, length: octets.len(), place: Place::Text(octets.into()) }
+    }
+
+    /// The part of it that lies in `from..to`, when it begins at `start` of the message.
+    fn part(&self, start: u64, from: u64, to: u64) -> Option<Self> {
+        let (from, to) = (from.max(start), to.min(start + self.length as u64));
+        (from < to).then(|| Self { skip: self.skip + (from - start) as usize, length: (to - from) as usize, place: self.place.clone() })
+    }
 }
 
 /// Where dot-stuffed output stands.
@@ -47,14 +68,39 @@ impl Reader {
     pub(crate) fn new(core: &Core, id: MessageId, accepted: Loc, layout: &Layout, size: u64) -> Result<Self, QueueError> {
         let mut pieces = Vec::with_capacity(layout.chunks.len() + 1);
         for (n, (loc, length)) in layout.chunks.iter().enumerate() {
-            let (segment, chunk) = (core.segment(*loc)?, Some(n as u32));
-            pieces.push(Piece { segment, offset: loc.offset, skip: CHUNK_HEAD, length: *length as usize, chunk });
+            let place = Place::Record { segment: core.segment(*loc)?, offset: loc.offset, chunk: Some(n as u32) };
+            pieces.push(Piece { place, skip: CHUNK_HEAD, length: *length as usize });
         }
         if layout.inline_len > 0 {
             let (skip, length) = (layout.inline_at as usize, layout.inline_len as usize);
-            pieces.push(Piece { segment: core.segment(accepted)?, offset: accepted.offset, skip, length, chunk: None });
+            let place = Place::Record { segment: core.segment(accepted)?, offset: accepted.offset, chunk: None };
+            pieces.push(Piece { place, skip, length });
         }
         Ok(Self { id, pieces, next: 0, current: Vec::new(), at: 0, end: 0, size, line: Line::Start })
+    }
+
+    /// The message with `edits`, from its beginning. Fails when they overlap or lie beyond its end.
+    pub fn edited(&self, mut edits: Vec<Edit>) -> Result<Self, QueueError> {
+        in_order(&mut edits, self.size)?;
+        let size = self.size.saturating_add_signed(growth(&edits));
+        let mut pieces = Vec::with_capacity(self.pieces.len() + 2 * edits.len());
+        let mut at = 0;
+        for edit in edits {
+            self.span(at, edit.range.start, &mut pieces);
+            pieces.push(Piece::text(edit.with));
+            at = edit.range.end;
+        }
+        self.span(at, self.size, &mut pieces);
+        Ok(Self { id: self.id, pieces, next: 0, current: Vec::new(), at: 0, end: 0, size, line: Line::Start })
+    }
+
+    /// Adds the pieces of the message between two places.
+    fn span(&self, from: u64, to: u64, out: &mut Vec<Piece>) {
+        let mut start = 0;
+        for piece in &self.pieces {
+            out.extend(piece.part(start, from, to));
+            start += piece.length as u64;
+        }
     }
 
     /// Octets in all.
@@ -139,16 +185,24 @@ impl Reader {
 
 /// Reads and checks the record of a piece.
 fn load(piece: &Piece, id: &MessageId, out: &mut Vec<u8>) -> Result<(), QueueError> {
-    piece.segment.read(piece.offset, out)?;
+    let (segment, offset, chunk) = match &piece.place {
+        Place::Record { segment, offset, chunk } => (segment, *offset, *chunk),
+        Place::Text(octets) => {
+            out.clear();
+            out.extend_from_slice(octets);
+            return Ok(());
+        }
+    };
+    segment.read(offset, out)?;
     let whole = out.len() >= piece.skip + piece.length;
-    let mine = match piece.chunk {
+    let mine = match chunk {
         Some(number) => is_chunk(out, id, number),
         None => out.starts_with(id),
     };
     if whole && mine {
         return Ok(());
     }
-    let place = Loc { segment: piece.segment.number(), offset: piece.offset };
+    let place = Loc { segment: segment.number(), offset };
     Err(QueueError::Damaged(format!("{place}: not a piece of message {}", format_id(id))))
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use gatepost_store::{
-    Delivery, FolderInfo, Id, Mode, Result as Stored, Source, StoreError, StoredMessage, Volume, VolumeOptions, new_id, parse_flags,
+    Delivery, Edit, FolderInfo, Id, Mode, Result as Stored, Source, StoreError, StoredMessage, Volume, VolumeOptions, new_id, parse_flags,
 };
 
 use crate::chaos::{Chaos, Crash};
@@ -43,7 +43,7 @@ struct Job {
 struct Octets(BTreeMap<Id, Vec<u8>>, Mutex<Option<(Arc<Volume>, Id)>>);
 
 impl Source for Octets {
-    fn read(&self, id: &Id, limit: usize, each: &mut dyn FnMut(&[u8]) -> Stored<()>) -> Stored<()> {
+    fn read(&self, id: &Id, _edits: &[Edit], limit: usize, each: &mut dyn FnMut(&[u8]) -> Stored<()>) -> Stored<()> {
         if let Some((volume, mailbox)) = self.1.lock().take() {
             volume.delete_mailbox(&mailbox)?;
         }
@@ -190,7 +190,7 @@ impl Run<'_> {
             self.octets.0.insert(id, text(number, length));
             let folder = FOLDERS[self.rng.index(2)].to_owned();
             self.jobs.push(Job {
-                delivery: Delivery { message_id: id, recipient: 0, mailbox: self.mailbox, folder, prefix: Vec::new() },
+                delivery: Delivery { message_id: id, recipient: 0, mailbox: self.mailbox, folder, prefix: Vec::new(), edits: Vec::new() },
                 number,
             });
         }

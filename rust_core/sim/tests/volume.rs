@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use gatepost_sim::{Call, Disk, Fault};
-use gatepost_store::{Delivery, Id, Result, Source, StoreError, Volume, VolumeOptions, new_id};
+use gatepost_store::{Delivery, Edit, Id, Result, Source, StoreError, Volume, VolumeOptions, new_id};
 
 struct Letter;
 
 impl Source for Letter {
-    fn read(&self, _: &Id, _: usize, each: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    fn read(&self, _: &Id, _: &[Edit], _: usize, each: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
         each(b"Subject: kept\r\n\r\nHello\r\n")
     }
 }
@@ -19,7 +19,8 @@ fn open(dir: &Path, stream: &str, disk: &Disk) -> Result<Volume> {
 }
 
 fn put(volume: &Volume, mailbox: Id, count: usize) {
-    let one = || Delivery { message_id: new_id(), recipient: 0, mailbox, folder: "INBOX".to_owned(), prefix: Vec::new() };
+    let one =
+        || Delivery { message_id: new_id(), recipient: 0, mailbox, folder: "INBOX".to_owned(), prefix: Vec::new(), edits: Vec::new() };
     let batch: Vec<Delivery> = (0..count).map(|_| one()).collect();
     assert!(volume.deliver(&Letter, &batch).iter().all(std::result::Result::is_ok));
 }

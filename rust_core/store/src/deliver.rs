@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::ops::Range;
 
 use gatepost_log::Loc;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
@@ -37,12 +38,17 @@ pub struct Delivery {
     pub folder: String,
     /// Header lines put in front: Return-Path, Delivered-To.
     pub prefix: Vec<u8>,
+    /// What this recipient's copy has in place of octets of the message; most have none.
+    pub edits: Vec<Edit>,
 }
+
+/// Octets of the message, and what takes their place.
+pub type Edit = (Range<u64>, Vec<u8>);
 
 /// Where messages come from: the spool.
 pub trait Source: Send + Sync {
-    /// Call `each` with the octets of a message in pieces of at most `limit`.
-    fn read(&self, message_id: &Id, limit: usize, each: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()>;
+    /// Call `each` with the octets of a message, edited, in pieces of at most `limit`.
+    fn read(&self, message_id: &Id, edits: &[Edit], limit: usize, each: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()>;
 }
 
 /// What is to happen with a delivery.
@@ -115,7 +121,7 @@ impl Volume {
         self.log.wait_for_room(BATCH_PENDING);
         let mut sink = Sink::new(self);
         sink.push(self, &delivery.prefix)?;
-        source.read(&delivery.message_id, READ, &mut |octets| sink.push(self, octets))?;
+        source.read(&delivery.message_id, &delivery.edits, READ, &mut |octets| sink.push(self, octets))?;
         let at = sink.finish(self, &mut head)?;
         Ok(Some((head, at)))
     }

@@ -33,7 +33,7 @@ mod stored;
 mod volume;
 
 pub use append::Appender;
-pub use deliver::{Delivery, Source};
+pub use deliver::{Delivery, Edit, Source};
 pub use error::{Result, StoreError};
 pub use fetch::{FetchOptions, FetchStream};
 pub use gatepost_mime::search::Needle;

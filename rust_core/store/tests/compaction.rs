@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use gatepost_store::{Delivery, Id, Mode, Result, Source, StoreError, StoredMessage, Volume, VolumeOptions, new_id, parse_flags};
+use gatepost_store::{Delivery, Edit, Id, Mode, Result, Source, StoreError, StoredMessage, Volume, VolumeOptions, new_id, parse_flags};
 
 const SEGMENT: u32 = 128 << 10;
 
@@ -14,7 +14,7 @@ const SEGMENT: u32 = 128 << 10;
 struct Messages(HashMap<Id, Vec<u8>>);
 
 impl Source for Messages {
-    fn read(&self, id: &Id, limit: usize, each: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    fn read(&self, id: &Id, _edits: &[Edit], limit: usize, each: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
         self.0.get(id).ok_or_else(|| StoreError::NotFound("no such message".into()))?.chunks(limit).try_for_each(each)
     }
 }
@@ -31,7 +31,7 @@ fn octets(number: usize, size: usize) -> Vec<u8> {
 }
 
 fn delivery(id: Id, mailbox: Id) -> Delivery {
-    Delivery { message_id: id, recipient: 0, mailbox, folder: "INBOX".into(), prefix: Vec::new() }
+    Delivery { message_id: id, recipient: 0, mailbox, folder: "INBOX".into(), prefix: Vec::new(), edits: Vec::new() }
 }
 
 fn deliver(volume: &Volume, mailbox: Id, messages: &[Vec<u8>]) -> Vec<Delivery> {

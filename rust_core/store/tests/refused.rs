@@ -5,13 +5,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use gatepost_store::{Appender, Delivery, Flags, Id, Mode, Result, Source, Volume, VolumeOptions, new_id, parse_flags};
+use gatepost_store::{Appender, Delivery, Edit, Flags, Id, Mode, Result, Source, Volume, VolumeOptions, new_id, parse_flags};
 
 /// The octets of every message; before they are read something happens.
 struct Letter<'a>(&'a (dyn Fn() + Sync + Send));
 
 impl Source for Letter<'_> {
-    fn read(&self, _: &Id, _: usize, each: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    fn read(&self, _: &Id, _: &[Edit], _: usize, each: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
         (self.0)();
         each(b"Subject: kept\r\n\r\nHello\r\n")
     }
@@ -34,7 +34,7 @@ fn rebuilt(dir: &Path, volume: Arc<Volume>) -> Arc<Volume> {
 }
 
 fn delivery(mailbox: Id) -> Delivery {
-    Delivery { message_id: new_id(), recipient: 0, mailbox, folder: "INBOX".to_owned(), prefix: Vec::new() }
+    Delivery { message_id: new_id(), recipient: 0, mailbox, folder: "INBOX".to_owned(), prefix: Vec::new(), edits: Vec::new() }
 }
 
 fn put(volume: &Volume, one: &Delivery) -> bool {

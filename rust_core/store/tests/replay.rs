@@ -6,7 +6,9 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use gatepost_store::{Appender, Delivery, Id, Mode, Result, Source, StoreError, StoredMessage, Volume, VolumeOptions, new_id, parse_flags};
+use gatepost_store::{
+    Appender, Delivery, Edit, Id, Mode, Result, Source, StoreError, StoredMessage, Volume, VolumeOptions, new_id, parse_flags,
+};
 
 /// Flags and octets of each message, by folder name.
 type State = Vec<(String, bool, Vec<Message>)>;
@@ -15,7 +17,7 @@ type Message = (Vec<String>, Vec<u8>);
 struct Messages(HashMap<Id, Vec<u8>>);
 
 impl Source for Messages {
-    fn read(&self, id: &Id, limit: usize, each: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    fn read(&self, id: &Id, _edits: &[Edit], limit: usize, each: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
         self.0[id].chunks(limit).try_for_each(each)
     }
 }
@@ -65,7 +67,7 @@ fn deliver(volume: &Volume, mailbox: Id, folder: &str, chance: &mut Chance, numb
         let id = new_id();
         let body = vec![b'x'; chance.below(8) * chance.below(40_000)];
         source.0.insert(id, [format!("Subject: {number}\r\n\r\n").as_bytes(), &body].concat());
-        batch.push(Delivery { message_id: id, recipient: 0, mailbox, folder: folder.to_owned(), prefix: Vec::new() });
+        batch.push(Delivery { message_id: id, recipient: 0, mailbox, folder: folder.to_owned(), prefix: Vec::new(), edits: Vec::new() });
     }
     assert!(volume.deliver(&source, &batch).iter().all(std::result::Result::is_ok));
 }

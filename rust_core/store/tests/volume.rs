@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use gatepost_store::{
-    Appender, Delivery, FetchOptions, FetchStream, Flags, Id, Mode, Needle, Query, Source, StoreError, StoredMessage, Volume,
+    Appender, Delivery, Edit, FetchOptions, FetchStream, Flags, Id, Mode, Needle, Query, Source, StoreError, StoredMessage, Volume,
     VolumeOptions, new_id, parse_flags,
 };
 
@@ -13,7 +13,13 @@ use gatepost_store::{
 struct Messages(HashMap<Id, Vec<u8>>);
 
 impl Source for Messages {
-    fn read(&self, message_id: &Id, limit: usize, each: &mut dyn FnMut(&[u8]) -> gatepost_store::Result<()>) -> gatepost_store::Result<()> {
+    fn read(
+        &self,
+        message_id: &Id,
+        _edits: &[Edit],
+        limit: usize,
+        each: &mut dyn FnMut(&[u8]) -> gatepost_store::Result<()>,
+    ) -> gatepost_store::Result<()> {
         let message = self.0.get(message_id).ok_or_else(|| StoreError::NotFound("no such message".into()))?;
         message.chunks(limit).try_for_each(each)
     }
@@ -34,7 +40,14 @@ fn deliver(volume: &Volume, mailbox: Id, messages: &[Vec<u8>]) -> Vec<Id> {
     for message in messages {
         let id = new_id();
         source.0.insert(id, message.clone());
-        batch.push(Delivery { message_id: id, recipient: 0, mailbox, folder: "INBOX".into(), prefix: b"Delivered-To: x\r\n".to_vec() });
+        batch.push(Delivery {
+            message_id: id,
+            recipient: 0,
+            mailbox,
+            folder: "INBOX".into(),
+            prefix: b"Delivered-To: x\r\n".to_vec(),
+            edits: Vec::new(),
+        });
     }
     for result in volume.deliver(&source, &batch) {
         result.unwrap();
@@ -89,7 +102,7 @@ fn the_same_delivery_key_is_stored_once() {
     let volume = open(dir.path(), "w0");
     let (mailbox, id) = (new_id(), new_id());
     let source = Messages(HashMap::from([(id, mail("x", b"y\r\n"))]));
-    let one = Delivery { message_id: id, recipient: 3, mailbox, folder: "Nowhere".into(), prefix: Vec::new() };
+    let one = Delivery { message_id: id, recipient: 3, mailbox, folder: "Nowhere".into(), prefix: Vec::new(), edits: Vec::new() };
     for _ in 0..2 {
         assert_eq!(volume.deliver(&source, &[one.clone(), one.clone()]), [Ok(()), Ok(())]);
     }

@@ -59,7 +59,7 @@ async def test_deliveries_wake_watchers_at_once(volumes: Volumes, spool: Spool) 
     told.clear()
     ids = spooled(spool, *[mail(str(n)) for n in range(50)])
     started = time.monotonic()
-    results = await store.deliver([(i, 0, MAILBOX, "INBOX", b"") for i in ids], _Handle(spool))
+    results = await store.deliver([(i, 0, MAILBOX, "INBOX", b"", []) for i in ids], _Handle(spool))
     assert results == [None] * 50
     await asyncio.wait_for(told.wait(), 1)
     assert time.monotonic() - started < 1
@@ -70,7 +70,7 @@ async def test_deliveries_wake_watchers_at_once(volumes: Volumes, spool: Spool) 
 async def test_concurrent_batches_all_complete(volumes: Volumes, spool: Spool) -> None:
     store = volumes.by_name("main")
     ids = spooled(spool, *[mail(str(n)) for n in range(60)])
-    batches = [[(i, 0, MAILBOX, "INBOX", b"") for i in ids[n : n + 10]] for n in range(0, 60, 10)]
+    batches = [[(i, 0, MAILBOX, "INBOX", b"", []) for i in ids[n : n + 10]] for n in range(0, 60, 10)]
     results = await asyncio.gather(*(store.deliver(batch, _Handle(spool)) for batch in batches))
     assert results == [[None] * 10] * 6
     assert (await store.run("mailbox_usage", MAILBOX))[1] == 60
@@ -143,7 +143,7 @@ async def test_a_volume_no_longer_listed_finishes_its_deliveries_and_is_closed(t
     volumes = await Volumes.open([main, old], stream="w0")
     store = volumes.by_name("old")
     ids = spooled(spool, *[mail(str(n)) for n in range(200)])
-    under_way = [asyncio.create_task(store.deliver([(i, 0, MAILBOX, "INBOX", b"")], _Handle(spool))) for i in ids]
+    under_way = [asyncio.create_task(store.deliver([(i, 0, MAILBOX, "INBOX", b"", [])], _Handle(spool))) for i in ids]
     await asyncio.sleep(0)
     volumes.update([main])
     with pytest.raises(NotFoundError):
@@ -153,7 +153,7 @@ async def test_a_volume_no_longer_listed_finishes_its_deliveries_and_is_closed(t
         while volumes._closing:
             await asyncio.sleep(0.01)
     with pytest.raises(ClosedError):
-        await store.deliver([(ids[0], 0, MAILBOX, "INBOX", b"")], _Handle(spool))
+        await store.deliver([(ids[0], 0, MAILBOX, "INBOX", b"", [])], _Handle(spool))
     await volumes.by_name("main").run("ensure_mailbox", MAILBOX)
     volumes.update([main, old])
     assert (await volumes.by_name("old").run("mailbox_usage", MAILBOX))[1] == 200
