@@ -3,12 +3,17 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from gatepost.delivery.changes import RouteChanges
 from gatepost.delivery.local import LocalTransport, outcome
 from gatepost.mailbox import Volumes
 from gatepost.native import CoreError, DamagedError, DiskFullError, InvalidError
 from gatepost.queue.transport import Deferred, Delivered
+from gatepost.routing.model import Route, RouteKind
+from gatepost.routing.settings import ListSettings
 from support.queue_lab import MESSAGE, RULES, QueueLab
+from support.rules import make_rules
 
+BOB = RULES.mailboxes["bob@here.test"].mailbox_id
 ALICE = RULES.mailboxes["alice@here.test"].mailbox_id
 
 
@@ -27,7 +32,8 @@ class LocalLab(QueueLab):
         start, self.start = self.start, False
         await super().__aenter__()
         self.volumes = await Volumes.open([Place("main", str(self.path / "volume"))], stream="w0")
-        self.transport = LocalTransport(self.volumes, self.spool)
+        rules = make_rules(lists={"team": ListSettings("Team", subject_tag="[team]", footer_text="-- the team", verp=True)})
+        self.transport = LocalTransport(self.volumes, self.spool, RouteChanges(lambda: rules, lambda: "here.test"))
         self.scheduler._transports["local"] = self.transport  # type: ignore[index]
         if start:
             await self.scheduler.start()
@@ -58,6 +64,21 @@ async def test_a_message_is_stored_with_return_path_and_delivered_to_in_front(tm
         assert lines[1] == b"Delivered-To: alice+lists@here.test"
         assert lines[2].startswith(b"Received: ")
         assert stored.endswith(MESSAGE)
+
+
+async def test_a_member_of_a_list_gets_the_post_as_the_list_makes_it_and_the_next_one_gets_it_as_it_came(tmp_path: Path) -> None:
+    alice = Route(RouteKind.LOCAL, "alice@here.test", ALICE, "main", return_path="verp:team@here.test", edits=(("list", "team@here.test"),))
+    bob = Route(RouteKind.LOCAL, "bob@here.test", BOB, "main")
+    async with LocalLab(tmp_path) as lab:
+        for _ in range(2):
+            await lab.commit(alice, bob)
+            await lab.empty()
+        (changed, again), (plain, _) = await lab.inbox(), await lab.inbox(BOB)
+    assert changed == again
+    assert changed.startswith(b"Return-Path: <team-bounces+alice=here.test@here.test>\r\nDelivered-To: alice@here.test\r\nFrom: alice")
+    assert b"\r\nSubject: [team] test\r\n" in changed and b"\r\nList-Id: Team <team.here.test>\r\n" in changed
+    assert changed.endswith(b"hello\r\n\r\n-- the team\r\n")
+    assert plain == b"Return-Path: <alice@here.test>\r\nDelivered-To: bob@here.test\r\n" + MESSAGE
 
 
 async def test_a_report_has_an_empty_return_path(tmp_path: Path) -> None:

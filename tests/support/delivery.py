@@ -18,14 +18,30 @@ class MemoryReader:
 
     def __init__(self, data: bytes) -> None:
         self.data = data
+        self._unread = data
         self._rest = (b"\r\n" + data).replace(b"\r\n.", b"\r\n..")[2:] + b".\r\n"
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    def edited(self, edits: Sequence[tuple[int, int, bytes]]) -> "MemoryReader":
+        out, at = b"", 0
+        for start, end, put in sorted(edits, key=lambda edit: edit[:2]):
+            assert at <= start <= end <= len(self.data)
+            out, at = out + self.data[at:start] + put, end
+        return MemoryReader(out + self.data[at:])
+
+    def read(self, n: int = 65536) -> bytes:
+        piece, self._unread = self._unread[:n], self._unread[n:]
+        return piece
 
     def read_dotted(self, n: int = 65536) -> bytes:
         piece, self._rest = self._rest[:n], self._rest[n:]
         return piece
 
     def header(self, limit: int = 65536) -> bytes:
-        return self.data.partition(b"\r\n\r\n")[0][:limit]
+        return self.data[: self.data.find(b"\r\n\r\n") + 4][:limit]
 
 
 def make_job(*addresses: str, port: int = 25, host: str = "127.0.0.1", sender: str = "a@here.test", **more: Any) -> Job:

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,8 +20,8 @@ from gatepost.queue.scheduler import Scheduler
 from gatepost.queue.service import QueueService
 from gatepost.queue.submit import Submitter
 from gatepost.queue.transport import Delivered, Job, JobResult, Outcome, Transport
-from gatepost.routing.model import DomainRule, Mailbox, RuleKind, RuleSet
-from gatepost.spool import AsyncSpool
+from gatepost.routing.model import DomainRule, Mailbox, Route, RuleKind, RuleSet
+from gatepost.spool import AsyncSpool, PlannedRecipient
 
 RULES = RuleSet(
     7,
@@ -72,7 +72,14 @@ class QueueLab:
     """async with QueueLab(path, …) as lab. Opening another one on the same path is a restart."""
 
     def __init__(
-        self, path: Path, *, remote: Transport | None = None, local: Transport | None = None, start: bool = True, **queue: Any
+        self,
+        path: Path,
+        *,
+        remote: Transport | None = None,
+        local: Transport | None = None,
+        start: bool = True,
+        more: Callable[["QueueLab"], Mapping[str, Transport]] = lambda _: {},
+        **queue: Any,
     ) -> None:
         fast = {"retry_initial_seconds": 0.1, "retry_max_seconds": 0.4, "retry_jitter": 0.0, **queue}
         self.path = path
@@ -80,13 +87,14 @@ class QueueLab:
         self.remote = remote or ScriptedTransport()
         self.local = local or ScriptedTransport(batch=256)
         self.start = start
+        self.more = more
 
     async def __aenter__(self) -> Self:
         self.spool = await AsyncSpool.open(self.path / "p0")
         self.submitter = Submitter(self.spool, lambda: RULES, lambda: self.settings)
         reporter = Reporter(self.spool.open_message, self.submitter, build_report, lambda: self.settings)
         paused = PausedDestinations(self.path / "p0" / "paused.json")
-        transports = {"local": self.local, "smtp": self.remote}
+        transports = {"local": self.local, "smtp": self.remote, **self.more(self)}
         self.scheduler = Scheduler(self.spool, transports, lambda: self.settings, reporter, paused, rng=random.Random(1))
         self.service = QueueService(self.spool, self.scheduler)
         operations = OperationLog(self.path / "p0" / "operations", self.scheduler.now)
@@ -106,6 +114,16 @@ class QueueLab:
         body, hold = more.pop("body", MESSAGE), more.pop("hold", False)
         envelope = Envelope(sender, tuple(Recipient(one, notify) for one in recipients), Origin("GRPC"), **more)
         return (await self.submitter.submit(envelope, body, trusted=True, hold=hold)).message_id
+
+    async def commit(self, *routes: Route, sender: str = "alice@here.test", body: bytes = MESSAGE, orcpt: str = "") -> bytes:
+        """Queue a message with routes made by hand; its id."""
+        incoming = self.spool.receive(prefix=b"", max_bytes=0)
+        incoming.feed_raw(body)
+        incoming.finish()
+        planned = [PlannedRecipient(one.address, orcpt, 0, one.destination, one.encode()) for one in routes]
+        recipients = tuple(Recipient(one.address) for one in routes)
+        await self.spool.commit(incoming, Envelope(sender, recipients, Origin("SMTP")), planned, 1)
+        return incoming.message_id
 
     async def until(self, condition: Callable[[], object], seconds: float = 5.0) -> None:
         """Wait until the condition holds. Fails the test after `seconds`."""

@@ -50,6 +50,7 @@ class SmtpPeer:
         self.commands: list[str] = []
         self.transactions: list[Heard] = []
         self.connections = 0
+        self.clients: set[str] = set()
         self.tls_connections = 0
         self.octets_of_data = 0
         self._count: dict[str, int] = {}
@@ -82,6 +83,7 @@ class SmtpPeer:
         self.connections += 1
         self.tls_connections += 1 if self.implicit_tls else 0
         self._writers.add(writer)
+        self.clients.add(writer.get_extra_info("peername")[0])
         try:
             await self._session(reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError, ssl.SSLError, asyncio.LimitOverrunError):

@@ -28,10 +28,14 @@ from gatepost.control.quarantine import QuarantineServicer
 from gatepost.control.queue import QueueServicer
 from gatepost.control.server import ControlServer
 from gatepost.control.worker import WorkerServicer
+from gatepost.delivery.answered import Answered
+from gatepost.delivery.auto_reply import AutoReplyTransport
+from gatepost.delivery.changes import RouteChanges
 from gatepost.delivery.dsn import build_report
 from gatepost.delivery.lmtp import LmtpTransport
 from gatepost.delivery.local import LocalTransport
 from gatepost.delivery.next_hop import Own
+from gatepost.delivery.pipe import PipeTransport
 from gatepost.delivery.resolver import Resolver
 from gatepost.delivery.smtp import SmtpTransport
 from gatepost.delivery.tls import ClientTls
@@ -209,6 +213,7 @@ class WorkerParts:
         return self.gate.policies().get(policy).outage_minutes * 60.0
 
     def _transports(self) -> Mapping[str, Transport]:
+        changes = RouteChanges(self.rules, lambda: self.settings.hostname)
         smtp, lmtp = (
             kind(
                 self.current,
@@ -217,10 +222,18 @@ class WorkerParts:
                 tls=self.client_tls,
                 secret=self.directory.secret,
                 own=self._own,
+                changes=changes,
             )
             for kind in (SmtpTransport, LmtpTransport)
         )
-        return {"local": LocalTransport(self.volumes, self.spool), "smtp": smtp, "lmtp": lmtp}
+        answered = Answered(self.settings.data / "answered.db")
+        return {
+            "local": LocalTransport(self.volumes, self.spool, changes),
+            "smtp": smtp,
+            "lmtp": lmtp,
+            "pipe": PipeTransport(self.current, self.spool.open_message, changes),
+            "auto-reply": AutoReplyTransport(self.spool.open_message, self.submitter, self.rules, answered),
+        }
 
     def _own(self) -> Own:
         """What we are known by, so that an MX that points here is not delivered to in a circle."""

@@ -25,6 +25,7 @@ from gatepost.config.types import (
     Networks,
     Octets,
     Port,
+    ProgramPaths,
     Roles,
     Seconds,
     is_hostname,
@@ -131,6 +132,14 @@ class Delivery(Section):
     mx_port: Port = Field(25, description="Port of mail exchangers found by MX.")
     verify_ca_file: str = Field("", description="PEM file of authorities that vouch for verified next hops; empty is the system's.")
     prefer_ipv4: bool = Field(False, description="Try the A addresses of a host before its AAAA addresses.")
+
+
+class Pipe(Section):
+    """Programs that mail may be handed to."""
+
+    programs: ProgramPaths = Field(
+        (), description="Absolute paths of programs that handlers may run; a rule that names another runs nothing."
+    )
 
 
 class Dns(Section):
@@ -258,6 +267,7 @@ class Settings(Section):
     trust: Trust = Trust()
     queue: Queue = Queue()
     delivery: Delivery = Delivery()
+    pipe: Pipe = Pipe()
     dns: Dns = Dns()
     spool: Spool = Spool()
     history: History = History()

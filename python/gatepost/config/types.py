@@ -8,7 +8,7 @@ import json
 import re
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from gatepost.config.endpoint import parse_endpoint
 
@@ -97,9 +97,17 @@ def _roles(value: Any) -> Any:
     return {name.strip(): role.strip() for name, _, role in pairs}
 
 
+def _absolute(paths: tuple[str, ...]) -> tuple[str, ...]:
+    for path in paths:
+        if not path.startswith("/"):
+            raise ValueError(f"must be absolute paths, {path!r} is none")
+    return paths
+
+
 Octets = Annotated[int, BeforeValidator(_size)]
 Endpoints = Annotated[tuple[str, ...], BeforeValidator(_endpoints)]
 Networks = Annotated[tuple[str, ...], BeforeValidator(_networks)]
+ProgramPaths = Annotated[tuple[str, ...], AfterValidator(_absolute), BeforeValidator(_items)]
 AddressList = Annotated[tuple[str, ...], BeforeValidator(_addresses), BeforeValidator(_items)]
 AddressText = Annotated[str, BeforeValidator(_address)]
 HostName = Annotated[str, BeforeValidator(_hostname)]

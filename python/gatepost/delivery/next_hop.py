@@ -19,7 +19,7 @@ from gatepost.delivery.resolver import DnsAnswer, DnsStatus, Mx, Resolver
 from gatepost.delivery.smtp_session import Peer
 from gatepost.message.address import domain_key
 from gatepost.queue.transport import Deferred, Failed
-from gatepost.routing.model import Route
+from gatepost.routing.model import NextHop, Route
 
 MAX_EXCHANGERS = 10
 MAX_ADDRESSES = 8
@@ -87,8 +87,11 @@ class NextHops:
 
     async def find(self, route: Route) -> list[Peer]:
         """Addresses in the order to try them, at least one. Raises NoRoute."""
+        source = (route.options.source_address if route.options is not None else "") or self._settings().delivery.source_address
+        if route.next_hops:
+            return await self._several(route.next_hops, source)
         if route.host:
-            return await self._given(route.host, route.port)
+            return await self._given(route.host, route.port, source)
         domain = route.address.rpartition("@")[2]
         port = self._settings().delivery.mx_port
         if domain.startswith("["):
@@ -96,7 +99,17 @@ class NextHops:
         name = domain_key(domain)
         if not name.isascii():
             raise NoRoute(Failed(f"{domain} is not a valid domain name", "5.1.2"))
-        return await self._exchangers(name, port)
+        return await self._exchangers(name, port, source)
+
+    async def _several(self, hops: Sequence[NextHop], source: str) -> list[Peer]:
+        """The given hosts in their order; one that has no address now is passed over, unless none has."""
+        found = await asyncio.gather(
+            *(self._given(hop.host, hop.port, source) for hop in in_order(hops, self._random)[:MAX_EXCHANGERS]), return_exceptions=True
+        )
+        peers = [peer for peers in found if isinstance(peers, list) for peer in peers[:MAX_ADDRESSES_PER_HOST]]
+        if peers:
+            return peers
+        raise next(fault for fault in found if isinstance(fault, BaseException))
 
     def _literal(self, domain: str, port: int) -> list[Peer]:
         address = address_literal(domain)
@@ -106,12 +119,12 @@ class NextHops:
             raise NoRoute(_loop(domain))
         return [Peer(domain, address, port)]
 
-    async def _given(self, host: str, port: int) -> list[Peer]:
+    async def _given(self, host: str, port: int, source: str) -> list[Peer]:
         """A gateway: its A and AAAA, no MX. We may be our own gateway (ports of one machine chained); hop counting ends loops."""
         address = address_literal(f"[{host.strip('[]')}]")
         if address is not None:
             return [Peer(address, address, port)]
-        found = await self._resolve(host)
+        found = await self._resolve(host, source)
         if isinstance(found, DnsAnswer):
             temporary = found.status is DnsStatus.TEMPORARY
             reason = found.detail if temporary else f"the gateway {host} has no address in the DNS"
@@ -119,7 +132,7 @@ class NextHops:
             raise NoRoute(Deferred(reason, "4.4.3" if temporary else "4.4.4", destination_down=True))
         return [Peer(host, one, port) for one in found[:MAX_ADDRESSES]]
 
-    async def _exchangers(self, domain: str, port: int) -> list[Peer]:
+    async def _exchangers(self, domain: str, port: int, source: str) -> list[Peer]:
         answer = await self._resolver.mx(domain)
         if answer.status is DnsStatus.TEMPORARY:
             raise NoRoute(Deferred(answer.detail, "4.4.3", destination_down=True))
@@ -131,14 +144,14 @@ class NextHops:
             records = [record for record in records if record.host]
             if not records:
                 raise NoRoute(Failed(f"the domain {domain} takes no mail (null MX)", "5.1.10"))
-        return await self._peers(domain, self._sorted(records), port, implicit)
+        return await self._peers(domain, self._sorted(records), port, source, implicit=implicit)
 
     def _sorted(self, records: list[Mx]) -> list[Mx]:
         self._random.shuffle(records)
         return sorted(records, key=lambda record: record.preference)[:MAX_EXCHANGERS]
 
-    async def _peers(self, domain: str, records: list[Mx], port: int, implicit: bool) -> list[Peer]:
-        hosts = await asyncio.gather(*(self._resolve(record.host) for record in records))
+    async def _peers(self, domain: str, records: list[Mx], port: int, source: str, *, implicit: bool) -> list[Peer]:
+        hosts = await asyncio.gather(*(self._resolve(record.host, source) for record in records))
         own, peers, faults = self._own(), [], []
         limit = _own_preference(own, records, hosts, port)
         for record, found in zip(records, hosts, strict=True):
@@ -152,11 +165,10 @@ class NextHops:
             return peers[:MAX_ADDRESSES]
         raise NoRoute(_no_peers(domain, faults, limit is not None, implicit))
 
-    async def _resolve(self, host: str) -> list[str] | DnsAnswer:
+    async def _resolve(self, host: str, source: str) -> list[str] | DnsAnswer:
         """Addresses of a host, families taking turns; or the answer that says why there are none."""
         a, aaaa = await self._resolver.addresses(host)
         first, second = (a, aaaa) if self._settings().delivery.prefer_ipv4 else (aaaa, a)
-        source = self._settings().delivery.source_address
         pools = [list(answer.addresses) for answer in (first, second)]
         for pool in pools:
             self._random.shuffle(pool)
@@ -164,6 +176,18 @@ class NextHops:
         if mixed:
             return mixed
         return next((answer for answer in (a, aaaa) if answer.status is DnsStatus.TEMPORARY), a)
+
+
+def in_order(hops: Sequence[NextHop], rng: random.Random) -> list[NextHop]:
+    """The lowest priority first; among equals chance decides, in proportion to the weight, 0 hardly ever first (RFC 2782)."""
+    ordered: list[NextHop] = []
+    for priority in sorted({hop.priority for hop in hops}):
+        left = [hop for hop in hops if hop.priority == priority]
+        while left:
+            (chosen,) = rng.choices(left, [hop.weight or 0.001 for hop in left])
+            ordered.append(chosen)
+            left.remove(chosen)
+    return ordered
 
 
 def _reachable(address: str, source: str) -> bool:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from gatepost.config import Settings
+from gatepost.delivery.changes import Circle, RouteChanges
 from gatepost.delivery.next_hop import NextHops, NoRoute, Own
 from gatepost.delivery.peer_reply import PeerReply, ProtocolViolation
 from gatepost.delivery.pool import SessionPool
@@ -23,8 +24,10 @@ from gatepost.delivery.tls import ClientTls
 from gatepost.message.address import domain_key
 from gatepost.native import CoreError, NotFoundError, Reader
 from gatepost.queue.transport import Deferred, Delivered, Failed, Job, JobRecipient, JobResult, Lane, Outcome
-from gatepost.routing.model import Route, TlsPolicy
+from gatepost.routing.model import DeliveryOptions, Route, RuleSet, TlsPolicy
 
+NO_RULES = RuleSet(0, {}, {})
+NO_OPTIONS = DeliveryOptions()
 MAX_RECIPIENTS = 100
 """Recipients per transaction: what RFC 5321 4.5.3.1.8 says every server must take."""
 MAX_ROUNDS = 32
@@ -34,11 +37,12 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class _Attempt:
-    """What one job needs on its way through the transport."""
+    """What one job, or the recipients of it that get the same, need on the way through the transport."""
 
     destination: str
     job: Job
     route: Route
+    sender: str
     tls: str = ""
 
 
@@ -57,8 +61,10 @@ class SmtpTransport:
         tls: ClientTls | None = None,
         secret: Callable[[str], str] | None = None,
         own: Callable[[], Own] = Own,
+        changes: RouteChanges | None = None,
     ) -> None:
         self._settings = settings
+        self._changes = changes or RouteChanges(lambda: NO_RULES, lambda: settings().hostname)
         self._hops = NextHops(settings, resolver, own)
         self._open_message = open_message
         self._tls = tls or ClientTls(settings)
@@ -80,15 +86,31 @@ class SmtpTransport:
         await self._pool.close()
 
     async def _job(self, destination: str, job: Job) -> JobResult:
-        attempt = _Attempt(destination, job, job.recipients[0].route)
+        groups: dict[tuple[object, ...], list[int]] = {}
+        for place, one in enumerate(job.recipients):
+            groups.setdefault((self._changes.sender(job.reverse_path, one.route), one.route.edits), []).append(place)
+        outcomes: dict[int, Outcome] = {}
+        tls = ""
+        for places in groups.values():
+            attempt = self._attempt(destination, job, [job.recipients[place] for place in places])
+            outcomes.update(zip(places, await self._group(attempt), strict=True))
+            tls = attempt.tls or tls
+        return JobResult(tuple(outcomes[place] for place in range(len(job.recipients))), tls)
+
+    def _attempt(self, destination: str, job: Job, recipients: Sequence[JobRecipient]) -> _Attempt:
+        """For recipients that get the same."""
+        route = recipients[0].route
+        part = job if len(recipients) == len(job.recipients) else replace(job, recipients=tuple(recipients))
+        return _Attempt(destination, part, route, self._changes.sender(job.reverse_path, route))
+
+    async def _group(self, attempt: _Attempt) -> list[Outcome]:
+        count = len(attempt.job.recipients)
         try:
-            outcomes = await self._outcomes(attempt)
+            return await self._outcomes(attempt)
         except NoRoute as error:
-            outcomes = [error.outcome] * len(job.recipients)
+            return [error.outcome] * count
         except HostUnusable as error:
-            down = Deferred(error.reason, error.enhanced, error.reply, destination_down=True)
-            outcomes = [down] * len(job.recipients)
-        return JobResult(tuple(outcomes), attempt.tls)
+            return [Deferred(error.reason, error.enhanced, error.reply, destination_down=True)] * count
 
     async def _rows(self, destination: str, lane: Lane) -> Job | None:
         """Rows over kept sessions, as long as there are any. Gives a job to carry out the other way, None when there is nothing to do."""
@@ -117,9 +139,9 @@ class SmtpTransport:
         if session is None:
             await lane.done(job, await self._job(destination, job))
             return None
-        ahead, sent = _Ahead(session, lane, self._settings().delivery.max_deliveries_per_connection), False
+        ahead, sent = _Ahead(session, lane, session.most), False
         while True:
-            attempt, progress = _Attempt(destination, job, job.recipients[0].route), Progress()
+            attempt, progress = self._attempt(destination, job, job.recipients), Progress()
             outcomes = await self._over(session, attempt, job.recipients, progress, sent=sent, ahead=ahead)
             if progress.answered or progress.data_sent:
                 result = JobResult(tuple(outcomes), attempt.tls)
@@ -174,7 +196,10 @@ class SmtpTransport:
         limits = self._settings().delivery
         try:
             reader = self._open_message(attempt.job.message_id)
-            letter = _letter(session, attempt.job, recipients, reader)
+            if attempt.route.edits:
+                edits = await asyncio.to_thread(self._changes.edits, reader, attempt.job, attempt.route)
+                reader = reader.edited(edits)
+            letter = _letter(session, attempt, recipients, reader)
             if isinstance(letter, Failed):
                 progress.answered = True
                 self._done(session, attempt.destination)
@@ -185,6 +210,10 @@ class SmtpTransport:
             when = " after the message was sent" if progress.data_sent else ""
             down = not progress.answered and not isinstance(error, ProtocolViolation)
             return [Deferred(f"{session.name}: {error}{when}", "4.4.2", destination_down=down)] * len(recipients)
+        except Circle as error:
+            progress.answered = True
+            self._done(session, attempt.destination)
+            return [Failed(f"the message has been through the list {error} before", "5.4.6")] * len(recipients)
         except CoreError as error:
             session.connection.abort()  # in the middle of data there is no other way to call the message off
             progress.answered = True
@@ -206,7 +235,7 @@ class SmtpTransport:
 
     def _keep(self, session: Session, destination: str) -> None:
         limits = self._settings().delivery
-        if session.deliveries < limits.max_deliveries_per_connection and session.connection.idle_and_usable:
+        if session.deliveries < session.most and session.connection.idle_and_usable:
             self._pool.keep(destination, session, limits.connection_idle_seconds)
         else:
             session.connection.quit()
@@ -236,8 +265,19 @@ class SmtpTransport:
         settings = self._settings()
         secret, ref = self._secret, route.password_ref
         password = (lambda: secret(ref)) if secret is not None and ref else None
-        helo = settings.delivery.helo or settings.hostname
-        return SessionPlan(helo, route.tls, route.implicit_tls, self.lmtp, settings.delivery, route.username, password)
+        options = route.options or NO_OPTIONS
+        return SessionPlan(
+            options.helo or settings.delivery.helo or settings.hostname,
+            route.tls,
+            route.implicit_tls,
+            self.lmtp,
+            settings.delivery,
+            route.username,
+            password,
+            source_address=options.source_address or settings.delivery.source_address,
+            pins=options.pins,
+            most=options.messages_per_connection or settings.delivery.max_deliveries_per_connection,
+        )
 
 
 class _Ahead:
@@ -285,7 +325,9 @@ def _plain_letter(session: Session, job: Job) -> Letter | None:
     """The letter of a job that every peer can take; None when it needs a closer look."""
     addresses = [recipient.address for recipient in job.recipients]
     texts = (job.reverse_path, *addresses)
-    if len(addresses) != 1 or job.meta.smtputf8 or not all(map(str.isascii, texts)) or not all(map(str.isprintable, texts)):
+    if len(addresses) != 1 or job.recipients[0].route.return_path or job.recipients[0].route.edits:
+        return None
+    if job.meta.smtputf8 or not all(map(str.isascii, texts)) or not all(map(str.isprintable, texts)):
         return None
     limit = session.capabilities.get("SIZE", "")
     if limit.isdigit() and 0 < int(limit[:20]) < job.size:
@@ -293,18 +335,20 @@ def _plain_letter(session: Session, job: Job) -> Letter | None:
     return Letter(job.reverse_path, job.meta, job.size, False, job.recipients, addresses)
 
 
-def _letter(session: Session, job: Job, recipients: Sequence[JobRecipient], reader: Reader) -> Letter | Failed:
+def _letter(session: Session, attempt: _Attempt, recipients: Sequence[JobRecipient], reader: Reader) -> Letter | Failed:
     """The message in the form this peer takes, or why it cannot have it."""
+    job = attempt.job
+    size = reader.size if attempt.route.edits else job.size
     limit = session.capabilities.get("SIZE", "")
-    if limit.isdigit() and 0 < int(limit[:20]) < job.size:
-        return Failed(f"{session.name} takes messages of at most {limit} octets, this one has {job.size}", "5.3.4")
+    if limit.isdigit() and 0 < int(limit[:20]) < size:
+        return Failed(f"{session.name} takes messages of at most {limit} octets, this one has {size}", "5.3.4")
     addresses = [recipient.address for recipient in recipients]
-    sender = job.reverse_path
+    sender = attempt.sender
     if not all(map(str.isprintable, (sender, *addresses))):
         return Failed("an address of the envelope contains control characters", "5.1.3")
     ascii_only = all(map(str.isascii, (sender, *addresses)))
     if ascii_only and not job.meta.smtputf8:
-        return Letter(sender, job.meta, job.size, False, recipients, addresses)
+        return Letter(sender, job.meta, size, False, recipients, addresses)
     utf8 = "SMTPUTF8" in session.capabilities
     if not ascii_only:
         if not utf8:
@@ -314,7 +358,7 @@ def _letter(session: Session, job: Job, recipients: Sequence[JobRecipient], read
             sender, *addresses = downgraded
     elif job.meta.smtputf8 and not utf8 and _eight_bit_header(reader):
         return _needs_utf8(session)
-    return Letter(sender, job.meta, job.size, utf8, recipients, addresses)
+    return Letter(sender, job.meta, size, utf8, recipients, addresses)
 
 
 def _needs_utf8(session: Session) -> Failed:

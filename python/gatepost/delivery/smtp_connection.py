@@ -134,6 +134,12 @@ class SmtpConnection(asyncio.Protocol):
             raise self.lost or ConnectionLost("the connection is closed")
         return [self._replies.popleft() for _ in range(min(count, len(self._replies)))]
 
+    @property
+    def certificate(self) -> bytes:
+        """The peer's certificate in DER, b'' on a plain connection."""
+        tls = self._transport.get_extra_info("ssl_object") if self._transport is not None else None
+        return (tls.getpeercert(binary_form=True) or b"") if tls is not None else b""
+
     async def start_tls(self, context: ssl.SSLContext, server_name: str, seconds: float) -> str:
         """Handshake on the open connection; returns 'TLSv1.3 CIPHER'. Raises OSError (ssl.SSLError), ConnectionLost, ProtocolViolation."""
         if not self.idle_and_usable or self._transport is None:

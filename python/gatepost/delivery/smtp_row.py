@@ -73,7 +73,7 @@ class Row:
     async def run(self) -> RowEnd:
         """Send until the spool has no more, the session's share is used up, or something is left to the caller."""
         session = self._session
-        budget = self._limits.max_deliveries_per_connection - session.deliveries
+        budget = session.most - session.deliveries
         self._step(*self._relay.begin(max(budget, 1), session.needs_reset))
         if not self._ended.done():
             session.connection.divert(self._data, self._lost)

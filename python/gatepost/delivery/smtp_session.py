@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from gatepost.config.settings import Delivery
 from gatepost.delivery.peer_reply import PeerReply, ProtocolViolation
 from gatepost.delivery.smtp_connection import ConnectionLost, PeerTimeout, SmtpConnection
-from gatepost.delivery.tls import ClientTls
+from gatepost.delivery.tls import ClientTls, public_key_digest
 from gatepost.message.reply import RemoteReply
 from gatepost.native import Relay
 from gatepost.routing.model import TlsPolicy
@@ -65,6 +65,9 @@ class SessionPlan:
     limits: Delivery
     username: str = ""
     password: Callable[[], str] | None = None
+    source_address: str = ""
+    pins: tuple[str, ...] = ()
+    most: int = 100
 
 
 @dataclass(slots=True)
@@ -77,6 +80,8 @@ class Session:
     lmtp: bool
     tls: str = ""
     capabilities: dict[str, str] = field(default_factory=dict)
+    most: int = 100
+    """Messages before it is closed."""
     deliveries: int = 0
     needs_reset: bool = False
     relay: Relay | None = None
@@ -105,13 +110,13 @@ async def open_session(peer: Peer, plan: SessionPlan, tls: ClientTls) -> Session
 
 async def _connect(peer: Peer, plan: SessionPlan, tls: ClientTls) -> Session:
     loop = asyncio.get_running_loop()
-    source = (plan.limits.source_address, 0) if plan.limits.source_address else None
+    source = (plan.source_address, 0) if plan.source_address else None
     try:
         async with asyncio.timeout(plan.limits.connect_seconds):
             _, connection = await loop.create_connection(SmtpConnection, peer.address, peer.port, local_addr=source)
     except TimeoutError as error:
         raise HostUnusable(f"connect to {peer}: timed out") from error
-    session = Session(connection, peer, str(peer), plan.lmtp)
+    session = Session(connection, peer, str(peer), plan.lmtp, most=plan.most)
     if plan.implicit_tls:
         try:
             await _handshake(session, plan, tls)
@@ -182,6 +187,8 @@ async def _handshake(session: Session, plan: SessionPlan, tls: ClientTls) -> Non
         raise HostUnusable(f"{session.name}: certificate not accepted: {error.verify_message or error}", "4.7.5") from error
     except (OSError, ConnectionLost, PeerTimeout) as error:
         raise TlsHandshakeFailed(f"{session.name}: TLS handshake failed: {_os_text(error)}", "4.7.5") from error
+    if plan.tls is TlsPolicy.PINNED and public_key_digest(session.connection.certificate) not in plan.pins:
+        raise HostUnusable(f"{session.name}: its public key is none of those that the rule names", "4.7.5")
 
 
 async def _authenticate(session: Session, plan: SessionPlan) -> None:

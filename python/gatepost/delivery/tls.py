@@ -2,6 +2,10 @@
 
 import ssl
 from collections.abc import Callable
+from hashlib import sha256
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from gatepost.config import Settings
 
@@ -38,3 +42,12 @@ class ClientTls:
             context.minimum_version = ssl.TLSVersion.TLSv1_2
             self._unverified = context
         return self._unverified
+
+
+def public_key_digest(certificate: bytes) -> str:
+    """SHA-256 of the SubjectPublicKeyInfo (RFC 7469 2.4) of a DER certificate, lower-case hex; '' when it cannot be read."""
+    try:
+        key = x509.load_der_x509_certificate(certificate).public_key()
+    except ValueError:
+        return ""
+    return sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()

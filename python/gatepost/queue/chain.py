@@ -29,7 +29,7 @@ class ChainHost(Protocol):
         """Unix microseconds."""
         ...
 
-    def spool(self) -> Spool | None:
+    def spool(self, state: DestinationState) -> Spool | None:
         """The spool for jobs taken directly, None while every change has to be seen."""
         ...
 
@@ -126,7 +126,7 @@ class ChainLane:
 
     def direct(self) -> Spool | None:
         """Part of Lane."""
-        spool = self._host.spool()
+        spool = self._host.spool(self._state)
         self._state.ready = self._state.ready and spool is None
         return spool
 

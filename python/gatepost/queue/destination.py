@@ -9,10 +9,14 @@ Times are Unix microseconds of the scheduler's clock.
 
 import asyncio
 import random
+from collections import deque
 from dataclasses import dataclass, field
 
 from gatepost.queue.retry import MICROSECONDS, RetryPolicy
 from gatepost.queue.transport import Deferred
+from gatepost.routing.model import DeliveryOptions
+
+MINUTE = 60 * MICROSECONDS
 
 
 @dataclass(slots=True, eq=False)
@@ -20,6 +24,8 @@ class DestinationState:
     """`ready`: the spool may have due jobs; `queued`: waiting for its turn; `lanes`: deliveries running; `limit`: how many may run.
 
     `soft` (0: none): how many lanes are worth having now; it doubles while due jobs have to wait, and starts anew when all are through.
+    `options`: what a rule says of its mail, known from its first message on; all its routes have the same. `sent`: when the last messages
+    began, as many as the rule lets begin in a minute.
     """
 
     name: str
@@ -37,6 +43,9 @@ class DestinationState:
     soft: int = 0
     growing: asyncio.TimerHandle | None = None
     resting: list[asyncio.Future[None]] = field(default_factory=list)
+    options: DeliveryOptions | None = None
+    sent: deque[int] = field(default_factory=deque)
+    pacing: asyncio.TimerHandle | None = None
 
     @property
     def last_error(self) -> str:
@@ -52,6 +61,18 @@ class DestinationState:
         if self.backing_off(now):
             return False
         return self.lanes < (1 if self.failures else min(self.limit, self.soft or self.limit))
+
+    def pause_until(self, now: int) -> int:
+        """When the next message may begin by the rule's rate, 0 for now."""
+        rate = self.options.rate_per_minute if self.options is not None else 0
+        while self.sent and (not rate or now - self.sent[0] >= MINUTE):
+            self.sent.popleft()
+        return self.sent[len(self.sent) - rate] + MINUTE if rate and len(self.sent) >= rate else 0
+
+    def began(self, count: int, now: int) -> None:
+        """So many messages begin, for the rate."""
+        if self.options is not None and self.options.rate_per_minute:
+            self.sent.extend([now] * count)
 
     def poke(self) -> bool:
         """Wake a lane that rests; False when there is none."""
@@ -84,7 +105,7 @@ class DestinationState:
         self.failures += 1
         if not self.soft:
             self.limit = 1  # afterwards each success adds one; with `soft` the lanes grow anyway
-        self.down_until = now + int(policy.destination_wait(self.failures, rng) * MICROSECONDS)
+        self.down_until = now + int(policy.of(self.options).destination_wait(self.failures, rng) * MICROSECONDS)
         return True
 
     def forget(self) -> None:
@@ -95,4 +116,5 @@ class DestinationState:
 
     def forgettable(self, now: int) -> bool:
         """True when nothing runs or waits here. Past faults count no more: a host that is dead must not stay for ever."""
-        return not (self.ready or self.queued or self.sweeping or self.lanes or self.backing_off(now))
+        waits = self.ready or self.queued or self.sweeping or self.lanes or self.pacing is not None or self.pause_until(now)
+        return not (waits or self.backing_off(now))

@@ -40,6 +40,8 @@ SWEEP = 256
 MAX_SLEEP_SECONDS = 300.0
 """The timer looks at the clock at least this often, so that a change of the wall clock cannot stop the queue."""
 MAX_STATES = 50_000
+HAS_OPTIONS = ":~"
+"""In the name of a destination whose rule has options (Route.destination)."""
 GROW_SECONDS = 0.02
 """How long due jobs of a destination may wait before it gets more lanes."""
 
@@ -223,14 +225,24 @@ class Scheduler:
             limit = wanted if not local else 1 if "local" in self._rounding else LOCAL_LANES
             soft = 1 if name.partition(":")[0] in self._chaining else 0
             state = self._states[name] = DestinationState(name, limit, limit, local, soft=soft)
-        elif not state.local and state.maximum != wanted:  # the settings were reloaded
-            state.maximum = state.limit = wanted
+        elif not state.local and state.maximum != (limit := _concurrency(state, wanted)):  # the settings were reloaded
+            state.maximum = state.limit = limit
         return state
+
+    def _learn(self, state: DestinationState, job: Job) -> None:
+        """A message of the destination says what its rule wants of them all."""
+        options = job.recipients[0].route.options
+        if options is not state.options and options != state.options:
+            state.options = options
+            state.maximum = state.limit = _concurrency(state, self._settings().queue.destination_concurrency)
 
     def _enqueue(self, state: DestinationState) -> None:
         if not state.queued:
             state.queued = True
-            self._waiting.append(state)
+            place = len(self._waiting)
+            while place and _priority(self._waiting[place - 1]) < _priority(state):
+                place -= 1
+            self._waiting.insert(place, state)
 
     def _dispatch(self) -> None:
         """Start lanes for waiting destinations, in turn, while there is room."""
@@ -307,9 +319,11 @@ class Scheduler:
             return None
         return self.take_first(state)
 
-    def spool(self) -> Spool | None:
-        """For a chain: what it may take from directly, unless somebody watches and every change has to become an event."""
-        return None if self.events.watched else self._spool.native
+    def spool(self, state: DestinationState) -> Spool | None:
+        """For a chain: what it may take from directly, unless somebody watches and every change has to become an event, or a rule has
+        options that every message is to be measured by.
+        """
+        return None if self.events.watched or HAS_OPTIONS in state.name else self._spool.native
 
     def took(self, state: DestinationState, delivered: int) -> None:
         """For a chain: so many recipients were delivered and journaled without us."""
@@ -330,11 +344,28 @@ class Scheduler:
 
     def _take(self, state: DestinationState, count: int) -> list[Job]:
         """The next jobs; [] when there are none, or when nothing may be started."""
-        if not self.may_take(state):
+        if not self.may_take(state) or self._must_pause(state):
             return []
         jobs = self._decode(state.name, count)
         state.ready = bool(jobs)
+        if jobs and HAS_OPTIONS in state.name:
+            self._learn(state, jobs[0])
+            state.began(len(jobs), self.now())
         return jobs
+
+    def _must_pause(self, state: DestinationState) -> bool:
+        """By the rule's rate; a timer announces the destination anew."""
+        now = self.now()
+        due = state.pause_until(now) if state.sent else 0
+        if due and state.pacing is None:
+            seconds = max((due - now) / MICROSECONDS, 0.001)
+            state.pacing = asyncio.get_running_loop().call_later(seconds, self._go_on, state)
+        state.ready = state.ready and not due
+        return bool(due)
+
+    def _go_on(self, state: DestinationState) -> None:
+        state.pacing = None
+        self._on_ready([state.name])
 
     def _decode(self, destination: str, count: int) -> list[Job]:
         """Take jobs; [] only when the spool has no more that we can read."""
@@ -495,7 +526,7 @@ class Scheduler:
         now = self.now()
         detail = encode_detail(attempt_fields(fault, now=now, ms=0))
         state.ready = False
-        more, raw = await self._spool.wait_for(state.name, (now, state.down_until), self._policy().ages(), detail, SWEEP)
+        more, raw = await self._spool.wait_for(state.name, (now, state.down_until), self._policy().of(state.options).ages(), detail, SWEEP)
         state.ready = state.ready or more
         self.advance()
         return [job for one in raw if (job := self.readable(state.name, one)) is not None]
@@ -543,6 +574,14 @@ class Scheduler:
 
     def _policy(self) -> RetryPolicy:
         return RetryPolicy(self._settings().queue)
+
+
+def _concurrency(state: DestinationState, usual: int) -> int:
+    return (state.options.concurrency if state.options is not None else 0) or usual
+
+
+def _priority(state: DestinationState) -> int:
+    return state.options.priority if state.options is not None else 0
 
 
 def _everywhere(job: Job, outcome: Deferred) -> JobResult:

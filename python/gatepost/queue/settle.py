@@ -15,6 +15,7 @@ from gatepost.native import K_DEFERRED, K_DELIVERED, K_EXPIRED, K_FAILED, K_NOTE
 from gatepost.queue.attempt import DELAY_NOTICE, attempt_fields, decode_detail, encode_detail
 from gatepost.queue.report import Action, RecipientReport, Reporter, Subject, is_due
 from gatepost.queue.retry import MICROSECONDS, RetryPolicy
+from gatepost.queue.return_path import report_path
 from gatepost.queue.transport import Deferred, Delivered, Failed, Job, JobRecipient, JobResult, Outcome
 from gatepost.routing.model import RouteKind
 from gatepost.spool import AsyncSpool
@@ -62,23 +63,24 @@ class Settler:
 
     async def reported(self, job: Job, result: JobResult, at: Moment) -> list[Change]:
         """Commit the reports that are due for this job, then give the changes of all its recipients."""
-        rows: dict[Action, list[RecipientReport]] = {}
-        told: dict[Action, list[int]] = {}
+        rows: dict[tuple[Action, str], list[RecipientReport]] = {}
+        told: dict[tuple[Action, str], list[int]] = {}
         changes: dict[int, Change] = {}
         for recipient, outcome in zip(job.recipients, result.outcomes, strict=True):
             changes[recipient.index] = self._change(job, recipient, outcome, result.tls, at)
             action = self._action(job, recipient, outcome, at.now)
             if action is None or (action is Action.DELAYED and await self._was_noticed(job, recipient.index)):
                 continue
-            rows.setdefault(action, []).append(self._row(job, recipient, outcome, action, at.now))
-            told.setdefault(action, []).append(recipient.index)
+            key = (action, report_path(job.reverse_path, recipient.route))
+            rows.setdefault(key, []).append(self._row(job, recipient, outcome, action, at.now))
+            told.setdefault(key, []).append(recipient.index)
         notes: list[Change] = []
-        for action, reports in rows.items():
-            problem = await self._send(job, reports, at.now)
+        for (action, path), reports in rows.items():
+            problem = await self._send(job, path, reports, at.now)
             if problem is None and action is Action.DELAYED:
-                notes += [self._note(job, index, at.now) for index in told[action]]
+                notes += [self._note(job, index, at.now) for index in told[action, path]]
             elif problem is not None:
-                for index in told[action]:
+                for index in told[action, path]:
                     self._noticed.pop((job.message_id, index), None)
                     if action is not Action.DELAYED:
                         changes[index] = self._put_off(job, index, problem, at)
@@ -89,24 +91,24 @@ class Settler:
     def _change(self, job: Job, recipient: JobRecipient, outcome: Outcome, tls: str, at: Moment) -> Change:
         fields = attempt_fields(outcome, now=at.now, ms=at.ms, tls=tls)
         if isinstance(outcome, Deferred):
-            if self._expired(job, at.now):
+            if self._expired(job, recipient, at.now):
                 fields["outcome"] = "expired"
                 return (job.message_id, recipient.index, K_EXPIRED, 0, encode_detail(fields))
-            due = self._next_attempt(job, recipient.attempts + 1, at)
+            due = self._next_attempt(job, recipient, at)
             return (job.message_id, recipient.index, K_DEFERRED, due, encode_detail(fields))
         kind = K_DELIVERED if isinstance(outcome, Delivered) else K_FAILED
         return (job.message_id, recipient.index, kind, 0, encode_detail(fields))
 
-    def _next_attempt(self, job: Job, attempts: int, at: Moment) -> int:
+    def _next_attempt(self, job: Job, recipient: JobRecipient, at: Moment) -> int:
         """The recipient's own back-off, not before the destination's, and not after the message expires."""
-        policy = self._policy()
-        due = at.now + int(policy.wait(attempts, self._rng) * MICROSECONDS)
+        policy = self._policy().of(recipient.route.options)
+        due = at.now + int(policy.wait(recipient.attempts + 1, self._rng) * MICROSECONDS)
         if due < at.down_until:
             due = at.down_until + int(self._rng.random() * MICROSECONDS)
         return max(min(due, policy.expires_at(job.received_at)), at.now + MICROSECONDS // 100)
 
-    def _expired(self, job: Job, now: int) -> bool:
-        return now >= self._policy().expires_at(job.received_at)
+    def _expired(self, job: Job, recipient: JobRecipient, now: int) -> bool:
+        return now >= self._policy().of(recipient.route.options).expires_at(job.received_at)
 
     def _put_off(self, job: Job, index: int, problem: str, at: Moment) -> Change:
         due = at.now + int(self._policy().settings.retry_initial_seconds * MICROSECONDS)
@@ -128,16 +130,18 @@ class Settler:
             if recipient.notify and not outcome.relayed_dsn:
                 # LMTP is the last hop (RFC 2033 1): what it takes is delivered, not passed on.
                 action = Action.RELAYED if recipient.route.kind is RouteKind.SMTP else Action.DELIVERED
-        elif isinstance(outcome, Failed) or self._expired(job, now):
+                if report_path(job.reverse_path, recipient.route) != job.reverse_path:
+                    action = None  # a list has taken the message on: what its members' servers do is no news for its bounces
+        elif isinstance(outcome, Failed) or self._expired(job, recipient, now):
             action = Action.FAILED
         else:
-            notice = self._policy().notice_at(job.received_at)
+            notice = self._policy().of(recipient.route.options).notice_at(job.received_at)
             if notice is not None and now >= notice and (job.message_id, recipient.index) not in self._noticed:
                 action = Action.DELAYED
-        return action if action is not None and is_due(recipient.notify, action, job.reverse_path) else None
+        return action if action is not None and is_due(recipient.notify, action, report_path(job.reverse_path, recipient.route)) else None
 
     def _row(self, job: Job, recipient: JobRecipient, outcome: Outcome, action: Action, now: int) -> RecipientReport:
-        expires = self._policy().expires_at(job.received_at)
+        expires = self._policy().of(recipient.route.options).expires_at(job.received_at)
         status, reason = "2.0.0", ""
         if isinstance(outcome, Failed):
             status, reason = outcome.enhanced, outcome.reason
@@ -151,13 +155,13 @@ class Settler:
         retry_until = expires if action is Action.DELAYED else 0
         return RecipientReport(recipient.address, recipient.orcpt, action, status, reason, outcome.reply, now, retry_until)
 
-    async def _send(self, job: Job, rows: Sequence[RecipientReport], now: int) -> str | None:
+    async def _send(self, job: Job, path: str, rows: Sequence[RecipientReport], now: int) -> str | None:
         """None when the report is on disk, or nobody can be told; else the problem."""
-        subject = Subject(job.message_id, job.size, job.received_at, job.reverse_path, job.meta)
+        subject = Subject(job.message_id, job.size, job.received_at, path, job.meta)
         try:
             await self._reporter.send(subject, rows, now)
         except (CoreError, OSError) as error:
-            log.error("delivery report not written", sender=job.reverse_path, error=str(error))
+            log.error("delivery report not written", sender=path, error=str(error))
             return f"{rows[0].reason or rows[0].action}; the report to the sender cannot be written yet: {error}"
         return None
 

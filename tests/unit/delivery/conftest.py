@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 import uvloop
 
+from gatepost.delivery.changes import RouteChanges
 from gatepost.delivery.lmtp import LmtpTransport
 from gatepost.delivery.next_hop import Own
 from gatepost.delivery.resolver import Resolver
 from gatepost.delivery.smtp import SmtpTransport
+from gatepost.routing.model import RuleSet
 from support.delivery import MESSAGE, MemoryReader, make_settings
 
 
@@ -20,7 +22,15 @@ async def transport() -> AsyncIterator[Callable[..., SmtpTransport]]:
     made: list[SmtpTransport] = []
     resolvers: list[Resolver] = []
 
-    def make(message: bytes = MESSAGE, *, lmtp: bool = False, secret: Any = None, own: Own | None = None, **sections: Any) -> SmtpTransport:
+    def make(
+        message: bytes = MESSAGE,
+        *,
+        lmtp: bool = False,
+        secret: Any = None,
+        own: Own | None = None,
+        rules: RuleSet | None = None,
+        **sections: Any,
+    ) -> SmtpTransport:
         settings = make_settings(**sections)
         kind = LmtpTransport if lmtp else SmtpTransport
         resolvers.append(Resolver(lambda: settings))
@@ -30,6 +40,7 @@ async def transport() -> AsyncIterator[Callable[..., SmtpTransport]]:
             lambda _: MemoryReader(message),  # type: ignore[arg-type, return-value]
             secret=secret,
             own=lambda: own or Own(),
+            changes=RouteChanges(lambda: rules, lambda: "here.test") if rules is not None else None,
         )
         made.append(one)
         return one

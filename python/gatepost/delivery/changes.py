@@ -1,0 +1,97 @@
+"""What a route changes of a message: its return path, and octets put in for this recipient alone. Called by the transports.
+
+The stored message stays as it was received; edits are applied while it is read. Settings are those in force at the delivery, by the
+reference that the route carries: a list that is gone, or a footer that was taken away, changes nothing. Invariants: of a body nothing is
+cut; where a change breaks the author's DKIM signature, a field says so. Fails with Circle when a post has been through its list before.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from gatepost.delivery.list_fields import ListLook, came_through, list_edits
+from gatepost.delivery.surround import Around, Edit, Words, surround
+from gatepost.message.fields import HeaderView
+from gatepost.message.srs import DAY_SECONDS, Srs
+from gatepost.native import Reader
+from gatepost.queue.return_path import SRS, report_path
+from gatepost.queue.transport import Job
+from gatepost.routing.model import Route, RuleSet
+from gatepost.routing.settings import Disclaimer, ListSettings
+
+MAX_HEADER = 1 << 20
+FIELD = "X-Gatepost-Changed"
+
+
+class Circle(Exception):
+    """The post came back to a list that it has been through."""
+
+
+class RouteChanges:
+    """`hostname` says who made a change."""
+
+    def __init__(self, rule_set: Callable[[], RuleSet], hostname: Callable[[], str], clock: Callable[[], float] = time.time) -> None:
+        self._rule_set = rule_set
+        self._hostname = hostname
+        self._clock = clock
+
+    def sender(self, reverse_path: str, route: Route) -> str:
+        """What MAIL FROM and Return-Path say for this route."""
+        if not route.return_path:
+            return reverse_path
+        key = self._rule_set().srs_key
+        if route.return_path.startswith(SRS) and key:
+            return Srs(key).encode(reverse_path, route.return_path.removeprefix(SRS), int(self._clock()) // DAY_SECONDS)
+        return report_path(reverse_path, route)
+
+    def edits(self, reader: Reader, job: Job, route: Route) -> list[Edit]:
+        """The edits of this route. Reads from the disk. Raises Circle, CoreError."""
+        octets = reader.header(MAX_HEADER)
+        if not octets.endswith(b"\r\n\r\n"):
+            return []  # no body, or no header that a reader would find the end of
+        header = HeaderView(octets)
+        edits: list[Edit] = []
+        around = Around(Words(), Words(), job.message_id)
+        for kind, ref in route.edits:
+            around = self._one(kind, ref, header, edits, around)
+        body = surround(header, reader.size, around)
+        if "dkim-signature" in header and (body or any(header.octets[start:end] for start, end, _ in edits)):
+            at = len(octets) - 2
+            edits.append((at, at, f"{FIELD}: {self._hostname()}; breaks=dkim-signature\r\n".encode()))
+        return edits + body
+
+    def _one(self, kind: str, ref: str, header: HeaderView, edits: list[Edit], around: Around) -> Around:
+        if kind == "list" and (settings := self._rule_set().list_settings(ref)) is not None:
+            if came_through(header, ref):
+                raise Circle(ref)
+            edits += list_edits(header, _look(ref, settings))
+            return replace(around, below=_joined(around.below, Words(settings.footer_text, settings.footer_html)))
+        if kind == "disclaimer" and (disclaimer := self._rule_set().disclaimer(ref)) is not None:
+            return _disclaimed(around, disclaimer)
+        return around
+
+
+def _disclaimed(around: Around, disclaimer: Disclaimer) -> Around:
+    above = _joined(Words(disclaimer.header_text, disclaimer.header_html), around.above)
+    return replace(around, above=above, below=_joined(around.below, Words(disclaimer.footer_text, disclaimer.footer_html)))
+
+
+def _joined(first: Words, second: Words) -> Words:
+    """Two texts one under the other; a form that only one of them has stands for that one."""
+    if not (first and second):
+        return first or second
+    html = "\n".join(one.in_html() for one in (first, second)) if first.html or second.html else ""
+    return Words("\n".join(one.in_plain().strip("\n") for one in (first, second)), html)
+
+
+def _look(address: str, settings: ListSettings) -> ListLook:
+    owner = address.replace("@", "-owner@")
+    return ListLook(
+        address=address,
+        name=settings.name,
+        subject_tag=settings.subject_tag,
+        reply_to=settings.reply_to or "sender",
+        owner=owner,
+        unsubscribe=f"mailto:{owner}?subject=unsubscribe",
+        help_url=f"mailto:{owner}?subject=help",
+    )
