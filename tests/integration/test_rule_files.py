@@ -12,6 +12,7 @@ from gatepost.client.rulesets import MailExplanation, source
 from gatepost.routing.document import Document, render
 from gatepost.routing.model import AddressHandler, DomainRule, HandlerKind, RuleKind
 from support.gatepost import ALICE, BOB, PASSWORD, Gatepost
+from support.processes import wait_until
 from support.sdk import call, queue
 
 SETS = 10
@@ -167,3 +168,42 @@ def test_a_message_under_way_keeps_the_route_it_was_decided_with(server: Gatepos
     applied(server, rules("discard"))
     kept = next(one for one in queue(server) if one.message_id == kept.message_id)
     assert [one.route.port for one in kept.recipients] == [2601]
+
+
+def port_of(server: Gatepost, message_id: str) -> int:
+    return next(one for one in queue(server) if one.message_id == message_id).recipients[0].route.port
+
+
+def test_queued_mail_is_replanned_by_the_new_rules_and_that_is_undone(server: Gatepost) -> None:
+    applied(server, rules("gateway", f'host = "{NOWHERE}"\nport = 2611\n'))
+    with smtplib.SMTP("127.0.0.1", server.port("smtp"), timeout=30) as client:
+        client.ehlo("client.test")
+        client.mail("x@y.test")
+        client.rcpt("replan@moving.test")
+        message_id = client.data("Subject: x\r\n\r\nhello\r\n")[1].decode().split()[1]
+    applied(server, rules("gateway", f'host = "{NOWHERE}"\nport = 2612\n'))
+    shown = server.cli("rules", "replan")
+    assert "would now route differently" in shown
+    assert port_of(server, message_id) == 2611
+    server.cli("rules", "replan", "--reroute", "0", "--yes")
+    assert port_of(server, message_id) == 2612
+    assert message_id not in str(call(server, lambda client: client.rulesets.replan()))
+    server.cli("queue", "undo")
+    assert port_of(server, message_id) == 2611
+
+
+def test_live_mail_is_recorded_and_a_draft_is_rehearsed_over_it(server: Gatepost) -> None:
+    applied(server, rules("discard"))
+    for recipient in ("rehearsed@moving.test", "refused@far.test"):
+        with smtplib.SMTP("127.0.0.1", server.port("smtp"), timeout=30) as client:
+            client.ehlo("client.test")
+            client.mail("x@y.test")
+            client.rcpt(recipient)
+    draft = rules("reject") + '[rules."far.test"]\nkind = "discard"\n'
+
+    def flips() -> set[str]:
+        found = call(server, lambda client: client.rulesets.rehearse(source(draft), limit=500))
+        return {one.recipient for one in found.flips}
+
+    wait_until(lambda: flips() >= {"rehearsed@moving.test", "refused@far.test"}, 30, "both decisions are recorded", 0.5)
+    assert not any(one.endswith("@example.test") for one in flips())

@@ -49,7 +49,9 @@ from gatepost.queue.actions import QueueActions
 from gatepost.queue.history import HistoryService, Place
 from gatepost.queue.operations import OperationLog
 from gatepost.queue.paused import PausedDestinations
+from gatepost.queue.plan import record_with
 from gatepost.queue.quarantine import Quarantine
+from gatepost.queue.recorded import Recorder
 from gatepost.queue.report import Reporter
 from gatepost.queue.rescan import Rescan
 from gatepost.queue.scheduler import Scheduler
@@ -119,6 +121,7 @@ class WorkerParts:
     """The partition is surplus: nothing listens, and the worker leaves when it is empty."""
     servers: dict[str, MailServer] = field(default_factory=dict)
     poller: asyncio.Task[None] | None = None
+    recording: asyncio.Task[None] | None = None
     failure: str = ""
     """Not empty while the partition or a volume is closed after an I/O error."""
     reopened: list[SyncFailures] = field(default_factory=list)
@@ -305,6 +308,9 @@ class WorkerParts:
             if group:
                 await self.servers[name].start(list(group))
         self.poller = asyncio.create_task(self.rules.poll(), name="rules")
+        recorder = Recorder(self.settings.data, self.index)
+        record_with(recorder.note)
+        self.recording = asyncio.create_task(recorder.run(), name="decisions")
         log.info("worker ready", recovery=self.spool.recovery)
 
     async def stop(self, grace: float) -> None:
@@ -312,6 +318,9 @@ class WorkerParts:
         began = time.monotonic()
         if self.poller is not None:
             self.poller.cancel()
+        if self.recording is not None:
+            record_with(None)
+            self.recording.cancel()
         results = await asyncio.gather(
             *(server.stop(min(SERVER_GRACE, grace)) for server in self.servers.values()),
             self.scheduler.stop(min(SERVER_GRACE, grace)),

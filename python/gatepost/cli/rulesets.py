@@ -16,6 +16,7 @@ from gatepost.cli.rules import read_secret
 from gatepost.cli.session import FAILED, USAGE, CommandError, Session, command, confirm, group, warn
 
 if TYPE_CHECKING:
+    from gatepost.client import GatepostClient
     from gatepost.client.rulesets import RuleChange, RuleLint, RuleProblem
 
 rules_app = group("The rule set as a file: export, check, plan, apply; its versions and drafts.")
@@ -120,6 +121,90 @@ async def rules_apply(
         if draft:
             await client.rulesets.discard_draft(draft)
     _applied(session, made)
+
+
+@command(rules_app, "rehearse")
+async def rules_rehearse(
+    session: Session,
+    file: File = "",
+    draft: DraftOption = "",
+    limit: Annotated[int, typer.Option("--limit", min=1, max=500, help="Flips to show")] = 20,
+    trace: Annotated[bool, typer.Option("--trace", help="Show how each was and would be decided")] = False,
+) -> None:
+    """Decide recorded mail of the last days by a rule file, and show what comes out differently. Nothing is changed."""
+    wanted = _wanted(file, draft)
+    async with session.client() as client:
+        found = await client.rulesets.rehearse(wanted, limit=limit)
+    if session.json:
+        print_json(found)
+        return
+    for one in found.flips:
+        who = f"{one.sender or '<>'} ({'trusted' if one.trusted else 'stranger'})"
+        print(clean(f"{one.recipient} from {who}, {one.times}×:"))
+        print(f"  - {clean(one.before)}\n  + {clean(one.after)}")
+        for sign, steps in (("-", one.trace_before), ("+", one.trace_after)) if trace else ():
+            for step in steps:
+                print(f"      {sign} {clean(step.step)}: {clean(step.detail)}")
+    if found.flip_count > len(found.flips):
+        print(f"… and {found.flip_count - len(found.flips)} more")
+    kinds = "".join(f"; {kind}: {count}" for kind, count in sorted(found.kinds.items()))
+    since = f" since {local_time(found.since)}" if found.since else ""
+    print(f"{found.flip_count:,} of {found.decisions:,} recorded decisions{since} come out differently{kinds}")
+
+
+@command(rules_app, "replan")
+async def rules_replan(
+    session: Session,
+    file: File = "",
+    draft: DraftOption = "",
+    reroute: Annotated[
+        list[int] | None, typer.Option("--reroute", metavar="GROUP", help="Reroute this group, may be repeated; 0: all")
+    ] = None,
+    yes: Yes = False,
+) -> None:
+    """Show queued mail that would go another way by the rules in force (or by a file), and reroute what is chosen."""
+    from gatepost.client.rulesets import ReplanGroup
+
+    if reroute and (file or draft):
+        raise CommandError("mail is rerouted by the rules in force: apply the file first", USAGE)
+    async with session.client() as client:
+        found = await client.rulesets.replan(_wanted(file, draft) if file or draft else None)
+        chosen: list[ReplanGroup] = [
+            one for n, one in enumerate(found.groups, 1) if not one.hindrance and (n in (reroute or ()) or 0 in (reroute or ()))
+        ]
+        if not session.json:
+            _show_replan(found)
+        elif not reroute:
+            print_json(found)
+        if not reroute:
+            return
+        count = sum(one.recipients for one in chosen)
+        if not count:
+            raise CommandError("no group of that number can be rerouted", USAGE)
+        confirm(f"{count:,} recipients will be rerouted; gatepost queue undo takes it back.", yes=yes)
+        done = [await _rerouted(client, one) for one in chosen]
+    if session.json:
+        print_json(done)
+        return
+    for one in done:
+        print(f"{one.result.changed:,} messages rerouted, {one.refused} refused; operation {one.result.operation_id}")
+
+
+async def _rerouted(client: "GatepostClient", group: Any) -> Any:
+    """One group as one operation: exactly the messages that were shown."""
+    from gatepost.client import Frozen, RerouteTarget
+
+    preview = await client.queue.preview(list(group.message_ids))
+    return await client.queue.reroute_all(Frozen(preview.token), RerouteTarget())
+
+
+def _show_replan(found: Any) -> None:
+    rows = (
+        (str(n), str(one.messages), str(one.recipients), one.before, one.after or one.hindrance) for n, one in enumerate(found.groups, 1)
+    )
+    print_table([">GROUP", ">MESSAGES", ">RECIPIENTS", "NOW", "BY THE RULES"], rows, empty="")
+    more = "; the rest of the queue was not looked at" if found.more else ""
+    print(f"{found.messages:,} of {found.examined:,} queued messages would now route differently{more}")
 
 
 @command(rules_app, "log")

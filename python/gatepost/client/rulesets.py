@@ -8,7 +8,7 @@ from datetime import datetime
 from gatepost.api.rulesets.v1 import rulesets_pb2 as api
 from gatepost.api.rulesets.v1 import rulesets_pb2_grpc
 from gatepost.client.connection import Connection
-from gatepost.client.values import Reply, Route, TraceStep, reply_or_none, route_value, time_value
+from gatepost.client.values import Reply, Route, TraceStep, reply_or_none, route_value, time_or_none, time_value
 
 WHOLE_TIMEOUT = 300.0
 """A document may have 100,000s of handlers."""
@@ -149,6 +149,55 @@ class MailExplanation:
     size_limit: int
 
 
+@dataclass(frozen=True, slots=True)
+class ReplanGroup:
+    """Queued recipients that have one way and would get another; `hindrance` says why they cannot be rerouted."""
+
+    before: str
+    after: str
+    hindrance: str
+    recipients: int
+    messages: int
+    message_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Replan:
+    """Which queued mail would go another way. `more`: not all of the queue was looked at."""
+
+    groups: tuple[ReplanGroup, ...]
+    recipients: int
+    messages: int
+    examined: int
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Flip:
+    """Recorded mail that would come out differently; `times` at least."""
+
+    sender: str
+    recipient: str
+    trusted: bool
+    times: int
+    last: datetime
+    before: str
+    after: str
+    trace_before: tuple[TraceStep, ...]
+    trace_after: tuple[TraceStep, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """What other rules would do to recorded mail. `flips` are the first of flip_count; `kinds` counts them by what became of them."""
+
+    flips: tuple[Flip, ...]
+    flip_count: int
+    decisions: int
+    since: datetime | None
+    kinds: dict[str, int]
+
+
 class Rulesets:
     """Every method raises the errors of gatepost.client.errors. `wanted`: see `source`."""
 
@@ -231,6 +280,21 @@ class Rulesets:
             request.source.CopyFrom(wanted)
         return _explanation(await self._connection.call(self._stub.ExplainMail, request, WHOLE_TIMEOUT))
 
+    async def replan(self, wanted: api.DocumentSource | None = None) -> Replan:
+        """Which queued mail would go another way by the rules in force, or by a document."""
+        request = api.PreviewReplanRequest(source=wanted)
+        answer = await self._connection.call(self._stub.PreviewReplan, request, WHOLE_TIMEOUT)
+        groups = tuple(
+            ReplanGroup(one.before, one.after, one.hindrance, one.recipients, one.messages, tuple(one.message_ids)) for one in answer.groups
+        )
+        return Replan(groups, answer.recipients, answer.messages, answer.examined, answer.more)
+
+    async def rehearse(self, wanted: api.DocumentSource, *, limit: int = 0) -> Rehearsal:
+        """What a document would do to the recorded mail of the last days."""
+        answer = await self._connection.call(self._stub.Rehearse, api.RehearseRequest(source=wanted, limit=limit), WHOLE_TIMEOUT)
+        flips = tuple(_flip(one) for one in answer.flips)
+        return Rehearsal(flips, answer.flip_count, answer.decisions, time_or_none(answer, "since"), dict(answer.kinds))
+
     async def put_secret(self, name: str, secret: str) -> None:
         """Store a secret that documents name."""
         await self._connection.call(self._stub.PutSecret, api.PutSecretRequest(name=name, secret=secret))
@@ -295,3 +359,8 @@ def _outlook(one: api.RouteOutlook) -> RouteOutlook:
         one.expire.ToTimedelta().total_seconds(),
         one.delay_notice.ToTimedelta().total_seconds(),
     )
+
+
+def _flip(one: api.Flip) -> Flip:
+    traces = [tuple(TraceStep(step.step, step.detail) for step in steps) for steps in (one.trace_before, one.trace_after)]
+    return Flip(one.sender, one.recipient, one.trusted, one.times, time_value(one.last_time), one.before, one.after, traces[0], traces[1])

@@ -120,7 +120,7 @@ RPCS: Mapping[str, Rule] = {
     **_rules(
         "rulesets.v1.RulesetsService",
         Role.VIEWER,
-        "GetDocument GetSchema CheckDocument PreviewDocument DiffVersions ListDrafts GetDraft ExplainMail",
+        "GetDocument GetSchema CheckDocument PreviewDocument DiffVersions ListDrafts GetDraft ExplainMail PreviewReplan Rehearse",
         changes=False,
     ),
     **_rules("rulesets.v1.RulesetsService", Role.ADMIN, "ApplyDocument PutDraft DeleteDraft PutSecret", changes=True),

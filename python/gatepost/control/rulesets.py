@@ -17,8 +17,11 @@ from gatepost.control.candidate import Candidate, examine
 from gatepost.control.convert import reply_proto, timestamp, trace_proto
 from gatepost.control.errors import ControlError, Status, invalid
 from gatepost.control.explain import Asked, answer
+from gatepost.control.merge import MergedQueueServicer
 from gatepost.control.outlook import Outlooks, content
 from gatepost.control.ports import StatusSource
+from gatepost.control.rehearse import rehearse
+from gatepost.control.replan import replan
 from gatepost.control.server import Service
 from gatepost.directory import Directory
 from gatepost.directory.drafts import Draft
@@ -38,7 +41,9 @@ EXAMINED_AT_ONCE = 2
 
 
 class RulesetsServicer(rulesets_pb2_grpc.RulesetsServiceServicer):
-    """`rule_set` and `settings` give what is in force now; `changed` spreads a change; `source` knows the listeners."""
+    """`rule_set` and `settings` give what is in force now; `changed` spreads a change; `source` knows the listeners, `queue`
+    the messages.
+    """
 
     def __init__(
         self,
@@ -47,12 +52,14 @@ class RulesetsServicer(rulesets_pb2_grpc.RulesetsServiceServicer):
         settings: Callable[[], Settings],
         changed: Callable[[], Awaitable[None]],
         source: StatusSource,
+        queue: MergedQueueServicer,
     ) -> None:
         self._directory = directory
         self._rule_set = rule_set
         self._settings = settings
         self._changed = changed
         self._source = source
+        self._queue = queue
         self._outlooks = Outlooks(settings, source)
         self._examining = asyncio.Semaphore(EXAMINED_AT_ONCE)
 
@@ -150,12 +157,7 @@ class RulesetsServicer(rulesets_pb2_grpc.RulesetsServiceServicer):
         """See the proto."""
         if len(request.message) > MAX_MESSAGE:
             raise invalid("message", f"must be at most {MAX_MESSAGE:,} octets")
-        rules = self._rule_set()
-        if request.HasField("source"):
-            found = await self._examined(request.source)
-            if found.rule_set is None:
-                _refuse(found, (OPEN_RELAY,))
-            rules = found.rule_set or rules
+        rules = await self._rules_of(request) if request.HasField("source") else self._rule_set()
         assumed = request.assume_trusted if request.HasField("assume_trusted") else None
         size, now = request.size or len(request.message), int(time.time())
         asked = Asked(request.sender, request.recipient, request.client_address, request.user, size, assumed, request.tls, now)
@@ -177,6 +179,27 @@ class RulesetsServicer(rulesets_pb2_grpc.RulesetsServiceServicer):
         if reply is not None:
             made.reply.CopyFrom(reply_proto(reply))
         return made
+
+    async def PreviewReplan(self, request: api.PreviewReplanRequest, context: object) -> api.PreviewReplanResponse:
+        """See the proto."""
+        rules = await self._rules_of(request) if request.HasField("source") else self._rule_set()
+        return await replan(self._queue, rules, self._settings().smtp.recipient_delimiter, context)
+
+    async def Rehearse(self, request: api.RehearseRequest, context: object) -> api.RehearseResponse:
+        """See the proto."""
+        rules = await self._rules_of(request)
+        settings = self._settings()
+        async with self._examining:
+            return await asyncio.to_thread(
+                rehearse, settings.data, self._rule_set(), rules, settings.smtp.recipient_delimiter, min(request.limit or 50, 500)
+            )
+
+    async def _rules_of(self, request: api.PreviewReplanRequest | api.RehearseRequest | api.ExplainMailRequest) -> RuleSet:
+        """The rule set of a document. Raises ControlError for one with problems; lints do not matter here."""
+        found = await self._examined(request.source)
+        if found.rule_set is None:
+            _refuse(found, (OPEN_RELAY,))
+        return found.rule_set or self._rule_set()
 
     # ---- drafts and secrets ----------------------------------------------------------------------------------------
 

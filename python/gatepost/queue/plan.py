@@ -4,7 +4,7 @@ Called by Submitter and by the SMTP and LMTP servers before a commit. Pure but f
 a (mailbox, folder) or an (address, destination) comes up once, however many recipients or forwards lead there.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from gatepost.message.envelope import Notify, Recipient
@@ -34,6 +34,13 @@ class _Memory:
 
 
 _memory = _Memory()
+_note: Callable[[str, str, bool], None] | None = None
+
+
+def record_with(note: Callable[[str, str, bool], None] | None) -> None:
+    """Tell `note` of each recipient that is planned from now on: reverse-path, address, trusted. For rehearsals."""
+    global _note  # as the memory: one per worker
+    _note = note
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +55,8 @@ def plan_recipient(
     rule_set: RuleSet, reverse_path: str, recipient: Recipient, *, trusted: bool, delimiter: str = "+", size: int = 0
 ) -> Planned | Refused:
     """What becomes of one RCPT: at least one planned recipient, or a refusal."""
+    if _note is not None:
+        _note(reverse_path, recipient.address, trusted)
     plain = not (recipient.notify or recipient.orcpt)
     key = (recipient.address, trusted, delimiter)  # with the rule set all that a decision depends on
     if plain and _memory.rule_set is rule_set:

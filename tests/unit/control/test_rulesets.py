@@ -1,5 +1,7 @@
 """RulesetsService through real channels: documents there and back, plans that went stale, lints that refuse, versions, drafts, secrets."""
 
+import json
+import time
 from typing import Any
 
 import grpc
@@ -199,3 +201,46 @@ async def test_explain_decides_by_a_draft_or_an_old_version_when_asked(plane: Pl
     draft = await explain(sets, "x@g.test", source=text('[rules."g.test"]\nkind = "reject"\ntext = "moved"\n'))
     assert (draft.reply.text, draft.rule_version) == ("moved", 0)
     await fails(explain(sets, "x@g.test", source=text("rules = 3")), grpc.StatusCode.INVALID_ARGUMENT)
+
+
+# ---- rehearsals, and queued mail decided anew ------------------------------------------------------------------------
+
+
+def record(plane: Plane, *asked: tuple[str, bool, int]) -> None:
+    """As workers record it: recipient, trusted, times."""
+    place = plane.data / "decisions"
+    place.mkdir(exist_ok=True)
+    now = int(time.time())
+    lines = [json.dumps(["s@b.test", recipient, trusted, times, now]) for recipient, trusted, times in asked]
+    (place / f"p0-{now // 86400}").write_text("\n".join([*lines, lines[0], ""]))
+
+
+async def test_a_rehearsal_tells_only_what_comes_out_differently(plane: Plane, sets: Stub):
+    await apply(sets, GATEWAY)
+    record(plane, ("x@g.test", False, 3), ("y@g.test", False, 50), ("z@far.test", True, 7), ("w@far.test", False, 1))
+    draft = GATEWAY + '[rules."g.test".handlers]\ny = { kind = "reject", text = "gone" }\n[rules."far.test"]\nkind = "discard"\n'
+    found = await sets.Rehearse(api.RehearseRequest(source=text(draft)))
+    assert (found.decisions, found.flip_count) == (4, 3)
+    assert dict(found.kinds) == {"taken → refused": 1, "refused → taken": 1, "other way": 1}
+    assert [(one.recipient, one.times) for one in found.flips] == [("y@g.test", 50), ("z@far.test", 7), ("w@far.test", 1)]
+    assert found.flips[0].after == "550 5.7.1 gone"
+    assert "handler" in {step.step for step in found.flips[0].trace_after} - {step.step for step in found.flips[0].trace_before}
+    assert (await sets.Rehearse(api.RehearseRequest(source=text(GATEWAY)))).flip_count == 0
+    assert plane.directory.document()[0] == 1, "a rehearsal changes nothing"
+
+
+async def test_a_rehearsal_without_records_says_so(plane: Plane, sets: Stub):
+    found = await sets.Rehearse(api.RehearseRequest(source=text(GATEWAY)))
+    assert (found.decisions, found.flip_count, found.HasField("since")) == (0, 0, False)
+
+
+async def test_queued_mail_that_would_go_another_way_is_told_in_groups(plane: Plane, sets: Stub):
+    for worker, base in ((0, 1), (1, 100)):
+        for n in range(3):
+            plane.workers[worker].queue.add(base + n, f"x{n}@g.test", "same@far.test")
+    assert (await sets.PreviewReplan(api.PreviewReplanRequest())).messages == 0
+    draft = text(GATEWAY + '[rules."g.test".handlers]\nx2 = { kind = "reject" }\n')
+    found = await sets.PreviewReplan(api.PreviewReplanRequest(source=draft))
+    assert (found.examined, found.messages, found.recipients, found.more) == (6, 6, 6, False)
+    told = {(one.after, one.hindrance[:16]): (one.messages, len(one.message_ids)) for one in found.groups}
+    assert told == {("smtp:[192.0.2.9]:2600:verified", ""): (4, 4), ("", "would be refused"): (2, 2)}

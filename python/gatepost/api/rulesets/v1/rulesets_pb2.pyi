@@ -900,6 +900,237 @@ class ExplainMailResponse(_message.Message):
 Global___ExplainMailResponse: _TypeAlias = ExplainMailResponse  # noqa: Y015
 
 @_typing.final
+class PreviewReplanRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def source(self) -> Global___DocumentSource:
+        """Decide by this rule set; unset: the rules in force."""
+
+    def __init__(
+        self,
+        *,
+        source: Global___DocumentSource | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewReplanRequest: _TypeAlias = PreviewReplanRequest  # noqa: Y015
+
+@_typing.final
+class ReplanGroup(_message.Message):
+    """Recipients that have one way and would get another."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    HINDRANCE_FIELD_NUMBER: _builtins.int
+    RECIPIENTS_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    MESSAGE_IDS_FIELD_NUMBER: _builtins.int
+    before: _builtins.str
+    """Destination keys, as in Route; `after` is empty when they would be refused or go to several."""
+    after: _builtins.str
+    hindrance: _builtins.str
+    """Why they cannot be rerouted, if so."""
+    recipients: _builtins.int
+    messages: _builtins.int
+    @_builtins.property
+    def message_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """At most 10000; for QueueService.PreviewSelection."""
+
+    def __init__(
+        self,
+        *,
+        before: _builtins.str = ...,
+        after: _builtins.str = ...,
+        hindrance: _builtins.str = ...,
+        recipients: _builtins.int = ...,
+        messages: _builtins.int = ...,
+        message_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "hindrance", b"hindrance", "message_ids", b"message_ids", "messages", b"messages", "recipients", b"recipients"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplanGroup: _TypeAlias = ReplanGroup  # noqa: Y015
+
+@_typing.final
+class PreviewReplanResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUPS_FIELD_NUMBER: _builtins.int
+    RECIPIENTS_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    EXAMINED_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    recipients: _builtins.int
+    messages: _builtins.int
+    examined: _builtins.int
+    """Messages that were looked at, and whether there are more."""
+    more: _builtins.bool
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReplanGroup]:
+        """Largest first, at most 200."""
+
+    def __init__(
+        self,
+        *,
+        groups: _abc.Iterable[Global___ReplanGroup] | None = ...,
+        recipients: _builtins.int = ...,
+        messages: _builtins.int = ...,
+        examined: _builtins.int = ...,
+        more: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["examined", b"examined", "groups", b"groups", "messages", b"messages", "more", b"more", "recipients", b"recipients"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewReplanResponse: _TypeAlias = PreviewReplanResponse  # noqa: Y015
+
+@_typing.final
+class RehearseRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    limit: _builtins.int
+    """How many flips to tell with their traces; 0 means 50, at most 500."""
+    @_builtins.property
+    def source(self) -> Global___DocumentSource: ...
+    def __init__(
+        self,
+        *,
+        source: Global___DocumentSource | None = ...,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RehearseRequest: _TypeAlias = RehearseRequest  # noqa: Y015
+
+@_typing.final
+class Flip(_message.Message):
+    """Recorded mail that would come out differently."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SENDER_FIELD_NUMBER: _builtins.int
+    RECIPIENT_FIELD_NUMBER: _builtins.int
+    TRUSTED_FIELD_NUMBER: _builtins.int
+    TIMES_FIELD_NUMBER: _builtins.int
+    LAST_TIME_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    TRACE_BEFORE_FIELD_NUMBER: _builtins.int
+    TRACE_AFTER_FIELD_NUMBER: _builtins.int
+    sender: _builtins.str
+    recipient: _builtins.str
+    trusted: _builtins.bool
+    times: _builtins.int
+    """How often it was decided, at least."""
+    before: _builtins.str
+    """In words: the reply, or the routes."""
+    after: _builtins.str
+    @_builtins.property
+    def last_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def trace_before(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.TraceStep]: ...
+    @_builtins.property
+    def trace_after(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.TraceStep]: ...
+    def __init__(
+        self,
+        *,
+        sender: _builtins.str = ...,
+        recipient: _builtins.str = ...,
+        trusted: _builtins.bool = ...,
+        times: _builtins.int = ...,
+        last_time: _timestamp_pb2.Timestamp | None = ...,
+        before: _builtins.str = ...,
+        after: _builtins.str = ...,
+        trace_before: _abc.Iterable[_common_pb2.TraceStep] | None = ...,
+        trace_after: _abc.Iterable[_common_pb2.TraceStep] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_time", b"last_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "last_time", b"last_time", "recipient", b"recipient", "sender", b"sender", "times", b"times", "trace_after", b"trace_after", "trace_before", b"trace_before", "trusted", b"trusted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Flip: _TypeAlias = Flip  # noqa: Y015
+
+@_typing.final
+class RehearseResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class KindsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    FLIPS_FIELD_NUMBER: _builtins.int
+    FLIP_COUNT_FIELD_NUMBER: _builtins.int
+    DECISIONS_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    KINDS_FIELD_NUMBER: _builtins.int
+    flip_count: _builtins.int
+    decisions: _builtins.int
+    """Recorded decisions, and since when; unset when there are none."""
+    @_builtins.property
+    def flips(self) -> _containers.RepeatedCompositeFieldContainer[Global___Flip]:
+        """Most often decided first."""
+
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def kinds(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """What became of them: 'taken → refused', 'refused → taken', 'other way'."""
+
+    def __init__(
+        self,
+        *,
+        flips: _abc.Iterable[Global___Flip] | None = ...,
+        flip_count: _builtins.int = ...,
+        decisions: _builtins.int = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        kinds: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "flip_count", b"flip_count", "flips", b"flips", "kinds", b"kinds", "since", b"since"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RehearseResponse: _TypeAlias = RehearseResponse  # noqa: Y015
+
+@_typing.final
 class PutSecretRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -93,6 +93,16 @@ class RulesetsServiceStub:
                 request_serializer=gatepost_dot_api_dot_rulesets_dot_v1_dot_rulesets__pb2.ExplainMailRequest.SerializeToString,
                 response_deserializer=gatepost_dot_api_dot_rulesets_dot_v1_dot_rulesets__pb2.ExplainMailResponse.FromString,
                 _registered_method=True)
+        self.PreviewReplan = channel.unary_unary(
+                '/gatepost.api.rulesets.v1.RulesetsService/PreviewReplan',
+                request_serializer=gatepost_dot_api_dot_rulesets_dot_v1_dot_rulesets__pb2.PreviewReplanRequest.SerializeToString,
+                response_deserializer=gatepost_dot_api_dot_rulesets_dot_v1_dot_rulesets__pb2.PreviewReplanResponse.FromString,
+                _registered_method=True)
+        self.Rehearse = channel.unary_unary(
+                '/gatepost.api.rulesets.v1.RulesetsService/Rehearse',
+                request_serializer=gatepost_dot_api_dot_rulesets_dot_v1_dot_rulesets__pb2.RehearseRequest.SerializeToString,
+                response_deserializer=gatepost_dot_api_dot_rulesets_dot_v1_dot_rulesets__pb2.RehearseResponse.FromString,
+                _registered_method=True)
         self.PutSecret = channel.unary_unary(
                 '/gatepost.api.rulesets.v1.RulesetsService/PutSecret',
                 request_serializer=gatepost_dot_api_dot_rulesets_dot_v1_dot_rulesets__pb2.PutSecretRequest.SerializeToString,
@@ -190,6 +200,23 @@ class RulesetsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PreviewReplan(self, request, context):
+        """Which queued recipients would go another way if they were decided now, grouped by the way they have and the one they would get: what
+        QueueService.RerouteMessages with `by_rules` does to them. Looks at the oldest 200,000 messages. No effect. Role: viewer.
+        INVALID_ARGUMENT: a document with problems. NOT_FOUND: no such draft or version.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rehearse(self, request, context):
+        """Decides recorded mail of the last days anew, by the rules in force and by a document, and tells what comes out differently.
+        No effect. Role: viewer. INVALID_ARGUMENT: a document with problems. NOT_FOUND: no such draft or version.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PutSecret(self, request, context):
         """Stores a secret that documents name (password_ref), or replaces it. It is never answered. Role: admin. INVALID_ARGUMENT.
         """
@@ -254,6 +281,16 @@ def add_RulesetsServiceServicer_to_server(servicer, server):
                     servicer.ExplainMail,
                     request_deserializer=gatepost_dot_api_dot_rulesets_dot_v1_dot_rulesets__pb2.ExplainMailRequest.FromString,
                     response_serializer=gatepost_dot_api_dot_rulesets_dot_v1_dot_rulesets__pb2.ExplainMailResponse.SerializeToString,
+            ),
+            'PreviewReplan': grpc.unary_unary_rpc_method_handler(
+                    servicer.PreviewReplan,
+                    request_deserializer=gatepost_dot_api_dot_rulesets_dot_v1_dot_rulesets__pb2.PreviewReplanRequest.FromString,
+                    response_serializer=gatepost_dot_api_dot_rulesets_dot_v1_dot_rulesets__pb2.PreviewReplanResponse.SerializeToString,
+            ),
+            'Rehearse': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rehearse,
+                    request_deserializer=gatepost_dot_api_dot_rulesets_dot_v1_dot_rulesets__pb2.RehearseRequest.FromString,
+                    response_serializer=gatepost_dot_api_dot_rulesets_dot_v1_dot_rulesets__pb2.RehearseResponse.SerializeToString,
             ),
             'PutSecret': grpc.unary_unary_rpc_method_handler(
                     servicer.PutSecret,
@@ -562,6 +599,60 @@ class RulesetsService:
             '/gatepost.api.rulesets.v1.RulesetsService/ExplainMail',
             gatepost_dot_api_dot_rulesets_dot_v1_dot_rulesets__pb2.ExplainMailRequest.SerializeToString,
             gatepost_dot_api_dot_rulesets_dot_v1_dot_rulesets__pb2.ExplainMailResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PreviewReplan(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gatepost.api.rulesets.v1.RulesetsService/PreviewReplan',
+            gatepost_dot_api_dot_rulesets_dot_v1_dot_rulesets__pb2.PreviewReplanRequest.SerializeToString,
+            gatepost_dot_api_dot_rulesets_dot_v1_dot_rulesets__pb2.PreviewReplanResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rehearse(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gatepost.api.rulesets.v1.RulesetsService/Rehearse',
+            gatepost_dot_api_dot_rulesets_dot_v1_dot_rulesets__pb2.RehearseRequest.SerializeToString,
+            gatepost_dot_api_dot_rulesets_dot_v1_dot_rulesets__pb2.RehearseResponse.FromString,
             options,
             channel_credentials,
             insecure,

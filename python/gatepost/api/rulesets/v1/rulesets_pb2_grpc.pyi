@@ -51,6 +51,15 @@ class RulesetsServiceStub:
     message if one is given, and the reply the sender would get. No effect but look-ups in the DNS. Role: viewer.
     INVALID_ARGUMENT: not an address, or a draft with problems. NOT_FOUND: no such draft or version.
     """
+    PreviewReplan: _aio.UnaryUnaryMultiCallable[_rulesets_pb2.PreviewReplanRequest, _rulesets_pb2.PreviewReplanResponse]
+    """Which queued recipients would go another way if they were decided now, grouped by the way they have and the one they would get: what
+    QueueService.RerouteMessages with `by_rules` does to them. Looks at the oldest 200,000 messages. No effect. Role: viewer.
+    INVALID_ARGUMENT: a document with problems. NOT_FOUND: no such draft or version.
+    """
+    Rehearse: _aio.UnaryUnaryMultiCallable[_rulesets_pb2.RehearseRequest, _rulesets_pb2.RehearseResponse]
+    """Decides recorded mail of the last days anew, by the rules in force and by a document, and tells what comes out differently.
+    No effect. Role: viewer. INVALID_ARGUMENT: a document with problems. NOT_FOUND: no such draft or version.
+    """
     PutSecret: _aio.UnaryUnaryMultiCallable[_rulesets_pb2.PutSecretRequest, _rulesets_pb2.PutSecretResponse]
     """Stores a secret that documents name (password_ref), or replaces it. It is never answered. Role: admin. INVALID_ARGUMENT."""
 
@@ -156,6 +165,27 @@ class RulesetsServiceServicer(metaclass=_abc_1.ABCMeta):
         each rule and handler, each route with the hosts it would be tried at, TLS, limits and retries, what the attachment policy says of the
         message if one is given, and the reply the sender would get. No effect but look-ups in the DNS. Role: viewer.
         INVALID_ARGUMENT: not an address, or a draft with problems. NOT_FOUND: no such draft or version.
+        """
+
+    @_abc_1.abstractmethod
+    def PreviewReplan(
+        self,
+        request: _rulesets_pb2.PreviewReplanRequest,
+        context: _aio.ServicerContext[_rulesets_pb2.PreviewReplanRequest, _abc.Awaitable[_rulesets_pb2.PreviewReplanResponse]],
+    ) -> _abc.Awaitable[_rulesets_pb2.PreviewReplanResponse]:
+        """Which queued recipients would go another way if they were decided now, grouped by the way they have and the one they would get: what
+        QueueService.RerouteMessages with `by_rules` does to them. Looks at the oldest 200,000 messages. No effect. Role: viewer.
+        INVALID_ARGUMENT: a document with problems. NOT_FOUND: no such draft or version.
+        """
+
+    @_abc_1.abstractmethod
+    def Rehearse(
+        self,
+        request: _rulesets_pb2.RehearseRequest,
+        context: _aio.ServicerContext[_rulesets_pb2.RehearseRequest, _abc.Awaitable[_rulesets_pb2.RehearseResponse]],
+    ) -> _abc.Awaitable[_rulesets_pb2.RehearseResponse]:
+        """Decides recorded mail of the last days anew, by the rules in force and by a document, and tells what comes out differently.
+        No effect. Role: viewer. INVALID_ARGUMENT: a document with problems. NOT_FOUND: no such draft or version.
         """
 
     @_abc_1.abstractmethod
