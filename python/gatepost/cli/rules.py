@@ -6,14 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gatepost.cli.output import clean, local_time, print_fields, print_json, print_table
+from gatepost.cli.rule_options import HANDLER_OPTIONS, RULE_SETTINGS, handler_options, rule_settings
 from gatepost.cli.session import USAGE, CommandError, Options, Session, command, confirm, group
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from gatepost.client.values import DomainRule, Handler
 
 domain_app = group("Domains whose mailboxes are here.")
-rule_app = group("Domain rules: hosted, gateway, mx, reject, discard, hold.")
-handler_app = group("Address handlers: mailbox, forward, copy, reject, discard. A handler beats the rule of its domain.")
+rule_app = group("Domain rules: hosted, gateway, mx, reject, discard, hold, alias.")
+handler_app = group("Address handlers: mailboxes, forward, copy, list, transport … A handler beats the rule of its domain.")
 
 Name = Annotated[str, typer.Argument(metavar="DOMAIN", help="example.org, *.example.org or *")]
 Etag = Annotated[str, typer.Option("--etag", help="Only if it is still this version, as `show --json` gave it")]
@@ -72,7 +75,7 @@ async def domain_remove(session: Session, name: Name, etag: Etag = "", force: Fo
 RULE: Options = {
     "host": (Annotated[str | None, typer.Option("--host", help="gateway: host name or address")], None),
     "port": (Annotated[int | None, typer.Option("--port", min=1, max=65535, help="gateway: port [25; 24 LMTP; 465 implicit TLS]")], None),
-    "tls": (Annotated[str | None, typer.Option("--tls", help="gateway: none, opportunistic, required or verified")], None),
+    "tls": (Annotated[str | None, typer.Option("--tls", help="gateway, mx: none, opportunistic, required, verified or pinned")], None),
     "implicit_tls": (Annotated[bool | None, typer.Option("--implicit-tls/--no-implicit-tls", help="gateway: TLS from the start")], None),
     "lmtp": (Annotated[bool | None, typer.Option("--lmtp/--no-lmtp", help="gateway: speak LMTP")], None),
     "username": (Annotated[str | None, typer.Option("--username", help="gateway: log in as")], None),
@@ -83,9 +86,10 @@ RULE: Options = {
         None,
     ),
     "policy": (Annotated[str | None, typer.Option("--policy", help="Attachment policy of its mail; '' for the settings'")], None),
+    **RULE_SETTINGS,
 }
 _GATEWAY = ("host", "port", "tls", "implicit_tls", "lmtp", "username")
-Kind = Annotated[str, typer.Option("--kind", help="hosted, gateway, mx, reject, discard or hold")]
+Kind = Annotated[str, typer.Option("--kind", help="hosted, gateway, mx, reject, discard, hold or alias")]
 
 
 @command(rule_app, "add", options=RULE)
@@ -121,8 +125,10 @@ def _rule_from(name: str, kind: str, options: dict[str, Any]) -> "tuple[DomainRu
     gateway = Gateway(**{"host": "", **given}) if given else None
     changed += [key for key in ("text", "accept_untrusted", "policy") if options[key] is not None]
     text, policy = options["text"] or "", options["policy"] or ""
-    rule = DomainRule(name, kind, gateway, text=text, accept_untrusted=bool(options["accept_untrusted"]), policy=policy)
-    return rule, changed
+    settings, paths = rule_settings(options)
+    changed += [f"settings.{path}" for path in paths]
+    accept = bool(options["accept_untrusted"])
+    return DomainRule(name, kind, gateway, text=text, accept_untrusted=accept, policy=policy, settings=settings), changed
 
 
 def read_secret() -> str:
@@ -191,42 +197,112 @@ def _rule_text(rule: "DomainRule") -> str:
         return f"{'LMTP' if one.lmtp else 'SMTP'} to {one.host}:{one.port}, TLS {'implicit' if one.implicit_tls else one.tls}{login}"
     untrusted = ", from anybody" if rule.accept_untrusted else ""
     words = {"mx": f"to its MX hosts{untrusted}", "discard": "thrown away", "hold": "held in the queue"}
+    words["alias"] = f"stands for {rule.settings.alias_of}"
     words["reject"] = f"refused: {rule.text}" if rule.text else "refused"
     return words.get(rule.kind, rule.kind)
 
 
+def _told(settings: object, prefix: str = "") -> list[tuple[str, str]]:
+    """The fields that differ from their defaults, by their paths."""
+    from gatepost.message.plain import to_plain
+
+    return list(_leaves(to_plain(settings), prefix))
+
+
+def _leaves(plain: "dict[str, Any]", prefix: str) -> "Iterator[tuple[str, str]]":
+    for name, value in plain.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", ", ".join(map(_one, value)) if isinstance(value, list) else str(value)
+
+
+def _one(value: object) -> str:
+    return " ".join(map(str, value.values())) if isinstance(value, dict) else str(value)
+
+
 def _show_rule(rule: "DomainRule") -> None:
     policy = [("policy", rule.policy)] if rule.policy else []
-    print_fields([("domain", rule.domain), ("kind", rule.kind), ("what", _rule_text(rule)), *policy, ("etag", rule.etag)])
+    told = _told(rule.settings)
+    print_fields([("domain", rule.domain), ("kind", rule.kind), ("what", _rule_text(rule)), *policy, *told, ("etag", rule.etag)])
     if rule.handlers:
         print("\nHANDLERS")
         _handler_table(rule.handlers)
 
 
-HandlerKindOption = Annotated[str, typer.Option("--kind", help="mailbox, forward, copy, reject or discard")]
-Pattern = Annotated[str, typer.Argument(metavar="PATTERN", help="Local part, 'prefix*', '*suffix' or '*'")]
+_KINDS = "mailbox, forward, copy, list, transport, auto-reply, reject, discard or hold"
+HandlerKindOption = Annotated[str, typer.Option("--kind", help=_KINDS)]
+Pattern = Annotated[str, typer.Argument(metavar="PATTERN", help="Local part, 'prefix*', '*suffix', '*' or '/regular expression/'")]
 Targets = Annotated[list[str] | None, typer.Option("--target", metavar="ADDRESS", help="May be repeated")]
 Text = Annotated[str, typer.Option("--text", help="reject: text of the reply")]
 PolicyName = Annotated[str, typer.Option("--policy", help="Attachment policy of its mail [that of the rule]")]
 
 
-@command(handler_app, "add")
+HandlerPassword = Annotated[bool, typer.Option("--password-stdin", help="transport: read the password from standard input")]
+
+
+@command(handler_app, "add", options=HANDLER_OPTIONS)
 async def handler_add(
     session: Session,
     name: Name,
     pattern: Pattern,
     kind: HandlerKindOption,
+    options: dict[str, Any],
     target: Targets = None,
     text: Text = "",
     policy: PolicyName = "",
+    password_stdin: HandlerPassword = False,
     etag: Etag = "",
 ) -> None:
     """Add a handler to a domain."""
     from gatepost.client import Handler
 
+    given, _ = handler_options(options, read_secret() if password_stdin else "")
     async with session.client() as client:
-        made = await client.rules.create_handler(name, Handler(pattern, kind, tuple(target or ()), text, policy), etag=etag)
+        made = await client.rules.create_handler(name, Handler(pattern, kind, tuple(target or ()), text, policy, given), etag=etag)
     session.done(made, f"{made.pattern}@{name}: {_handler_text(made)}")
+
+
+@command(handler_app, "set", options=HANDLER_OPTIONS)
+async def handler_set(
+    session: Session,
+    name: Name,
+    pattern: Pattern,
+    options: dict[str, Any],
+    kind: Annotated[str, typer.Option("--kind")] = "",
+    target: Targets = None,
+    text: Annotated[str | None, typer.Option("--text", help="reject: text of the reply")] = None,
+    policy: Annotated[str | None, typer.Option("--policy", help="Attachment policy of its mail")] = None,
+    password_stdin: HandlerPassword = False,
+    etag: Etag = "",
+) -> None:
+    """Change what is given of a handler; the rest stays. Targets are replaced as a whole."""
+    from gatepost.client import Handler
+
+    given, paths = handler_options(options, read_secret() if password_stdin else "")
+    named = {"kind": kind or None, "targets": target or None, "text": text, "policy": policy}
+    changed = [field for field, value in named.items() if value is not None] + [f"options.{path}" for path in paths]
+    if not changed:
+        raise CommandError("nothing to change: give at least one option", USAGE)
+    async with session.client() as client:
+        known = await client.rules.get_handler(name, pattern)
+        wanted = Handler(pattern, kind or known.kind, tuple(target or ()), text or "", policy or "", given)
+        made = await client.rules.update_handler(name, wanted, changed, etag=etag)
+    session.done(made, f"{made.pattern}@{name}: {_handler_text(made)}")
+
+
+@command(handler_app, "add-mailboxes")
+async def handler_add_mailboxes(
+    session: Session,
+    name: Name,
+    source: Annotated[str, typer.Option("--from", metavar="DOMAIN", help="The domain whose mailboxes are meant")],
+    etag: Etag = "",
+) -> None:
+    """Add a mailbox handler for each mailbox of another domain; names that have a handler are left alone."""
+    async with session.client() as client:
+        added, left = await client.rules.add_mailbox_handlers(name, source, etag=etag)
+    note = f"; {left} had one already" if left else ""
+    session.done({"domain": name, "added": added, "left_alone": left}, f"{len(added)} handlers added to {name}{note}")
 
 
 @command(handler_app, "list")
@@ -259,7 +335,7 @@ async def handler_show(session: Session, name: Name, pattern: Pattern) -> None:
         print_json(one)
         return
     fields = [("pattern", f"{one.pattern}@{name}"), ("kind", one.kind), ("targets", ", ".join(one.targets)), ("text", one.text)]
-    print_fields([*fields, ("policy", one.policy)])
+    print_fields([*fields, ("policy", one.policy), *_told(one.options)])
 
 
 @command(handler_app, "remove")

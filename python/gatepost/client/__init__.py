@@ -35,6 +35,17 @@ from gatepost.client.operations import Frozen, RerouteTarget
 from gatepost.client.policies import Policies
 from gatepost.client.quarantine import Quarantine, QuarantineFilter
 from gatepost.client.queue import ALL, Queue, Selection
+from gatepost.client.rule_values import (
+    AutoReply,
+    DeliveryOptions,
+    Disclaimer,
+    HandlerOptions,
+    ListSettings,
+    NextHop,
+    Program,
+    RuleSettings,
+    Transport,
+)
 from gatepost.client.rules import Rules
 from gatepost.client.rulesets import Rulesets
 from gatepost.client.server import Server
@@ -92,8 +103,11 @@ class GatepostClient:
 __all__ = [
     "ALL",
     "AlreadyExistsError",
+    "AutoReply",
     "ConflictError",
     "DeadlineError",
+    "DeliveryOptions",
+    "Disclaimer",
     "DomainRule",
     "EtagMismatchError",
     "Frozen",
@@ -101,17 +115,22 @@ __all__ = [
     "GatepostError",
     "Gateway",
     "Handler",
+    "HandlerOptions",
     "InUseError",
     "InvalidRequestError",
+    "ListSettings",
+    "NextHop",
     "NotFoundError",
     "NotRunningError",
     "PermissionDeniedError",
     "Policies",
+    "Program",
     "QuarantineFilter",
     "QueueFilter",
     "RefusedError",
     "RerouteTarget",
     "Route",
+    "RuleSettings",
     "Rules",
     "Rulesets",
     "Selection",
@@ -119,6 +138,7 @@ __all__ = [
     "ServerRefusedError",
     "Target",
     "TraceFilter",
+    "Transport",
     "UnauthenticatedError",
     "UnavailableError",
     "data_directory",

@@ -9,6 +9,7 @@ from gatepost.api.common.v1 import common_pb2 as common
 from gatepost.api.rules.v1 import rules_pb2 as api
 from gatepost.api.rules.v1 import rules_pb2_grpc
 from gatepost.client.connection import Connection, pages
+from gatepost.client.rule_values import HandlerOptions, RuleSettings
 from gatepost.client.values import (
     DomainRule,
     Explanation,
@@ -22,6 +23,8 @@ from gatepost.client.values import (
     time_value,
     word,
 )
+from gatepost.message.plain import from_plain, to_plain
+from gatepost.message.protofields import fill, plain_of
 
 
 class Rules:
@@ -52,7 +55,7 @@ class Rules:
             yield _rule(rule)
 
     async def update(self, rule: DomainRule, fields: Sequence[str] = (), *, etag: str = "") -> DomainRule:
-        """Change the named fields ('kind', 'gateway', 'gateway.port', 'gateway.password', 'text', 'policy', 'handlers', …)."""
+        """Change the named fields ('kind', 'gateway', 'gateway.port', 'gateway.password', 'settings.size_limit', …)."""
         request = api.UpdateDomainRuleRequest(rule=_rule_proto(rule), update_mask=FieldMask(paths=fields), etag=etag)
         return _rule((await self._connection.call(self._stub.UpdateDomainRule, request)).rule)
 
@@ -81,7 +84,7 @@ class Rules:
             yield _handler(handler)
 
     async def update_handler(self, domain: str, handler: Handler, fields: Sequence[str] = (), *, etag: str = "") -> Handler:
-        """Change the named fields ('kind', 'targets', 'text', 'policy'); none = all."""
+        """Change the named fields ('kind', 'targets', 'text', 'policy', 'options', 'options.srs', …); none = all."""
         mask = FieldMask(paths=fields)
         request = api.UpdateHandlerRequest(domain=domain, handler=_handler_proto(handler), update_mask=mask, etag=etag)
         return _handler((await self._connection.call(self._stub.UpdateHandler, request)).handler)
@@ -90,6 +93,12 @@ class Rules:
         """Remove a handler."""
         request = api.DeleteHandlerRequest(domain=domain, pattern=pattern, etag=etag)
         await self._connection.call(self._stub.DeleteHandler, request)
+
+    async def add_mailbox_handlers(self, domain: str, source_domain: str, *, etag: str = "") -> tuple[Sequence[str], int]:
+        """A mailbox handler of `domain` for each mailbox of `source_domain`: local parts added, and how many had a handler already."""
+        request = api.AddMailboxHandlersRequest(domain=domain, source_domain=source_domain, etag=etag)
+        answer = await self._connection.call(self._stub.AddMailboxHandlers, request)
+        return tuple(answer.added), answer.left_alone
 
     async def versions(self, *, limit: int | None = None) -> AsyncIterator[RuleVersion]:
         """Versions of the rule set, newest first."""
@@ -109,11 +118,16 @@ class Rules:
         user: str = "",
         size: int = 0,
         assume_trusted: bool | None = None,
+        tls: bool = False,
+        at: int = 0,
     ) -> Explanation:
-        """What the server would do with mail for `recipient`, without doing it."""
+        """What the server would do with mail for `recipient`, without doing it. at: Unix seconds, 0 is now."""
         request = api.ExplainRequest(
             sender=sender, recipient=recipient, client_address=client_address, user=user, size=size, assume_trusted=assume_trusted
         )
+        request.tls = tls
+        if at:
+            request.time.FromSeconds(at)
         answer = await self._connection.call(self._stub.Explain, request)
         return Explanation(
             answer.trusted,
@@ -134,6 +148,7 @@ def _rule(rule: api.DomainRule) -> DomainRule:
         handlers=tuple(_handler(one) for one in rule.handlers),
         etag=rule.etag,
         policy=rule.policy,
+        settings=from_plain(RuleSettings, plain_of(rule.settings)),
     )
 
 
@@ -158,6 +173,8 @@ def _rule_proto(rule: DomainRule) -> api.DomainRule:
         handlers=[_handler_proto(one) for one in rule.handlers],
         policy=rule.policy,
     )
+    if rule.settings != RuleSettings():
+        fill(made.settings, to_plain(rule.settings))
     if rule.gateway is not None:
         gateway = rule.gateway
         made.gateway.CopyFrom(
@@ -175,10 +192,14 @@ def _rule_proto(rule: DomainRule) -> api.DomainRule:
 
 
 def _handler(handler: api.Handler) -> Handler:
-    kind = word(api.HandlerKind, handler.kind, "HANDLER_KIND_")
-    return Handler(handler.pattern, kind, tuple(handler.targets), handler.text, handler.policy)
+    kind = word(api.HandlerKind, handler.kind, "HANDLER_KIND_").replace("_", "-")
+    options = from_plain(HandlerOptions, plain_of(handler.options))
+    return Handler(handler.pattern, kind, tuple(handler.targets), handler.text, handler.policy, options)
 
 
 def _handler_proto(handler: Handler) -> api.Handler:
-    kind = number(api.HandlerKind, handler.kind, "HANDLER_KIND_", "kind")
-    return api.Handler(pattern=handler.pattern, kind=kind, targets=handler.targets, text=handler.text, policy=handler.policy)
+    kind = number(api.HandlerKind, handler.kind.replace("-", "_"), "HANDLER_KIND_", "kind")
+    made = api.Handler(pattern=handler.pattern, kind=kind, targets=handler.targets, text=handler.text, policy=handler.policy)
+    if handler.options != HandlerOptions():
+        fill(made.options, to_plain(handler.options))
+    return made

@@ -12,6 +12,7 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from gatepost.api.common.v1 import common_pb2 as common
+from gatepost.client.rule_values import HandlerOptions, RuleSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where mail for one final recipient goes. kind: 'local', 'smtp', 'lmtp', 'discard'."""
+    """Where mail for one final recipient goes. kind: 'local', 'smtp', 'lmtp', 'discard', 'pipe', 'auto-reply'."""
 
     kind: str
     address: str = ""
@@ -48,6 +49,10 @@ class Route:
     username: str = ""
     hold: bool = False
     destination: str = ""
+    next_hops: tuple[str, ...] = ()
+    return_path: str = ""
+    edits: tuple[str, ...] = ()
+    program: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,18 +248,21 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True)
 class Handler:
-    """pattern: local part, 'prefix*', '*suffix' or '*'. kind: 'mailbox', 'forward', 'copy', 'reject', 'discard'."""
+    """pattern: local part, 'prefix*', '*suffix', '*' or '/regular expression/'. kind: 'mailbox', 'forward', 'copy', 'reject', 'discard',
+    'list', 'transport', 'auto-reply', 'hold'.
+    """
 
     pattern: str
     kind: str
     targets: tuple[str, ...] = ()
     text: str = ""
     policy: str = ""
+    options: HandlerOptions = field(default_factory=HandlerOptions)
 
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """The next hop of a gateway rule. tls: 'none', 'opportunistic', 'required', 'verified'. port 0 = the default."""
+    """The next hop of a gateway rule. tls: 'none', 'opportunistic', 'required', 'verified', 'pinned'. port 0 = the default."""
 
     host: str
     port: int = 0
@@ -268,7 +276,7 @@ class Gateway:
 
 @dataclass(frozen=True, slots=True)
 class DomainRule:
-    """kind: 'hosted', 'gateway', 'mx', 'reject', 'discard', 'hold'."""
+    """kind: 'hosted', 'gateway', 'mx', 'reject', 'discard', 'hold', 'alias'."""
 
     domain: str
     kind: str
@@ -278,6 +286,7 @@ class DomainRule:
     handlers: tuple[Handler, ...] = ()
     etag: str = ""
     policy: str = ""
+    settings: RuleSettings = field(default_factory=RuleSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -544,7 +553,7 @@ def reply_or_none(message: Any, name: str) -> Reply | None:
 def route_value(route: common.Route) -> Route:
     """Route of the API → Route."""
     return Route(
-        word(common.RouteKind, route.kind, "ROUTE_KIND_"),
+        word(common.RouteKind, route.kind, "ROUTE_KIND_").replace("_", "-"),
         route.address,
         route.volume,
         route.folder,
@@ -555,4 +564,8 @@ def route_value(route: common.Route) -> Route:
         route.username,
         route.hold,
         route.destination,
+        tuple(route.next_hops),
+        route.return_path,
+        tuple(route.edits),
+        route.program,
     )

@@ -114,7 +114,7 @@ RPCS: Mapping[str, Rule] = {
     **_rules(
         "rules.v1.RulesService",
         Role.ADMIN,
-        "CreateDomainRule UpdateDomainRule DeleteDomainRule CreateHandler UpdateHandler DeleteHandler",
+        "CreateDomainRule UpdateDomainRule DeleteDomainRule CreateHandler UpdateHandler DeleteHandler AddMailboxHandlers",
         changes=True,
     ),
     **_rules(

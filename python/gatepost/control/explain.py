@@ -48,7 +48,16 @@ class Answer:
 def explain(settings: Settings, rules: RuleSet, request: api.ExplainRequest, now: int) -> api.ExplainResponse:
     """The answer in RulesService's form. Raises ControlError for what is no address."""
     assumed = request.assume_trusted if request.HasField("assume_trusted") else None
-    asked = Asked(request.sender, request.recipient, request.client_address, request.user, request.size, assumed, now=now)
+    asked = Asked(
+        request.sender,
+        request.recipient,
+        request.client_address,
+        request.user,
+        request.size,
+        assumed,
+        request.tls,
+        request.time.seconds or now,
+    )
     found = answer(settings, rules, asked)
     made = api.ExplainResponse(trusted=found.trusted, rule_version=rules.version, routes=map(route_proto, found.routes))
     if found.reply is not None:

@@ -19,6 +19,7 @@ from gatepost.control.errors import invalid, not_found
 from gatepost.control.explain import explain
 from gatepost.control.paging import page
 from gatepost.control.rules_convert import (
+    PASSWORD_PATH,
     handler_from_proto,
     handler_proto,
     merge_handler,
@@ -30,7 +31,7 @@ from gatepost.control.rules_convert import (
 )
 from gatepost.control.server import Service
 from gatepost.directory import Directory, StoredRule
-from gatepost.routing.model import AddressHandler, DomainRule, RuleKind, RuleSet
+from gatepost.routing.model import AddressHandler, DomainRule, RuleSet
 
 Changed = Callable[[], Awaitable[None]]
 
@@ -78,7 +79,7 @@ class RulesServicer(rules_pb2_grpc.RulesServiceServicer):
         password = request.rule.gateway.password if sets_password(paths) else ""
         if password:
             rule = _with_password(rule)
-        elif rule.kind not in (RuleKind.GATEWAY, RuleKind.HOLD) or sets_password(paths):
+        elif not rule.username or sets_password(paths):
             rule = replace(rule, password_ref="")
         # Read and written under one etag: a change in between by somebody else is not overwritten.
         stored = await self._put(rule, request.etag or current.etag, create=False, password=password)
@@ -94,8 +95,10 @@ class RulesServicer(rules_pb2_grpc.RulesServiceServicer):
 
     async def CreateHandler(self, request: api.CreateHandlerRequest, context: object) -> api.CreateHandlerResponse:
         """See the proto."""
-        handler = handler_from_proto(request.handler)
-        stored = await self._put_handler(request.domain, handler, request.etag, create=True)
+        handler, password = handler_from_proto(request.handler), request.handler.options.transport.password
+        if password:
+            handler = _with_handler_password(request.domain, handler)
+        stored = await self._put_handler(request.domain, handler, request.etag, create=True, password=password)
         return api.CreateHandlerResponse(handler=handler_proto(_find(stored, handler.pattern)), etag=stored.etag)
 
     async def GetHandler(self, request: api.GetHandlerRequest, context: object) -> api.GetHandlerResponse:
@@ -112,8 +115,13 @@ class RulesServicer(rules_pb2_grpc.RulesServiceServicer):
     async def UpdateHandler(self, request: api.UpdateHandlerRequest, context: object) -> api.UpdateHandlerResponse:
         """See the proto."""
         current = await self._rule(request.domain)
-        handler = merge_handler(_find(current, request.handler.pattern), request.handler, request.update_mask.paths)
-        stored = await self._put_handler(request.domain, handler, request.etag or current.etag, create=False)
+        known, paths = _find(current, request.handler.pattern), request.update_mask.paths
+        handler, password = merge_handler(known, request.handler, paths), request.handler.options.transport.password
+        if password and (not paths or PASSWORD_PATH in paths or "options" in paths or "options.transport" in paths):
+            handler = _with_handler_password(request.domain, handler)
+        else:
+            handler, password = _keeping_password(known, handler), ""
+        stored = await self._put_handler(request.domain, handler, request.etag or current.etag, create=False, password=password)
         return api.UpdateHandlerResponse(handler=handler_proto(_find(stored, handler.pattern)), etag=stored.etag)
 
     async def DeleteHandler(self, request: api.DeleteHandlerRequest, context: object) -> api.DeleteHandlerResponse:
@@ -123,6 +131,15 @@ class RulesServicer(rules_pb2_grpc.RulesServiceServicer):
         )
         await self._changed()
         return api.DeleteHandlerResponse(etag=etag)
+
+    async def AddMailboxHandlers(self, request: api.AddMailboxHandlersRequest, context: object) -> api.AddMailboxHandlersResponse:
+        """See the proto."""
+        stored, added, left = await asyncio.to_thread(
+            self._directory.add_mailbox_handlers, request.domain, request.source_domain, etag=request.etag or None, author=author()
+        )
+        if added:
+            await self._changed()
+        return api.AddMailboxHandlersResponse(added=added, left_alone=left, etag=stored)
 
     async def ListRuleVersions(self, request: api.ListRuleVersionsRequest, context: object) -> api.ListRuleVersionsResponse:
         """See the proto."""
@@ -147,18 +164,44 @@ class RulesServicer(rules_pb2_grpc.RulesServiceServicer):
         await self._changed()
         return stored
 
-    async def _put_handler(self, domain: str, handler: AddressHandler, etag: str, *, create: bool) -> StoredRule:
+    async def _put_handler(self, domain: str, handler: AddressHandler, etag: str, *, create: bool, password: str) -> StoredRule:
         await asyncio.to_thread(self._directory.put_handler, domain, handler, etag=etag or None, create=create, author=author())
+        transport = handler.options.transport
+        if password and transport is not None:
+            await asyncio.to_thread(self._directory.put_secret, transport.password_ref, password)
         await self._changed()
         return await self._rule(domain)
 
 
 def _with_password(rule: DomainRule) -> DomainRule:
     """The rule with the name its secret is kept under: steady, so that queued mail is delivered with a changed password."""
-    if rule.kind is not RuleKind.GATEWAY or not rule.username:
+    if not rule.username:
         raise invalid("rule.gateway.password", "needs a gateway with a user name")
     digest = hashlib.sha256(f"{rule.domain.lower()}\0{rule.username}".encode()).hexdigest()[:24]
     return replace(rule, password_ref=f"gateway-{digest}")
+
+
+def _with_handler_password(domain: str, handler: AddressHandler) -> AddressHandler:
+    transport = handler.options.transport
+    if transport is None or not transport.username:
+        raise invalid("handler.options.transport.password", "needs a transport with a user name")
+    text = f"{domain.lower()}\0{handler.pattern}\0{transport.username}"
+    ref = f"handler-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
+    return _with_transport(handler, password_ref=ref)
+
+
+def _keeping_password(known: AddressHandler, handler: AddressHandler) -> AddressHandler:
+    """An update that names no password keeps the one in force, as long as the user name stays."""
+    before, after = known.options.transport, handler.options.transport
+    if before is None or after is None or before.username != after.username or not before.password_ref:
+        return handler
+    return _with_transport(handler, password_ref=before.password_ref)
+
+
+def _with_transport(handler: AddressHandler, *, password_ref: str) -> AddressHandler:
+    transport = handler.options.transport
+    assert transport is not None  # the callers have looked
+    return replace(handler, options=replace(handler.options, transport=replace(transport, password_ref=password_ref)))
 
 
 def _proto(stored: StoredRule) -> api.DomainRule:

@@ -226,6 +226,7 @@ def _write_rule(connection: Connection, old: DomainRule | None, new: DomainRule,
 def _check(connection: Connection, rule: DomainRule, handlers: tuple[AddressHandler, ...]) -> None:
     try:
         rules.check_handlers(connection, rule, handlers, "handlers[{}].")
+        rules.check_settings(connection, rule)
     except InvalidValue as error:
         path = list(field_path(error.field))
         if path[0] == "handlers" and len(path) > 1:

@@ -17,6 +17,7 @@ from gatepost.directory.database import revision
 from gatepost.directory.errors import AlreadyExists, ConflictInUse, EtagMismatch, InvalidValue, NotFound
 from gatepost.directory.schema import domain_rules, handlers, users
 from gatepost.directory.values import StoredHandler, StoredRule
+from gatepost.message.plain import from_plain, to_plain
 from gatepost.routing.decide import LOOP, decide
 from gatepost.routing.model import (
     AddressHandler,
@@ -30,8 +31,7 @@ from gatepost.routing.model import (
     RuleSettings,
     TlsPolicy,
 )
-from gatepost.routing.plain import from_plain, to_plain
-from gatepost.routing.settings import NO_OPTIONS, NO_SETTINGS
+from gatepost.routing.settings import NO_OPTIONS, NO_SETTINGS, UnknownRecipients
 
 _HANDLER_KINDS = {str(kind): kind for kind in HandlerKind}
 _RULE_KINDS = {str(kind): kind for kind in RuleKind}
@@ -59,7 +59,7 @@ def list_rules(connection: Connection) -> list[StoredRule]:
 def get_handler(connection: Connection, domain: str, pattern: str) -> StoredHandler:
     """One handler."""
     row = _row(connection, validation.rule_domain(domain))
-    found = _handler_row(connection, row.id, pattern.strip().lower())
+    found = _handler_row(connection, row.id, validation.stored_pattern(pattern))
     if found is None:
         raise NotFound(f"{domain} has no handler {pattern!r}")
     return StoredHandler(_handler(found), _etag(row.revision))
@@ -191,6 +191,7 @@ def put_rule(connection: Connection, rule: DomainRule, *, etag: str | None, crea
         connection.execute(insert(handlers), [_handler_columns(rule_id, each) for each in rule.handlers])
     if check:
         check_handlers(connection, rule, rule.handlers, "handlers[{}].")
+        check_settings(connection, rule)
     verb = "add" if create else "change"
     versions.record(connection, author, f"{verb} rule {rule.domain} ({rule.kind})", "rule", rule.domain, before, _content(rule))
     return StoredRule(rule, _etag(new))
@@ -240,11 +241,32 @@ def put_handler(
     return StoredHandler(value, new_etag)
 
 
+def add_mailbox_handlers(connection: Connection, domain: str, source: str, *, etag: str | None, author: str) -> tuple[str, list[str], int]:
+    """A mailbox handler for each mailbox of `source`: (the rule's new etag, local parts added, how many had a handler already)."""
+    row = _row(connection, validation.rule_domain(domain))
+    _check_etag(row, etag)
+    source = validation.domain_name(source, "source_domain")
+    addresses = connection.execute(select(users.c.address).where(users.c.domain == source).order_by(users.c.address)).scalars().all()
+    if not addresses:
+        raise InvalidValue("source_domain", f"{source} has no mailboxes here")
+    known = set(connection.execute(select(handlers.c.pattern).where(handlers.c.rule_id == row.id)).scalars())
+    wanted = {address.rpartition("@")[0]: address for address in addresses}
+    new = [AddressHandler(name, HandlerKind.MAILBOX, (address,)) for name, address in wanted.items() if name not in known]
+    if not new:
+        return _etag(row.revision), [], len(wanted)
+    connection.execute(insert(handlers), [_handler_columns(row.id, each) for each in new])
+    with versions.one_version(connection, author, f"add {len(new)} mailbox handlers of {source} to {row.domain}"):
+        for each in new:
+            key = f"{row.domain} {each.pattern}"
+            versions.record(connection, author, "", "handler", key, None, _handler_content(each))
+    return _touch(connection, row.id), [each.pattern for each in new], len(wanted) - len(new)
+
+
 def delete_handler(connection: Connection, domain: str, pattern: str, *, etag: str | None, author: str) -> str:
     """Remove one handler; returns the rule's new etag."""
     row = _row(connection, validation.rule_domain(domain))
     _check_etag(row, etag)
-    known = _handler_row(connection, row.id, pattern.strip().lower())
+    known = _handler_row(connection, row.id, validation.stored_pattern(pattern))
     if known is None:
         raise NotFound(f"{row.domain} has no handler {pattern!r}")
     connection.execute(delete(handlers).where(handlers.c.id == known.id))
@@ -320,10 +342,38 @@ def check_handlers(connection: Connection, rule: DomainRule, new: tuple[AddressH
     world = RuleSet(0, _StoredRules(connection), _StoredMailboxes(connection))
     for n, value in enumerate(new[:MAX_TARGET_CHECKS]):
         field = f"{prefix.format(n)}targets"
-        if value.kind is HandlerKind.MAILBOX and value.targets and value.targets[0] not in world.mailboxes:
-            raise InvalidValue(field, f"{value.targets[0]} is not a user")
+        if value.kind is HandlerKind.MAILBOX:
+            unknown = next((target for target in value.targets if target not in world.mailboxes), None)
+            if unknown is not None:
+                raise InvalidValue(field, f"{unknown} is not a user")
         if value.kind in (HandlerKind.FORWARD, HandlerKind.COPY):
             _check_targets(world, rule.domain, value, field)
+
+
+def check_settings(connection: Connection, rule: DomainRule) -> None:
+    """Where the settings of a rule lead: each address must be deliverable now, an alias must stand for something."""
+    settings = rule.settings
+    world = RuleSet(0, _StoredRules(connection), _StoredMailboxes(connection))
+    if settings.alias_of:
+        if _StoredRules(connection).get(settings.alias_of) is None and find_rule(connection, settings.alias_of) is None:
+            raise InvalidValue("alias_of", f"there is no rule for {settings.alias_of}")
+        _ask(world, f"postmaster@{settings.alias_of}", "alias_of", loops_only=True)
+    if settings.unknown is UnknownRecipients.MAILBOX and settings.unknown_target.lower() not in world.mailboxes:
+        raise InvalidValue("unknown_target", f"{settings.unknown_target} is not a user")
+    if settings.unknown is UnknownRecipients.FORWARD:
+        _ask(world, settings.unknown_target, "unknown_target")
+    if settings.journal:
+        _ask(world, settings.journal, "journal")
+
+
+def _ask(world: RuleSet, address: str, field: str, *, loops_only: bool = False) -> None:
+    """Ask decide() itself whether `address` takes mail."""
+    decision = decide(world, Question("", address, True))
+    if decision.reply == LOOP:
+        path = next((step.detail for step in decision.trace if step.step == "loop"), address)
+        raise InvalidValue(field, f"leads in a loop: {path}")
+    if decision.reply is not None and not loops_only:
+        raise InvalidValue(field, f"mail to {address} would be refused: {decision.reply.text}")
 
 
 def _check_targets(world: RuleSet, domain: str, value: AddressHandler, field: str) -> None:

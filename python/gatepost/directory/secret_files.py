@@ -1,7 +1,10 @@
-"""Secrets the server must be able to read back (passwords for gateways): one file each in DIR/secrets, mode 0600.
+"""Secrets the server must be able to read back (passwords for gateways): one file each in DIR/secrets, mode 0600, encrypted.
 
-Used by store.py and, through it, by delivery/. Invariants: a file is replaced as a whole or not at all; names are checked, so no
-reference leads outside the directory. Fails with NotFound, InvalidValue, or DirectoryError for what the disk says.
+Used by store.py and, through it, by delivery/. AES-256-GCM under the key in DIR/secrets.key (mode 0600, made at the first secret), bound
+to the secret's name: a copy of DIR/secrets, as in a backup, tells nothing without the key, and one file cannot be put in another's place.
+Invariants: a file is replaced as a whole or not at all; names are checked, so no reference leads outside the directory; what an older
+version wrote in the clear is read, and encrypted at the next start. Fails with NotFound, InvalidValue, or DirectoryError for what the disk
+says and for a file that the key does not open.
 """
 
 import os
@@ -12,6 +15,9 @@ from gatepost.directory import validation
 from gatepost.directory.errors import DirectoryError, InvalidValue, NotFound
 
 MAX_OCTETS = 4096
+_SEALED = b"gatepost-secret-1\n"
+_NONCE_OCTETS = 12
+_KEY_OCTETS = 32
 
 
 class SecretFiles:
@@ -19,6 +25,7 @@ class SecretFiles:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._key_path = directory.with_name(f"{directory.name}.key")
 
     def put(self, ref: str, value: str) -> None:
         """Store or replace. Durable on return."""
@@ -29,7 +36,7 @@ class SecretFiles:
         temporary = path.with_name(f".{secrets.token_hex(8)}.new")
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._write(temporary, data)
+            self._write(temporary, self._sealed(ref, data))
             temporary.replace(path)
             self._sync_directory()
         except OSError as error:
@@ -40,9 +47,11 @@ class SecretFiles:
         """The secret."""
         path = self._path(ref)
         try:
-            return path.read_text("utf-8")
+            return self._opened(ref, path.read_bytes()).decode("utf-8")
         except FileNotFoundError:
             raise NotFound(f"no secret {ref!r}") from None
+        except DirectoryError:
+            raise
         except (OSError, UnicodeDecodeError) as error:
             raise DirectoryError(f"{path}: {error}") from error
 
@@ -53,6 +62,55 @@ class SecretFiles:
     def remove(self, ref: str) -> None:
         """Forget it; nothing happens when it is not there."""
         self._path(ref).unlink(missing_ok=True)
+
+    def seal_all(self) -> None:
+        """Encrypt what an older version left in the clear. Raises DirectoryError."""
+        if not self._directory.is_dir():
+            return
+        for path in sorted(self._directory.iterdir()):
+            if not path.name.startswith(".") and path.is_file() and not path.read_bytes().startswith(_SEALED):
+                self.put(path.name, path.read_text("utf-8"))
+
+    def _sealed(self, ref: str, data: bytes) -> bytes:
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # 30 ms that only those pay who have secrets
+
+        nonce = secrets.token_bytes(_NONCE_OCTETS)
+        return _SEALED + nonce + AESGCM(self._key(make=True)).encrypt(nonce, data, ref.encode())
+
+    def _opened(self, ref: str, data: bytes) -> bytes:
+        if not data.startswith(_SEALED):
+            return data
+        from cryptography.exceptions import InvalidTag
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+        box = data[len(_SEALED) :]
+        try:
+            return AESGCM(self._key()).decrypt(box[:_NONCE_OCTETS], box[_NONCE_OCTETS:], ref.encode())
+        except (InvalidTag, ValueError):
+            raise DirectoryError(f"{self._path(ref)}: cannot be opened with {self._key_path}; give the password again") from None
+
+    def _key(self, *, make: bool = False) -> bytes:
+        """Made once. Two who make it at the same time agree on the one that was first."""
+        try:
+            key = self._key_path.read_bytes()
+        except FileNotFoundError:
+            if not make:
+                raise DirectoryError(f"{self._key_path}: is missing, so stored passwords cannot be read; give them again") from None
+            return self._new_key()
+        if len(key) != _KEY_OCTETS:
+            raise DirectoryError(f"{self._key_path}: is no key")
+        return key
+
+    def _new_key(self) -> bytes:
+        temporary = self._key_path.with_name(f".{secrets.token_hex(8)}.key")
+        self._write(temporary, secrets.token_bytes(_KEY_OCTETS))
+        try:
+            os.link(temporary, self._key_path)  # unlike a rename it fails when there is one already
+        except FileExistsError:
+            pass
+        finally:
+            temporary.unlink()
+        return self._key()
 
     def _path(self, ref: str) -> Path:
         return self._directory / validation.secret_ref(ref)

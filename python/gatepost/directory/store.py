@@ -30,6 +30,7 @@ class Directory:
         self.drafts = Drafts(self._base / "drafts")
         if migrate:
             self._make_default_volume()
+            self._secrets.seal_all()
 
     def close(self) -> None:
         """Close the file."""
@@ -136,6 +137,13 @@ class Directory:
         """Remove a handler; the rule's new etag. Raises NotFound, EtagMismatch."""
         with self._database.write() as connection:
             return rules.delete_handler(connection, domain, pattern, etag=etag, author=author)
+
+    def add_mailbox_handlers(self, domain: str, source: str, *, etag: str | None = None, author: str) -> tuple[str, list[str], int]:
+        """A mailbox handler of `domain` for each mailbox of `source`: (the rule's new etag, names added, how many had a handler).
+        Raises NotFound, EtagMismatch, InvalidValue.
+        """
+        with self._database.write() as connection:
+            return rules.add_mailbox_handlers(connection, domain, source, etag=etag, author=author)
 
     # ---- attachment policies ---------------------------------------------------------------------------------------
 

@@ -2,22 +2,26 @@
 
 import collections
 import dataclasses
-import ipaddress
 import re
 from typing import TypeVar
 
+from gatepost.directory import rule_settings
 from gatepost.directory.errors import InvalidValue
 from gatepost.message.address import Address, AddressError, domain_key, parse_address, parse_domain
+from gatepost.routing.decide import NO_ATTACHMENTS
 from gatepost.routing.model import AddressHandler, DomainRule, HandlerKind, RuleKind, TlsPolicy
+from gatepost.routing.patterns import is_regex, regex_fault
+from gatepost.routing.settings import NO_OPTIONS, NO_SETTINGS, UnknownRecipients
 
 E = TypeVar("E", RuleKind, HandlerKind, TlsPolicy)
 
 MAX_TEXT = 400
 """Characters of a reply text: code, status and text stay within RFC 5321 4.5.3.1.5's 512 octets for ASCII."""
 MAX_TARGETS = 100
+MAX_MEMBERS = 1000
+_WITH_TARGETS = (HandlerKind.MAILBOX, HandlerKind.FORWARD, HandlerKind.COPY, HandlerKind.LIST)
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}\Z")
 _SECRET_REF = re.compile(r"[A-Za-z0-9_*@][A-Za-z0-9._*@+-]{0,199}\Z")
-_HOST = re.compile(r"(?=.{1,253}\Z)(?!-)[a-z0-9_-]{1,63}(?<!-)(?:\.(?!-)[a-z0-9_-]{1,63}(?<!-))*\.?\Z")
 _PATTERN_TEXT = re.compile(r'[^\s@"(),:;<>\[\]\\*\x00-\x1f\x7f]{1,64}\Z')
 
 
@@ -77,8 +81,9 @@ def name(text: str, field: str) -> str:
 
 SHIPPED_POLICY = "shipped"
 NO_POLICY = "none"
-RESERVED_POLICIES = (SHIPPED_POLICY, NO_POLICY)
-"""Names that are always there and cannot be stored: what Outlook and Gmail block; nothing at all."""
+NO_ATTACHMENTS_POLICY = NO_ATTACHMENTS
+RESERVED_POLICIES = (SHIPPED_POLICY, NO_POLICY, NO_ATTACHMENTS_POLICY)
+"""Names that are always there and cannot be stored: what Outlook and Gmail block; nothing at all; every attachment."""
 MAX_POLICY_TEXT = 262_144
 
 
@@ -114,11 +119,18 @@ def reply_text(text: str, field: str) -> str:
 
 def fitted_to_kind(rule: DomainRule) -> DomainRule:
     """The rule without what its kind has no use for: what is left over when an administrator changes only the kind of a rule."""
-    next_hop = rule.kind in (RuleKind.GATEWAY, RuleKind.HOLD)
-    if not next_hop:
-        kept = {field: getattr(rule, field) for field in ("text", "accept_untrusted", "handlers", "policy", "settings")}
-        rule = DomainRule(rule.domain, rule.kind, **kept)
-    if rule.accept_untrusted and rule.kind is not RuleKind.MX and not next_hop:
+    settings = rule.settings
+    if rule.kind is not RuleKind.HOSTED:
+        settings = dataclasses.replace(settings, unknown=UnknownRecipients.REJECT, unknown_target="")
+    if rule.kind is not RuleKind.ALIAS:
+        settings = dataclasses.replace(settings, alias_of="")
+    rule = dataclasses.replace(rule, settings=settings)
+    if not _has_next_hop(rule, rule.kind):
+        kept = {field: getattr(rule, field) for field in ("text", "accept_untrusted", "handlers", "policy")}
+        settings = dataclasses.replace(settings, next_hops=())
+        tls = rule.tls if rule.kind is RuleKind.MX else TlsPolicy.OPPORTUNISTIC
+        rule = DomainRule(rule.domain, rule.kind, **kept, settings=settings, tls=tls)
+    if rule.accept_untrusted and rule.kind not in (RuleKind.MX, RuleKind.GATEWAY, RuleKind.HOLD):
         rule = dataclasses.replace(rule, accept_untrusted=False)
     return rule
 
@@ -128,8 +140,6 @@ def domain_rule(rule: DomainRule) -> DomainRule:
     domain = rule_domain(rule.domain)
     kind = _choice(RuleKind, rule.kind, "kind")
     tls = _choice(TlsPolicy, rule.tls, "tls")
-    if tls is TlsPolicy.PINNED:
-        raise InvalidValue("tls", "needs the keys to pin, which a rule cannot name yet")
     _check_next_hop(rule, kind, tls)
     if rule.accept_untrusted:
         _check_accept_untrusted(domain, kind)
@@ -141,16 +151,23 @@ def domain_rule(rule: DomainRule) -> DomainRule:
     host = domain_key(rule.host.strip()).removesuffix(".")
     text = reply_text(rule.text, "text")
     ordered = tuple(sorted(handlers, key=lambda each: each.pattern))
-    return dataclasses.replace(rule, domain=domain, kind=kind, tls=tls, host=host, text=text, handlers=ordered)
+    rule = dataclasses.replace(rule, domain=domain, kind=kind, tls=tls, host=host, text=text, handlers=ordered)
+    settings = rule_settings.rule_settings(rule, mail_address, domain_name)
+    if len(settings.next_hops) > 1 or (settings.next_hops and not host):
+        first = settings.next_hops[0]
+        rule = dataclasses.replace(rule, host=first.host, port=first.port)
+    elif settings.next_hops:
+        settings = dataclasses.replace(settings, next_hops=())
+    return dataclasses.replace(rule, settings=settings if settings != NO_SETTINGS else NO_SETTINGS)
 
 
 def _check_next_hop(rule: DomainRule, kind: RuleKind, tls: TlsPolicy) -> None:
-    if kind is RuleKind.GATEWAY and not rule.host.strip():
+    if kind is RuleKind.GATEWAY and not rule.host.strip() and not rule.settings.next_hops:
         raise InvalidValue("host", "a gateway rule needs the host to send to")
     if rule.host:
-        if kind not in (RuleKind.GATEWAY, RuleKind.HOLD):
+        if not _has_next_hop(rule, kind):
             raise InvalidValue("host", f"a {kind} rule has no host (got {rule.host!r})")
-        _check_host(rule.host.strip())
+        rule_settings.host(rule.host, "host")
     if not 1 <= rule.port <= 65535:
         raise InvalidValue("port", f"must be 1 to 65535 (got {rule.port})")
     if rule.implicit_tls and tls is TlsPolicy.NONE:
@@ -164,12 +181,8 @@ def _check_next_hop(rule: DomainRule, kind: RuleKind, tls: TlsPolicy) -> None:
         raise InvalidValue("username", "must be at most 256 characters without control characters")
 
 
-def _check_host(host: str) -> None:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        if not _HOST.match(domain_key(host)) or domain_key(host).replace(".", "").isdigit():
-            raise InvalidValue("host", f"must be a host name or an IP address without brackets (got {host!r})") from None
+def _has_next_hop(rule: DomainRule, kind: RuleKind) -> bool:
+    return kind in (RuleKind.GATEWAY, RuleKind.HOLD) or rule.settings.unknown is UnknownRecipients.RELAY
 
 
 def _check_accept_untrusted(domain: str, kind: RuleKind) -> None:
@@ -184,27 +197,40 @@ def handler(value: AddressHandler, prefix: str = "") -> AddressHandler:
     pattern = _pattern(value.pattern.strip(), f"{prefix}pattern")
     kind = _choice(HandlerKind, value.kind, f"{prefix}kind")
     field = f"{prefix}targets"
-    if kind in (HandlerKind.REJECT, HandlerKind.DISCARD) and value.targets:
+    if kind not in _WITH_TARGETS and value.targets:
         raise InvalidValue(field, f"a {kind} handler has no targets")
     if kind in (HandlerKind.FORWARD, HandlerKind.COPY) and not value.targets:
         raise InvalidValue(field, f"a {kind} handler needs an address at least")
-    if kind is HandlerKind.MAILBOX and len(value.targets) > 1:
-        raise InvalidValue(field, "a mailbox handler has one mailbox")
-    if len(value.targets) > MAX_TARGETS:
-        raise InvalidValue(field, f"at most {MAX_TARGETS} addresses (got {len(value.targets)})")
+    most = MAX_MEMBERS if kind is HandlerKind.LIST else MAX_TARGETS
+    if len(value.targets) > most:
+        raise InvalidValue(field, f"at most {most} addresses (got {len(value.targets)})")
     if kind is not HandlerKind.REJECT and value.text:
         raise InvalidValue(f"{prefix}text", f"a {kind} handler has no text")
     check = user_address if kind is HandlerKind.MAILBOX else mail_address
     targets = tuple(dict.fromkeys(check(target, field) for target in value.targets))
-    return AddressHandler(pattern, kind, targets, reply_text(value.text, f"{prefix}text"), value.policy, value.options)
+    options = rule_settings.handler_options(value, kind, prefix, mail_address)
+    if options == NO_OPTIONS:
+        options = NO_OPTIONS
+    return AddressHandler(pattern, kind, targets, reply_text(value.text, f"{prefix}text"), value.policy, options)
+
+
+def stored_pattern(text: str) -> str:
+    """A pattern as it is stored, whether there is such a one or not."""
+    text = text.strip()
+    return text if is_regex(text) else text.lower()
 
 
 def _pattern(text: str, field: str) -> str:
-    """'alice', 'prefix*', '*suffix' or '*', lower-case."""
+    """'alice', 'prefix*', '*suffix' or '*', lower-case; or '/regular expression/'."""
+    if is_regex(text):
+        fault = regex_fault(text)
+        if fault or not text.isprintable():
+            raise InvalidValue(field, fault or "must have no control characters")
+        return text
     fixed = text.removesuffix("*") if text.endswith("*") else text.removeprefix("*")
     if text == "*" or _PATTERN_TEXT.match(fixed):
         return text.lower()
-    raise InvalidValue(field, f"must be a local part, 'prefix*', '*suffix' or '*' (got {text!r})")
+    raise InvalidValue(field, f"must be a local part, 'prefix*', '*suffix', '*' or '/regular expression/' (got {text!r})")
 
 
 def _choice(kind: type[E], value: str, field: str) -> E:

@@ -1,9 +1,10 @@
 """Envelope recipients → what the spool commits: one PlannedRecipient per final route, or the refusal. No I/O.
 
-Called by Submitter and by the SMTP and LMTP servers before a commit. Pure but for a bounded memory of plans. Invariant: within one message
-a (mailbox, folder) or an (address, destination) comes up once, however many recipients or forwards lead there.
+Called by Submitter and by the SMTP and LMTP servers before a commit. Pure but for the clock and a bounded memory of plans. Invariant:
+within one message a (mailbox, folder) or an (address, destination) comes up once, however many recipients or forwards lead there.
 """
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -17,6 +18,20 @@ from gatepost.spool import PlannedRecipient
 Planned = tuple[PlannedRecipient, ...]
 
 MAX_REMEMBERED = 4096
+
+
+class ParticularPlan(Planned):
+    """A plan that holds for this message only, or with a limit: it is not remembered, nor is the recipient a plain one.
+
+    size_limit: octets that the address takes; 0 is no limit of its own.
+    """
+
+    size_limit = 0
+
+
+def size_limit(plans: Iterable[Planned]) -> int:
+    """The least that the recipients of a message take; 0 when none has a limit of its own."""
+    return min((plan.size_limit for plan in plans if isinstance(plan, ParticularPlan) and plan.size_limit), default=0)
 
 
 class _Memory:
@@ -52,31 +67,55 @@ class Refused:
 
 
 def plan_recipient(
-    rule_set: RuleSet, reverse_path: str, recipient: Recipient, *, trusted: bool, delimiter: str = "+", size: int = 0
+    rule_set: RuleSet,
+    reverse_path: str,
+    recipient: Recipient,
+    *,
+    trusted: bool,
+    delimiter: str = "+",
+    size: int = 0,
+    tls: bool = False,
+    client: str = "",
 ) -> Planned | Refused:
-    """What becomes of one RCPT: at least one planned recipient, or a refusal."""
+    """What becomes of one RCPT: at least one planned recipient, or a refusal. `tls`, `client`: of the session, see Question."""
     if _note is not None:
         _note(reverse_path, recipient.address, trusted)
     plain = not (recipient.notify or recipient.orcpt)
-    key = (recipient.address, trusted, delimiter)  # with the rule set all that a decision depends on
+    key = (recipient.address, trusted, delimiter)  # with the rule set all that a fixed decision depends on
     if plain and _memory.rule_set is rule_set:
         known = _memory.plans.get(key)
         if known is not None:
             return known
-    decision = decide(rule_set, Question(reverse_path, recipient.address, trusted, size), delimiter=delimiter)
+    question = Question(reverse_path, recipient.address, trusted, size, tls, int(time.time()), client)
+    decision = decide(rule_set, question, delimiter=delimiter)
     if decision.reply is not None:
         return Refused(recipient, decision.reply)
-    plan = tuple(planned(recipient, route) for route in decision.routes)
+    routes = (planned(recipient, route) for route in decision.routes)
+    if decision.size_limit or not decision.fixed:
+        particular = ParticularPlan(routes)
+        particular.size_limit = decision.size_limit
+        return particular
+    plan = tuple(routes)
     if plain:
         _memory.keep(rule_set, key, plan)
     return plan
 
 
 def plan_recipients(
-    rule_set: RuleSet, reverse_path: str, recipients: Sequence[Recipient], *, trusted: bool, delimiter: str = "+", size: int = 0
+    rule_set: RuleSet,
+    reverse_path: str,
+    recipients: Sequence[Recipient],
+    *,
+    trusted: bool,
+    delimiter: str = "+",
+    size: int = 0,
+    tls: bool = False,
 ) -> list[Planned | Refused]:
     """One answer per recipient, in order. Give the accepted ones to `merge_planned` before the commit."""
-    return [plan_recipient(rule_set, reverse_path, recipient, trusted=trusted, delimiter=delimiter, size=size) for recipient in recipients]
+    return [
+        plan_recipient(rule_set, reverse_path, recipient, trusted=trusted, delimiter=delimiter, size=size, tls=tls)
+        for recipient in recipients
+    ]
 
 
 def planned(recipient: Recipient, route: Route) -> PlannedRecipient:
@@ -85,7 +124,9 @@ def planned(recipient: Recipient, route: Route) -> PlannedRecipient:
     if not orcpt and route.address.lower() != recipient.address.lower():
         # RFC 3461 5.2.1: a relay may add ORCPT, and then it is the address by which the message came to us.
         orcpt = f"{'rfc822' if recipient.address.isascii() else 'utf-8'};{recipient.address}"
-    return PlannedRecipient(route.address, orcpt, int(recipient.notify), route.destination, route.encode(), route.hold)
+    # An answer to the sender is our own doing: when it fails, the sender is not to be told of it.
+    notify = int(Notify.NEVER if route.kind is RouteKind.AUTO_REPLY else recipient.notify)
+    return PlannedRecipient(route.address, orcpt, notify, route.destination, route.encode(), route.hold)
 
 
 def merge_planned(plans: Iterable[Iterable[PlannedRecipient]]) -> list[PlannedRecipient]:

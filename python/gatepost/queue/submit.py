@@ -16,7 +16,7 @@ from gatepost.message.ids import format_message_id
 from gatepost.message.reply import Reply, SmtpError
 from gatepost.native import Incoming, new_message_id
 from gatepost.queue.passage import copies, pass_through
-from gatepost.queue.plan import Planned, Refused, merge_planned, plan_recipients
+from gatepost.queue.plan import Planned, Refused, merge_planned, plan_recipients, size_limit
 from gatepost.routing.model import RuleSet
 from gatepost.scan.gate import UNSEEN, Gate, Passage
 from gatepost.spool import AsyncSpool
@@ -69,7 +69,9 @@ class Submitter:
         octets = _Octets(body)
         head = await octets.header()
         prefix = self._prefix(head, envelope, message_id, received, settings.hostname)
-        incoming = self._spool.receive(prefix=prefix, max_bytes=settings.smtp.max_message_bytes, allow_bare=True, message_id=message_id)
+        own = size_limit(plans)
+        most = min(own, settings.smtp.max_message_bytes) if own else settings.smtp.max_message_bytes
+        incoming = self._spool.receive(prefix=prefix, max_bytes=most, allow_bare=True, message_id=message_id)
         try:
             size = await self._fill(incoming, head, octets)
             mailed, passage = await self._pass(incoming, rule_set, envelope, taken, trusted=trusted)
@@ -135,7 +137,7 @@ def _plan(
     rule_set: RuleSet, envelope: Envelope, trusted: bool, delimiter: str
 ) -> tuple[list[Recipient], list[Planned], tuple[tuple[str, Reply], ...]]:
     """Recipients that are taken, a plan for each, and those that are refused."""
-    answers = plan_recipients(rule_set, envelope.reverse_path, envelope.recipients, trusted=trusted, delimiter=delimiter)
+    answers = plan_recipients(rule_set, envelope.reverse_path, envelope.recipients, trusted=trusted, delimiter=delimiter, tls=True)
     refused = tuple((plan.recipient.address, plan.reply) for plan in answers if isinstance(plan, Refused))
     both = [(one, plan) for one, plan in zip(envelope.recipients, answers, strict=True) if not isinstance(plan, Refused)]
     return [one for one, _ in both], [plan for _, plan in both], refused

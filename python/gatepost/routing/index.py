@@ -5,28 +5,35 @@ rule set alone, never changed after building except for lazily added per-rule ta
 Does not fail: a handler whose pattern is not valid matches nothing.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from gatepost.routing.model import AddressHandler, Decision, DomainRule, Mailbox, RuleKind, RuleSet
+from gatepost.routing.patterns import RegexSet, is_regex
 
 _ATTRIBUTE = "_routing_index"
 _NO_HANDLERS: tuple[AddressHandler, ...] = ()
 
 
 class HandlerIndex:
-    """The handlers of one rule: by exact local part, by prefix, by suffix, and the one for '*'."""
+    """The handlers of one rule: by exact local part, by prefix, by suffix, by regular expression, and the one for '*'."""
 
-    __slots__ = ("any", "exact", "prefix", "prefix_lengths", "suffix", "suffix_lengths")
+    __slots__ = ("any", "exact", "has_patterns", "prefix", "prefix_lengths", "regex", "suffix", "suffix_lengths")
 
     def __init__(self, handlers: Iterable[AddressHandler]) -> None:
         self.exact: dict[str, AddressHandler] = {}
         self.prefix: dict[str, AddressHandler] = {}
         self.suffix: dict[str, AddressHandler] = {}
         self.any: AddressHandler | None = None
+        expressions: list[AddressHandler] = []
         for handler in handlers:
-            self._add(handler, handler.pattern.lower())
+            if is_regex(handler.pattern):
+                expressions.append(handler)
+            else:
+                self._add(handler, handler.pattern.lower())
+        self.regex = RegexSet(expressions) if expressions else None
         self.prefix_lengths = sorted({len(text) for text in self.prefix}, reverse=True)
         self.suffix_lengths = sorted({len(text) for text in self.suffix}, reverse=True)
+        self.has_patterns = bool(self.prefix or self.suffix or expressions)
 
     def _add(self, handler: AddressHandler, pattern: str) -> None:
         if pattern == "*":
@@ -38,13 +45,28 @@ class HandlerIndex:
         else:
             self.exact[pattern] = handler
 
-    def by_pattern(self, local: str) -> AddressHandler | None:
-        """The handler with the longest fixed text that `local` (lower-case) begins or ends with; on a tie the prefix."""
-        prefix = next((self.prefix[local[:n]] for n in self.prefix_lengths if local[:n] in self.prefix), None)
-        suffix = next((self.suffix[local[-n:]] for n in self.suffix_lengths if local[-n:] in self.suffix), None)
-        if prefix is None or suffix is None:
-            return prefix or suffix
-        return prefix if len(prefix.pattern) >= len(suffix.pattern) else suffix
+    def named(self, pattern: str) -> AddressHandler | None:
+        """The handler of exactly that pattern."""
+        if pattern == "*":
+            return self.any
+        if pattern.endswith("*"):
+            return self.prefix.get(pattern[:-1])
+        if pattern.startswith("*"):
+            return self.suffix.get(pattern[1:])
+        return self.exact.get(pattern) or (self.regex.named(pattern) if self.regex is not None else None)
+
+    def by_pattern(self, local: str) -> Iterator[AddressHandler]:
+        """Those that fit `local` (lower-case), best first: the longest fixed text it begins or ends with, on a tie the prefix; then the
+        regular expressions in the order of their text.
+        """
+        prefixes = [self.prefix[local[:n]] for n in self.prefix_lengths if local[:n] in self.prefix]
+        suffixes = [self.suffix[local[-n:]] for n in self.suffix_lengths if local[-n:] in self.suffix]
+        if prefixes and suffixes:
+            yield from sorted((*prefixes, *suffixes), key=lambda handler: len(handler.pattern), reverse=True)
+        else:
+            yield from prefixes or suffixes
+        if self.regex is not None:
+            yield from self.regex.matching(local)
 
 
 _EMPTY = HandlerIndex(_NO_HANDLERS)

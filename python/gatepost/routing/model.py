@@ -39,6 +39,7 @@ class RuleKind(StrEnum):
     REJECT = "reject"
     DISCARD = "discard"
     HOLD = "hold"
+    ALIAS = "alias"
 
 
 class HandlerKind(StrEnum):
@@ -49,6 +50,10 @@ class HandlerKind(StrEnum):
     COPY = "copy"
     REJECT = "reject"
     DISCARD = "discard"
+    LIST = "list"
+    TRANSPORT = "transport"
+    AUTO_REPLY = "auto-reply"
+    HOLD = "hold"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +136,11 @@ class RuleSet:
         return None if rule is None else rule.settings.disclaimer
 
     def _handler(self, ref: str) -> AddressHandler | None:
+        from gatepost.routing.index import index_of  # the index is made of rule sets
+
         pattern, _, domain = ref.rpartition("@")
         rule = self.rules.get(domain)
-        return next((one for one in rule.handlers if one.pattern == pattern), None) if rule is not None else None
+        return index_of(self).handlers(rule).named(pattern) if rule is not None else None
 
     def allows(self, sender: str, recipient: str) -> bool:
         """Whether policy lets this sender's mail to this recipient pass. Never for the null reverse-path."""

@@ -12,7 +12,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any
 
-from gatepost.routing.plain import from_plain, to_plain
+from gatepost.message.plain import from_plain, to_plain
 
 
 class RouteKind(StrEnum):

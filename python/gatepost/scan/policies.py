@@ -8,13 +8,13 @@ never let through because a policy went.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from gatepost.directory.validation import NO_POLICY, SHIPPED_POLICY
+from gatepost.directory.validation import NO_ATTACHMENTS_POLICY, NO_POLICY, SHIPPED_POLICY
 from gatepost.routing.decide import decide
 from gatepost.routing.model import Question, RuleSet
 from gatepost.scan.facts import Direction, MailFacts
-from gatepost.scan.policy import DEFAULT, NOTHING, Policy
+from gatepost.scan.policy import DEFAULT, NO_ATTACHMENTS, NOTHING, Policy
 
-SHIPPED: Mapping[str, Policy] = {SHIPPED_POLICY: DEFAULT, NO_POLICY: NOTHING}
+SHIPPED: Mapping[str, Policy] = {SHIPPED_POLICY: DEFAULT, NO_POLICY: NOTHING, NO_ATTACHMENTS_POLICY: NO_ATTACHMENTS}
 
 
 @dataclass(frozen=True, slots=True)

@@ -345,5 +345,10 @@ DEFAULT = Policy(
     ),
 )
 """What Outlook and Gmail block (docs/scanning.md); what they only warn of is tagged."""
+NO_ATTACHMENTS = Policy(
+    description="refuses every attachment",
+    rules=(Rule(name="attachment", action=Action.REJECT, names=("?*",), reason="this address takes no attachments"),),
+)
+"""For address handlers that block attachments: whatever has a file name."""
 NOTHING = Policy(description="takes everything, looks into nothing")
 """No rules: everything is taken, nothing is looked into."""

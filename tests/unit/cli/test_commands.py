@@ -192,6 +192,34 @@ async def test_rules_and_handlers(plane: Plane, cli):
     assert (await cli("rule", "remove", "g.test")).out == "g.test removed\n"
 
 
+async def test_settings_of_rules_and_handlers_are_options(plane: Plane, cli):
+    await cli("domain", "add", "a.test")
+    await cli("user", "add", "x@a.test", "--no-password")
+    hops = ("--next-hop", "b.test:26,priority=20", "--next-hop", "[::1]:2525,priority=10,weight=3")
+    times = ("--retry", "1m,5m,1h", "--expire", "5d", "--delay-notice", "never", "--size-limit", "20M")
+    made = (await cli("rule", "add", "g.test", "--kind", "gateway", *hops, *times, "--footer-text", "Ltd.", "--json")).json["settings"]
+    assert [(hop["host"], hop["port"], hop["weight"]) for hop in made["next_hops"]] == [("::1", 2525, 3), ("b.test", 26, 1)]
+    assert made["delivery"]["retry_intervals"] == [60, 300, 3600]
+    assert (made["delivery"]["expire"], made["delivery"]["delay_notice"], made["size_limit"]) == (432_000, -1, 20 << 20)
+    assert (await cli("rule", "set", "g.test", "--concurrency", "3")).code == 0
+    shown = (await cli("rule", "show", "g.test")).out
+    assert "delivery.concurrency" in shown
+    assert "60, 300, 3600" in shown
+    assert (await cli("rule", "set", "g.test", "--expire", "soon")).code == 2
+    members = ("--target", "x@a.test", "--target", "y@far.test", "--owner", "x@a.test")
+    made = (await cli("handler", "add", "a.test", "team", "--kind", "list", *members, "--verp", "--subject-tag", "[team]", "--json")).json
+    assert (made["options"]["list"]["owners"], made["options"]["list"]["verp"]) == (["x@a.test"], True)
+    changed = await cli("handler", "set", "a.test", "team", "--may-post", "anyone", "--valid-until", "2030-01-01", "--json")
+    assert changed.json["options"]["list"]["subject_tag"] == "[team]"
+    assert (changed.json["options"]["list"]["may_post"], changed.json["options"]["valid_until"]) == ("anyone", 1_893_456_000)
+    login = ("--via", "smtp", "--host", "h.test", "--username", "u", "--password-stdin")
+    made = (await cli("handler", "add", "a.test", "out", "--kind", "transport", *login, "--json", text="hush\n")).json
+    assert (made["options"]["transport"]["has_password"], made["options"]["transport"]["password"]) == (True, "")
+    assert (await cli("handler", "add", "a.test", "p", "--kind", "transport", "--host", "h.test")).code == 2
+    assert (await cli("rule", "add", "alias.test", "--kind", "alias", "--alias-of", "a.test")).out == "alias.test: stands for a.test\n"
+    assert "1 handlers added to g.test" in (await cli("handler", "add-mailboxes", "g.test", "--from", "a.test")).out
+
+
 async def test_explain_prints_answer_and_trace(plane: Plane, cli):
     await cli("domain", "add", "a.test")
     await cli("user", "add", "x@a.test", "--no-password")

@@ -127,6 +127,126 @@ async def test_handlers_come_and_go_and_change_the_etag_of_their_rule(plane: Pla
     await fails(rules.GetHandler(api.GetHandlerRequest(domain="a.test", pattern="team")), grpc.StatusCode.NOT_FOUND)
 
 
+def full_settings() -> api.RuleSettings:
+    delivery = api.DeliveryOptions(source_address="127.0.0.2", helo="gate.test", concurrency=2, rate_per_minute=60, priority=-5)
+    delivery.retry_intervals.add(seconds=60)
+    delivery.delay_notice.seconds = -1
+    return api.RuleSettings(
+        next_hops=[api.NextHop(host="b.test", port=26, priority=20, weight=1), api.NextHop(host="a.test", port=25, priority=10, weight=3)],
+        delivery=delivery,
+        size_limit=5000,
+        disclaimer=api.Disclaimer(footer_text="Ltd."),
+        journal="copies@far.test",
+    )
+
+
+async def test_settings_of_a_rule_come_back_and_change_field_by_field(plane: Plane, rules):
+    rule = api.DomainRule(domain="g.test", kind=api.RULE_KIND_GATEWAY, gateway=api.Gateway(host="x.test"), settings=full_settings())
+    made = (await rules.CreateDomainRule(api.CreateDomainRuleRequest(rule=rule))).rule
+    assert (made.gateway.host, made.gateway.port) == ("a.test", 25)
+    wanted = full_settings()
+    wanted.next_hops.sort(key=lambda hop: hop.priority)
+    assert made.settings.delivery == wanted.delivery
+    assert [hop.host for hop in made.settings.next_hops] == ["a.test", "b.test"]
+    change = api.DomainRule(domain="g.test", settings=api.RuleSettings(delivery=api.DeliveryOptions(helo="other.test")))
+    request = api.UpdateDomainRuleRequest(rule=change, update_mask=FieldMask(paths=["settings.delivery.helo", "settings.size_limit"]))
+    changed = (await rules.UpdateDomainRule(request)).rule.settings
+    assert (changed.delivery.helo, changed.delivery.concurrency, changed.size_limit, changed.journal) == (
+        "other.test",
+        2,
+        0,
+        "copies@far.test",
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        (api.RuleSettings(size_limit=-1), "size_limit"),
+        (api.RuleSettings(delivery=api.DeliveryOptions(helo="-")), "delivery.helo"),
+        (api.RuleSettings(delivery=api.DeliveryOptions(source_address="here")), "delivery.source_address"),
+        (api.RuleSettings(delivery=api.DeliveryOptions(priority=101)), "delivery.priority"),
+        (api.RuleSettings(next_hops=[api.NextHop(host="a"), api.NextHop(host="a")]), "next_hops"),
+        (api.RuleSettings(unknown=api.UNKNOWN_RECIPIENTS_RELAY), "unknown"),
+        (api.RuleSettings(alias_of="a.test"), "alias_of"),
+        (api.RuleSettings(journal="no address"), "journal"),
+    ],
+)
+async def test_a_setting_that_does_not_fit_is_named(plane: Plane, rules, settings, field):
+    rule = api.DomainRule(domain="g.test", kind=api.RULE_KIND_GATEWAY, gateway=api.Gateway(host="x.test"), settings=settings)
+    info = await fails(rules.CreateDomainRule(api.CreateDomainRuleRequest(rule=rule)), grpc.StatusCode.INVALID_ARGUMENT)
+    assert info.violations[0].field.endswith(field)
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        api.Handler(pattern="l", kind=api.HANDLER_KIND_LIST, targets=["m@far.test"], options=api.HandlerOptions(
+            list=api.ListSettings(name="L", owners=["o@far.test"], may_post=api.POSTERS_LISTED, posters=["p@far.test"], moderated=True,
+                                  subject_tag="[L]", reply_to="list", footer_text="--", verp=True))),
+        api.Handler(pattern="p", kind=api.HANDLER_KIND_TRANSPORT, options=api.HandlerOptions(transport=api.Transport(
+            kind=api.TRANSPORT_KIND_PIPE, program=api.Program(argv=["/bin/cat"], seconds=5)))),
+        api.Handler(pattern="r", kind=api.HANDLER_KIND_AUTO_REPLY, options=api.HandlerOptions(
+            reply=api.AutoReply(text="away", interval_days=3), valid_from={"seconds": 1000}, valid_until={"seconds": 2000})),
+        api.Handler(pattern="h", kind=api.HANDLER_KIND_HOLD, options=api.HandlerOptions(
+            size_limit=10, block_attachments=True, require_tls=True)),
+        api.Handler(pattern="/x[0-9]+/", kind=api.HANDLER_KIND_DISCARD),
+    ],
+    ids=lambda handler: handler.pattern,
+)  # fmt: skip
+async def test_every_kind_of_handler_comes_back_as_it_was_given(plane: Plane, rules, handler):
+    await rules.CreateDomainRule(hosted("a.test"))
+    made = (await rules.CreateHandler(api.CreateHandlerRequest(domain="a.test", handler=handler))).handler
+    read = (await rules.GetHandler(api.GetHandlerRequest(domain="a.test", pattern=handler.pattern))).handler
+    assert made == read
+    assert read.kind == handler.kind
+    assert handler.options.list == read.options.list
+    assert handler.options.reply == read.options.reply
+    assert handler.options.transport.program.argv == read.options.transport.program.argv
+    assert (handler.options.valid_from, handler.options.size_limit) == (read.options.valid_from, read.options.size_limit)
+
+
+async def test_the_password_of_a_transport_is_kept_apart_and_stays_in_an_update(plane: Plane, rules):
+    await rules.CreateDomainRule(hosted("a.test"))
+    transport = api.Transport(kind=api.TRANSPORT_KIND_SMTP, host="h.test", username="me", password="hush")
+    options = api.HandlerOptions(transport=transport)
+    handler = api.Handler(pattern="t", kind=api.HANDLER_KIND_TRANSPORT, options=options)
+    made = (await rules.CreateHandler(api.CreateHandlerRequest(domain="a.test", handler=handler))).handler.options.transport
+    assert (made.has_password, made.password) == (True, "")
+    (stored,) = plane.directory.get_rule("a.test").rule.handlers
+    assert plane.directory.secret(stored.options.transport.password_ref) == "hush"
+    change = api.Handler(pattern="t", options=api.HandlerOptions(transport=api.Transport(kind=api.TRANSPORT_KIND_SMTP, port=26)))
+    request = api.UpdateHandlerRequest(domain="a.test", handler=change, update_mask=FieldMask(paths=["options.transport.port"]))
+    changed = (await rules.UpdateHandler(request)).handler.options.transport
+    assert (changed.host, changed.port, changed.has_password) == ("h.test", 26, True)
+
+
+async def test_mailboxes_of_a_domain_become_handlers_of_another(plane: Plane, rules, users):
+    await rules.CreateDomainRule(hosted("a.test"))
+    await rules.CreateDomainRule(api.CreateDomainRuleRequest(rule=gateway("b.test", host="h.test")))
+    for name in ("x", "y"):
+        await users.CreateUser(directory_api.CreateUserRequest(address=f"{name}@a.test", password=PASSWORD))
+    taken = api.Handler(pattern="y", kind=api.HANDLER_KIND_REJECT)
+    await rules.CreateHandler(api.CreateHandlerRequest(domain="b.test", handler=taken))
+    request = api.AddMailboxHandlersRequest(domain="b.test", source_domain="a.test")
+    answer = await rules.AddMailboxHandlers(request)
+    assert (list(answer.added), answer.left_alone) == (["x"], 1)
+    again = await rules.AddMailboxHandlers(request)
+    assert (list(again.added), again.left_alone, again.etag) == ([], 2, answer.etag)
+    told = await rules.Explain(api.ExplainRequest(recipient="x@b.test"))
+    assert [route.address for route in told.routes] == ["x@a.test"]
+    nobody = api.AddMailboxHandlersRequest(domain="b.test", source_domain="nowhere.test")
+    await fails(rules.AddMailboxHandlers(nobody), grpc.StatusCode.INVALID_ARGUMENT)
+
+
+async def test_an_alias_stands_for_a_domain_that_is_there(plane: Plane, rules):
+    alias = api.DomainRule(domain="alias.test", kind=api.RULE_KIND_ALIAS, settings=api.RuleSettings(alias_of="a.test"))
+    info = await fails(rules.CreateDomainRule(api.CreateDomainRuleRequest(rule=alias)), grpc.StatusCode.INVALID_ARGUMENT)
+    assert info.violations[0].field.endswith("alias_of")
+    await rules.CreateDomainRule(hosted("a.test"))
+    assert (await rules.CreateDomainRule(api.CreateDomainRuleRequest(rule=alias))).rule.settings.alias_of == "a.test"
+
+
 async def test_rules_are_paged_by_domain_and_filtered_by_kind(plane: Plane, rules):
     for number in range(5):
         await rules.CreateDomainRule(hosted(f"d{number}.test"))

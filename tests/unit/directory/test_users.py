@@ -307,6 +307,8 @@ def test_secrets_are_private_files_and_no_name_leads_elsewhere(directory: Direct
     assert directory.secret("gateway-1") == "s\u00e9cret"
     (file,) = (path.parent / "secrets").iterdir()
     assert file.stat().st_mode & 0o777 == 0o600
+    assert (path.parent / "secrets.key").stat().st_mode & 0o777 == 0o600
+    assert "s\u00e9cret".encode() not in file.read_bytes()
     assert file.parent.stat().st_mode & 0o777 == 0o700
     for ref in ("", "..", "../x", "a/b", "/etc/passwd", ".hidden", "a\0b", "x" * 300):
         with pytest.raises(InvalidValue):
@@ -316,6 +318,31 @@ def test_secrets_are_private_files_and_no_name_leads_elsewhere(directory: Direct
     directory.remove_secret("gateway-1")
     directory.remove_secret("gateway-1")
     assert os.listdir(path.parent / "secrets") == []
+
+
+def test_a_secret_is_read_in_its_own_place_and_with_its_own_key_only(directory: Directory, path: Path) -> None:
+    directory.put_secret("one", "first")
+    directory.put_secret("two", "second")
+    place = path.parent / "secrets"
+    (place / "two").write_bytes((place / "one").read_bytes())
+    with pytest.raises(DirectoryError, match="give the password again"):
+        directory.secret("two")
+    (path.parent / "secrets.key").write_bytes(b"k" * 32)
+    with pytest.raises(DirectoryError, match="give the password again"):
+        directory.secret("one")
+    (path.parent / "secrets.key").unlink()
+    with pytest.raises(DirectoryError, match="is missing"):
+        directory.secret("one")
+
+
+def test_a_secret_of_an_older_version_is_encrypted_at_the_next_start(directory: Directory, path: Path) -> None:
+    place = path.parent / "secrets"
+    place.mkdir(mode=0o700)
+    (place / "old").write_text("in the clear")
+    assert directory.secret("old") == "in the clear"
+    Directory(path, migrate=True).close()
+    assert b"clear" not in (place / "old").read_bytes()
+    assert directory.secret("old") == "in the clear"
 
 
 def test_errors_of_the_file_name_it_and_no_statement(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_the_index_is_made_once_and_goes_with_the_rule_set() -> None:
 )
 def test_patterns_match_by_their_longest_fixed_text(local: str, expected: str | None) -> None:
     index = HandlerIndex([handler("sales-*"), handler("*-list"), handler("*")])
-    found = index.by_pattern(local)
+    found = next(index.by_pattern(local), None)
     assert (found.pattern if found else None) == expected
 
 

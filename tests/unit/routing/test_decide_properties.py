@@ -1,5 +1,7 @@
 """Properties of decide() over rule sets nobody thought of: it never raises, always ends, and is never an open relay."""
 
+from dataclasses import replace
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -9,13 +11,26 @@ from gatepost.routing.model import (
     AddressHandler,
     DomainRule,
     HandlerKind,
+    HandlerOptions,
     Mailbox,
+    Program,
     Question,
     Route,
     RouteKind,
     RuleKind,
     RuleSet,
+    RuleSettings,
     TlsPolicy,
+)
+from gatepost.routing.settings import (
+    NO_OPTIONS,
+    NO_SETTINGS,
+    Disclaimer,
+    ListSettings,
+    Posters,
+    Transport,
+    TransportKind,
+    UnknownRecipients,
 )
 
 LOCALS = ["alice", "bob", "postmaster", "a", "sales-1", "x%far.test", "far.test!x", "o+d", "alice+detail"]
@@ -23,11 +38,35 @@ DOMAINS = ["example.test", "sub.example.test", "a.sub.example.test", "partner.te
 RULE_DOMAINS = ["*", "*.example.test", "*.test", *DOMAINS[:5], "xn--bcher-kva.test"]
 
 addresses = st.builds("{}@{}".format, st.sampled_from(LOCALS), st.sampled_from(DOMAINS))
+options = st.builds(
+    HandlerOptions,
+    size_limit=st.sampled_from([0, 100]),
+    require_tls=st.booleans(),
+    valid_from=st.sampled_from([0, 100]),
+    valid_until=st.sampled_from([0, 200]),
+    srs=st.booleans(),
+    list=st.builds(
+        ListSettings, owners=st.lists(addresses, max_size=1).map(tuple), may_post=st.sampled_from(Posters), moderated=st.booleans()
+    ),
+    transport=st.none()
+    | st.just(Transport(TransportKind.SMTP, "10.0.0.2"))
+    | st.just(Transport(TransportKind.PIPE, program=Program(("/p",)))),
+)
 handlers = st.builds(
     AddressHandler,
-    st.sampled_from(["alice", "bob", "a", "postmaster", "sales-*", "*-1", "a*", "*", "alice+detail"]),
+    st.sampled_from(["alice", "bob", "a", "postmaster", "sales-*", "*-1", "a*", "*", "alice+detail", "/[ab].*/", "/(/"]),
     st.sampled_from(HandlerKind),
     st.lists(addresses, max_size=3).map(tuple),
+    options=st.just(NO_OPTIONS) | options,
+)
+rule_settings = st.builds(
+    RuleSettings,
+    size_limit=st.sampled_from([0, 100]),
+    unknown=st.sampled_from(UnknownRecipients),
+    unknown_target=addresses,
+    disclaimer=st.none() | st.just(Disclaimer(footer_text="x")),
+    journal=st.just("") | addresses,
+    alias_of=st.sampled_from(DOMAINS[:5]),
 )
 rules = st.builds(
     DomainRule,
@@ -38,6 +77,7 @@ rules = st.builds(
     lmtp=st.booleans(),
     accept_untrusted=st.booleans(),
     handlers=st.lists(handlers, max_size=4).map(tuple),
+    settings=st.just(NO_SETTINGS) | rule_settings,
 )
 mailboxes = st.lists(
     st.builds(
@@ -76,26 +116,48 @@ recipients = st.one_of(
 )
 
 
+questions = st.builds(
+    Question,
+    st.sampled_from(["", "alice@example.test", "x@far.test"]),
+    st.just(""),
+    st.just(False),
+    size=st.sampled_from([0, 10, 1000]),
+    tls=st.booleans(),
+    now=st.sampled_from([0, 50, 150, 250]),
+    client=st.sampled_from(["", "10.0.0.1"]),
+)
+
+
 def leaves(route: Route) -> bool:
     return route.kind in (RouteKind.SMTP, RouteKind.LMTP)
 
 
+def addresses_named(rule: DomainRule) -> list[str]:
+    """Where a rule and its handlers send mail in words."""
+    named = [rule.settings.unknown_target, rule.settings.journal]
+    for handler in rule.handlers:
+        if handler.kind in (HandlerKind.FORWARD, HandlerKind.COPY, HandlerKind.LIST):
+            named += handler.targets
+        if handler.kind is HandlerKind.LIST and handler.options.list is not None:
+            named += handler.options.list.owners
+    return [one for one in named if one]
+
+
 def named_in_words(rule_set: RuleSet, route: Route) -> bool:
     """Whether a rule or a handler of the administrator sends mail of anyone to this route's address."""
-    targets = {
-        parse_address(target).key
-        for rule in rule_set.rules.values()
-        for handler in rule.handlers
-        if handler.kind in (HandlerKind.FORWARD, HandlerKind.COPY)
-        for target in handler.targets
-    }
     address = parse_address(route.address)
-    if address.key in targets:
+    if address.key in {parse_address(target).key for rule in rule_set.rules.values() for target in addresses_named(rule)}:
         return True
+    if any(handler.kind is HandlerKind.TRANSPORT for rule in rule_set.rules.values() for handler in rule.handlers) and (
+        route.host == "10.0.0.2"
+    ):
+        return not any(c in address.local for c in "@%!")
     candidates = [address.domain, *("*" + address.domain[n:] for n, c in enumerate(address.domain) if c == "."), "*"]
     rule = next((rule_set.rules[name] for name in candidates if name in rule_set.rules), None)
     if rule is None or any(c in address.local for c in "@%!"):
         return False
+    if rule.settings.unknown is UnknownRecipients.RELAY and route.host == rule.host:
+        return True
     if rule.kind in (RuleKind.GATEWAY, RuleKind.HOLD):
         return rule.domain != "*" or rule.accept_untrusted
     return rule.kind is RuleKind.MX and rule.accept_untrusted
@@ -138,9 +200,21 @@ def test_routes_of_one_decision_are_all_different(rule_set: RuleSet, recipient: 
 def test_the_answer_does_not_depend_on_who_asked_before(rule_set: RuleSet, recipient: str, trusted: bool) -> None:
     fresh = RuleSet(rule_set.version, rule_set.rules, rule_set.mailboxes)
     decide(rule_set, Question("", recipient, not trusted))
+    decide(rule_set, Question("alice@example.test", recipient, trusted))
     first = decide(rule_set, Question("a@b.test", recipient, trusted))
-    assert decide(rule_set, Question("", recipient, trusted)) == first
-    assert decide(fresh, Question("", recipient, trusted)) == first
+    assert decide(rule_set, Question("a@b.test", recipient, trusted)) == first
+    assert decide(fresh, Question("a@b.test", recipient, trusted)) == first
+
+
+@settings(max_examples=150, deadline=None)
+@given(rule_sets, recipients, questions, questions)
+def test_a_fixed_answer_holds_for_every_sender_client_and_time(
+    rule_set: RuleSet, recipient: str, first: Question, second: Question
+) -> None:
+    fresh = RuleSet(rule_set.version, rule_set.rules, rule_set.mailboxes)
+    answer = decide(rule_set, replace(first, recipient=recipient))
+    if answer.fixed and not answer.size_limit:
+        assert decide(fresh, replace(second, recipient=recipient)) == answer
 
 
 @settings(max_examples=150, deadline=None)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gatepost.message.plain import from_plain, to_plain
 from gatepost.routing.model import DeliveryOptions, NextHop, Program, Route, RouteKind, TlsPolicy
-from gatepost.routing.plain import from_plain, to_plain
 from gatepost.routing.settings import HandlerOptions, ListSettings, RuleSettings, Transport, TransportKind
 
 

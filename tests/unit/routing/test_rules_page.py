@@ -10,7 +10,7 @@ import pytest
 
 from gatepost.directory import Directory
 from gatepost.routing.decide import decide
-from gatepost.routing.model import AddressHandler, DomainRule, HandlerKind, Question, RouteKind, RuleKind, RuleSet, TlsPolicy
+from gatepost.routing.model import AddressHandler, DomainRule, HandlerKind, Question, RouteKind, RuleKind, RuleSet, RuleSettings, TlsPolicy
 
 PAGE = (Path(__file__).parents[3] / "docs" / "rules.md").read_text()
 CODE = re.compile(r"`([^`]+)`")
@@ -20,7 +20,7 @@ def set_up(directory: Directory) -> None:
     """Carry out the commands of the page's console block."""
     parser = argparse.ArgumentParser()
     parser.add_argument("words", nargs="+")
-    for option in ("--kind", "--host", "--tls", "--text"):
+    for option in ("--kind", "--host", "--tls", "--text", "--alias-of"):
         parser.add_argument(option, default="")
     parser.add_argument("--target", action="append", default=[])
     parser.add_argument("--accept-untrusted", action="store_true")
@@ -47,6 +47,7 @@ def carry_out(directory: Directory, noun: str, options: argparse.Namespace) -> N
                 tls=TlsPolicy(options.tls or "opportunistic"),
                 text=options.text,
                 accept_untrusted=options.accept_untrusted,
+                settings=RuleSettings(alias_of=options.alias_of),
             )
             directory.put_rule(rule, create=True, author="page")
 

@@ -4,26 +4,46 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
-from gatepost.directory import validation
+from gatepost.directory import rule_settings, validation
+from gatepost.message.plain import from_plain
 from gatepost.routing.decide import decide
-from gatepost.routing.model import AddressHandler, Decision, DomainRule, Mailbox, Question, Route, RouteKind, RuleSet
+from gatepost.routing.model import (
+    AddressHandler,
+    Decision,
+    DomainRule,
+    HandlerOptions,
+    Mailbox,
+    Question,
+    Route,
+    RouteKind,
+    RuleSet,
+    RuleSettings,
+)
 
 CORPUS = Path(__file__).parents[2] / "corpus" / "routing"
-MIN_CASES = 60
+MIN_CASES = 150
 
 
 def rule_set_of(table: dict[str, Any]) -> RuleSet:
     rules = {}
     for entry in table.get("rule", []):
-        handlers = tuple(AddressHandler(**{**each, "targets": tuple(each.get("targets", ()))}) for each in entry.pop("handler", []))
-        rule = validation.domain_rule(DomainRule(**entry, handlers=handlers))
+        handlers = tuple(handler_of(each) for each in entry.pop("handler", []))
+        settings = from_plain(RuleSettings, entry.pop("settings", {}))
+        with patch.object(rule_settings, "NOT_YET", frozenset()):
+            rule = validation.domain_rule(DomainRule(**entry, handlers=handlers, settings=settings))
         rules[rule.domain] = rule
     states = [(address, True) for address in table.get("users", [])] + [(address, False) for address in table.get("disabled_users", [])]
     mailboxes = {address: Mailbox(address, bytes([n]) * 16, "main", enabled) for n, (address, enabled) in enumerate(states)}
     return RuleSet(1, rules, mailboxes)
+
+
+def handler_of(table: dict[str, Any]) -> AddressHandler:
+    options = from_plain(HandlerOptions, table.get("options", {}))
+    return AddressHandler(**{**table, "targets": tuple(table.get("targets", ())), "options": options})
 
 
 def cases() -> Iterator[Any]:
@@ -36,10 +56,26 @@ def cases() -> Iterator[Any]:
 
 
 def in_words(route: Route) -> str:
+    sender = f" from {route.return_path}" if route.return_path else ""
+    edits = "".join(f" with {kind} {ref}" for kind, ref in route.edits)
     held = " held" if route.hold else ""
-    if route.kind in (RouteKind.LOCAL, RouteKind.DISCARD):
-        return f"{route.kind} {route.address}{held}"
-    return f"{route.kind} {route.address} via {route.destination}{held}"
+    if route.kind in (RouteKind.LOCAL, RouteKind.DISCARD, RouteKind.AUTO_REPLY):
+        return f"{route.kind} {route.address}{sender}{edits}{held}"
+    destination = route.destination.partition(":~")[0]
+    hops = "".join(f" or {hop.host}:{hop.port}" for hop in route.next_hops[1:])
+    return f"{route.kind} {route.address} via {destination}{hops}{sender}{edits}{held}"
+
+
+def question_of(case: dict[str, Any]) -> Question:
+    return Question(
+        case.get("sender", "sender@far.test"),
+        case["recipient"],
+        case.get("trusted", False),
+        case.get("size", 0),
+        case.get("tls", False),
+        case.get("now", 0),
+        case.get("client", ""),
+    )
 
 
 def assert_trace(decision: Decision, expected: list[str]) -> None:
@@ -53,7 +89,7 @@ CASES = list(cases())
 
 @pytest.mark.parametrize(("rule_set", "delimiter", "case"), CASES)
 def test_decides_as_the_truth_table_says(rule_set: RuleSet, delimiter: str, case: dict[str, Any]) -> None:
-    decision = decide(rule_set, Question("sender@far.test", case["recipient"], case.get("trusted", False)), delimiter=delimiter)
+    decision = decide(rule_set, question_of(case), delimiter=delimiter)
     if "reply" in case:
         assert decision.reply is not None, decision
         code, enhanced, *text = case["reply"].split(" ", 2)

@@ -21,7 +21,7 @@ from gatepost.policy.checks import SMUGGLING_DEFECTS, TOO_BIG, MessageFacts, che
 from gatepost.policy.received import missing_fields, received_lead, received_tail
 from gatepost.protocol.smtp.grammar import parse_bdat
 from gatepost.queue.passage import copies, pass_through
-from gatepost.queue.plan import merge_planned
+from gatepost.queue.plan import merge_planned, size_limit
 from gatepost.scan.facts import MailFacts
 from gatepost.scan.gate import FAULT, UNSEEN, Gate, Passage
 from gatepost.scan.judge import Fate
@@ -142,9 +142,9 @@ class Messages(Commands):
         if header is not None:
             prefix += missing_fields(header, message_id=identity, host=server.context.hostname)
         smtp = server.limits
-        return server.context.spool.receive(
-            prefix=prefix, max_bytes=smtp.max_message_bytes, allow_bare=smtp.allow_bare_newlines, message_id=message_id
-        )
+        own = size_limit(self.envelope.plans) if self.envelope is not None else 0
+        most = min(own, smtp.max_message_bytes) if own else smtp.max_message_bytes
+        return server.context.spool.receive(prefix=prefix, max_bytes=most, allow_bare=smtp.allow_bare_newlines, message_id=message_id)
 
     def _take_header(self, data: bytes) -> int:
         """Sink while a submitted message's header is kept back; the native side takes over behind it."""

@@ -16,7 +16,7 @@ from gatepost.native import Line, RecipientSpec, Wire
 from gatepost.policy.checks import check_utf8
 from gatepost.policy.trust import TrustedNetworks, is_loopback
 from gatepost.protocol.smtp.grammar import MailArgument, parse_mail, parse_rcpt
-from gatepost.queue.plan import Planned, Refused, plan_recipient
+from gatepost.queue.plan import ParticularPlan, Planned, Refused, plan_recipient
 from gatepost.routing.model import RuleSet
 from gatepost.scan.edits import FIELD
 from gatepost.server.acceptor import ACCEPT_PAUSE, TlsAcceptor
@@ -254,7 +254,7 @@ class SmtpServer:
             return None
         recipient = Recipient(rcpt.text)
         plan = plan_recipient(rule_set, "", recipient, trusted=trusted, delimiter=self.limits.recipient_delimiter)
-        if isinstance(plan, Refused):
+        if isinstance(plan, Refused | ParticularPlan):
             return None
         gate = self.context.gate
         field, judged = (None, False) if gate is None else gate.plain(rule_set, rcpt.text, trusted=trusted)

@@ -257,6 +257,8 @@ class Commands(Connection):
             trusted=self.session.trusted,
             delimiter=smtp.recipient_delimiter,
             size=envelope.parameters.size,
+            tls=bool(self.tls),
+            client=self.client,
         )
         if isinstance(plan, Refused):
             self._refuse_recipient(plan)

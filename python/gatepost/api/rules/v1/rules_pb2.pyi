@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from gatepost.api.common.v1 import common_pb2 as _common_pb2
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -39,6 +40,8 @@ class _RuleKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RuleKind.Val
     RULE_KIND_DISCARD: _RuleKind.ValueType  # 5
     RULE_KIND_HOLD: _RuleKind.ValueType  # 6
     """Taken and held in the queue."""
+    RULE_KIND_ALIAS: _RuleKind.ValueType  # 7
+    """Stands for another domain, whose rule and handlers hold."""
 
 class RuleKind(_RuleKind, metaclass=_RuleKindEnumTypeWrapper):
     """What happens to mail for a domain."""
@@ -54,6 +57,8 @@ RULE_KIND_REJECT: RuleKind.ValueType  # 4
 RULE_KIND_DISCARD: RuleKind.ValueType  # 5
 RULE_KIND_HOLD: RuleKind.ValueType  # 6
 """Taken and held in the queue."""
+RULE_KIND_ALIAS: RuleKind.ValueType  # 7
+"""Stands for another domain, whose rule and handlers hold."""
 Global___RuleKind: _TypeAlias = RuleKind  # noqa: Y015
 
 class _HandlerKind:
@@ -71,6 +76,14 @@ class _HandlerKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HandlerKi
     """To the targets as well."""
     HANDLER_KIND_REJECT: _HandlerKind.ValueType  # 4
     HANDLER_KIND_DISCARD: _HandlerKind.ValueType  # 5
+    HANDLER_KIND_LIST: _HandlerKind.ValueType  # 6
+    """To the members of a mailing list, which are the targets."""
+    HANDLER_KIND_TRANSPORT: _HandlerKind.ValueType  # 7
+    """To another next hop, or to a program."""
+    HANDLER_KIND_AUTO_REPLY: _HandlerKind.ValueType  # 8
+    """As without the handler, and the sender is answered (RFC 3834)."""
+    HANDLER_KIND_HOLD: _HandlerKind.ValueType  # 9
+    """As without the handler, but held in the queue."""
 
 class HandlerKind(_HandlerKind, metaclass=_HandlerKindEnumTypeWrapper):
     """What happens to one address or pattern. A handler always beats the rule of its domain."""
@@ -84,7 +97,532 @@ HANDLER_KIND_COPY: HandlerKind.ValueType  # 3
 """To the targets as well."""
 HANDLER_KIND_REJECT: HandlerKind.ValueType  # 4
 HANDLER_KIND_DISCARD: HandlerKind.ValueType  # 5
+HANDLER_KIND_LIST: HandlerKind.ValueType  # 6
+"""To the members of a mailing list, which are the targets."""
+HANDLER_KIND_TRANSPORT: HandlerKind.ValueType  # 7
+"""To another next hop, or to a program."""
+HANDLER_KIND_AUTO_REPLY: HandlerKind.ValueType  # 8
+"""As without the handler, and the sender is answered (RFC 3834)."""
+HANDLER_KIND_HOLD: HandlerKind.ValueType  # 9
+"""As without the handler, but held in the queue."""
 Global___HandlerKind: _TypeAlias = HandlerKind  # noqa: Y015
+
+class _UnknownRecipients:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _UnknownRecipientsEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UnknownRecipients.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    UNKNOWN_RECIPIENTS_UNSPECIFIED: _UnknownRecipients.ValueType  # 0
+    UNKNOWN_RECIPIENTS_REJECT: _UnknownRecipients.ValueType  # 1
+    """Refused with 550 5.1.1; the default."""
+    UNKNOWN_RECIPIENTS_MAILBOX: _UnknownRecipients.ValueType  # 2
+    """To the mailbox `unknown_target`."""
+    UNKNOWN_RECIPIENTS_FORWARD: _UnknownRecipients.ValueType  # 3
+    """To the address `unknown_target`."""
+    UNKNOWN_RECIPIENTS_RELAY: _UnknownRecipients.ValueType  # 4
+    """To the rule's next hop: a split domain."""
+    UNKNOWN_RECIPIENTS_ACCEPT: _UnknownRecipients.ValueType  # 5
+    """Taken and dropped."""
+
+class UnknownRecipients(_UnknownRecipients, metaclass=_UnknownRecipientsEnumTypeWrapper):
+    """Mail for an address of a hosted domain that nobody has."""
+
+UNKNOWN_RECIPIENTS_UNSPECIFIED: UnknownRecipients.ValueType  # 0
+UNKNOWN_RECIPIENTS_REJECT: UnknownRecipients.ValueType  # 1
+"""Refused with 550 5.1.1; the default."""
+UNKNOWN_RECIPIENTS_MAILBOX: UnknownRecipients.ValueType  # 2
+"""To the mailbox `unknown_target`."""
+UNKNOWN_RECIPIENTS_FORWARD: UnknownRecipients.ValueType  # 3
+"""To the address `unknown_target`."""
+UNKNOWN_RECIPIENTS_RELAY: UnknownRecipients.ValueType  # 4
+"""To the rule's next hop: a split domain."""
+UNKNOWN_RECIPIENTS_ACCEPT: UnknownRecipients.ValueType  # 5
+"""Taken and dropped."""
+Global___UnknownRecipients: _TypeAlias = UnknownRecipients  # noqa: Y015
+
+class _Posters:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PostersEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Posters.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    POSTERS_UNSPECIFIED: _Posters.ValueType  # 0
+    POSTERS_MEMBERS: _Posters.ValueType  # 1
+    """Its members and owners; the default."""
+    POSTERS_OWNER: _Posters.ValueType  # 2
+    POSTERS_ANYONE: _Posters.ValueType  # 3
+    POSTERS_LISTED: _Posters.ValueType  # 4
+    """Those in `posters`, and its owners."""
+
+class Posters(_Posters, metaclass=_PostersEnumTypeWrapper):
+    """Who may write to a list, judged by the envelope sender."""
+
+POSTERS_UNSPECIFIED: Posters.ValueType  # 0
+POSTERS_MEMBERS: Posters.ValueType  # 1
+"""Its members and owners; the default."""
+POSTERS_OWNER: Posters.ValueType  # 2
+POSTERS_ANYONE: Posters.ValueType  # 3
+POSTERS_LISTED: Posters.ValueType  # 4
+"""Those in `posters`, and its owners."""
+Global___Posters: _TypeAlias = Posters  # noqa: Y015
+
+class _TransportKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TransportKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TransportKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TRANSPORT_KIND_UNSPECIFIED: _TransportKind.ValueType  # 0
+    TRANSPORT_KIND_SMTP: _TransportKind.ValueType  # 1
+    TRANSPORT_KIND_LMTP: _TransportKind.ValueType  # 2
+    TRANSPORT_KIND_PIPE: _TransportKind.ValueType  # 3
+
+class TransportKind(_TransportKind, metaclass=_TransportKindEnumTypeWrapper):
+    """How a transport handler hands mail over."""
+
+TRANSPORT_KIND_UNSPECIFIED: TransportKind.ValueType  # 0
+TRANSPORT_KIND_SMTP: TransportKind.ValueType  # 1
+TRANSPORT_KIND_LMTP: TransportKind.ValueType  # 2
+TRANSPORT_KIND_PIPE: TransportKind.ValueType  # 3
+Global___TransportKind: _TypeAlias = TransportKind  # noqa: Y015
+
+@_typing.final
+class NextHop(_message.Message):
+    """A host to send to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    host: _builtins.str
+    port: _builtins.int
+    """Default 25."""
+    priority: _builtins.int
+    """The lowest is tried first."""
+    weight: _builtins.int
+    """Among those of equal priority chance decides, in proportion to the weight. Default 1."""
+    def __init__(
+        self,
+        *,
+        host: _builtins.str = ...,
+        port: _builtins.int = ...,
+        priority: _builtins.int = ...,
+        weight: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["host", b"host", "port", b"port", "priority", b"priority", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NextHop: _TypeAlias = NextHop  # noqa: Y015
+
+@_typing.final
+class DeliveryOptions(_message.Message):
+    """How mail of a destination is sent. What is not set is as the server's settings say. Concurrency and rate hold per worker."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_ADDRESS_FIELD_NUMBER: _builtins.int
+    HELO_FIELD_NUMBER: _builtins.int
+    PINS_FIELD_NUMBER: _builtins.int
+    RETRY_INTERVALS_FIELD_NUMBER: _builtins.int
+    RETRY_INITIAL_FIELD_NUMBER: _builtins.int
+    RETRY_FACTOR_FIELD_NUMBER: _builtins.int
+    RETRY_MAX_FIELD_NUMBER: _builtins.int
+    EXPIRE_FIELD_NUMBER: _builtins.int
+    DELAY_NOTICE_FIELD_NUMBER: _builtins.int
+    CONCURRENCY_FIELD_NUMBER: _builtins.int
+    RATE_PER_MINUTE_FIELD_NUMBER: _builtins.int
+    MESSAGES_PER_CONNECTION_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    source_address: _builtins.str
+    """IP address of this machine to connect from."""
+    helo: _builtins.str
+    """Name in EHLO."""
+    retry_factor: _builtins.float
+    """Each further wait is this many times the one before, up to retry_max."""
+    concurrency: _builtins.int
+    rate_per_minute: _builtins.int
+    messages_per_connection: _builtins.int
+    priority: _builtins.int
+    """-100 to 100; mail of a higher priority is delivered first."""
+    @_builtins.property
+    def pins(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """For TLS policy pinned: SHA-256 of the public keys (SubjectPublicKeyInfo), hex."""
+
+    @_builtins.property
+    def retry_intervals(self) -> _containers.RepeatedCompositeFieldContainer[_duration_pb2.Duration]:
+        """Waits between attempts, one after another; the last repeats. Excludes the exponential schedule below."""
+
+    @_builtins.property
+    def retry_initial(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def retry_max(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def expire(self) -> _duration_pb2.Duration:
+        """Age at which an undelivered message is returned."""
+
+    @_builtins.property
+    def delay_notice(self) -> _duration_pb2.Duration:
+        """Age at which the sender is told of a delay; negative: never."""
+
+    def __init__(
+        self,
+        *,
+        source_address: _builtins.str = ...,
+        helo: _builtins.str = ...,
+        pins: _abc.Iterable[_builtins.str] | None = ...,
+        retry_intervals: _abc.Iterable[_duration_pb2.Duration] | None = ...,
+        retry_initial: _duration_pb2.Duration | None = ...,
+        retry_factor: _builtins.float = ...,
+        retry_max: _duration_pb2.Duration | None = ...,
+        expire: _duration_pb2.Duration | None = ...,
+        delay_notice: _duration_pb2.Duration | None = ...,
+        concurrency: _builtins.int = ...,
+        rate_per_minute: _builtins.int = ...,
+        messages_per_connection: _builtins.int = ...,
+        priority: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delay_notice", b"delay_notice", "expire", b"expire", "retry_initial", b"retry_initial", "retry_max", b"retry_max"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concurrency", b"concurrency", "delay_notice", b"delay_notice", "expire", b"expire", "helo", b"helo", "messages_per_connection", b"messages_per_connection", "pins", b"pins", "priority", b"priority", "rate_per_minute", b"rate_per_minute", "retry_factor", b"retry_factor", "retry_initial", b"retry_initial", "retry_intervals", b"retry_intervals", "retry_max", b"retry_max", "source_address", b"source_address"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeliveryOptions: _TypeAlias = DeliveryOptions  # noqa: Y015
+
+@_typing.final
+class Disclaimer(_message.Message):
+    """Text put before and behind the text of a message."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEADER_TEXT_FIELD_NUMBER: _builtins.int
+    HEADER_HTML_FIELD_NUMBER: _builtins.int
+    FOOTER_TEXT_FIELD_NUMBER: _builtins.int
+    FOOTER_HTML_FIELD_NUMBER: _builtins.int
+    header_text: _builtins.str
+    header_html: _builtins.str
+    footer_text: _builtins.str
+    footer_html: _builtins.str
+    def __init__(
+        self,
+        *,
+        header_text: _builtins.str = ...,
+        header_html: _builtins.str = ...,
+        footer_text: _builtins.str = ...,
+        footer_html: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["footer_html", b"footer_html", "footer_text", b"footer_text", "header_html", b"header_html", "header_text", b"header_text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Disclaimer: _TypeAlias = Disclaimer  # noqa: Y015
+
+@_typing.final
+class RuleSettings(_message.Message):
+    """What a domain rule may be told besides its kind."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NEXT_HOPS_FIELD_NUMBER: _builtins.int
+    DELIVERY_FIELD_NUMBER: _builtins.int
+    SIZE_LIMIT_FIELD_NUMBER: _builtins.int
+    UNKNOWN_FIELD_NUMBER: _builtins.int
+    UNKNOWN_TARGET_FIELD_NUMBER: _builtins.int
+    DISCLAIMER_FIELD_NUMBER: _builtins.int
+    JOURNAL_FIELD_NUMBER: _builtins.int
+    ALIAS_OF_FIELD_NUMBER: _builtins.int
+    size_limit: _builtins.int
+    """Octets, 0 is no limit of its own. Larger messages are refused with 552 5.3.4."""
+    unknown: Global___UnknownRecipients.ValueType
+    unknown_target: _builtins.str
+    journal: _builtins.str
+    """An address that gets a copy of everything the rule decides."""
+    alias_of: _builtins.str
+    """For alias: the domain it stands for."""
+    @_builtins.property
+    def next_hops(self) -> _containers.RepeatedCompositeFieldContainer[Global___NextHop]:
+        """For gateway, hold and split domains: several next hops; `gateway.host` and `gateway.port` are then those of the best."""
+
+    @_builtins.property
+    def delivery(self) -> Global___DeliveryOptions: ...
+    @_builtins.property
+    def disclaimer(self) -> Global___Disclaimer: ...
+    def __init__(
+        self,
+        *,
+        next_hops: _abc.Iterable[Global___NextHop] | None = ...,
+        delivery: Global___DeliveryOptions | None = ...,
+        size_limit: _builtins.int = ...,
+        unknown: Global___UnknownRecipients.ValueType = ...,
+        unknown_target: _builtins.str = ...,
+        disclaimer: Global___Disclaimer | None = ...,
+        journal: _builtins.str = ...,
+        alias_of: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery", "disclaimer", b"disclaimer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias_of", b"alias_of", "delivery", b"delivery", "disclaimer", b"disclaimer", "journal", b"journal", "next_hops", b"next_hops", "size_limit", b"size_limit", "unknown", b"unknown", "unknown_target", b"unknown_target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RuleSettings: _TypeAlias = RuleSettings  # noqa: Y015
+
+@_typing.final
+class ListSettings(_message.Message):
+    """A mailing list; its members are the handler's targets."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    OWNERS_FIELD_NUMBER: _builtins.int
+    MAY_POST_FIELD_NUMBER: _builtins.int
+    POSTERS_FIELD_NUMBER: _builtins.int
+    MODERATED_FIELD_NUMBER: _builtins.int
+    ERRORS_TO_FIELD_NUMBER: _builtins.int
+    REPLY_TO_FIELD_NUMBER: _builtins.int
+    SUBJECT_TAG_FIELD_NUMBER: _builtins.int
+    FOOTER_TEXT_FIELD_NUMBER: _builtins.int
+    FOOTER_HTML_FIELD_NUMBER: _builtins.int
+    VERP_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """For List-Id."""
+    may_post: Global___Posters.ValueType
+    moderated: _builtins.bool
+    """Posts wait, held in the queue, but for its owners'."""
+    errors_to: _builtins.str
+    """Who gets its bounces; empty: the owners."""
+    reply_to: _builtins.str
+    """Reply-To: empty is left as it is, 'list', or an address."""
+    subject_tag: _builtins.str
+    """Put before the subject."""
+    footer_text: _builtins.str
+    footer_html: _builtins.str
+    verp: _builtins.bool
+    """A return path for each member, so that a bounce tells whose it is."""
+    @_builtins.property
+    def owners(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def posters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        owners: _abc.Iterable[_builtins.str] | None = ...,
+        may_post: Global___Posters.ValueType = ...,
+        posters: _abc.Iterable[_builtins.str] | None = ...,
+        moderated: _builtins.bool = ...,
+        errors_to: _builtins.str = ...,
+        reply_to: _builtins.str = ...,
+        subject_tag: _builtins.str = ...,
+        footer_text: _builtins.str = ...,
+        footer_html: _builtins.str = ...,
+        verp: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["errors_to", b"errors_to", "footer_html", b"footer_html", "footer_text", b"footer_text", "may_post", b"may_post", "moderated", b"moderated", "name", b"name", "owners", b"owners", "posters", b"posters", "reply_to", b"reply_to", "subject_tag", b"subject_tag", "verp", b"verp"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSettings: _TypeAlias = ListSettings  # noqa: Y015
+
+@_typing.final
+class AutoReply(_message.Message):
+    """An answer to the sender."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    HTML_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    FROM_NAME_FIELD_NUMBER: _builtins.int
+    INTERVAL_DAYS_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    html: _builtins.str
+    subject: _builtins.str
+    """Empty: 'Auto: ' and the subject of the message."""
+    from_name: _builtins.str
+    interval_days: _builtins.int
+    """A sender gets one answer in that time. Default 7."""
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        html: _builtins.str = ...,
+        subject: _builtins.str = ...,
+        from_name: _builtins.str = ...,
+        interval_days: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_name", b"from_name", "html", b"html", "interval_days", b"interval_days", "subject", b"subject", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AutoReply: _TypeAlias = AutoReply  # noqa: Y015
+
+@_typing.final
+class Program(_message.Message):
+    """What a pipe runs: no shell has a part in it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ARGV_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    MEMORY_OCTETS_FIELD_NUMBER: _builtins.int
+    OUTPUT_OCTETS_FIELD_NUMBER: _builtins.int
+    seconds: _builtins.int
+    """Default 60."""
+    memory_octets: _builtins.int
+    """Default 256 MiB."""
+    output_octets: _builtins.int
+    """Default 64 KiB."""
+    @_builtins.property
+    def argv(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Absolute path and arguments."""
+
+    def __init__(
+        self,
+        *,
+        argv: _abc.Iterable[_builtins.str] | None = ...,
+        seconds: _builtins.int = ...,
+        memory_octets: _builtins.int = ...,
+        output_octets: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "memory_octets", b"memory_octets", "output_octets", b"output_octets", "seconds", b"seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Program: _TypeAlias = Program  # noqa: Y015
+
+@_typing.final
+class Transport(_message.Message):
+    """Another next hop than the rule's, or a program."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
+    TLS_FIELD_NUMBER: _builtins.int
+    IMPLICIT_TLS_FIELD_NUMBER: _builtins.int
+    USERNAME_FIELD_NUMBER: _builtins.int
+    PASSWORD_FIELD_NUMBER: _builtins.int
+    HAS_PASSWORD_FIELD_NUMBER: _builtins.int
+    NEXT_HOPS_FIELD_NUMBER: _builtins.int
+    DELIVERY_FIELD_NUMBER: _builtins.int
+    PROGRAM_FIELD_NUMBER: _builtins.int
+    kind: Global___TransportKind.ValueType
+    host: _builtins.str
+    port: _builtins.int
+    """Default 25."""
+    tls: _common_pb2.TlsPolicy.ValueType
+    implicit_tls: _builtins.bool
+    username: _builtins.str
+    password: _builtins.str
+    """Input only: stored as a secret, never answered."""
+    has_password: _builtins.bool
+    """Output only."""
+    @_builtins.property
+    def next_hops(self) -> _containers.RepeatedCompositeFieldContainer[Global___NextHop]: ...
+    @_builtins.property
+    def delivery(self) -> Global___DeliveryOptions: ...
+    @_builtins.property
+    def program(self) -> Global___Program: ...
+    def __init__(
+        self,
+        *,
+        kind: Global___TransportKind.ValueType = ...,
+        host: _builtins.str = ...,
+        port: _builtins.int = ...,
+        tls: _common_pb2.TlsPolicy.ValueType = ...,
+        implicit_tls: _builtins.bool = ...,
+        username: _builtins.str = ...,
+        password: _builtins.str = ...,
+        has_password: _builtins.bool = ...,
+        next_hops: _abc.Iterable[Global___NextHop] | None = ...,
+        delivery: Global___DeliveryOptions | None = ...,
+        program: Global___Program | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery", "program", b"program"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery", "has_password", b"has_password", "host", b"host", "implicit_tls", b"implicit_tls", "kind", b"kind", "next_hops", b"next_hops", "password", b"password", "port", b"port", "program", b"program", "tls", b"tls", "username", b"username"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Transport: _TypeAlias = Transport  # noqa: Y015
+
+@_typing.final
+class HandlerOptions(_message.Message):
+    """What an address handler may be told besides its kind."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIZE_LIMIT_FIELD_NUMBER: _builtins.int
+    BLOCK_ATTACHMENTS_FIELD_NUMBER: _builtins.int
+    REQUIRE_TLS_FIELD_NUMBER: _builtins.int
+    VALID_FROM_FIELD_NUMBER: _builtins.int
+    VALID_UNTIL_FIELD_NUMBER: _builtins.int
+    SRS_FIELD_NUMBER: _builtins.int
+    LIST_FIELD_NUMBER: _builtins.int
+    TRANSPORT_FIELD_NUMBER: _builtins.int
+    REPLY_FIELD_NUMBER: _builtins.int
+    size_limit: _builtins.int
+    """Octets, 0 is no limit of its own."""
+    block_attachments: _builtins.bool
+    """Messages with attachments are refused."""
+    require_tls: _builtins.bool
+    """Taken over encrypted sessions only, and sent on encrypted."""
+    srs: _builtins.bool
+    """For forward and copy: what leaves gets a return path under the handler's own domain (SRS)."""
+    @_builtins.property
+    def valid_from(self) -> _timestamp_pb2.Timestamp:
+        """Outside of these the handler is as if it were not there."""
+
+    @_builtins.property
+    def valid_until(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def list(self) -> Global___ListSettings:
+        """For list."""
+
+    @_builtins.property
+    def transport(self) -> Global___Transport:
+        """For transport."""
+
+    @_builtins.property
+    def reply(self) -> Global___AutoReply:
+        """For auto-reply."""
+
+    def __init__(
+        self,
+        *,
+        size_limit: _builtins.int = ...,
+        block_attachments: _builtins.bool = ...,
+        require_tls: _builtins.bool = ...,
+        valid_from: _timestamp_pb2.Timestamp | None = ...,
+        valid_until: _timestamp_pb2.Timestamp | None = ...,
+        srs: _builtins.bool = ...,
+        list: Global___ListSettings | None = ...,
+        transport: Global___Transport | None = ...,
+        reply: Global___AutoReply | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["list", b"list", "reply", b"reply", "transport", b"transport", "valid_from", b"valid_from", "valid_until", b"valid_until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_attachments", b"block_attachments", "list", b"list", "reply", b"reply", "require_tls", b"require_tls", "size_limit", b"size_limit", "srs", b"srs", "transport", b"transport", "valid_from", b"valid_from", "valid_until", b"valid_until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HandlerOptions: _TypeAlias = HandlerOptions  # noqa: Y015
 
 @_typing.final
 class Gateway(_message.Message):
@@ -146,6 +684,7 @@ class DomainRule(_message.Message):
     HANDLERS_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
+    SETTINGS_FIELD_NUMBER: _builtins.int
     domain: _builtins.str
     """'example.org', '*.example.org' (every subdomain) or '*' (default)."""
     kind: Global___RuleKind.ValueType
@@ -159,12 +698,14 @@ class DomainRule(_message.Message):
     """The attachment policy of mail for the domain; empty: the one of the settings. INVALID_ARGUMENT: no such policy."""
     @_builtins.property
     def gateway(self) -> Global___Gateway:
-        """For gateway."""
+        """For gateway, and hold; of mx only `tls`; of hosted the other server of a split domain."""
 
     @_builtins.property
     def handlers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Handler]:
         """By pattern."""
 
+    @_builtins.property
+    def settings(self) -> Global___RuleSettings: ...
     def __init__(
         self,
         *,
@@ -176,10 +717,11 @@ class DomainRule(_message.Message):
         handlers: _abc.Iterable[Global___Handler] | None = ...,
         etag: _builtins.str = ...,
         policy: _builtins.str = ...,
+        settings: Global___RuleSettings | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["gateway", b"gateway"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["gateway", b"gateway", "settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_untrusted", b"accept_untrusted", "domain", b"domain", "etag", b"etag", "gateway", b"gateway", "handlers", b"handlers", "kind", b"kind", "policy", b"policy", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_untrusted", b"accept_untrusted", "domain", b"domain", "etag", b"etag", "gateway", b"gateway", "handlers", b"handlers", "kind", b"kind", "policy", b"policy", "settings", b"settings", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -196,8 +738,9 @@ class Handler(_message.Message):
     TARGETS_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
     pattern: _builtins.str
-    """Local part, 'prefix*', '*suffix' or '*'."""
+    """Local part, 'prefix*', '*suffix', '*', or '/regular expression/' (RE2) for the whole local part."""
     kind: Global___HandlerKind.ValueType
     text: _builtins.str
     """For reject: the text of the reply."""
@@ -207,6 +750,8 @@ class Handler(_message.Message):
     def targets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Addresses."""
 
+    @_builtins.property
+    def options(self) -> Global___HandlerOptions: ...
     def __init__(
         self,
         *,
@@ -215,10 +760,11 @@ class Handler(_message.Message):
         targets: _abc.Iterable[_builtins.str] | None = ...,
         text: _builtins.str = ...,
         policy: _builtins.str = ...,
+        options: Global___HandlerOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "pattern", b"pattern", "policy", b"policy", "targets", b"targets", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "options", b"options", "pattern", b"pattern", "policy", b"policy", "targets", b"targets", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -718,6 +1264,61 @@ class DeleteHandlerResponse(_message.Message):
 Global___DeleteHandlerResponse: _TypeAlias = DeleteHandlerResponse  # noqa: Y015
 
 @_typing.final
+class AddMailboxHandlersRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOMAIN_FIELD_NUMBER: _builtins.int
+    SOURCE_DOMAIN_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    domain: _builtins.str
+    source_domain: _builtins.str
+    """A domain whose mailboxes are here."""
+    etag: _builtins.str
+    def __init__(
+        self,
+        *,
+        domain: _builtins.str = ...,
+        source_domain: _builtins.str = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["domain", b"domain", "etag", b"etag", "source_domain", b"source_domain"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddMailboxHandlersRequest: _TypeAlias = AddMailboxHandlersRequest  # noqa: Y015
+
+@_typing.final
+class AddMailboxHandlersResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDED_FIELD_NUMBER: _builtins.int
+    LEFT_ALONE_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    left_alone: _builtins.int
+    etag: _builtins.str
+    """Etag of the domain's rule after the change."""
+    @_builtins.property
+    def added(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Local parts that have a handler now; those that had one before are left out."""
+
+    def __init__(
+        self,
+        *,
+        added: _abc.Iterable[_builtins.str] | None = ...,
+        left_alone: _builtins.int = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added", b"added", "etag", b"etag", "left_alone", b"left_alone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddMailboxHandlersResponse: _TypeAlias = AddMailboxHandlersResponse  # noqa: Y015
+
+@_typing.final
 class ListRuleVersionsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -772,6 +1373,8 @@ class ExplainRequest(_message.Message):
     USER_FIELD_NUMBER: _builtins.int
     SIZE_FIELD_NUMBER: _builtins.int
     ASSUME_TRUSTED_FIELD_NUMBER: _builtins.int
+    TLS_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
     sender: _builtins.str
     """Envelope sender; empty is the null reverse-path."""
     recipient: _builtins.str
@@ -783,6 +1386,12 @@ class ExplainRequest(_message.Message):
     """Octets, 0: unknown."""
     assume_trusted: _builtins.bool
     """Answer as if the sender were (not) trusted, whatever client and user are."""
+    tls: _builtins.bool
+    """The session is encrypted."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When; unset: now."""
+
     def __init__(
         self,
         *,
@@ -792,10 +1401,12 @@ class ExplainRequest(_message.Message):
         user: _builtins.str = ...,
         size: _builtins.int = ...,
         assume_trusted: _builtins.bool | None = ...,
+        tls: _builtins.bool = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_assume_trusted", b"_assume_trusted", "assume_trusted", b"assume_trusted"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_assume_trusted", b"_assume_trusted", "assume_trusted", b"assume_trusted", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_assume_trusted", b"_assume_trusted", "assume_trusted", b"assume_trusted", "client_address", b"client_address", "recipient", b"recipient", "sender", b"sender", "size", b"size", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_assume_trusted", b"_assume_trusted", "assume_trusted", b"assume_trusted", "client_address", b"client_address", "recipient", b"recipient", "sender", b"sender", "size", b"size", "time", b"time", "tls", b"tls", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__assume_trusted: _TypeAlias = _typing.Literal["assume_trusted"]  # noqa: Y015
     _WhichOneofArgType__assume_trusted: _TypeAlias = _typing.Literal["_assume_trusted", b"_assume_trusted"]  # noqa: Y015

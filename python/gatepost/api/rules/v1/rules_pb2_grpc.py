@@ -88,6 +88,11 @@ class RulesServiceStub:
                 request_serializer=gatepost_dot_api_dot_rules_dot_v1_dot_rules__pb2.DeleteHandlerRequest.SerializeToString,
                 response_deserializer=gatepost_dot_api_dot_rules_dot_v1_dot_rules__pb2.DeleteHandlerResponse.FromString,
                 _registered_method=True)
+        self.AddMailboxHandlers = channel.unary_unary(
+                '/gatepost.api.rules.v1.RulesService/AddMailboxHandlers',
+                request_serializer=gatepost_dot_api_dot_rules_dot_v1_dot_rules__pb2.AddMailboxHandlersRequest.SerializeToString,
+                response_deserializer=gatepost_dot_api_dot_rules_dot_v1_dot_rules__pb2.AddMailboxHandlersResponse.FromString,
+                _registered_method=True)
         self.ListRuleVersions = channel.unary_unary(
                 '/gatepost.api.rules.v1.RulesService/ListRuleVersions',
                 request_serializer=gatepost_dot_api_dot_rules_dot_v1_dot_rules__pb2.ListRuleVersionsRequest.SerializeToString,
@@ -181,6 +186,14 @@ class RulesServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AddMailboxHandlers(self, request, context):
+        """Adds a mailbox handler to a domain for each mailbox of another: NAME@domain is delivered to NAME@source_domain. Names that have a
+        handler already are left alone. Role: admin. NOT_FOUND: the domain has no rule. ABORTED: etag. INVALID_ARGUMENT: no mailbox there.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListRuleVersions(self, request, context):
         """Versions of the rule set, newest first; the last 200 are kept. No effect. Role: viewer.
         """
@@ -248,6 +261,11 @@ def add_RulesServiceServicer_to_server(servicer, server):
                     servicer.DeleteHandler,
                     request_deserializer=gatepost_dot_api_dot_rules_dot_v1_dot_rules__pb2.DeleteHandlerRequest.FromString,
                     response_serializer=gatepost_dot_api_dot_rules_dot_v1_dot_rules__pb2.DeleteHandlerResponse.SerializeToString,
+            ),
+            'AddMailboxHandlers': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddMailboxHandlers,
+                    request_deserializer=gatepost_dot_api_dot_rules_dot_v1_dot_rules__pb2.AddMailboxHandlersRequest.FromString,
+                    response_serializer=gatepost_dot_api_dot_rules_dot_v1_dot_rules__pb2.AddMailboxHandlersResponse.SerializeToString,
             ),
             'ListRuleVersions': grpc.unary_unary_rpc_method_handler(
                     servicer.ListRuleVersions,
@@ -534,6 +552,33 @@ class RulesService:
             '/gatepost.api.rules.v1.RulesService/DeleteHandler',
             gatepost_dot_api_dot_rules_dot_v1_dot_rules__pb2.DeleteHandlerRequest.SerializeToString,
             gatepost_dot_api_dot_rules_dot_v1_dot_rules__pb2.DeleteHandlerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AddMailboxHandlers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gatepost.api.rules.v1.RulesService/AddMailboxHandlers',
+            gatepost_dot_api_dot_rules_dot_v1_dot_rules__pb2.AddMailboxHandlersRequest.SerializeToString,
+            gatepost_dot_api_dot_rules_dot_v1_dot_rules__pb2.AddMailboxHandlersResponse.FromString,
             options,
             channel_credentials,
             insecure,

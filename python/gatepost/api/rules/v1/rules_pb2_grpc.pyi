@@ -48,6 +48,10 @@ class RulesServiceStub:
     """
     DeleteHandler: _aio.UnaryUnaryMultiCallable[_rules_pb2.DeleteHandlerRequest, _rules_pb2.DeleteHandlerResponse]
     """Removes a handler. Role: admin. NOT_FOUND. ABORTED: etag of the domain's rule."""
+    AddMailboxHandlers: _aio.UnaryUnaryMultiCallable[_rules_pb2.AddMailboxHandlersRequest, _rules_pb2.AddMailboxHandlersResponse]
+    """Adds a mailbox handler to a domain for each mailbox of another: NAME@domain is delivered to NAME@source_domain. Names that have a
+    handler already are left alone. Role: admin. NOT_FOUND: the domain has no rule. ABORTED: etag. INVALID_ARGUMENT: no mailbox there.
+    """
     ListRuleVersions: _aio.UnaryUnaryMultiCallable[_rules_pb2.ListRuleVersionsRequest, _rules_pb2.ListRuleVersionsResponse]
     """Versions of the rule set, newest first; the last 200 are kept. No effect. Role: viewer."""
     Explain: _aio.UnaryUnaryMultiCallable[_rules_pb2.ExplainRequest, _rules_pb2.ExplainResponse]
@@ -149,6 +153,16 @@ class RulesServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_rules_pb2.DeleteHandlerRequest, _abc.Awaitable[_rules_pb2.DeleteHandlerResponse]],
     ) -> _abc.Awaitable[_rules_pb2.DeleteHandlerResponse]:
         """Removes a handler. Role: admin. NOT_FOUND. ABORTED: etag of the domain's rule."""
+
+    @_abc_1.abstractmethod
+    def AddMailboxHandlers(
+        self,
+        request: _rules_pb2.AddMailboxHandlersRequest,
+        context: _aio.ServicerContext[_rules_pb2.AddMailboxHandlersRequest, _abc.Awaitable[_rules_pb2.AddMailboxHandlersResponse]],
+    ) -> _abc.Awaitable[_rules_pb2.AddMailboxHandlersResponse]:
+        """Adds a mailbox handler to a domain for each mailbox of another: NAME@domain is delivered to NAME@source_domain. Names that have a
+        handler already are left alone. Role: admin. NOT_FOUND: the domain has no rule. ABORTED: etag. INVALID_ARGUMENT: no mailbox there.
+        """
 
     @_abc_1.abstractmethod
     def ListRuleVersions(

@@ -1,7 +1,7 @@
-"""Frozen values ↔ plain JSON values, by their fields: how settings of rules and handlers are stored, journaled and compared.
+"""Frozen values ↔ plain JSON values, by their fields: how settings of rules and handlers are stored, journaled and sent.
 
-Used by route.py (journal), directory/ (tables) and control/ (versions). Only what differs from its default is written, so that a new field
-changes nothing that is stored already. `to_plain` does not fail; `from_plain` raises ValueError that names the field.
+Used by routing (journal), directory (tables), control and client (protos). Only what differs from its default is written, so that a new
+field changes nothing that is stored already. `to_plain` does not fail; `from_plain` raises ValueError that names the field.
 """
 
 import dataclasses
