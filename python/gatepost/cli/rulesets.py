@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gatepost.cli.imports import import_app
 from gatepost.cli.output import clean, local_time, print_json, print_table
 from gatepost.cli.rules import read_secret
 from gatepost.cli.session import FAILED, USAGE, CommandError, Session, command, confirm, group, warn
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 rules_app = group("The rule set as a file: export, check, plan, apply; its versions and drafts.")
 draft_app = group("Drafts: rule sets kept on the server until they are applied.")
 rules_app.add_typer(draft_app, name="draft")
+rules_app.add_typer(import_app, name="import")
 
 MAX_OCTETS = 12 << 20
 _SIGNS = {"add": "+", "change": "~", "remove": "-"}

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from gatepost.config.toml_text import quoted
+from gatepost.config.toml_text import render as toml
 from gatepost.routing.model import DomainRule, RuleSet
 from gatepost.routing.toml_lines import Lines
-from gatepost.routing.toml_text import quoted
-from gatepost.routing.toml_text import render as toml
 from gatepost.routing.tree import Fault, Path, decode, encode, shown
 
 FORMAT = 1
