@@ -267,6 +267,58 @@ def test_a_server_refuses_what_clamd_finds_keeps_mail_while_it_is_away_and_deliv
         assert b"Subject: meanwhile" in delivered(server)
 
 
+OUTAGES = {"open": "1@open.test", "closed": "2@closed.test", "hold": "3@hold.test"}
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
+def test_each_domain_has_its_own_way_when_the_scanner_is_out(clam: Daemon, tmp_path: Path, how: signal.Signals) -> None:
+    one = {"name": "clam", "kind": "clamd", "address": f"unix:{clam.root}/clamd.sock", "timeout_seconds": 1, "failures": 2}
+    scan = {"scanners": json.dumps([{**one, "retry_seconds": 0.2, "retry_max_seconds": 0.5}])}
+    with Gatepost(tmp_path, users=tuple(OUTAGES.values()), workers=1, scan=scan) as server:
+        for outage, user in OUTAGES.items():
+            text = f'outage = "{outage}"\n[[rules]]\nname = "virus"\naction = "reject"\noutcomes = ["infected"]\n'
+            server.cli("policy", "apply", outage, "-", text=text)
+            server.cli("rule", "set", user.partition("@")[2], "--policy", outage)
+
+        def state() -> str:
+            return str(server.json("status")["scanners"][0]["state"])
+
+        def reply(name: str, to: str | list[str]) -> int:
+            try:
+                send(server.port("smtp"), message(name), recipients=to)
+            except smtplib.SMTPDataError as refused:
+                return refused.smtp_code
+            return 250
+
+        def waiting() -> list[str]:
+            return sorted(found["subject"] for found in server.json("quarantine", "list", "--state", "waiting"))
+
+        wait_until(lambda: state() == "in_service", 10, "clamd is in service")
+        try:
+            clam.signal(how)
+            assert {name: reply(f"only {name}", to) for name, to in OUTAGES.items()} == {"open": 250, "closed": 451, "hold": 250}
+            wait_until(lambda: state() == "out_of_service", 10, "clamd is missed")
+            assert reply("all of them", list(OUTAGES.values())) == 250, "SMTP has one reply: who would be put off waits"
+            assert waiting() == ["all of them", "only hold"]
+        finally:
+            if how is signal.SIGKILL:
+                clam.restart()
+            else:
+                clam.signal(signal.SIGCONT)
+        wait_until(lambda: not server.json("queue", "list"), 30, "what waited is scanned and delivered by itself", interval=0.3)
+        assert {box["address"]: box["messages"] for box in server.json("mailbox", "list")} == {
+            "1@open.test": 2,
+            "2@closed.test": 1,
+            "3@hold.test": 2,
+        }
+        assert reply("afterwards", OUTAGES["closed"]) == 250
+        stories = {one["subject"]: server.cli("trace", one["message_id"]) for one in server.json("trace")}
+    assert "tag, policy open, rule scanner-out, clam error" in stories["only open"]
+    assert "hold, policy hold, rule scanner-out, clam error" in stories["only hold"]
+    assert "scanned again: accept, policy hold, clam clean (by gatepost)" in stories["only hold"]
+    assert "accept, policy closed, clam clean" in stories["afterwards"]
+
+
 def delivered(server: Gatepost) -> bytes:
     """Alice's first message."""
     reader = poplib.POP3("127.0.0.1", server.port("pop3"), timeout=20)

@@ -10,7 +10,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,17 @@ from gatepost.client import GatepostClient, GatepostError, find_target
 from gatepost.client.values import PolicyTrial
 from gatepost.message.verdict import Action
 from gatepost.routing.model import RuleSet
+from gatepost.scan.explain import Key, reasons
 from gatepost.scan.facts import Direction, MailFacts
 from gatepost.scan.files import PolicyError, load_policy, parse_policy
 from gatepost.scan.header import header_of
 from gatepost.scan.judge import Fate, Judgement, judge
 from gatepost.scan.policies import SHIPPED, Policies
-from gatepost.scan.policy import SEVERITY, Policy
+from gatepost.scan.policy import SEVERITY, Policy, Seen
 from gatepost.scan.report import Found, Limits, Report, inspect
+
+FILE_MAX = 1 << 30
+"""Octets of a file that is looked into."""
 
 
 def main(words: Sequence[str]) -> int:
@@ -38,7 +42,10 @@ def main(words: Sequence[str]) -> int:
         if options.queue:
             return _queued(options)
         return _file(options)
-    except (PolicyError, OSError, GatepostError) as fault:
+    except OSError as fault:
+        print(f"gatepost: {fault.filename}: {fault.strerror}" if fault.filename else f"gatepost: {fault}", file=sys.stderr)
+        return 2
+    except (PolicyError, GatepostError) as fault:
         print(f"gatepost: {fault}", file=sys.stderr)
         return 2
 
@@ -71,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _file(options: argparse.Namespace) -> int:
     name, policy = _policy(options)
-    data = options.file.read_bytes()
+    data = _read(options.file)
     direction = Direction(options.direction)
     mail = MailFacts(
         options.sender,
@@ -84,22 +91,36 @@ def _file(options: argparse.Namespace) -> int:
         header=header_of(data),
     )
     report = inspect(data, options.file.name, options.type, Limits(milliseconds=round(options.seconds * 1000)))
-    found = judge(Policies(RuleSet(0, {}, {}), {name: policy}).only(name), mail, report, (), time.time())
+    found = judge(Policies(RuleSet(0, {}, {})).only(name, policy), mail, report, (), time.time())
+    told = reasons([policy], Seen(report, mail))
     if options.json:
-        print(json.dumps(as_json(report, found), indent=2, ensure_ascii=False))
+        print(json.dumps(as_json(report, found, told), indent=2, ensure_ascii=False))
     else:
-        print("\n".join(_lines(report, found)))
+        print("\n".join(_lines(report, found, told)))
     return 0 if SEVERITY[found.verdict.action] <= SEVERITY[Action.STRIP] else 1
+
+
+def _read(path: Path) -> bytes:
+    """Raises OSError, PolicyError for what is too long: all of it is held in memory."""
+    with path.open("rb") as file:
+        data = file.read(FILE_MAX + 1)
+    if len(data) > FILE_MAX:
+        raise PolicyError(f"{path}: longer than {FILE_MAX:,} octets, the most that is looked into")
+    return data
 
 
 def _policy(options: argparse.Namespace) -> tuple[str, Policy]:
     """A file's, Gatepost's own, or the server's, in this order."""
     name = options.policy or "shipped"
-    if name.endswith(".toml") or "/" in name:
+    if _is_file(name):
         return "file", load_policy(Path(name))
     if name in SHIPPED:
         return name, SHIPPED[name]
     return name, parse_policy(asyncio.run(_text_of(options, name)))
+
+
+def _is_file(name: str) -> bool:
+    return name.endswith(".toml") or "/" in name
 
 
 async def _text_of(options: argparse.Namespace, name: str) -> str:
@@ -111,7 +132,7 @@ def _client(options: argparse.Namespace) -> GatepostClient:
     return GatepostClient(find_target(options.data, address=options.server, token=options.token, ca_file=options.ca_file))
 
 
-def as_json(report: Report, found: Judgement) -> dict[str, Any]:
+def as_json(report: Report, found: Judgement, told: Mapping[Key, str]) -> dict[str, Any]:
     """Report and decision as JSON data."""
     verdict = found.verdict
     return {
@@ -124,7 +145,10 @@ def as_json(report: Report, found: Judgement) -> dict[str, Any]:
             "policy": verdict.policy,
             "rule": verdict.rule,
             "reason": verdict.reason,
-            "hits": [{"rule": one.what, "action": one.action, "path": one.path} for one in verdict.findings],
+            "hits": [
+                {"rule": one.what, "action": one.action, "path": one.path, "why": told.get((one.path, one.what, one.action), "")}
+                for one in verdict.findings
+            ],
             "stripped": [one.removed.path for one in found.strip],
             "subject": found.subject,
             "copies": list(found.copies),
@@ -132,14 +156,18 @@ def as_json(report: Report, found: Judgement) -> dict[str, Any]:
     }
 
 
-def _lines(report: Report, found: Judgement) -> list[str]:
+def _lines(report: Report, found: Judgement, told: Mapping[Key, str]) -> list[str]:
     stop = f" ({report.stop})" if report.stop else ""
     verdict = found.verdict
     lines = [_line(entry) for entry in report.entries]
     lines += ["", f"inspection: {report.verdict}{stop}, {len(report.entries)} entries, {report.produced:,} octets unpacked"]
     lines += [f"policy: {verdict.action}" + (f" — {printable(verdict.reason)}" if verdict.reason else "")]
-    lines += [f"  {one.action}: {one.what}: {printable(one.path)}" for one in verdict.findings]
+    lines += [_finding(one.action, one.what, one.path, told.get((one.path, one.what, one.action), "")) for one in verdict.findings]
     return lines + _edits([one.removed.path for one in found.strip], found.subject, found.copies)
+
+
+def _finding(action: str, rule: str, path: str, why: str) -> str:
+    return f"  {action}: {rule}: {printable(path)}" + (f"  ({printable(why)})" if why else "")
 
 
 def _edits(stripped: Sequence[str], subject: str, copies: Sequence[str]) -> list[str]:
@@ -163,7 +191,11 @@ def printable(text: str) -> str:
 
 
 def _queued(options: argparse.Namespace) -> int:
-    trial = asyncio.run(_try(options))
+    text = ""
+    if _is_file(options.policy):
+        load_policy(Path(options.policy))  # its faults are told as those of the file
+        text = Path(options.policy).read_text("utf-8")
+    trial = asyncio.run(_try(options, text))
     if options.json:
         print(json.dumps(asdict(trial), indent=2, ensure_ascii=False))
     else:
@@ -171,17 +203,15 @@ def _queued(options: argparse.Namespace) -> int:
     return 1 if any(one.fate != Fate.DELIVER for one in trial.recipients) else 0
 
 
-async def _try(options: argparse.Namespace) -> PolicyTrial:
-    if options.policy.endswith(".toml") or "/" in options.policy:
-        raise PolicyError("a message of the queue is judged by a policy of the server: apply the file under a name first")
+async def _try(options: argparse.Namespace, text: str) -> PolicyTrial:
     async with _client(options) as client:
-        return await client.policies.try_on(options.queue, options.policy)
+        return await client.policies.try_on(options.queue, "" if text else options.policy, text=text)
 
 
 def _trial_lines(trial: PolicyTrial) -> list[str]:
     lines = [f"inspection: {trial.inspection}, {trial.entry_count} entries"]
     lines += [f"policy: {trial.action}" + (f" — {printable(trial.reason)}" if trial.reason else "")]
-    lines += [f"  {one.action}: {one.rule}: {printable(one.path)}" for one in trial.findings]
+    lines += [_finding(one.action, one.rule, one.path, one.why) for one in trial.findings]
     lines += [f"  and {trial.omitted} more"] if trial.omitted else []
     lines += [f"{printable(one.address)}: {one.fate} (policy {one.policy})" for one in trial.recipients]
     return lines + _edits(trial.stripped, trial.subject, trial.copies)

@@ -45,16 +45,16 @@ class Policies:
         """Remove a policy that nothing names."""
         await self._connection.call(self._stub.DeletePolicy, api.DeletePolicyRequest(name=name, etag=etag))
 
-    async def try_on(self, message_id: str, policy: str = "") -> PolicyTrial:
-        """What the policy (default: that of each recipient) would do to a message of the queue."""
-        request = api.TryPolicyRequest(message_id=message_id, policy=policy)
+    async def try_on(self, message_id: str, policy: str = "", *, text: str = "") -> PolicyTrial:
+        """What the policy (default: that of each recipient; `text` is one that is not stored) would do to a message of the queue."""
+        request = api.TryPolicyRequest(message_id=message_id, policy=policy, text=text)
         answer = await self._connection.call(self._stub.TryPolicy, request, TRIAL_TIMEOUT)
         return PolicyTrial(
             answer.action,
             answer.policy,
             answer.rule,
             answer.reason,
-            tuple(PolicyFinding(one.path, one.rule, one.action) for one in answer.findings),
+            tuple(PolicyFinding(one.path, one.rule, one.action, one.why) for one in answer.findings),
             answer.omitted,
             tuple(RecipientFate(one.address, one.policy, one.fate) for one in answer.recipients),
             tuple(answer.stripped),

@@ -313,11 +313,12 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class PolicyFinding:
-    """A rule that matched something."""
+    """A rule that matched something; `why` has its conditions and what met each."""
 
     path: str
     rule: str
     action: str
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)

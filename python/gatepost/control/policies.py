@@ -7,7 +7,8 @@ calls run in threads. Errors: see control.errors.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from gatepost.api.policies.v1 import policies_pb2 as api
@@ -15,20 +16,22 @@ from gatepost.api.policies.v1 import policies_pb2_grpc
 from gatepost.api.queue.v1 import queue_pb2
 from gatepost.config import Settings
 from gatepost.control.access import author
-from gatepost.control.errors import invalid, not_found
+from gatepost.control.errors import ControlError, invalid, not_found
 from gatepost.control.explain import is_trusted
 from gatepost.control.merge import MergedQueueServicer
 from gatepost.control.paging import page
 from gatepost.control.server import Service
 from gatepost.directory import Directory, StoredPolicy
+from gatepost.directory.errors import NotFound
 from gatepost.directory.validation import RESERVED_POLICIES
 from gatepost.routing.model import RuleSet
+from gatepost.scan.explain import Key, reasons
 from gatepost.scan.facts import MailFacts, direction_of
 from gatepost.scan.files import PolicyError, limits_of, parse_policy, policies_of
 from gatepost.scan.header import header_of
 from gatepost.scan.judge import Judgement, judge
 from gatepost.scan.policies import SHIPPED
-from gatepost.scan.policy import Policy
+from gatepost.scan.policy import Policy, Seen
 from gatepost.scan.report import Report, inspect
 
 TRIALS = 2
@@ -72,7 +75,10 @@ class PoliciesServicer(policies_pb2_grpc.PoliciesServiceServicer):
         """See the proto."""
         if request.name in RESERVED_POLICIES:
             return api.GetPolicyResponse(policy=_proto(StoredPolicy(request.name, "", "")))
-        return api.GetPolicyResponse(policy=_proto(await asyncio.to_thread(self._directory.get_policy, request.name)))
+        try:
+            return api.GetPolicyResponse(policy=_proto(await asyncio.to_thread(self._directory.get_policy, request.name)))
+        except NotFound as fault:
+            raise _unknown(request.name, [*RESERVED_POLICIES, *self._rule_set().policies]) from fault
 
     async def CheckPolicy(self, request: api.CheckPolicyRequest, context: object) -> api.CheckPolicyResponse:
         """See the proto."""
@@ -84,10 +90,7 @@ class PoliciesServicer(policies_pb2_grpc.PoliciesServiceServicer):
 
     async def ApplyPolicy(self, request: api.ApplyPolicyRequest, context: object) -> api.ApplyPolicyResponse:
         """See the proto."""
-        try:
-            await asyncio.to_thread(parse_policy, request.text)
-        except PolicyError as fault:
-            raise invalid("text", str(fault)) from fault
+        await self._checked(request.text)
         stored = await asyncio.to_thread(self._directory.put_policy, request.name, request.text, etag=request.etag or None, author=author())
         await self._changed()
         return api.ApplyPolicyResponse(policy=_proto(stored))
@@ -102,12 +105,25 @@ class PoliciesServicer(policies_pb2_grpc.PoliciesServiceServicer):
         """See the proto."""
         rule_set, settings = self._rule_set(), self._settings()
         if request.policy and request.policy not in (*RESERVED_POLICIES, *rule_set.policies):
-            raise not_found("policy", request.policy)
+            raise _unknown(request.policy, [*RESERVED_POLICIES, *rule_set.policies])
+        unstored = await self._checked(request.text) if request.text else None
         found = await self._queue.GetMessage(queue_pb2.GetMessageRequest(message_id=request.message_id), context)
         async with self._trials:
             wanted = queue_pb2.DownloadMessageRequest(message_id=request.message_id)
             data = b"".join([part.chunk async for part in self._queue.DownloadMessage(wanted, context)])
-            return await asyncio.to_thread(_trial, rule_set, settings, found.message, data, request.policy)
+            return await asyncio.to_thread(_trial, rule_set, settings, found.message, data, request.policy, unstored)
+
+    async def _checked(self, text: str) -> Policy:
+        """Raises ControlError."""
+        try:
+            return await asyncio.to_thread(parse_policy, text)
+        except PolicyError as fault:
+            raise invalid("text", str(fault)) from fault
+
+
+def _unknown(name: str, known: Sequence[str]) -> ControlError:
+    close = get_close_matches(name, known, 1)
+    return not_found("policy", f"{name!r}; did you mean {close[0]!r}?" if close else f"{name!r}; there are {', '.join(sorted(known)[:20])}")
 
 
 def _proto(stored: StoredPolicy) -> api.Policy:
@@ -123,11 +139,11 @@ def _proto(stored: StoredPolicy) -> api.Policy:
     return made
 
 
-def _trial(rule_set: RuleSet, settings: Settings, message: Any, data: bytes, policy: str) -> api.TryPolicyResponse:
+def _trial(rule_set: RuleSet, settings: Settings, message: Any, data: bytes, policy: str, unstored: Policy | None) -> api.TryPolicyResponse:
     """*blocking* Facts as reception had them, then inspection and judgement."""
     policies = policies_of(rule_set, settings)
-    if policy:
-        policies = policies.only(policy)
+    if policy or unstored is not None:
+        policies = policies.only("file" if unstored is not None else policy, unstored)
     recipients = tuple(dict.fromkeys(_envelope_address(one) for one in message.recipients))
     client, user = message.origin.client_address, message.origin.user
     trusted, _ = is_trusted(settings, rule_set, client, user)
@@ -142,8 +158,10 @@ def _trial(rule_set: RuleSet, settings: Settings, message: Any, data: bytes, pol
         message.size,
         header=header_of(data),
     )
-    report = inspect(data, "message.eml", "message/rfc822", limits_of(settings.scan))
-    return _answer(mail, policies.of(mail), report, judge(policies, mail, report, (), time.time()))
+    report = inspect(data, "", "message/rfc822", limits_of(settings.scan))
+    found = judge(policies, mail, report, (), time.time())
+    told = reasons([policies.get(name) for name in dict.fromkeys(policies.of(mail))], Seen(report, mail))
+    return _answer(mail, policies.of(mail), report, found, told)
 
 
 def _envelope_address(recipient: Any) -> str:
@@ -152,7 +170,7 @@ def _envelope_address(recipient: Any) -> str:
     return address if semicolon and kind.lower() in ("rfc822", "utf-8") else str(recipient.address)
 
 
-def _answer(mail: MailFacts, names: tuple[str, ...], report: Report, found: Judgement) -> api.TryPolicyResponse:
+def _answer(mail: MailFacts, names: tuple[str, ...], report: Report, found: Judgement, told: Mapping[Key, str]) -> api.TryPolicyResponse:
     verdict = found.verdict
     fates = zip(mail.recipients, names, found.fates, strict=True)
     return api.TryPolicyResponse(
@@ -160,7 +178,10 @@ def _answer(mail: MailFacts, names: tuple[str, ...], report: Report, found: Judg
         policy=verdict.policy,
         rule=verdict.rule,
         reason=verdict.reason,
-        findings=[api.PolicyFinding(path=one.path, rule=one.what, action=one.action) for one in verdict.findings],
+        findings=[
+            api.PolicyFinding(path=one.path, rule=one.what, action=one.action, why=told.get((one.path, one.what, one.action), ""))
+            for one in verdict.findings
+        ],
         omitted=verdict.omitted,
         recipients=[api.RecipientFate(address=address, policy=name, fate=fate) for address, name, fate in fates],
         stripped=[one.removed.path for one in found.strip],

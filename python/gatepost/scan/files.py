@@ -4,8 +4,10 @@ Fails by PolicyError, which names the place and, for a rule, its name; a stored 
 shipped one, which is logged.
 """
 
+import re
 import tomllib
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,10 @@ from gatepost.routing.model import RuleSet
 from gatepost.scan.facts import Direction
 from gatepost.scan.hashes import hash_file
 from gatepost.scan.policies import Defaults, Policies
-from gatepost.scan.policy import DEFAULT, Policy
+from gatepost.scan.policy import DEFAULT, Policy, Rule
 from gatepost.scan.report import Limits
 
+_QUOTED = re.compile(r"'([^']+)'")
 _log = structlog.get_logger(__name__)
 
 
@@ -33,7 +36,9 @@ def load_policy(path: Path) -> Policy:
     """From a file."""
     try:
         return parse_policy(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, PolicyError) as fault:
+    except OSError as fault:
+        raise PolicyError(f"{path}: {fault.strerror}") from fault
+    except (UnicodeDecodeError, PolicyError) as fault:
         raise PolicyError(f"{path}: {fault}") from fault
 
 
@@ -53,16 +58,33 @@ def parse_policy(text: str) -> Policy:
 
 
 def _first_fault(fault: ValidationError, text: str) -> str:
-    """'rule 2 (programs): flags.0: …'."""
-    first = fault.errors()[0]
+    """'rule 2 (programs): flags.0: …'. Of several a key that does not exist: another fault may be that it is missing."""
+    first = min(fault.errors(), key=lambda one: one["type"] != "extra_forbidden")
     where = list(first["loc"])
-    message = str(first["msg"]).removeprefix("Value error, ")
+    message = _in_words(first)
     if len(where) > 1 and where[0] == "rules" and isinstance(where[1], int):
         named = tomllib.loads(text)["rules"][where[1]]
         name = named.get("name") if isinstance(named, dict) else None
         lead = f"rule {where[1] + 1}" + (f" ({name})" if isinstance(name, str) and name else "")
         return ": ".join(part for part in (lead, _dotted(where[2:]), message) if part)
     return ": ".join(part for part in (_dotted(where), message) if part)
+
+
+def _in_words(fault: Any) -> str:
+    """A fault of pydantic's, with the nearest name there is."""
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    if fault["type"] == "extra_forbidden":
+        known = list((Rule if fault["loc"][0] == "rules" else Policy).model_fields)
+        return f"there is no such key{_nearest(str(fault['loc'][-1]), known)}"
+    if fault["type"] in ("enum", "literal_error"):
+        known = _QUOTED.findall(str(fault.get("ctx", {}).get("expected", "")))
+        return f"must be one of {', '.join(known)} (got {fault['input']!r:.60}){_nearest(str(fault['input']), known)}"
+    return message
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = get_close_matches(name, known, 1)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _dotted(where: list[Any]) -> str:

@@ -49,9 +49,10 @@ class Policies:
         self._delimiter = delimiter
         self._only = ""
 
-    def only(self, name: str) -> "Policies":
-        """The same, with one policy for every recipient, in force even where scanning is off: for a dry run."""
-        made = Policies(self.rule_set, self._named, self._defaults, delimiter=self._delimiter)
+    def only(self, name: str, policy: Policy | None = None) -> "Policies":
+        """The same, with one policy (by default the one of that name) for all, in force even where scanning is off: for a dry run."""
+        named = self._named if policy is None else {**self._named, name: policy}
+        made = Policies(self.rule_set, named, self._defaults, delimiter=self._delimiter)
         made._only = name
         return made
 

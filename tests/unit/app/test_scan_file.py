@@ -20,6 +20,7 @@ def test_the_tree_and_the_decision_are_printed_and_a_refusal_is_an_exit_status(t
     out = capsys.readouterr().out
     assert "  photo.jpg  pe  128  executable  misnamed\n" in out
     assert "policy: reject — program: photo.jpg\n" in out
+    assert "  reject: program: photos.7z / photo.jpg  (flags: executable)\n" in out
 
 
 def test_json_has_digests_and_decision(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -39,7 +40,7 @@ def test_rules_of_ones_own_are_tried(tmp_path: Path, capsys: pytest.CaptureFixtu
     file.write_bytes(PROGRAM_IN_7Z)
     policy.write_text('[[rules]]\nname = "texts"\naction = "tag"\nextensions = ["txt"]\n')
     assert main(["scan", "--policy", str(policy), str(file)]) == 0
-    assert "  tag: texts: photos.7z / note.txt\n" in capsys.readouterr().out
+    assert "  tag: texts: photos.7z / note.txt  (extensions: txt)\n" in capsys.readouterr().out
     policy.write_text("[[rules]]\n")
     assert main(["scan", "--policy", str(policy), str(file)]) == 2
     assert "rule 1: name: Field required" in capsys.readouterr().err
@@ -89,4 +90,39 @@ def test_a_missing_file_is_said_so(tmp_path: Path) -> None:
         [sys.executable, "-m", "gatepost", "scan", str(tmp_path / "none")], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 2
-    assert done.stderr.startswith("gatepost: [Errno 2]")
+    assert done.stderr == f"gatepost: {tmp_path / 'none'}: No such file or directory\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ('acton = "reject"', "acton: there is no such key; did you mean 'action'?"),
+        (
+            'action = "rejct"\nflags = ["executable"]',
+            "action: must be one of accept, tag, copy, strip, quarantine, hold, reject (got 'rejct')",
+        ),
+        ('action = "tag"\nflags = ["executabel"]', "did you mean 'executable'?"),
+        ('action = "tag"\nwhen = "entry.siz > 3"', "when: column 7: entry has no field 'siz'; did you mean 'size'?"),
+        ('action = "tag"\nwhen = "entry.size >"', "when: column 13: a value expected, not the end"),
+        ("action = ", "Invalid value (at line 3, column 10)"),
+    ],
+)
+def test_a_fault_of_a_policy_is_told_with_the_nearest_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, fault: str
+) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text(f'[[rules]]\nname = "x"\n{text}\n')
+    assert main(["scan", "--policy", str(policy), str(policy)]) == 2
+    assert fault in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_read_or_is_too_long_is_said_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["scan", str(tmp_path / "gone")]) == 2
+    assert capsys.readouterr().err == f"gatepost: {tmp_path / 'gone'}: No such file or directory\n"
+    assert main(["scan", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"gatepost: {tmp_path}: Is a directory\n"
+    monkeypatch.setattr("gatepost.app.scan_file.FILE_MAX", 1000)
+    assert main(["scan", "/dev/zero"]) == 2
+    assert capsys.readouterr().err == "gatepost: /dev/zero: longer than 1,000 octets, the most that is looked into\n"

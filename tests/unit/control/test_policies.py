@@ -56,13 +56,13 @@ async def test_a_policy_is_applied_listed_shown_and_removed_and_workers_are_told
     ("text", "fault"),
     [
         ("[[rules", "Expected"),
-        ("colour = 1", "colour: Extra inputs"),
+        ("colour = 1", "colour: there is no such key"),
         (
             '[[rules]]\nname = "x"\naction = "hold"\nwhen = "entry.siz > 1"',
             "rule 1 (x): when: column 7: entry has no field 'siz'; did you mean",
         ),
         ('[[rules]]\nname = "x"\naction = "hold"', "rule 1 (x): has no condition"),
-        ('[[rules]]\nname = "x"\naction = "hold"\nflags = ["odd"]', "rule 1 (x): flags.0: Input should be"),
+        ('[[rules]]\nname = "x"\naction = "hold"\nflags = ["odd"]', "rule 1 (x): flags.0: must be one of container, encrypted,"),
     ],
 )
 async def test_a_faulty_text_is_said_so_and_never_stored(plane: Plane, text: str, fault: str) -> None:
@@ -145,6 +145,14 @@ async def test_scan_asks_the_server_about_queue_and_policies(plane: Plane, capsy
     assert "policy: reject — logs: a.log\n" in out
     assert (await run(str(file)))[0] == 0
     assert (await run("--queue", one, "--policy", "x.toml"))[0] == 2
+    (tmp_path / "mine.toml").write_text(STRICT.replace('name = "logs"', 'name = "not stored yet"'))
+    code, out = await run("--queue", one, "--policy", str(tmp_path / "mine.toml"))
+    assert (code, "reject: not stored yet: a.log  (" in out, "b@strict.test: reject (policy file)" in out) == (1, True, True), out
+    async with GatepostClient(plane.data) as client:
+        with pytest.raises(NotFoundError, match="'strikt'; did you mean 'strict'"):
+            await client.policies.get("strikt")
+        with pytest.raises(NotFoundError, match="'strikt'; did you mean 'strict'"):
+            await client.policies.try_on(one, "strikt")
 
 
 async def test_a_reserved_name_is_not_to_be_had(plane: Plane) -> None:

@@ -274,18 +274,22 @@ class TryPolicyRequest(_message.Message):
 
     MESSAGE_ID_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
     message_id: _builtins.str
     policy: _builtins.str
     """The policy to try for every recipient; empty: the one of each."""
+    text: _builtins.str
+    """Instead of `policy`: the text of one that is not stored, checked as ApplyPolicy does. INVALID_ARGUMENT."""
     def __init__(
         self,
         *,
         message_id: _builtins.str = ...,
         policy: _builtins.str = ...,
+        text: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message_id", b"message_id", "policy", b"policy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message_id", b"message_id", "policy", b"policy", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -363,20 +367,24 @@ class PolicyFinding(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     RULE_FIELD_NUMBER: _builtins.int
     ACTION_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     """Names from the outermost container on, with ' / ' between."""
     rule: _builtins.str
     action: _builtins.str
+    why: _builtins.str
+    """The conditions of the rule, and what met each."""
     def __init__(
         self,
         *,
         path: _builtins.str = ...,
         rule: _builtins.str = ...,
         action: _builtins.str = ...,
+        why: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "path", b"path", "rule", b"rule"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "path", b"path", "rule", b"rule", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
