@@ -187,6 +187,8 @@ async def test_a_digest_lists_what_waits_for_a_mailbox_and_its_links_act_for_its
         assert ids(server, "both")[0] in await listed(client), "alice's copy stays"
         assert (await client.quarantine.resolve_link(removals[0])).action == "delete"
         assert ids(server, "infected")[-1] not in await listed(client)
+        with pytest.raises(RefusedError, match="not in quarantine any more: it was released or deleted"):
+            await client.quarantine.resolve_link(removals[0])
         history = (await client.quarantine.get(ids(server, "both")[0])).history
         assert any(f"link:{BOB}" in entry.text for entry in history)
         printed = await asyncio.to_thread(server.cli, "quarantine", "digest", "--mailbox", BOB, "--dry-run")

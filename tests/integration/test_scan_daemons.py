@@ -253,12 +253,12 @@ def test_a_server_refuses_what_clamd_finds_keeps_mail_while_it_is_away_and_deliv
         def state() -> str:
             return str(server.json("status")["scanners"][0]["state"])
 
-        wait_until(lambda: state() == "in_service", 10, "clamd is in service")
+        wait_until(lambda: state() == "in_service", 30, "clamd is in service")
         with pytest.raises(smtplib.SMTPDataError) as refused:
             send(server.port("smtp"), message("bad", body=EICAR.decode()))
         assert refused.value.smtp_code == 550
         clam.kill()
-        wait_until(lambda: state() == "out_of_service", 10, "clamd is missed")
+        wait_until(lambda: state() == "out_of_service", 30, "clamd is missed")
         send(server.port("smtp"), message("meanwhile"))
         assert [found["held"] for found in server.json("queue", "list")] == [1]
         clam.restart()
@@ -293,11 +293,11 @@ def test_each_domain_has_its_own_way_when_the_scanner_is_out(clam: Daemon, tmp_p
         def waiting() -> list[str]:
             return sorted(found["subject"] for found in server.json("quarantine", "list", "--state", "waiting"))
 
-        wait_until(lambda: state() == "in_service", 10, "clamd is in service")
+        wait_until(lambda: state() == "in_service", 30, "clamd is in service")
         try:
             clam.signal(how)
             assert {name: reply(f"only {name}", to) for name, to in OUTAGES.items()} == {"open": 250, "closed": 451, "hold": 250}
-            wait_until(lambda: state() == "out_of_service", 10, "clamd is missed")
+            wait_until(lambda: state() == "out_of_service", 30, "clamd is missed")
             assert reply("all of them", list(OUTAGES.values())) == 250, "SMTP has one reply: who would be put off waits"
             assert waiting() == ["all of them", "only hold"]
         finally:

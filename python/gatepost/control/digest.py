@@ -240,7 +240,7 @@ def _entry(found: api.QuarantinedMessage, recipient: str, received: datetime) ->
         subject=found.subject[:200],
         received=received.astimezone(),
         why=(verdict.reason or verdict.text)[:300],
-        infected=any(answer.outcome == "infected" for answer in verdict.answers),
+        infected=found.infected,
     )
 
 

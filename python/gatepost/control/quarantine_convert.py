@@ -107,6 +107,7 @@ def quarantined_proto(found: Quarantined, worker: int, keep_days: float, limit: 
         state=api.QUARANTINE_STATE_WAITING if found.waiting else api.QUARANTINE_STATE_QUARANTINED,
         header_from=found.header_from,
         subject=found.subject,
+        infected=found.infected,
     )
     if found.verdict is not None:
         made.verdict.CopyFrom(verdict_proto(found.verdict))

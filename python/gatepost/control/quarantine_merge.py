@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
+import grpc
 import grpc.aio
 
 from gatepost.api.common.v1 import common_pb2 as common
@@ -18,7 +19,7 @@ from gatepost.config import Settings
 from gatepost.control.access import actor_metadata, author, operation_metadata
 from gatepost.control.convert import timestamp
 from gatepost.control.digest import Digests
-from gatepost.control.errors import from_rpc, invalid, precondition
+from gatepost.control.errors import ControlError, from_rpc, invalid, precondition
 from gatepost.control.merge_bulk import BULK_SECONDS, MergedBulkServicer, merge_bulk, passed_on
 from gatepost.control.paging import page, page_size
 from gatepost.control.quarantine import NAME
@@ -151,10 +152,16 @@ class MergedQuarantineServicer(quarantine_pb2_grpc.QuarantineServiceServicer):
         except LinkError as error:
             raise precondition(common.ERROR_REASON_REFUSED, str(error)) if error.expired else invalid("link_token", str(error)) from error
         message_id = format_message_id(link.message_id)
-        found = (await self.GetQuarantined(api.GetQuarantinedRequest(message_id=message_id), context)).message
+        try:
+            found = (await self.GetQuarantined(api.GetQuarantinedRequest(message_id=message_id), context)).message
+        except ControlError as error:
+            if error.status is not grpc.StatusCode.NOT_FOUND:
+                raise
+            gone = "the message is not in quarantine any more: it was released or deleted"
+            raise precondition(common.ERROR_REASON_REFUSED, gone) from error
         if link.recipient.lower() not in (one.lower() for one in withheld_addresses(found.message, [*WITHHELD])):
             raise precondition(common.ERROR_REASON_REFUSED, "the message is not in quarantine for this recipient any more")
-        if link.releases and any(answer.outcome == "infected" for answer in found.verdict.answers):
+        if link.releases and found.infected:
             raise precondition(common.ERROR_REASON_REFUSED, "the message is infected: only an operator may release it")
         if not request.dry_run:
             await self._carry_out(link.action, found, link.recipient)

@@ -211,8 +211,14 @@ class Quarantine:
         give_up = time.monotonic() + LOOK_SECONDS
         found: list[Quarantined] = []
         while True:
-            messages, after = self._step(wanted, after, limit - len(found))
-            found += [one for one in (quarantined(self._spool, message) for message in messages) if wanted.fits(one)]
+            # For a text many are read and few are shown: headers of these only, and larger steps.
+            messages, after = self._step(wanted, after, MAX_PAGE if wanted.text else limit - len(found))
+            for message in messages:
+                if wanted.text and not wanted.fits(quarantined(self._spool, message, header=False)):
+                    continue
+                found.append(quarantined(self._spool, message))
+                if len(found) == limit and message is not messages[-1]:
+                    return QuarantinePage(tuple(found), format_message_id(message.message_id), partial)
             if after is None or len(found) >= limit or time.monotonic() > give_up:
                 return QuarantinePage(tuple(found), format_message_id(after) if after else "", partial)
 

@@ -44,6 +44,12 @@ class Quarantined:
         return self.scans[-1].verdict if self.scans else None
 
     @property
+    def infected(self) -> bool:
+        """A scanner named what is in it, and has not said otherwise since; an error says nothing."""
+        last = {one.scanner: one.outcome for scan in self.scans for one in scan.verdict.answers if one.outcome != "error"}
+        return "infected" in last.values()
+
+    @property
     def waiting(self) -> bool:
         """It waits for a scanner rather than for somebody's decision."""
         return not any(one.pending and one.destination == QUARANTINE for one in self.message.recipients)

@@ -13,7 +13,7 @@ from gatepost.native import K_HELD, NotFoundError, new_message_id
 from gatepost.queue.actions import Order
 from gatepost.queue.plan import merge_planned, plan_recipients
 from gatepost.queue.quarantine import DELETE, RELEASE, NoScannerError, Quarantine
-from gatepost.queue.quarantine_views import QuarantineFilter
+from gatepost.queue.quarantine_views import Quarantined, QuarantineFilter, Scan
 from gatepost.queue.views import Filter
 from gatepost.queue.waiting import Waiting
 from gatepost.routing.model import AddressHandler, DomainRule, HandlerKind, RuleKind, RuleSet
@@ -182,14 +182,16 @@ async def test_a_page_is_bounded_and_the_next_one_goes_on_over_both_destinations
             await lab.withhold("alice@here.test", destination=QUARANTINE if n % 3 else SCAN_WAIT, verdict=VERDICT if n % 2 else other)
             for n in range(20)
         ]
-        found, token = [], ""
-        while True:
-            page = await lab.quarantine.page(QuarantineFilter(), token, 7)
-            assert len(page.messages) <= 7
-            found += [one.message.message_id for one in page.messages]
-            if not (token := page.next_page_token):
-                break
-        assert found == made
+        for wanted, all_of_it in ((QuarantineFilter(), made), (QuarantineFilter(text="EICAR"), made[1::2])):
+            found, token = [], ""
+            while True:
+                page = await lab.quarantine.page(wanted, token, 7)
+                assert len(page.messages) <= 7
+                assert all(one.subject for one in page.messages)
+                found += [one.message.message_id for one in page.messages]
+                if not (token := page.next_page_token):
+                    break
+            assert found == all_of_it
         assert await lab.quarantine.select(QuarantineFilter(waiting=True)) == b"".join(made[::3])
         assert await lab.quarantine.select(QuarantineFilter(text="EICAR")) == b"".join(made[1::2])
         assert await lab.quarantine.select(QuarantineFilter(Filter(recipient="bob*"))) == b""
@@ -317,3 +319,19 @@ async def test_a_pass_stops_asking_a_scanner_that_is_out_and_goes_through_all_th
         assert await waiting(lab).settle(scan=True) == 100
         await lab.empty()
         assert lab.delivered() == ["alice@here.test"] * 100
+
+
+@pytest.mark.parametrize(
+    ("later", "infected"),
+    [
+        ((), True),
+        ((Answer("other", "clean"),), True),
+        ((Answer("clamd", "error", "no connection"),), True),
+        ((Answer("clamd", "clean"),), False),
+        ((Answer("clamd", "clean"), Answer("other", "infected", "X")), True),
+    ],
+)
+def test_mail_is_infected_until_the_scanner_that_said_so_says_otherwise(later: tuple[Answer, ...], infected: bool) -> None:
+    first = Scan(1, "", VERDICT)
+    found = Quarantined(None, (first, Scan(2, "ann", Verdict(Action.ACCEPT, answers=later))))  # type: ignore[arg-type]
+    assert found.infected is infected
