@@ -37,6 +37,11 @@ SPACE_SECONDS = 2.0
 MAX_EVENTS = 1000
 EVERYTHING = (1 << 63) - 1
 NEVER = "nothing is kept for an undo (queue.undo_seconds is 0)"
+_WORDS = {
+    "quarantine release": "released from quarantine",
+    "quarantine confine": "put into quarantine",
+}
+"""What history says of a change of route that is not an operator's reroute."""
 TOLD = "the senders have been told"
 ONLY_TIMES = "a retry only makes messages due"
 
@@ -266,7 +271,7 @@ class QueueActions:
 
     async def _reroute_each(self, operation: Operation, ids: bytes, choose: Callable[[QueuedMessage], Ways], *, skip: bool) -> Done:
         changed, refused, first = 0, 0, ""
-        detail = self._detail(operation, "rerouted")
+        detail = self._detail(operation, _WORDS.get(operation.kind, "rerouted"))
         for start in range(0, len(ids), SLICE * ID):
             some = _split(ids[start : start + SLICE * ID])
             chosen = await asyncio.to_thread(self._choose_ways, some, choose, skip=skip)
