@@ -1,4 +1,5 @@
-//! Any octets as an attachment: no panic of ours, and within the budget.
+//! Any octets as an attachment, and the same as a message: no panic of ours, and within the budget.
+//! Seeds: `seeds/scan` and `tests/corpus/scan`.
 #![no_main]
 
 use std::time::{Duration, Instant};
@@ -10,11 +11,13 @@ fuzz_target!(
     // Panics of decoders are caught and counted as damage: they must not end the fuzzer.
     init: std::panic::set_hook(Box::new(|_| ())),
     |data: &[u8]| {
-        let started = Instant::now();
-        let report = inspect(data, "", "", Limits { bytes: 16 << 20, ..Limits::default() });
-        let panicked = report.entries.iter().any(|entry| entry.defects.contains(&Defect::Panicked));
-        if panicked || started.elapsed() > Duration::from_secs(4) {
-            std::process::abort();
+        for (name, declared) in [("", ""), ("a.eml", "message/rfc822")] {
+            let started = Instant::now();
+            let report = inspect(data, name, declared, Limits { bytes: 16 << 20, ..Limits::default() });
+            let panicked = report.entries.iter().any(|entry| entry.defects.contains(&Defect::Panicked));
+            if panicked || started.elapsed() > Duration::from_secs(4) {
+                std::process::abort();
+            }
         }
     }
 );
