@@ -15,6 +15,9 @@ use crate::transfer::{self, Method};
 
 /// Encoded messages within encoded messages that are looked into.
 const ENCODED_DEPTH: usize = 4;
+/// How often a message that is not small is run through, and the octets up to which one is small: time stays in proportion to the size.
+const PASSES_BIG: usize = 16;
+const READ_ALWAYS: usize = 4 << 20;
 /// Leaves that all readings together may show: it bounds the memory of an analysis.
 const SHOWN_MAX: usize = 100_000;
 /// Encoded messages that are decoded in one analysis, in all their decodings.
@@ -156,10 +159,11 @@ impl Analysis {
         paths.follow(Dialect::default(), first.open, true);
         self.index = first;
         let (mut passes, mut octets) = (0, 0);
+        let most = limits.reading_bytes.min(message.len().saturating_mul(PASSES_BIG).max(READ_ALWAYS)).max(message.len());
         while let Some((dialect, met)) = paths.next() {
             passes += 1;
             octets += message.len();
-            if passes > limits.readings || octets > limits.reading_bytes.max(message.len()) || self.shown > SHOWN_MAX {
+            if passes > limits.readings || octets > most || self.shown > SHOWN_MAX {
                 if paths.certain {
                     defects.push(Defect { offset: message.len(), kind: DefectKind::TooManyReadings });
                 }

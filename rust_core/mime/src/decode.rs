@@ -48,6 +48,9 @@ pub struct Decoder {
 /// Digits without line ends that are decoded in one go.
 const PACKED: usize = 16 << 10;
 
+/// Octets copied at once for a line of digits that is no longer.
+const STRIDE: usize = 96;
+
 /// White space and a broken escape are held back at most this long.
 const PENDING_MAX: usize = 1_000;
 
@@ -62,11 +65,7 @@ impl Decoder {
         match self.encoding {
             Encoding::Identity => out.extend_from_slice(data),
             Encoding::Base64 => self.base64(data, out),
-            Encoding::QuotedPrintable => {
-                for &byte in data {
-                    self.quoted_printable(byte, out);
-                }
-            }
+            Encoding::QuotedPrintable => self.quoted_printable_lines(data, out),
         }
     }
 
@@ -95,16 +94,28 @@ impl Decoder {
         while !rest.is_empty() {
             let usual = rest.len() > width.saturating_add(1) && rest[width] == b'\r' && rest[width + 1] == b'\n';
             let end = if usual { width + 2 } else { memchr::memchr(b'\n', rest).map_or(rest.len(), |n| n + 1).min(PACKED) };
+            if usual && let Some(stride) = rest.first_chunk::<STRIDE>().filter(|_| width <= STRIDE) {
+                // A copy of constant size is a few moves; what is too much is cut off.
+                let packed = self.packed.len();
+                self.packed.extend_from_slice(stride);
+                self.packed.truncate(packed + width);
+                rest = &rest[end..];
+                if self.packed.len() >= PACKED {
+                    self.unpack(out);
+                }
+                continue;
+            }
             let (line, tail) = rest.split_at(end);
             rest = tail;
             let text = line.strip_suffix(b"\n").unwrap_or(line);
             let text = text.strip_suffix(b"\r").unwrap_or(text);
             width = text.len();
             self.packed.extend_from_slice(text);
-            if self.packed.len() >= PACKED || rest.is_empty() {
+            if self.packed.len() >= PACKED {
                 self.unpack(out);
             }
         }
+        self.unpack(out);
     }
 
     /// Decodes what is packed but for a group that is not whole yet.
@@ -117,14 +128,10 @@ impl Decoder {
             start += 1;
         }
         let whole = (packed.len() - start) / 4 * 4;
-        let before = out.len();
-        out.resize(before + whole / 4 * 3, 0);
-        let place = base64_simd::Out::from_slice(&mut out[before..]);
-        // Without padding: a pack never ends the body for sure.
-        if base64_simd::STANDARD_NO_PAD.decode(&packed[start..start + whole], place).is_ok() {
+        // Without padding: a pack never ends the body for sure. Nothing is appended when it fails.
+        if base64_simd::STANDARD_NO_PAD.decode_append(&packed[start..start + whole], out).is_ok() {
             packed.drain(..start + whole);
         } else {
-            out.truncate(before);
             self.base64_octets(&packed[start..], out);
             packed.clear();
         }
@@ -159,6 +166,23 @@ impl Decoder {
             _ => {}
         }
         (self.bits, self.count) = (0, 0);
+    }
+
+    /// Line by line as long as they are as programs write them; any other octet by octet.
+    fn quoted_printable_lines(&mut self, data: &[u8], out: &mut Vec<u8>) {
+        out.reserve(data.len());
+        let mut rest = data;
+        while !rest.is_empty() {
+            let end = memchr::memchr(b'\n', rest).map_or(rest.len(), |n| n + 1);
+            let (line, tail) = rest.split_at(end);
+            rest = tail;
+            if self.pending.is_empty() && usual_line(line, out) {
+                continue;
+            }
+            for &byte in line {
+                self.quoted_printable(byte, out);
+            }
+        }
     }
 
     fn quoted_printable(&mut self, byte: u8, out: &mut Vec<u8>) {
@@ -212,6 +236,35 @@ impl Decoder {
         out.append(&mut self.pending);
         self.quoted_printable(byte, out);
     }
+}
+
+/// Decodes a whole line of quoted-printable that holds nothing but text, escapes of two digits and a soft break at its end. False, and
+/// nothing is appended, when it is another.
+fn usual_line(line: &[u8], out: &mut Vec<u8>) -> bool {
+    let Some(text) = line.strip_suffix(b"\n") else { return false };
+    let text = text.strip_suffix(b"\r").unwrap_or(text);
+    let (text, end) = match text.strip_suffix(b"=") {
+        Some(text) => (text, &[][..]),
+        None if matches!(text.last(), Some(b' ' | b'\t' | b'\r')) => return false,
+        None => (text, &line[text.len()..]),
+    };
+    let (before, mut from) = (out.len(), 0);
+    for at in memchr::memchr_iter(b'=', text) {
+        let (Some(&high), Some(&low)) = (text.get(at + 1), text.get(at + 2)) else { break };
+        if !high.is_ascii_hexdigit() || !low.is_ascii_hexdigit() {
+            break;
+        }
+        out.extend_from_slice(&text[from..at]);
+        out.push(hex(high) << 4 | hex(low));
+        from = at + 3;
+    }
+    if memchr::memchr(b'=', &text[from..]).is_some() {
+        out.truncate(before);
+        return false;
+    }
+    out.extend_from_slice(&text[from..]);
+    out.extend_from_slice(end);
+    true
 }
 
 fn hex(digit: u8) -> u8 {

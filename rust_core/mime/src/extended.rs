@@ -23,6 +23,9 @@ pub struct Extended {
     pub as_they_come: Vec<u8>,
     /// All sections by number, gaps or not.
     pub by_number: Vec<u8>,
+    /// Sections in the order of their numbers, joined first and percent-decoded then, where that gives something else: an escape may be
+    /// split between two sections.
+    pub decoded_whole: Option<Vec<u8>>,
     /// True when sections are missing, repeated, out of order or wrongly numbered.
     pub odd: bool,
 }
@@ -54,7 +57,8 @@ impl Extended {
             }
             append(&mut octets, section, n == 0, &mut charset);
         }
-        Some(Self { octets, charset, as_they_come, by_number, odd: !regular })
+        let decoded_whole = decoded_whole(&sections).filter(|whole| *whole != octets && *whole != by_number);
+        Some(Self { octets, charset, as_they_come, by_number, decoded_whole, odd: !regular })
     }
 
     /// As text.
@@ -92,6 +96,16 @@ fn append(out: &mut Vec<u8>, section: &Section<'_>, first: bool, charset: &mut O
     percent(out, value);
 }
 
+fn decoded_whole(sections: &[Section<'_>]) -> Option<Vec<u8>> {
+    if sections.len() < 2 || !sections.iter().any(|s| memchr::memchr(b'%', s.value).is_some()) {
+        return None;
+    }
+    let joined: Vec<u8> = sections.iter().flat_map(|s| s.value).copied().collect();
+    let mut out = Vec::new();
+    percent(&mut out, split_charset(&joined).map_or(&joined[..], |(_, rest)| rest));
+    Some(out)
+}
+
 /// `charset'language'rest`
 fn split_charset(value: &[u8]) -> Option<(&[u8], &[u8])> {
     let one = memchr::memchr(b'\'', value)?;
@@ -123,6 +137,13 @@ mod tests {
         let found = find(&[("filename*0*", "iso-8859-1''caf%E9"), ("FileName*1", "-50%25.txt")]);
         assert_eq!((found.text().as_str(), found.odd), ("café-50%25.txt", false));
         assert_eq!(find(&[("filename*", "UTF-8'de'%e2%82%ac.exe")]).text(), "€.exe");
+    }
+
+    #[test]
+    fn an_escape_that_two_sections_share_is_undone_in_the_whole() {
+        let found = find(&[("filename*0*", "utf-8''p%2"), ("filename*1*", "Eexe")]);
+        assert_eq!((found.text().as_str(), found.decoded_whole.as_deref()), ("p%2Eexe", Some(&b"p.exe"[..])));
+        assert_eq!(find(&[("filename*0*", "utf-8''a%2E"), ("filename*1*", "exe")]).decoded_whole, None);
     }
 
     #[test]

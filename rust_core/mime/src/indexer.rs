@@ -276,7 +276,12 @@ impl Indexer {
         self.close_above(level + 1, self.pos - self.last_eol, newlines);
         let parent = self.open[level].part;
         self.bare_start = false;
-        if last {
+        // A reader that looks at a delimiter's beginning only takes a close-delimiter that comes first for one that opens a part.
+        let first = last && self.index.parts[parent as usize].children.is_empty();
+        if first {
+            self.doubt(Choice::AfterClose, DefectKind::AfterClose);
+        }
+        if last && !(first && self.dialect.get(Choice::AfterClose) == 1) {
             self.open[level].closed = true;
             self.index.parts[parent as usize].closed = true;
             self.in_header = false;

@@ -10,6 +10,7 @@
 pub mod address;
 mod alternate;
 pub mod analysis;
+mod binhex;
 mod content;
 pub mod date;
 pub mod decode;

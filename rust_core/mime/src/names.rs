@@ -7,13 +7,15 @@ use crate::decode;
 use crate::defect::DefectKind;
 use crate::dialect::{Choice, Dialect};
 use crate::extended::Extended;
-use crate::field;
+use crate::field::{self, PARAMETERS_MAX};
 use crate::index::{Field, FieldId, Index};
 
 /// Names kept per part.
 const NAMES_MAX: usize = 16;
 /// Characters kept of a name.
 const NAME_CHARS: usize = 1_000;
+/// Characters kept of the end of one that is longer.
+const NAME_END: usize = 100;
 
 /// Where a name comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +66,13 @@ pub(crate) fn names(index: &Index, part: u32, dialect: &Dialect) -> Names {
     for &(field, parameter, source) in &fields {
         names.add_field(index, field, parameter, source, dialect);
     }
+    // Some look for the other field's parameter in this one as well.
+    for &(field, _, source) in fields.iter().filter(|(_, parameter, _)| *parameter == "filename") {
+        let value = value(index, field, dialect);
+        if mentions(&value, b"name") > mentions(&value, b"filename") {
+            names.add_field(index, field, "name", source, dialect);
+        }
+    }
     names.conflict = names.list.iter().any(|n| !n.how.is_empty());
     if names.conflict {
         let offset = fields.first().map_or(0, |(f, ..)| f.offset);
@@ -83,6 +92,9 @@ impl Names {
             _ => field::disposition(&value).map(|d| d.parameters),
         };
         let parsed = parsed.unwrap_or_default();
+        if parsed.len() >= PARAMETERS_MAX {
+            self.defects.push((field.offset, DefectKind::TooManyParameters));
+        }
         self.add_parameters(&parsed, parameter, source, field.offset);
         if is_odd(&value, &parsed, parameter) {
             for (choice, option) in [(Choice::Value, 1), (Choice::Value, 2), (Choice::Value, 3), (Choice::Comment, 1), (Choice::Comment, 2)]
@@ -107,6 +119,9 @@ impl Names {
                 self.defects.push((offset, DefectKind::OddExtended));
                 self.add(&extended.to_text(&extended.as_they_come), source, "RFC 2231 sections join as they come");
                 self.add(&extended.to_text(&extended.by_number), source, "RFC 2231 sections join across gaps");
+            }
+            if let Some(whole) = &extended.decoded_whole {
+                self.add(&extended.to_text(whole), source, "RFC 2231 sections join before they are decoded");
             }
         }
         let plain = parameters.iter().filter(|(n, _)| n.eq_ignore_ascii_case(parameter.as_bytes()));
@@ -138,12 +153,24 @@ impl Names {
     }
 
     fn add(&mut self, text: &str, source: NameSource, how: &'static str) {
-        let text: String = text.trim().chars().take(NAME_CHARS).collect();
-        if !text.is_empty() && self.list.len() < NAMES_MAX && !self.list.iter().any(|n| n.text == text) {
-            let how = if self.list.is_empty() { "" } else { how };
-            self.list.push(Name { text, source, how });
+        let text = shortened(text.trim());
+        if text.is_empty() || self.list.iter().any(|n| n.text == text) {
+            return;
         }
+        let how = if self.list.is_empty() { "" } else { how };
+        // Of too many the last one is kept, which counts for some.
+        self.list.truncate(NAMES_MAX - 1);
+        self.list.push(Name { text, source, how });
     }
+}
+
+/// A name that is too long loses its middle: the end says what it is.
+fn shortened(text: &str) -> String {
+    let count = if text.len() > NAME_CHARS { text.chars().count() } else { 0 };
+    if count <= NAME_CHARS {
+        return text.to_owned();
+    }
+    text.chars().take(NAME_CHARS - NAME_END).chain(text.chars().skip(count - NAME_END)).collect()
 }
 
 /// The beginning of an encoded word (RFC 2047 2) is in it.

@@ -87,6 +87,16 @@ impl Method {
         }
     }
 
+    /// The encoding whose standard way this is.
+    const fn standard(self) -> Option<Encoding> {
+        match self {
+            Self::Identity => Some(Encoding::Identity),
+            Self::Base64 => Some(Encoding::Base64),
+            Self::QuotedPrintable => Some(Encoding::QuotedPrintable),
+            _ => None,
+        }
+    }
+
     /// Other ways that real readers take with this body, and the defects that make them differ (offset from the body's start).
     pub fn others(self, body: &[u8]) -> (Vec<Self>, Vec<(usize, DefectKind)>) {
         match self {
@@ -186,8 +196,15 @@ const AHEAD: usize = 1 << 20;
 
 /// All of a body, up to `max` octets; true when there is more.
 pub fn decode(method: Method, body: &[u8], max: usize) -> (Vec<u8>, bool) {
+    // What is decoded is no longer than what was encoded: the limit cannot be met, and one pass writes where the octets stay.
+    if let Some(encoding) = method.standard().filter(|_| body.len() <= max) {
+        let mut decoder = Decoder::new(encoding);
+        let mut out = Vec::with_capacity(if encoding == Encoding::Base64 { body.len() / 4 * 3 + 3 } else { body.len() });
+        decoder.feed(body, &mut out);
+        decoder.finish(&mut out);
+        return (out, false);
+    }
     let mut reader = BodyReader::new(method, body);
-    // What is decoded is no longer than what was encoded.
     let mut out = Vec::with_capacity(body.len().min(max).min(AHEAD));
     loop {
         let piece = reader.step();
@@ -240,8 +257,9 @@ fn dropped(piece: &[u8], count: usize) -> Vec<u8> {
         let (good, escape) = rest.split_at(at);
         out.extend_from_slice(good);
         let broken = is_broken(escape);
-        let line = memchr::memchr(b'\n', escape).unwrap_or(escape.len());
-        let step = if broken { count.min(line.max(1)) } else { 1 };
+        // The line's end stays. No further than that is looked: there may be an escape at each octet.
+        let near = &escape[..escape.len().min(count)];
+        let step = if broken { memchr::memchr(b'\n', near).unwrap_or(near.len()).max(1) } else { 1 };
         if !broken {
             out.push(b'=');
         }

@@ -112,11 +112,9 @@ pub fn content(analysis: &Analysis, message: &[u8], attachment: &Attachment, max
     let leaf = &analysis.leaves[attachment.leaf];
     let (octets, cut) = leaf.decode(analysis.source(message, leaf), leaf.decodings[0], max);
     let inner = match attachment.source {
-        NameSource::Uuencode => uuencode::find(&octets).into_iter().find(|f| attachment.names.first() == Some(&f.name)).map(|f| {
-            let mut out = Vec::new();
-            uuencode::decode(&octets[f.body], &mut out);
-            out
-        }),
+        NameSource::Uuencode => {
+            uuencode::find(&octets).into_iter().find(|f| attachment.names.first() == Some(&f.name)).map(|f| f.content(&octets).0)
+        }
         NameSource::Tnef => tnef::attachments(&octets)
             .and_then(|c| c.files.into_iter().find(|f| f.names == attachment.names))
             .map(|f| octets[f.range].to_vec()),

@@ -1,7 +1,9 @@
 //! Any bytes at all: no panic, ranges inside the message and inside the parent, chunking makes no difference.
 
 use gatepost_mime::analysis::analyse;
+use gatepost_mime::decode::{Decoder, Encoding};
 use gatepost_mime::section::{Located, Section};
+use gatepost_mime::transfer::{self, Method};
 use gatepost_mime::{Index, Indexer, Kind, Limits, imap, index};
 use proptest::prelude::*;
 
@@ -174,6 +176,49 @@ proptest! {
 }
 
 /// Guards against quadratic time: each of these took minutes in parsers that rescan.
+fn encoded() -> impl Strategy<Value = Vec<u8>> {
+    let token = prop_oneof![
+        Just(&b"TWFueSBoYW5kcyBtYWtlIGxpZ2h0IHdvcmsuIE1hbnkgaGFuZHMgbWFrZSBsaWdodCB3b3JrLiBN\r\n"[..]),
+        Just(&b"TWFueSBoYW5kcyBtYWtlIGxpZ2h0IHdvcmsuIE1hbnkgaGFuZHMgbWFrZSBsaWdodCB3b3JrLiBN\n"[..]),
+        Just(&b"QUJD\r\n"[..]),
+        Just(&b"QUI=\r\n"[..]),
+        Just(&b"QUI"[..]),
+        Just(&b"="[..]),
+        Just(&b"=\r\n"[..]),
+        Just(&b"=  \n"[..]),
+        Just(&b"=C3=a9 text"[..]),
+        Just(&b"=4"[..]),
+        Just(&b"=ZZ"[..]),
+        Just(&b" \t"[..]),
+        Just(&b"\r"[..]),
+        Just(&b"\r\n"[..]),
+        Just(&b"\n"[..]),
+        Just(&b"\0\xff*"[..]),
+    ];
+    prop::collection::vec(token, 0..60).prop_map(|tokens| tokens.concat())
+}
+
+proptest! {
+    /// The quick ways for whole lines give what the slow way gives, which sees one octet after the other.
+    #[test]
+    fn bodies_decode_alike_in_one_go_and_octet_by_octet(body in encoded(), size in 1..200usize) {
+        for (method, encoding) in [(Method::Base64, Encoding::Base64), (Method::QuotedPrintable, Encoding::QuotedPrintable)] {
+            let in_pieces = |size: usize| {
+                let (mut decoder, mut out) = (Decoder::new(encoding), Vec::new());
+                body.chunks(size).for_each(|piece| decoder.feed(piece, &mut out));
+                decoder.finish(&mut out);
+                out
+            };
+            let slow = in_pieces(1);
+            prop_assert_eq!(&transfer::decode(method, &body, usize::MAX).0, &slow);
+            prop_assert_eq!(&in_pieces(size), &slow);
+            let mut stream = Vec::new();
+            std::io::Read::read_to_end(&mut transfer::BodyReader::new(method, &body), &mut stream).unwrap();
+            prop_assert_eq!(&stream, &slow);
+        }
+    }
+}
+
 #[test]
 fn hostile_megabytes_take_linear_time() {
     let started = std::time::Instant::now();

@@ -4,11 +4,16 @@
 //! flag `ambiguous`, where they are more than could be listed the defect `too-large`; each doubt is a sign (`mime:repeated-parameter`).
 
 use gatepost_mime::transfer::Method;
-use gatepost_mime::{Analysis, Decoding, Kind, Leaf, Limits, analyse, uuencode};
+use gatepost_mime::{Analysis, Decoding, Kind, Leaf, Limits, analyse, decode, uuencode};
+use memchr::memmem;
 
 use crate::budget::Stop;
-use crate::report::{Defect, Flags, Place};
+use crate::name::Name;
+use crate::report::{Defect, Entry, Flags, Place};
 use crate::walk::Walker;
+
+/// Files looked for in one text: more than the budget has entries.
+const FILES_MAX: usize = 20_001;
 
 /// Open a message. The places of its parts are noted if it is the file asked about.
 pub fn read(walker: &mut Walker, id: u32, data: &[u8]) -> Result<(), Stop> {
@@ -30,7 +35,8 @@ pub fn read(walker: &mut Walker, id: u32, data: &[u8]) -> Result<(), Stop> {
 
 fn note(walker: &mut Walker, id: u32, analysis: &Analysis) {
     let entry = walker.entry(id);
-    if analysis.ambiguous {
+    // Beyond a cap some reader may see what no leaf shows.
+    if analysis.ambiguous || analysis.incomplete {
         entry.flags.set(Flags::AMBIGUOUS);
     }
     if analysis.incomplete {
@@ -78,7 +84,8 @@ fn owner(analysis: &Analysis, messages: &[(usize, u32)], leaf: &Leaf) -> Option<
 fn one_leaf(walker: &mut Walker, above: u32, id: u32, analysis: &Analysis, number: usize, data: &[u8]) -> Result<u32, Stop> {
     let leaf = &analysis.leaves[number];
     let source = analysis.source(data, leaf);
-    let names: Vec<String> = leaf.names.iter().map(|name| name.text.clone()).collect();
+    let mut names: Vec<String> = leaf.names.iter().map(|name| name.text.clone()).collect();
+    names.extend(elsewhere(source.get(leaf.header.clone()).unwrap_or_default()));
     let mut first = None;
     for &decoding in &leaf.decodings {
         let child = walker.named(above, &names)?;
@@ -90,6 +97,7 @@ fn one_leaf(walker: &mut Walker, above: u32, id: u32, analysis: &Analysis, numbe
         }
         let opened = decoding.method != Method::Identity && analysis.decoded_of.contains(&number);
         content(walker, child, leaf, decoding, source, opened, &names)?;
+        note_types(walker.entry(child), leaf);
     }
     Ok(first.unwrap_or(above))
 }
@@ -115,19 +123,60 @@ fn content(
     walker.look_as(id, names, &leaf.types, content)?;
     let declared = leaf.types.first().map_or("", String::as_str);
     if declared.starts_with("text/") || declared.is_empty() || declared == "application/octet-stream" {
-        uuencoded(walker, id, content)?;
+        within_text(walker, id, content)?;
     }
     Ok(())
 }
 
-/// Files in a text between `begin MODE NAME` and `end`.
-fn uuencoded(walker: &mut Walker, id: u32, text: &[u8]) -> Result<(), Stop> {
-    for file in uuencode::find(text) {
-        let mut octets = Vec::new();
-        let body = &text[file.body];
-        uuencode::decode(body, &mut octets);
-        walker.budget.spend(octets.len(), body.len() as u64, octets.len() as u64)?;
-        walker.child(id, &file.name, &octets)?;
+/// Types whose content is not all in the message.
+fn note_types(entry: &mut Entry, leaf: &Leaf) {
+    for declared in &leaf.types {
+        match declared.as_str() {
+            // Readers that know it fetch the content from elsewhere (RFC 2046 5.2.3).
+            "message/external-body" => entry.flags.set(Flags::LAUNCH),
+            // A piece; the others come in other messages, and nobody sees the whole but who puts it together (RFC 2046 5.2.2).
+            "message/partial" => entry.defect(Defect::Unsupported),
+            _ => continue,
+        }
+        entry.sign(format!("mime:{declared}"));
+    }
+}
+
+/// Names that dangerous files have in fields that are no file names by the standard, and that some readers save under.
+fn elsewhere(header: &[u8]) -> Vec<String> {
+    const FIELDS: [&[u8]; 3] = [b"content-description:", b"content-location:", b"content-id:"];
+    let mut found = Vec::new();
+    for line in header.split(|&b| b == b'\n') {
+        let value = FIELDS.iter().find(|name| line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name)));
+        let Some(value) = value.map(|name| line[name.len()..].trim_ascii()) else { continue };
+        let text = decode::header_text(value);
+        let name = text.trim_matches(['"', '<', '>', ' ']).rsplit(['/', '\\']).next().unwrap_or_default().to_owned();
+        if found.len() < FIELDS.len() && Name::of(&name).flags().has(Flags::BLOCKED_NAME) {
+            found.push(name);
+        }
+    }
+    found
+}
+
+/// Files in a text: uuencode, yEnc, `BinHex`; and text that only its recipient can read.
+fn within_text(walker: &mut Walker, id: u32, text: &[u8]) -> Result<(), Stop> {
+    if is_pgp(text) {
+        let entry = walker.entry(id);
+        entry.flags.set(Flags::ENCRYPTED);
+        entry.sign("pgp:message");
+    }
+    for file in uuencode::find_up_to(text, FILES_MAX) {
+        let (octets, cut) = file.content(text);
+        walker.budget.spend(octets.len(), file.body.len() as u64, octets.len() as u64)?;
+        let child = walker.child(id, &file.name, &octets)?;
+        if cut {
+            walker.entry(child).defect(Defect::TooLarge);
+        }
     }
     Ok(())
+}
+
+/// A message of PGP (RFC 4880 6.2) begins in it.
+pub fn is_pgp(text: &[u8]) -> bool {
+    memmem::find_iter(text, b"-----BEGIN PGP MESSAGE").any(|at| at == 0 || text[at - 1] == b'\n')
 }

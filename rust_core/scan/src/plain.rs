@@ -215,7 +215,12 @@ fn shown(content: &[u8], declared: &str) -> bool {
     if content.is_empty() {
         return true;
     }
-    if !is_all_text(content) || find_end(content).is_some() || !uuencode::find(content).is_empty() || kind::by_mark(content).is_some() {
+    if !is_all_text(content)
+        || find_end(content).is_some()
+        || !uuencode::find(content).is_empty()
+        || crate::mail::is_pgp(content)
+        || kind::by_mark(content).is_some()
+    {
         return false;
     }
     if declared == "text/html" {

@@ -137,13 +137,22 @@ pub fn deflate64(budget: &mut Budget, input: &[u8]) -> Result<Output, Stop> {
     Ok(sink.done(input.len(), sound))
 }
 
+/// Streams of bzip2 that do not end well, after which no further ones are looked for.
+const BROKEN_STREAMS_MAX: usize = 8;
+
 /// bzip2: one stream, or several behind each other, which are found by their mark.
 pub fn bzip2(budget: &mut Budget, input: &[u8]) -> Result<Output, Stop> {
     let mut sink = Sink::new(budget, input.len());
-    let mut sound = false;
+    let (mut sound, mut failed) = (false, 0);
     for at in memchr::memmem::find_iter(input, b"1AY&SY") {
         let Some(start) = at.checked_sub(4).filter(|start| input[*start..].starts_with(b"BZh")) else { continue };
+        sink.tick()?;
         sound = sink.drain(&mut DecoderReader::new(&input[start..]))?;
+        failed += usize::from(!sound);
+        // Marks that begin nothing cost time, and unpackers stop at the first.
+        if failed > BROKEN_STREAMS_MAX {
+            break;
+        }
     }
     Ok(sink.done(input.len(), sound))
 }

@@ -12,7 +12,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 fn ends(data: &[u8], name: &str) -> Stop {
     let started = Instant::now();
-    let report = inspect(data, name, "", Limits::default());
+    let report = inspect(data, name, "", Limits { time: PATIENCE, ..Limits::default() });
     assert!(started.elapsed() < PATIENCE);
     assert_eq!(report.verdict, Verdict::Bomb, "{:?} after {} octets", report.stop, report.produced);
     report.stop.unwrap()

@@ -79,6 +79,25 @@ fn an_encrypted_entry_is_listed_and_makes_the_verdict_partial() {
 }
 
 #[test]
+fn an_encrypted_file_two_archives_deep_is_encrypted_and_so_are_the_whole_and_its_verdict() {
+    let mut locked = entry("secret.txt", b"cannot be read");
+    locked.encrypted = true;
+    for outer in [zip(&[entry("inner.zip", &zip(&[locked.clone()]))]), tar(&[("inner.zip", &zip(&[locked.clone()]))])] {
+        let report = look(&outer, "outer");
+        let found = find(&report, "secret.txt");
+        assert!(found.flags.has(Flags::ENCRYPTED) && found.depth == 2);
+        assert!(report.flags().has(Flags::ENCRYPTED));
+        assert_eq!(report.verdict, Verdict::Partial);
+    }
+}
+
+#[test]
+fn streams_of_bzip2_that_begin_and_never_end_are_damage_and_not_all_tried() {
+    let report = look(&b"BZh91AY&SY".repeat(100_000), "a.bz2");
+    assert_eq!((kind(&report.entries[0]), report.verdict), ("bz2", Verdict::Partial));
+}
+
+#[test]
 fn a_cut_archive_gives_what_it_has() {
     let whole = zip(&[entry("a.exe", &program()), entry("b.txt", b"b")]);
     let report = look(&whole[..whole.len() - 30], "a.zip");

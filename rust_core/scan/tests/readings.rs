@@ -103,3 +103,53 @@ fn an_ambiguous_message_says_so_and_why() {
     let plain = look(b"Subject: x\r\n\r\nhello\r\n");
     assert!(!plain.flags().has(Flags::AMBIGUOUS) && plain.verdict == Verdict::Complete);
 }
+
+fn within_text(text: &[u8]) -> Report {
+    look(&[b"Subject: x\r\n\r\nhello\r\n", text].concat())
+}
+
+#[test]
+fn a_program_in_text_is_found_in_whatever_coding_it_is_written() {
+    let mut padded = PROGRAM.to_vec();
+    padded.resize(45, 0);
+    let lines = replace(&uuencode(&padded), b"`", b" ");
+    let cut = [b"begin 644 x.txt\r\nM", lines.trim_ascii_end(), b"\r\nend\r\n"].concat();
+    let plain = [b"begin-base64 644 x.txt\r\n", &base64(PROGRAM, DIGITS)[..], b"\r\n====\r\n"].concat();
+    let shifted: Vec<u8> = PROGRAM.iter().map(|octet| octet.wrapping_add(42)).collect();
+    let yenc = [b"=ybegin line=128 size=26 name=x.txt\r\n", &shifted[..], b"\r\n=yend size=26\r\n"].concat();
+    let fork = [b"\x05x.txt\0TEXTttxt\0\0\0\0\0\x1a\0\0\0\0\0\0", PROGRAM, b"\0\0\0\0"].concat();
+    let digits = b"!\"#$%&'()*+,-012345689@ABCDEFGHIJKLMNPQRSTUVXYZ[`abcdefhijklmpqr";
+    let binhex = [b"(This file must be converted with BinHex 4.0)\r\n\r\n:", &base64(&fork, digits)[..], b":\r\n"].concat();
+    for text in [cut, plain, yenc, binhex] {
+        let report = within_text(&text);
+        let found = report.entries.iter().any(|entry| entry.name == "x.txt" && entry.flags.has(Flags::EXECUTABLE));
+        assert!(found, "{}\n{report:#?}", text.escape_ascii());
+    }
+}
+
+#[test]
+fn behind_very_many_files_in_text_nothing_is_passed_over() {
+    let report = within_text(&b"begin 644 a\r\n#0V%T\r\nend\r\n".repeat(21_000));
+    assert_eq!(report.verdict, Verdict::Bomb);
+}
+
+#[test]
+fn content_that_is_not_in_the_message_or_not_for_us_is_told() {
+    let elsewhere = look(b"Content-Type: message/external-body; access-type=URL; URL=\"http://x.test/\"\r\n\r\nContent-ID: <1@x>\r\n\r\n");
+    assert!(elsewhere.flags().has(Flags::LAUNCH));
+    let piece = look(b"Content-Type: message/partial; id=x; number=1; total=2\r\n\r\nTVqQ");
+    assert_eq!(piece.verdict, Verdict::Partial);
+    let secret = within_text(b"-----BEGIN PGP MESSAGE-----\r\n\r\nhQEMA+\r\n-----END PGP MESSAGE-----\r\n");
+    assert!(secret.flags().has(Flags::ENCRYPTED));
+    let capped = look(&[b"a: b\r\n".repeat(20_100), b"\r\nx".to_vec()].concat());
+    assert!(capped.flags().has(Flags::AMBIGUOUS) && capped.verdict == Verdict::Partial);
+}
+
+#[test]
+fn a_blocked_name_counts_in_fields_that_are_no_names_by_the_standard() {
+    for field in ["Content-Description: run.exe", "Content-Location: file:///c:/run.exe", "Content-ID: <run.exe>"] {
+        let report = look(format!("Content-Type: application/octet-stream\r\n{field}\r\n\r\nx").as_bytes());
+        assert!(report.flags().has(Flags::BLOCKED_NAME), "{field}");
+    }
+    assert_eq!(look(b"Content-Type: text/plain\r\nContent-Description: a letter of mine\r\n\r\nx").flags(), Flags::CONTAINER);
+}
