@@ -5,19 +5,23 @@ thread. A method that changes something is one transaction: on return it is dura
 Fails with the errors of errors.py.
 """
 
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
 from gatepost.directory import allowed, documents, policies, rules, tokens, users, validation, versions, volumes
 from gatepost.directory.database import Database, pepper, revision
 from gatepost.directory.drafts import Drafts
-from gatepost.directory.errors import DirectoryError
+from gatepost.directory.errors import DirectoryError, NotFound
 from gatepost.directory.secret_files import SecretFiles
 from gatepost.directory.values import AllowedSender, Credentials, RuleVersion, StoredHandler, StoredPolicy, StoredRule, Token, User, Volume
 from gatepost.routing.changes import Change
 from gatepost.routing.document import Document
 from gatepost.routing.index import prepare
 from gatepost.routing.model import AddressHandler, DomainRule, RuleSet
+
+SRS_KEY = "srs-key"
+"""Name of the secret that return paths of forwards are signed with (message/srs.py)."""
 
 
 class Directory:
@@ -31,6 +35,7 @@ class Directory:
         if migrate:
             self._make_default_volume()
             self._secrets.seal_all()
+            self._make_srs_key()
 
     def close(self) -> None:
         """Close the file."""
@@ -58,8 +63,21 @@ class Directory:
                 etag,
                 allowed.by_sender(connection),
                 policies.texts(connection),
+                srs_key=self._srs_key(),
             )
         return prepare(made)
+
+    def _make_srs_key(self) -> None:
+        """The key of rewritten return paths: made once, before any worker starts."""
+        if not self._secrets.has(SRS_KEY):
+            self._secrets.put(SRS_KEY, secrets.token_hex(32))
+
+    def _srs_key(self) -> bytes:
+        """Without a key senders are not rewritten, and nothing comes back."""
+        try:
+            return bytes.fromhex(self._secrets.get(SRS_KEY))
+        except (NotFound, DirectoryError, ValueError):
+            return b""
 
     def data_version(self) -> int:
         """Changes whenever anyone changed anything, passwords included. One indexed row."""

@@ -300,3 +300,17 @@ def test_many_threads_may_change_and_read_at_once(hosting: Directory, path: Path
     assert faults == []
     assert len(reader.list_handlers("example.test")) == 30
     reader.close()
+
+
+def test_the_key_of_rewritten_return_paths_is_made_once_and_every_process_reads_it(tmp_path: Path) -> None:
+    directory = Directory(tmp_path / "directory.db", migrate=True)
+    key = directory.snapshot().srs_key
+    assert len(key) == 32
+    worker = Directory(tmp_path / "directory.db")
+    assert worker.snapshot().srs_key == key
+    worker.close()
+    directory.close()
+    again = Directory(tmp_path / "directory.db", migrate=True)
+    assert again.snapshot().srs_key == key
+    again.close()
+    assert (tmp_path / "secrets" / "srs-key").stat().st_mode & 0o777 == 0o600
