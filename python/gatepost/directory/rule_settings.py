@@ -1,7 +1,7 @@
 """What settings of rules and options of handlers may be: each check returns the value in stored form or raises InvalidValue naming the
 field.
 
-Called by validation.py. Pure. A field that nothing carries out yet is refused (NOT_YET), so that no setting is stored that does nothing.
+Called by validation.py. Pure.
 """
 
 import ipaddress
@@ -31,8 +31,6 @@ MAX_SIZE = 1 << 40
 MAX_BODY_TEXT = 65_536
 MAX_OWNERS = 100
 YEAR = 31_536_000
-NOT_YET: frozenset[str] = frozenset({"srs"})
-"""Fields that delivery does not obey yet."""
 
 _HOST = re.compile(r"(?=.{1,253}\Z)(?!-)[a-z0-9_-]{1,63}(?<!-)(?:\.(?!-)[a-z0-9_-]{1,63}(?<!-))*\.?\Z")
 _PIN = re.compile(r"[0-9a-f]{64}\Z")
@@ -48,11 +46,6 @@ _NUMBERS: dict[str, tuple[int, int]] = {
 }
 T = TypeVar("T")
 Check = Callable[[str, str], str]
-
-
-def _not_yet(field: str, name: str) -> None:
-    if name in NOT_YET:
-        raise InvalidValue(field, "is not carried out by this version")
 
 
 def _within(value: int, field: str, low: int, high: int) -> int:
@@ -81,8 +74,6 @@ def next_hops(hops: Iterable[NextHop], field: str) -> tuple[NextHop, ...]:
         _within(hop.priority, f"{where}.priority", 0, 65_535)
         _within(hop.weight, f"{where}.weight", 0, 65_535)
         made.append(replace(hop, host=host(hop.host, f"{where}.host")))
-    if made:
-        _not_yet(field, "next_hops")
     if len(made) > MAX_HOPS:
         raise InvalidValue(field, f"at most {MAX_HOPS} next hops (got {len(made)})")
     if len({(hop.host, hop.port) for hop in made}) != len(made):
@@ -96,9 +87,6 @@ def delivery(options: DeliveryOptions | None, field: str, tls: TlsPolicy) -> Del
         raise InvalidValue(f"{field}.pins", "TLS policy pinned needs the SHA-256 of a public key at least")
     if options is None or options == DeliveryOptions():
         return None
-    for name in DeliveryOptions.__dataclass_fields__:
-        if getattr(options, name) != getattr(DeliveryOptions(), name):
-            _not_yet(f"{field}.{name}", f"delivery.{name}")
     for name, (low, high) in _NUMBERS.items():
         _within(getattr(options, name), f"{field}.{name}", low, high)
     _check_retry(options, field)
@@ -186,7 +174,6 @@ def _check_unknown(rule: DomainRule) -> None:
 def _disclaimer(value: Disclaimer | None, field: str) -> Disclaimer | None:
     if value is None or value == Disclaimer():
         return None
-    _not_yet(field, "disclaimer")
     for name in Disclaimer.__dataclass_fields__:
         _body_text(getattr(value, name), f"{field}.{name}")
     return value
@@ -221,8 +208,6 @@ def handler_options(value: AddressHandler, kind: HandlerKind, prefix: str, addre
         raise InvalidValue(f"{prefix}block_attachments", "and a policy of its own exclude each other")
     if given.srs and kind not in (HandlerKind.FORWARD, HandlerKind.COPY):
         raise InvalidValue(f"{prefix}srs", f"is for forward and copy, not for {kind}")
-    if given.srs:
-        _not_yet(f"{prefix}srs", "srs")
     return replace(
         given,
         list=_part(given.list, ListSettings(), HandlerKind.LIST, kind, f"{prefix}list", lambda one: _list(one, value, prefix, address)),
@@ -237,7 +222,6 @@ def _part(value: T | None, default: T | None, wanted: HandlerKind, kind: Handler
         if value is not None:
             raise InvalidValue(field, f"is for {wanted} handlers, not for {kind}")
         return None
-    _not_yet(field, field.rpartition(".")[2])
     value = default if value is None else value
     if value is None:
         raise InvalidValue(field, f"a {wanted} handler needs it")
@@ -275,7 +259,6 @@ def _transport(given: Transport, prefix: str) -> Transport:
     if given.kind is TransportKind.PIPE:
         if given.program is None or given.host:
             raise InvalidValue(f"{field}.program", "a pipe has a program and no host")
-        _not_yet(f"{field}.program", "transport.program")
         return Transport(TransportKind.PIPE, program=_program(given.program, f"{field}.program"))
     if given.program is not None or not given.host:
         raise InvalidValue(f"{field}.host", f"{given.kind} has a host and no program")

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from gatepost.message.address import Address, AddressError, parse_address
 from gatepost.message.reply import Reply
+from gatepost.message.srs import DAY_SECONDS, Srs, SrsError, is_srs
 from gatepost.routing.by_handler import by_handler
 from gatepost.routing.by_rule import by_default, carry_out
 from gatepost.routing.index import HandlerIndex, RoutingIndex, index_of
@@ -135,6 +136,12 @@ class Walk(Run):
         mailbox = self.index.mailboxes.get(f"{base}@{domain}") if keeps_mail else None
         handler = self.find_handler(local, base, handlers)
         here = Here(rule, address.local, domain, mailbox, keeps_mail, local[len(base) :])
+        if handler is None and mailbox is None and is_srs(address.local):
+            origin = self.origin(address.local)
+            if isinstance(origin, str):
+                return self.address(origin, True, chain)
+            if keeps_mail and origin is not None:
+                return origin
         if handler is None and rule.handlers:
             service = service_targets(local, handlers) if mailbox is None else None
             if service is not None:
@@ -153,6 +160,20 @@ class Walk(Run):
         if here.rule.handlers:
             self.note("handler", f"no handler of {here.rule.domain!r} is for {here.local!r}")
         return by_default(self, here, trusted, chain)
+
+    def origin(self, local: str) -> str | Reply | None:
+        """Whom mail to a rewritten return path is for; the refusal of one that was not made here, None when there is no key to tell."""
+        key = self.index.rule_set.srs_key
+        if not key:
+            return None
+        self.fixed = False  # it has its time
+        try:
+            origin = Srs(key).decode(local, self.question.now // DAY_SECONDS)
+        except SrsError as error:
+            self.note("srs", f"{local!r} has the form of a rewritten return path: {error}")
+            return error.reply
+        self.note("srs", f"a return path that a forward of ours made: it leads back to {origin}")
+        return origin
 
     def to_keepers(self, owners: tuple[str, ...], domain: str, trusted: bool, chain: tuple[str, ...]) -> Reply | None:
         """The mail of a list's owners, and its bounces. Owners are named by the administrator, the postmaster is not."""

@@ -1,12 +1,15 @@
 """What the truth tables cannot say: bounds, speed, the index."""
 
 import time
+from dataclasses import replace
 
 import pytest
 
+from gatepost.message.reply import Reply
+from gatepost.message.srs import Srs
 from gatepost.routing.decide import MAX_EXPANSION, MAX_REMEMBERED, MAX_TRACE, decide
 from gatepost.routing.index import HandlerIndex, index_of, prepare
-from gatepost.routing.model import AddressHandler, DomainRule, HandlerKind, Mailbox, Question, RuleKind, RuleSet
+from gatepost.routing.model import AddressHandler, Decision, DomainRule, HandlerKind, Mailbox, Question, RouteKind, RuleKind, RuleSet
 
 
 def handler(pattern: str, *targets: str, kind: HandlerKind = HandlerKind.FORWARD) -> AddressHandler:
@@ -104,3 +107,19 @@ def _seconds(rule_set: RuleSet, recipient: str) -> float:
     start = time.thread_time()
     decide(rule_set, question)
     return time.thread_time() - start
+
+
+def test_a_return_path_that_a_forward_made_leads_back_and_a_forged_or_old_one_is_refused() -> None:
+    day = 20_000
+    rules = RuleSet(1, {"here.test": DomainRule("here.test", RuleKind.HOSTED)}, {}, srs_key=b"k" * 32)
+    path = Srs(rules.srs_key).encode("alice@far.test", "here.test", day)
+
+    def answer(recipient: str, on: int = day) -> Decision:
+        return decide(rules, Question("", recipient, False, now=on * 86_400))
+
+    assert [(route.kind, route.address) for route in answer(path).routes] == [(RouteKind.SMTP, "alice@far.test")]
+    assert answer(path.replace("alice", "victim")).reply == Reply(550, "5.7.1", "This return address was not made here")
+    assert answer(path, day + 30).reply == Reply(550, "5.1.1", "This return address has expired")
+    assert answer(path).routes, "what was refused for its age is not remembered"
+    other = replace(rules, srs_key=b"")
+    assert decide(other, Question("", path, False, now=day * 86_400)).reply is not None

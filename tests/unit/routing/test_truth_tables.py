@@ -4,11 +4,10 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 
-from gatepost.directory import rule_settings, validation
+from gatepost.directory import validation
 from gatepost.message.plain import from_plain
 from gatepost.routing.decide import decide
 from gatepost.routing.model import (
@@ -33,8 +32,7 @@ def rule_set_of(table: dict[str, Any]) -> RuleSet:
     for entry in table.get("rule", []):
         handlers = tuple(handler_of(each) for each in entry.pop("handler", []))
         settings = from_plain(RuleSettings, entry.pop("settings", {}))
-        with patch.object(rule_settings, "NOT_YET", frozenset()):
-            rule = validation.domain_rule(DomainRule(**entry, handlers=handlers, settings=settings))
+        rule = validation.domain_rule(DomainRule(**entry, handlers=handlers, settings=settings))
         rules[rule.domain] = rule
     states = [(address, True) for address in table.get("users", [])] + [(address, False) for address in table.get("disabled_users", [])]
     mailboxes = {address: Mailbox(address, bytes([n]) * 16, "main", enabled) for n, (address, enabled) in enumerate(states)}
