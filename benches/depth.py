@@ -9,9 +9,11 @@ figure.
     rates       accept, relay and local delivery beside the deep queue
     filters     first pages and counts over gRPC
     down        100,000 messages for a host that refuses connections are retried by an operator, while other mail goes on
+    retry       the same when each of them has a time of its own
     timers      the same messages become due by their own times, at once and over five seconds
     reroute     they get another way, and that is undone
-    bulk        hold and its undo, hold, release, remove all and its undo; remove all, and the space when the grace is over
+    bulk        hold and its undo, hold, release, remove all and its undo
+    space       remove all, and the space when the grace is over
     causes      why a million deferred messages wait; the spool alone, no server
     compaction  disk use of a partition in which one message of a hundred stays, at the real segment size; no server
 """
@@ -26,6 +28,8 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -48,14 +52,16 @@ from support.processes import exit_on_sigterm
 from support.programs import exists, imap
 from usage import resident_kib
 
-PARTS = ("restart", "rates", "filters", "down", "timers", "reroute", "bulk", "causes", "compaction")
+PARTS = ("restart", "rates", "filters", "down", "retry", "timers", "reroute", "bulk", "space", "causes", "compaction")
 PAGE = 100
 WITHIN = 0.8
 MIB = 1 << 20
-TIMERS_AFTER = 45.0
+TIMERS_AFTER = 60.0
 """Seconds from setting the times to the first of them: the server has to start, read its queue and be measured in the calm."""
 GRACE = 5
 """Seconds of the last removal's grace."""
+SETTLE = 15.0
+"""Seconds that the history may take to follow a bulk command before the next; it goes on behind that if it must."""
 PACE = 100 * MIB
 """Octets a second of the compaction part: several times what a worker takes in."""
 
@@ -281,25 +287,45 @@ def part_timers(pair: Pair) -> list[Line]:
     for name, spread in (("at-once", 0.0), ("spread", 5.0)):
         taken = []
         for _ in range(pair.runs):
-            due = _set_times(pair, spread)
-            running(pair)
-            with Sink(pair.directory) as sink:
-                _relay_rule(pair.deep, sink)
-                _rates(pair.deep, sink)
-                calm = _told_rates(pair, sink, "calm")
-                time.sleep(max(0.0, due - time.time()))
+            due = _set_times(pair, TIMERS_AFTER, spread)
+            with _calm(pair) as (sink, calm):
+                if time.time() > due:
+                    raise AssertionError("the moment was over before all was ready")
+                time.sleep(due - time.time())
                 taken.append((calm, _told_rates(pair, sink, f"due {name}")))
                 pair.tell(f"wait for their host now: {_count_refused(pair.deep):,}")
-            if time.time() > due + 60:
-                raise AssertionError("the moment was over before all was ready")
         lines += _shares(f"timers-{name}", taken)
     return lines
 
 
-def _set_times(pair: Pair, spread: float) -> float:
-    """With the server stopped: all mail of the dead host is due from a moment on, which is returned in Unix seconds."""
-    pair.deep.stop(60)
-    spool, due = Spool(str(spool_of(pair))), time.time() + TIMERS_AFTER
+def part_retry(pair: Pair) -> list[Line]:
+    """An operator retries them when each has a time of its own, so that each retry is written down."""
+    taken = []
+    for _ in range(pair.runs):
+        _set_times(pair, 3600, 0)
+        with _calm(pair) as (sink, calm):
+            waking = threading.Thread(target=_wake, args=(pair.deep,))
+            waking.start()
+            taken.append((calm, _told_rates(pair, sink, "retried")))
+            waking.join()
+    return _shares("retry-own-times", taken)
+
+
+@contextmanager
+def _calm(pair: Pair) -> Iterator[tuple[Sink, Rates]]:
+    """Both servers run and are warm; a sink, and the rates of other mail."""
+    running(pair)
+    with Sink(pair.directory) as sink:
+        _relay_rule(pair.deep, sink)
+        _rates(pair.deep, sink)
+        yield sink, _told_rates(pair, sink, "calm")
+
+
+def _set_times(pair: Pair, after: float, spread: float) -> float:
+    """With the server stopped: all mail of the dead host is due so many seconds from now on. Returns that as Unix seconds."""
+    if pair.deep.process is not None:
+        pair.deep.stop(60)
+    spool, due = Spool(str(spool_of(pair))), time.time() + after
     try:
         ids = spool.select({"domain": DOWN_DOMAIN}, pair.what.down)
         slices = [ids[at : at + 16 * 500] for at in range(0, len(ids), 16 * 500)]
@@ -336,15 +362,17 @@ def part_reroute(pair: Pair) -> list[Line]:
     target = RerouteTarget(route=Route("smtp", host="127.0.0.1", port=2))
     seconds, done = timed(pair.deep, lambda client: client.queue.reroute_all(DEAD, target))
     lines = [line("reroute", "s", seconds, None, changed=done.result.changed)]
+    pair.tell(f"reroute: {done.result.changed:,} in {seconds:.2f} s")
     quiet(pair.deep, pair)
     seconds, undone = timed(pair.deep, lambda client: client.queue.undo())
     lines.append(line("undo-reroute", "s", seconds, None, undone=undone.result.undone))
+    pair.tell(f"undo of it: {undone.result.undone:,} in {seconds:.2f} s")
     quiet(pair.deep, pair)
     return lines
 
 
 def part_bulk(pair: Pair) -> list[Line]:
-    """Hold, release, remove and their undo, all of it; then the space. Empties the deep queue."""
+    """Hold, release, remove and their undo, all of it."""
     running(pair)
     server, lines = pair.deep, []
     # What the loads left is held; released it would be tried.
@@ -353,6 +381,13 @@ def part_bulk(pair: Pair) -> list[Line]:
     lines.append(line("preview-all", "s", seconds, None, messages=preview.messages))
     for name, bar in (("hold", 5.0), ("undo", None), ("hold", 5.0), ("release", 5.0), ("remove", 10.0), ("undo", None)):
         lines.append(_bulk(pair, name, bar))
+    return lines
+
+
+def part_space(pair: Pair) -> list[Line]:
+    """Remove all, with a short grace, and the space when it is over. Empties the deep queue."""
+    running(pair)
+    server, lines = pair.deep, []
     server.settings["queue"] = {"undo_seconds": GRACE}
     server.reload()
     time.sleep(2)
@@ -380,7 +415,7 @@ def _bulk(pair: Pair, name: str, bar: float | None, *, settle: bool = True) -> L
         kind, changed = f"{name}-all", done.changed
     pair.tell(f"{kind}: {changed:,} in {seconds:.2f} s")
     if settle:
-        quiet(pair.deep, pair)
+        quiet(pair.deep, pair, SETTLE)
     return line(kind, "s", seconds, bar, changed=changed)
 
 
@@ -426,9 +461,11 @@ STEPS = {
     "rates": part_rates,
     "filters": part_filters,
     "down": part_down,
+    "retry": part_retry,
     "timers": part_timers,
     "reroute": part_reroute,
     "bulk": part_bulk,
+    "space": part_space,
 }
 
 

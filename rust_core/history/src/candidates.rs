@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 
 use gatepost_queue::MessageId;
+use memchr::memchr_iter;
 use rusqlite::Connection;
 
 use crate::error::HistoryError;
@@ -21,6 +22,11 @@ use crate::terms::{Field, hash};
 const FEW: usize = 100;
 /// Addresses are looked up one by one up to this number, else all postings are gone through.
 const FEW_ADDRESSES: usize = 200;
+
+/// Blocks of postings that every term is given; one that has more is common.
+const SHORT: usize = 2;
+/// Rows up to which those that are left are looked at sooner than the postings of a common term are read.
+const HANDFUL: usize = 8;
 
 /// A candidate: id and row.
 pub type Candidate = (MessageId, u32);
@@ -87,20 +93,31 @@ pub fn sealed_candidates(
 /// Ranks that have all terms, and an address for each glob; None when the filter has neither.
 fn ranks(db: &Connection, filter: &Filter) -> Result<Option<Vec<u32>>, HistoryError> {
     let mut ranks: Option<Vec<u32>> = None;
+    let mut common = Vec::new();
     for term in filter.terms() {
-        let found = posting(db, term)?;
-        ranks = Some(ranks.map_or_else(|| found.clone(), |ranks| intersect(&ranks, &found)));
+        match posting(db, term, SHORT)? {
+            Some(found) => ranks = Some(both(ranks.as_deref(), found)),
+            None => common.push(term),
+        }
         if ranks.as_ref().is_some_and(Vec::is_empty) {
             return Ok(ranks);
         }
+    }
+    for term in common {
+        // What a word that all have would still say costs megabytes from the disk.
+        if ranks.as_ref().is_some_and(|ranks| ranks.len() <= HANDFUL) {
+            return Ok(ranks);
+        }
+        ranks = Some(both(ranks.as_deref(), posting(db, term, usize::MAX)?.unwrap_or_default()));
     }
     // A few rows are looked at sooner than addresses are looked for.
     if ranks.as_ref().is_some_and(|ranks| ranks.len() <= FEW) {
         return Ok(ranks);
     }
     for (field, glob) in filter.globs() {
-        let found = globbed(db, field, &glob)?;
-        ranks = Some(ranks.map_or_else(|| found.clone(), |ranks| intersect(&ranks, &found)));
+        if let Some(found) = globbed(db, field, &glob)? {
+            ranks = Some(both(ranks.as_deref(), found));
+        }
         if ranks.as_ref().is_some_and(Vec::is_empty) {
             return Ok(ranks);
         }
@@ -108,24 +125,39 @@ fn ranks(db: &Connection, filter: &Filter) -> Result<Option<Vec<u32>>, HistoryEr
     Ok(ranks)
 }
 
-/// Ranks with an address that fits.
-fn globbed(db: &Connection, field: Field, glob: &Glob) -> Result<Vec<u32>, HistoryError> {
+/// Those of the ranks that are in `found` too.
+fn both(ranks: Option<&[u32]>, found: Vec<u32>) -> Vec<u32> {
+    match ranks {
+        Some(ranks) => intersect(ranks, &found),
+        None => found,
+    }
+}
+
+/// Ranks with an address that fits; None when every address does.
+fn globbed(db: &Connection, field: Field, glob: &Glob) -> Result<Option<Vec<u32>>, HistoryError> {
     let mut hashes = HashSet::new();
+    let (mut lines, mut fitting) = (0, 0);
     let mut query = db.prepare_cached("SELECT data FROM address WHERE field=?1")?;
     let mut lists = query.query([field as u8])?;
     while let Some(list) = lists.next()? {
-        glob.lines(list.get_ref(0)?.as_blob().unwrap_or_default(), &mut |line| {
+        let list = list.get_ref(0)?.as_blob().unwrap_or_default();
+        lines += memchr_iter(b'\n', list).count();
+        glob.lines(list, &mut |line| {
+            fitting += 1;
             hashes.insert(hash(field, std::str::from_utf8(line).unwrap_or_default()));
         });
     }
+    if lines > 0 && fitting == lines {
+        return Ok(None);
+    }
     if hashes.len() > FEW_ADDRESSES {
-        return postings(db, &hashes);
+        return postings(db, &hashes).map(Some);
     }
     let mut ranks = Vec::new();
     for hash in hashes {
-        ranks.extend(posting(db, hash)?);
+        ranks.extend(posting(db, hash, usize::MAX)?.unwrap_or_default());
     }
-    Ok(sorted(ranks))
+    Ok(Some(sorted(ranks)))
 }
 
 /// Ranks that have one of many terms.
@@ -148,19 +180,23 @@ fn postings(db: &Connection, terms: &HashSet<u32>) -> Result<Vec<u32>, HistoryEr
     Ok(sorted(ranks))
 }
 
-/// Ranks that have a term, ascending.
-fn posting(db: &Connection, term: u32) -> Result<Vec<u32>, HistoryError> {
+/// Ranks that have a term, ascending. None when it has entries in more blocks than `most`.
+fn posting(db: &Connection, term: u32, most: usize) -> Result<Option<Vec<u32>>, HistoryError> {
     let (low, high) = ((u64::from(term) << 24) as i64, (u64::from(term) << 24 | 0x00ff_ffff) as i64);
     let mut query = db.prepare_cached(
         "SELECT data FROM posting WHERE first BETWEEN coalesce((SELECT max(first) FROM posting WHERE first <= ?1), ?1) AND ?2 ORDER BY first",
     )?;
     let mut blocks = query.query([low, high])?;
-    let mut ranks = Vec::new();
+    let (mut ranks, mut read) = (Vec::new(), 0);
     while let Some(block) = blocks.next()? {
+        if read == most {
+            return Ok(None);
+        }
+        read += 1;
         let found = entries(block.get_ref(0)?.as_blob().unwrap_or_default());
         ranks.extend(found.filter(|(one, _)| *one == term).map(|(_, rank)| rank));
     }
-    Ok(ranks)
+    Ok(Some(ranks))
 }
 
 /// Term and rank of each entry of a block.

@@ -560,3 +560,28 @@ fn copy_dir(from: &Path, to: &Path) {
         fs::copy(from.join(name), to.join(name)).unwrap();
     }
 }
+
+#[test]
+fn words_and_globs_that_nearly_all_mail_has_neither_hide_mail_nor_add_any() {
+    let room = Room::new(16 << 20);
+    let unsigned = room.accept("", &["r@b.example"], "weekly report of nobody");
+    room.change(unsigned, None, kind::DELIVERED, "{}");
+    let report = |n: usize| {
+        let id = room.accept(&format!("s{}@a.example", n % 3), &["r@b.example"], &format!("weekly report {n} part {}", n % 100));
+        room.change(id, None, kind::DELIVERED, "{}");
+        id
+    };
+    let ids: Vec<MessageId> = (0..1100).map(report).collect();
+    let bulk = room.fill(2);
+    let chosen = |fits: &dyn Fn(usize) -> bool| (0..ids.len()).filter(|n| fits(*n)).map(|n| ids[n]).collect::<Vec<_>>();
+    let subject = |text: &str| room.ids(&by(|f| f.subject = text.into()));
+    assert_eq!(subject("report weekly")[1..], ids);
+    assert_eq!(subject("report 1042"), [ids[1042]]);
+    assert_eq!(subject("weekly 77 report"), chosen(&|n| n % 100 == 77));
+    assert!(subject("weekly 1042 absent").is_empty() && subject("1042 bulk").is_empty());
+    let with = |sender: &str, text: &str| room.ids(&by(|f| (f.sender, f.subject) = (sender.into(), text.into())));
+    assert_eq!(with("*@*.example", ""), [&ids[..], &bulk].concat());
+    assert_eq!(with("s?@*", "report"), ids);
+    assert_eq!(with("s1@*", "report 7"), chosen(&|n| n % 3 == 1 && n % 100 == 7));
+    assert_eq!(with("*", "nobody"), [unsigned]);
+}

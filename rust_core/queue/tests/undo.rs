@@ -295,3 +295,29 @@ fn a_recipient_removed_twice_and_restored_between_has_one_grace() {
     assert!(spool.get(&id).is_err());
     assert_eq!((spool.stats().messages, spool.stats().removed, spool.stats().octets), (0, 0, 0));
 }
+
+#[test]
+fn an_operation_on_a_thousand_messages_is_undone_with_each_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = open(dir.path());
+    let ids: Vec<MessageId> = (0..1000).map(|n| commit(&spool, n * 3 % 700, vec![to(&format!("a{n}@x"), "d")])).collect();
+    let some = |every: usize| ids.iter().step_by(every).copied().collect::<Vec<_>>();
+    spool.change_all(0, &some(3), kind::HELD, 0, &op("held"));
+    assert_eq!(spool.change_all(0, &ids, kind::REMOVED, now_us() + HOUR, &op("gone")), 1000);
+    for id in some(10) {
+        // An attempt that was under way got through.
+        change(&spool, id, Some(0), kind::DELIVERED, 0, "");
+    }
+    let counts = undo(&spool, "gone", &ids);
+    assert_eq!(counts, Undone { undone: 900, finished: 100, recipients: 900, ..Undone::default() });
+    let check = |spool: &Spool| {
+        for (n, id) in ids.iter().enumerate() {
+            let state = spool.get(id).ok().map(|summary| (summary.recipients[0].state, summary.recipients[0].held));
+            assert_eq!(state, (n % 10 != 0).then_some((State::Pending, n % 3 == 0)), "{n}");
+        }
+    };
+    check(&spool);
+    assert_eq!(undo(&spool, "gone", &ids), Undone { already: 900, finished: 100, ..Undone::default() });
+    check(&spool);
+    check(&reopen(spool, dir.path(), false));
+}
