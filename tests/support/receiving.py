@@ -1,7 +1,8 @@
 """A receiving server in the test's own process: real sockets, a real spool, a real directory with a few users.
 
 Domain example.test is hosted: alice, bob and carol (disabled) with PASSWORD, list@ forwards to alice and bob. gateway.test goes to a
-gateway, from anyone. Nothing is delivered: there is no scheduler, so what was accepted stays in the queue to be looked at.
+gateway, from anyone. small@ takes 1000 octets, secret@ wants TLS, team@ is a list of alice and bob for its members. Nothing is delivered:
+there is no scheduler, so what was accepted stays in the queue to be looked at.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ from typing import Any
 from gatepost.config import Settings, load_settings
 from gatepost.directory import Authenticator, Directory
 from gatepost.message.envelope import Meta
-from gatepost.routing.model import AddressHandler, DomainRule, HandlerKind, RuleKind, RuleSet
+from gatepost.routing.model import AddressHandler, DomainRule, HandlerKind, HandlerOptions, RuleKind, RuleSet
 from gatepost.scan.gate import Gate
 from gatepost.server.context import Listener, ServerContext
 from gatepost.server.lmtp import LmtpServer
@@ -41,13 +42,19 @@ def directory_template() -> Path:
     base = Path(mkdtemp(prefix="gatepost-test-"))
     atexit.register(shutil.rmtree, base, ignore_errors=True)
     directory = Directory(base / "directory.db", migrate=True)
-    handlers = (AddressHandler("list", HandlerKind.FORWARD, (ALICE, BOB)),)
+    handlers = (
+        AddressHandler("list", HandlerKind.FORWARD, (ALICE, BOB)),
+        AddressHandler("small", HandlerKind.MAILBOX, (ALICE,), options=HandlerOptions(size_limit=1000)),
+        AddressHandler("secret", HandlerKind.MAILBOX, (ALICE,), options=HandlerOptions(require_tls=True)),
+        AddressHandler("team", HandlerKind.LIST, (ALICE, BOB)),
+    )
     directory.put_rule(DomainRule("example.test", RuleKind.HOSTED), create=True, author=AUTHOR)
     directory.put_rule(DomainRule("gateway.test", RuleKind.GATEWAY, host="127.0.0.1", port=9), create=True, author=AUTHOR)
     directory.put_rule(DomainRule("bücher.test", RuleKind.HOSTED), create=True, author=AUTHOR)
     for address in (ALICE, BOB, CAROL, "büro@bücher.test"):
         directory.add_user(address, PASSWORD, author=AUTHOR)
-    directory.put_handler("example.test", handlers[0], create=True, author=AUTHOR)
+    for handler in handlers:
+        directory.put_handler("example.test", handler, create=True, author=AUTHOR)
     directory.set_enabled(CAROL, False, author=AUTHOR)
     directory.close()
     return base

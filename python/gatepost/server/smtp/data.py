@@ -130,7 +130,13 @@ class Messages(Commands):
     def _open_message(self) -> Incoming:
         smtp = self.server.limits
         lead, tail = self._trace_field()
-        return self.server.context.spool.begin(lead, tail, smtp.max_message_bytes, smtp.allow_bare_newlines)
+        return self.server.context.spool.begin(lead, tail, self._largest(), smtp.allow_bare_newlines)
+
+    def _largest(self) -> int:
+        """Octets that the server and every recipient take: the native side refuses more at the end of data."""
+        most = self.server.limits.max_message_bytes
+        own = size_limit(self.envelope.plans) if self.envelope is not None else 0
+        return min(own, most) if own else most
 
     def _open_submitted(self, header: bytes | None) -> Incoming:
         """With the fields its header lacks."""
@@ -142,9 +148,9 @@ class Messages(Commands):
         if header is not None:
             prefix += missing_fields(header, message_id=identity, host=server.context.hostname)
         smtp = server.limits
-        own = size_limit(self.envelope.plans) if self.envelope is not None else 0
-        most = min(own, smtp.max_message_bytes) if own else smtp.max_message_bytes
-        return server.context.spool.receive(prefix=prefix, max_bytes=most, allow_bare=smtp.allow_bare_newlines, message_id=message_id)
+        return server.context.spool.receive(
+            prefix=prefix, max_bytes=self._largest(), allow_bare=smtp.allow_bare_newlines, message_id=message_id
+        )
 
     def _take_header(self, data: bytes) -> int:
         """Sink while a submitted message's header is kept back; the native side takes over behind it."""
