@@ -214,7 +214,8 @@ async def test_settings_of_rules_and_handlers_are_options(plane: Plane, cli):
     assert (changed.json["options"]["list"]["may_post"], changed.json["options"]["valid_until"]) == ("anyone", 1_893_456_000)
     login = ("--via", "smtp", "--host", "h.test", "--username", "u", "--password-stdin")
     made = (await cli("handler", "add", "a.test", "out", "--kind", "transport", *login, "--json", text="hush\n")).json
-    assert (made["options"]["transport"]["has_password"], made["options"]["transport"]["password"]) == (True, "")
+    assert made["options"]["transport"]["has_password"] is True
+    assert "hush" not in json.dumps(made)
     assert (await cli("handler", "add", "a.test", "p", "--kind", "transport", "--host", "h.test")).code == 2
     assert (await cli("rule", "add", "alias.test", "--kind", "alias", "--alias-of", "a.test")).out == "alias.test: stands for a.test\n"
     assert "1 handlers added to g.test" in (await cli("handler", "add-mailboxes", "g.test", "--from", "a.test")).out
@@ -364,7 +365,7 @@ async def test_a_policy_is_checked_applied_listed_shown_and_removed(plane: Plane
     file.write_text('description = "no \\u001b logs"\n[[rules]]\nname = "logs"\naction = "reject"\nextensions = ["log"]\n')
     assert (await cli("policy", "check", str(file))).code == 0
     assert "policy strict: 1 rules" in (await cli("policy", "apply", "strict", str(file))).out
-    assert [one["name"] for one in (await cli("policy", "list", "--json")).json] == ["none", "shipped", "strict"]
+    assert [one["name"] for one in (await cli("policy", "list", "--json")).json] == ["no-attachments", "none", "shipped", "strict"]
     shown = await cli("policy", "show", "strict")
     assert 'extensions = ["log"]' in shown.out
     assert "\x1b" not in (await cli("policy", "list")).out

@@ -36,7 +36,8 @@ async def test_a_policy_is_applied_listed_shown_and_removed_and_workers_are_told
     async with GatepostClient(plane.data) as client:
         made = await client.policies.apply("strict", STRICT)
         assert (made.rule_count, made.description) == (1, "no logs")
-        assert [(one.name, one.text) async for one in client.policies.list()] == [("none", ""), ("shipped", ""), ("strict", "")]
+        listed = [(one.name, one.text) async for one in client.policies.list()]
+        assert listed == [("no-attachments", ""), ("none", ""), ("shipped", ""), ("strict", "")]
         assert (await client.policies.get("strict")).text == STRICT
         assert (await client.policies.get("shipped")).rule_count > 5
         with pytest.raises(EtagMismatchError):
