@@ -6,13 +6,14 @@ off.
 
 import imaplib
 import smtplib
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from gatepost.client import ServerRefusedError
-from support.gatepost import ALICE, PASSWORD, Gatepost
+from support.gatepost import ALICE, PASSWORD, PROGRAM, Gatepost
 from support.processes import wait_until
 from support.programs import imap
 from support.sdk import call, queue, worker
@@ -149,3 +150,11 @@ def test_a_disk_that_runs_full_in_the_middle_of_a_message_is_told_at_the_end_of_
     assert queue(server) == []
     disk.empty()
     wait_until(lambda: takes_mail(server), 20, "mail is taken again", 0.5)
+
+
+def test_a_start_on_a_disk_without_a_free_octet_says_what_to_do(disk: SmallDisk):
+    disk.leave(0)
+    run = subprocess.run([PROGRAM, "serve", "--data", disk.path / "data"], capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode == 1
+    assert "No space left on device" in run.stderr
+    assert "Traceback" not in run.stderr

@@ -7,6 +7,7 @@ usage); no trace is shown for what an administrator can mend.
 import argparse
 import asyncio
 import contextlib
+import errno
 import os
 import resource
 import sys
@@ -25,6 +26,7 @@ from gatepost.server.tls import TlsError
 
 FAULTS = (SettingsError, ListenError, StartError, DirectoryError, TlsError, ControlServerError, AuditError)
 """What an administrator can mend."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -59,6 +61,11 @@ def serve(argv: Sequence[str]) -> int:
         return asyncio.run(Supervisor(settings, options.config, overrides, demo=options.demo).run())
     except FAULTS as error:
         print(f"gatepost: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        print(f"gatepost: the data directory's disk is full ({error.strerror}): free a few megabytes and start again", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

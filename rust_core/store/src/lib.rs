@@ -25,6 +25,7 @@ mod names;
 mod records;
 mod refused;
 mod replay;
+mod room;
 mod schema;
 mod search;
 mod sink;

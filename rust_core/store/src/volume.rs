@@ -23,6 +23,7 @@ use crate::lock::wait_lock;
 use crate::records::{self, Op};
 use crate::refused::Refused;
 use crate::replay::{self, Held, Recovery};
+use crate::room;
 use crate::schema;
 
 /// Format of the volume directory.
@@ -105,11 +106,13 @@ impl Volume {
         let log_options = options.log();
         let (mut held, busy) = replay::hold_streams(&dir.join("log"), &options.stream, &log_options)?;
         let mut recovery = Recovery::default();
-        let db = open_index(dir, &mut held, &busy, &mut recovery)?;
+        room::use_reserve(dir);
+        let db = open_index(dir, &mut held, &busy, &mut recovery).map_err(|error| room::explain(dir, error))?;
         let own = held.swap_remove(0);
         held.iter().try_for_each(|idle| gc::sweep_idle(&db, idle))?;
         drop(held);
         let log = own.prepared.start(Box::new(|_, _| {}))?;
+        room::keep_reserve(dir);
         recovery.seconds = started.elapsed().as_secs_f64();
         Ok(Self {
             dir: dir.to_owned(),
