@@ -1,4 +1,4 @@
-"""What a mailing list changes in the header of a post (RFC 2369, RFC 2919, RFC 8058). Pure: a header in, edits out.
+"""What a mailing list changes in the header of a post (RFC 2369, RFC 2919). Pure: a header in, edits out.
 
 Called by delivery/changes. Invariants: List-* fields of others go (RFC 2369 4: a list must not pass on what a post brought along), so
 that each is there once and is ours; no other field is touched but Subject, Reply-To, Sender and Precedence, as the list's settings ask;
@@ -43,8 +43,6 @@ class ListLook:
     owner: str = ""
     unsubscribe: str = ""
     help_url: str = ""
-    one_click: bool = False
-    """The `unsubscribe` URL takes the POST of RFC 8058."""
 
 
 def list_id(address: str) -> str:
@@ -83,8 +81,6 @@ def _fields(look: ListLook) -> list[tuple[str, str]]:
     ]
     if look.unsubscribe:
         fields.append(("List-Unsubscribe", f"<{_uri(look.unsubscribe)}>"))
-        if look.one_click:
-            fields.append(("List-Unsubscribe-Post", "List-Unsubscribe=One-Click"))
     if look.help_url:
         fields.append(("List-Help", f"<{_uri(look.help_url)}>"))
     if look.owner:

@@ -22,7 +22,6 @@ Edit = tuple[int, int, bytes]
 
 _CONTENT = frozenset({"content-type", "content-transfer-encoding", "content-disposition", "content-id", "content-description"})
 _ASCII_BASED = re.compile(r"(us-ascii|ascii|utf-?8|iso-?8859-\d{1,2}|windows-125\d|koi8-[ru]|latin-?1)\Z", re.IGNORECASE)
-_SEALED = frozenset({"multipart/signed", "multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +51,6 @@ class Around:
     above: Words
     below: Words
     seed: bytes
-
-
-def is_sealed(header: HeaderView) -> bool:
-    """Signed or encrypted as a whole (RFC 1847, RFC 8551): only a wrap leaves it whole."""
-    return _parsed(header).get_content_type() in _SEALED
 
 
 def surround(header: HeaderView, size: int, around: Around) -> list[Edit]:

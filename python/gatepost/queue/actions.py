@@ -25,6 +25,7 @@ from gatepost.queue.events import QueueEvent
 from gatepost.queue.operations import Operation, OperationLog
 from gatepost.queue.report import Action, RecipientReport, Reporter, Subject, is_due
 from gatepost.queue.retry import MICROSECONDS
+from gatepost.queue.return_path import report_path
 from gatepost.queue.scheduler import Scheduler
 from gatepost.queue.views import QueuedMessage, decode_summary
 from gatepost.queue.withheld import Some
@@ -404,13 +405,14 @@ class QueueActions:
             return
         now = self._scheduler.now()
         words = "the administrator removed the message from the queue"
-        rows = [
-            RecipientReport(one.address, one.orcpt, Action.FAILED, "5.7.1", words, None, now)
-            for one in message.recipients
-            if one.pending and one.destination not in WITHHELD and is_due(one.notify, Action.FAILED, message.reverse_path)
-        ]
-        subject = Subject(message_id, message.size, message.received_at, message.reverse_path, message.meta)
-        await self._reporter.send(subject, rows, now)
+        rows: dict[str, list[RecipientReport]] = {}
+        for one in message.recipients:
+            path = report_path(message.reverse_path, one.route)
+            if one.pending and one.destination not in WITHHELD and is_due(one.notify, Action.FAILED, path):
+                rows.setdefault(path, []).append(RecipientReport(one.address, one.orcpt, Action.FAILED, "5.7.1", words, None, now))
+        for path, reports in rows.items():
+            subject = Subject(message_id, message.size, message.received_at, path, message.meta)
+            await self._reporter.send(subject, reports, now)
 
     async def _end_graces(self) -> None:
         """One timer: sleeps until the next grace is over, an operation begins, or (while removed mail is kept) to look at the disk."""

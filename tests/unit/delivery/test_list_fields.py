@@ -6,7 +6,7 @@ from email.message import EmailMessage
 from gatepost.delivery.list_fields import ListLook, came_through, list_edits
 from gatepost.message.fields import HeaderView
 
-LOOK = ListLook("team@here.test", "The Team", "[team]", "list", "boss@here.test", "https://here.test/u", "https://here.test/h", True)
+LOOK = ListLook("team@here.test", "The Team", "[team]", "list", "boss@here.test", "https://here.test/u", "https://here.test/h")
 
 
 def post(fields: bytes, look: ListLook = LOOK) -> EmailMessage:
@@ -25,7 +25,6 @@ def test_a_post_carries_the_fields_of_its_list_once() -> None:
     message = post(b"List-Id: <other.list>\r\nList-Unsubscribe: <mailto:x@other.test>,\r\n <https://o>\r\nSender: me@x.test\r\n")
     assert message.get_all("List-Id") == ["The Team <team.here.test>"]
     assert message.get_all("List-Unsubscribe") == ["<https://here.test/u>"]
-    assert message["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
     assert message["List-Post"] == "<mailto:team@here.test>"
     assert message["List-Help"] == "<https://here.test/h>"
     assert message["List-Owner"] == "<mailto:boss@here.test>"
