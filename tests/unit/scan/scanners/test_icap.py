@@ -7,7 +7,7 @@ import pytest
 
 from gatepost.scan.scanners.blob import MemoryBlob
 from gatepost.scan.scanners.plugin import ScanAnswer
-from support.scanners import FACTS, Script, mail, pool_of, serving, table
+from support.scanners import FACTS, Script, mail, pool_of, serving, table, until
 
 OPTIONS = b'ICAP/1.0 200 OK\r\nMethods: %b\r\nISTag: "t1"\r\nAllow: 204\r\n%bEncapsulated: null-body=0\r\n\r\n'
 NO_CHANGE = b'ICAP/1.0 204 No modifications needed\r\nISTag: "t1"\r\nEncapsulated: null-body=0\r\n\r\n'
@@ -195,7 +195,7 @@ async def test_a_service_without_the_wanted_method_is_out_of_service() -> None:
 async def test_a_new_istag_forgets_what_was_remembered() -> None:
     server = Server(NO_CHANGE)
     async with serving(server) as port, pool_of(table("icap", f"icap://127.0.0.1:{port}/scan", scan="message")) as pool:
-        await asyncio.sleep(0.05)
+        await until(lambda: pool.states()[0].signatures)  # a probe that ends later would make it forget as well
         await pool.ask(mail(b"1"), FACTS, ("icap",))
         await pool.ask(mail(b"1"), FACTS, ("icap",))
         assert len(server.bodies) == 1
