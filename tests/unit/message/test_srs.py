@@ -1,7 +1,7 @@
 """SRS: what is encoded comes back, and nothing else does."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatepost.message.address import MAX_LOCAL_OCTETS, parse_address
@@ -16,6 +16,7 @@ def local_of(address: str) -> str:
     return parse_address(address).local
 
 
+@settings(deadline=None)
 @given(LOCAL, st.integers(0, 40_000), st.integers(0, MAX_AGE_DAYS))
 def test_a_bounce_within_the_time_finds_the_original_sender(local: str, day: int, age: int) -> None:
     encoded = SRS.encode(f"{local}@far.test", "here.test", day)
@@ -55,6 +56,7 @@ def test_what_we_did_not_make_is_refused(local: str) -> None:
     assert refused.value.reply.code == 550
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_any_text_decodes_or_is_refused(text: str) -> None:
     for prefix in ("", "SRS0=", "SRS1=", "SRS0=A=B="):
@@ -62,6 +64,7 @@ def test_any_text_decodes_or_is_refused(text: str) -> None:
             SRS.decode(prefix + text, DAY)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 30), st.sampled_from("abcdefghij=@.ABC"))
 def test_one_changed_character_breaks_the_hash(place: int, character: str) -> None:
     local = local_of(SRS.encode("somebody@far.test", "here.test", DAY))
