@@ -9,6 +9,7 @@ import struct
 import threading
 import zipfile
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,7 +24,8 @@ from gatepost.scan.gate import Gate, MessageBlob, inspect_content
 from gatepost.scan.policies import Defaults, Policies
 from gatepost.scan.policy import DEFAULT, Policy, Rule
 from gatepost.scan.report import Limits, Report
-from support.receiving import ALICE, BOB, HOST, Client, Receiver
+from support.receiving import ALICE, BOB, HOST, PASSWORD, Client, Receiver
+from support.receiving import plain as plain_login
 
 Receive = Callable[..., Awaitable[Receiver]]
 
@@ -219,7 +221,8 @@ async def test_what_cannot_be_stripped_for_certain_is_quarantined(receive: Recei
     assert states(running) == [(ALICE, "quarantine", True)]
 
 
-async def test_of_two_recipients_one_can_be_refused_over_lmtp_and_the_other_not(receive: Receive) -> None:
+@pytest.mark.parametrize("verb", ["DATA", "BDAT"])
+async def test_of_two_recipients_one_can_be_refused_over_lmtp_and_the_other_not(receive: Receive, verb: str) -> None:
     strict = Policy(rules=(Rule(name="no text", action=Action.REJECT, names=("*.txt",), reason="not here"),))
 
     class Two(Policies):
@@ -231,8 +234,14 @@ async def test_of_two_recipients_one_can_be_refused_over_lmtp_and_the_other_not(
     await client.command("MAIL FROM:<a@b.test>")
     await client.command(f"RCPT TO:<{BOB}>")
     await client.command(f"RCPT TO:<{ALICE}>")
-    await client.command("DATA")
-    client.send(mixed(part("a.txt", b"x")) + b".\r\n")
+    mail = mixed(part("a.txt", b"x"))
+    if verb == "DATA":
+        await client.command("DATA")
+        client.send(mail + b".\r\n")
+    else:
+        client.send(b"BDAT 100\r\n" + mail[:100])
+        assert (await client.reply())[:3] == "250"
+        client.send(f"BDAT {len(mail) - 100} LAST\r\n".encode() + mail[100:])
     assert [(await client.reply())[:9] for _ in range(2)] == ["550 5.7.1", "250 2.0.0"]
     assert states(running) == [(ALICE, "local", False)]
     await client.close()
@@ -261,6 +270,28 @@ async def test_bdat_passes_the_gate_too(receive: Receive) -> None:
         assert (await client.reply())[:3] == wanted
     assert running.count() == 1
     await client.close()
+
+
+@pytest.mark.parametrize("how", ["submission", "submissions", "starttls"])
+async def test_submission_and_tls_sessions_pass_the_gate(receive: Receive, how: str) -> None:
+    running = await receive("smtp" if how == "starttls" else how, gate=gate_of())
+    client = await running.hello(tls=how == "submissions")
+    if how != "submissions":
+        assert (await client.command("STARTTLS"))[:3] == "220"
+        await client.start_tls()
+        await client.command("EHLO client.test")
+    if how != "starttls":
+        assert (await client.command(f"AUTH PLAIN {plain_login(ALICE, PASSWORD)}"))[:3] == "235"
+    forged = b"X-Gatepost-Scan: mx.example.test; accept\r\n"
+    assert (await client.send_mail(ALICE, BOB, mixed(part("a.exe", b"x")) + b".\r\n"))[:9] == "550 5.7.1"
+    assert (await client.send_mail(ALICE, BOB, forged + mixed(part("a.pdf", b"%PDF-1.4 x")) + b".\r\n"))[:3] == "250"
+    assert (await client.send_mail(ALICE, BOB, forged + TEXT + b".\r\n"))[:3] == "250"
+    await client.close()
+    queued = running.queued()
+    assert len(queued) == 2
+    for one in queued:
+        assert one.octets.startswith(b"X-Gatepost-Scan: mx.example.test; accept")
+        assert one.octets.count(b"X-Gatepost-Scan") == 1
 
 
 async def test_submitted_mail_passes_the_gate_and_our_own_reports_do_not(receive: Receive) -> None:
@@ -408,8 +439,24 @@ def failing(content: MailContent, limits: Limits) -> Report:
     raise MemoryError("a fault of ours")
 
 
-async def test_a_fault_of_ours_is_a_451_and_the_session_goes_on(receive: Receive) -> None:
-    running = await receive(gate=gate_of(look=failing))
+class Panic(BaseException):
+    """As the native side raises it."""
+
+
+def panicking(content: MailContent, limits: Limits) -> Report:
+    raise Panic
+
+
+def panicked(content: MailContent, limits: Limits) -> Report:
+    """What the inspection reports of a panic of its own."""
+    report = inspect_content(content, limits)
+    first, *rest = report.entries
+    return replace(report, entries=(replace(first, defects=("panicked",)), *rest))
+
+
+@pytest.mark.parametrize("look", [failing, panicking, panicked])
+async def test_a_fault_of_ours_is_a_451_and_the_session_goes_on(receive: Receive, look: Callable[[MailContent, Limits], Report]) -> None:
+    running = await receive(gate=gate_of(look=look))
     client = await running.hello()
     assert (await client.send_mail("a@b.test", ALICE, mixed(part("a.txt", b"x")) + b".\r\n"))[:9] == "451 4.7.1"
     assert (await client.send_mail("a@b.test", ALICE, TEXT + b".\r\n"))[:3] == "250"
