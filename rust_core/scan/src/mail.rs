@@ -122,7 +122,7 @@ fn content(
     }
     walker.look_as(id, names, &leaf.types, content)?;
     let declared = leaf.types.first().map_or("", String::as_str);
-    if declared.starts_with("text/") || declared.is_empty() || declared == "application/octet-stream" {
+    if declared.starts_with("text/") || declared.is_empty() || matches!(declared, "application/octet-stream" | "application/mac-binhex40") {
         within_text(walker, id, content)?;
     }
     Ok(())

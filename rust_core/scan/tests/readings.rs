@@ -120,11 +120,13 @@ fn a_program_in_text_is_found_in_whatever_coding_it_is_written() {
     let fork = [b"\x05x.txt\0TEXTttxt\0\0\0\0\0\x1a\0\0\0\0\0\0", PROGRAM, b"\0\0\0\0"].concat();
     let digits = b"!\"#$%&'()*+,-012345689@ABCDEFGHIJKLMNPQRSTUVXYZ[`abcdefhijklmpqr";
     let binhex = [b"(This file must be converted with BinHex 4.0)\r\n\r\n:", &base64(&fork, digits)[..], b":\r\n"].concat();
-    for text in [cut, plain, yenc, binhex] {
+    for text in [cut, plain, yenc, binhex.clone()] {
         let report = within_text(&text);
         let found = report.entries.iter().any(|entry| entry.name == "x.txt" && entry.flags.has(Flags::EXECUTABLE));
         assert!(found, "{}\n{report:#?}", text.escape_ascii());
     }
+    let declared = look(&[b"Content-Type: application/mac-binhex40\r\n\r\n", &binhex[..]].concat());
+    assert!(declared.flags().has(Flags::EXECUTABLE));
 }
 
 #[test]
