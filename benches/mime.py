@@ -18,7 +18,6 @@ import os
 import time
 from collections.abc import Callable
 from email import policy
-from email.message import EmailMessage
 from functools import partial
 from typing import Any
 
@@ -64,7 +63,7 @@ def ours_decoded(data: bytes) -> object:
 def email_decoded(data: bytes) -> object:
     """What a user of `email` writes for the fields and contents of a message."""
     message = email.message_from_bytes(data, policy=policy.default)
-    parts = [part for part in message.walk() if isinstance(part, EmailMessage) and not part.is_multipart()]
+    parts = [part for part in message.walk() if not part.is_multipart()]
     return message.items(), [part.get_content() for part in parts]
 
 
