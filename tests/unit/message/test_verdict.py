@@ -38,6 +38,6 @@ def test_a_damaged_verdict_is_an_error(damaged: list[object]) -> None:
 def test_a_verdict_in_words_names_what_decided_and_what_scanners_found() -> None:
     answers = (Answer("clamd", "infected", "Eicar"), Answer("rspamd", "suspicious", "", 9.5), Answer("icap", "clean"))
     verdict = Verdict(Action.QUARANTINE, "default", "program", answers=answers)
-    assert verdict.text == "quarantine, policy default, rule program, clamd infected Eicar, rspamd suspicious (9.5)"
+    assert verdict.text == "quarantine, policy default, rule program, clamd infected Eicar, rspamd suspicious (9.5), icap clean"
     assert verdict.infected and not Verdict(Action.HOLD).infected
     assert Verdict(Action.ACCEPT).text == "accept"
