@@ -446,7 +446,7 @@ class Plane:
             queue.service(),
             DomainQuarantineServicer(self.links, queue, self.directory, self.changed, self.rules, settings).service(),
             MergedHistoryServicer(self.links).service(),
-            RulesServicer(self.directory, self.rules, settings, self.changed).service(),
+            RulesServicer(self.directory, self.rules, settings, self.changed, self).service(),
             RulesetsServicer(self.directory, self.rules, settings, self.changed, self, queue).service(),
             PoliciesServicer(self.directory, self.rules, settings, self.changed, queue).service(),
             DirectoryServicer(self.directory, self.changed, proxy.purge).service(),

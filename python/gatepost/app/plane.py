@@ -59,7 +59,7 @@ class ControlPlane:
             queue.service(),
             self.quarantine.service(),
             MergedHistoryServicer(self._links).service(),
-            RulesServicer(directory, rules, settings, self.changed).service(),
+            RulesServicer(directory, rules, settings, self.changed, source).service(),
             RulesetsServicer(directory, rules, settings, self.changed, source, queue).service(),
             PoliciesServicer(directory, rules, settings, self.changed, queue).service(),
             DirectoryServicer(directory, self.changed, mailboxes.purge).service(),

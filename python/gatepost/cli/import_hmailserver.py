@@ -75,7 +75,10 @@ def convert(made: Imported, tables: Tables) -> None:
     for row in tables["hm_domains"]:
         _domain(made, row)
     for row in tables["hm_domain_aliases"]:
-        made.note("hm_domain_aliases", f"{row['daalias']} is another name of {domains.get(row['dadomainid'], 'a domain that is gone')}")
+        if row["dadomainid"] in domains:
+            made.rule(row["daalias"], "alias", "hm_domain_aliases", settings={"alias_of": domains[row["dadomainid"]]})
+        else:
+            made.note("hm_domain_aliases", f"{row['daalias']} is another name of a domain that is gone")
     _routes(made, tables)
     for row in tables["hm_accounts"]:
         _account(made, row)

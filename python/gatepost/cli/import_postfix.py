@@ -128,7 +128,7 @@ def virtual(made: Imported, text: str, name: str, default_domain: str) -> None:
 def _catch_all(made: Imported, one: Entry, domain: str, targets: list[str]) -> None:
     renamed = [target for target in targets if target.startswith("@")]
     if renamed:
-        made.note(one.where, f"@{domain} stands for {renamed[0]}: make {domain} an alias of that domain")
+        made.rule(domain, "alias", one.where, settings={"alias_of": renamed[0][1:].lower()})
     else:
         made.handler("*", domain, {"kind": "forward", "targets": targets}, one.where)
 

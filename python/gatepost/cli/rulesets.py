@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gatepost.cli.imports import import_app
-from gatepost.cli.output import clean, local_time, print_json, print_table
+from gatepost.cli.output import clean, local_time, print_json, print_table, to_json
 from gatepost.cli.rules import read_secret
 from gatepost.cli.session import FAILED, USAGE, CommandError, Session, command, confirm, group, warn
 
 if TYPE_CHECKING:
     from gatepost.client import GatepostClient
-    from gatepost.client.rulesets import RuleChange, RuleLint, RuleProblem
+    from gatepost.client.rulesets import Rehearsal, RuleChange, RuleLint, RuleProblem
 
 rules_app = group("The rule set as a file: export, check, plan, apply; its versions and drafts.")
 draft_app = group("Drafts: rule sets kept on the server until they are applied.")
@@ -26,6 +26,7 @@ rules_app.add_typer(draft_app, name="draft")
 rules_app.add_typer(import_app, name="import")
 
 MAX_OCTETS = 12 << 20
+PLAN_FLIPS = 10
 _SIGNS = {"add": "+", "change": "~", "remove": "-"}
 _LONG = 100
 
@@ -82,15 +83,20 @@ async def rules_check(session: Session, file: File = "", draft: DraftOption = ""
 
 @command(rules_app, "plan")
 async def rules_plan(session: Session, file: File = "", draft: DraftOption = "") -> None:
-    """Show what applying a rule file would change. Nothing is changed. Exit status 1: it would not be taken."""
+    """Show what applying a rule file would change, in the rules and for the mail of the last days. Nothing is changed. Exit status 1: it
+    would not be taken.
+    """
     wanted = _wanted(file, draft)
     async with session.client() as client:
         found = await client.rulesets.plan(wanted)
+        flips = await client.rulesets.rehearse(wanted, limit=PLAN_FLIPS) if not found.problems else None
     if session.json:
-        print_json(found)
+        print_json({**to_json(found), "rehearsal": flips})
     else:
         _show_findings(file or draft, found.problems, found.lints)
         _show_changes(found.changes, found.change_count)
+        if flips is not None and flips.decisions:
+            _show_flips(flips, trace=False)
         if not found.problems:
             print(f"planned for version {found.base_version}: {_counted(found.change_count)}")
     if _hindered(found.problems, found.lints):
@@ -140,6 +146,10 @@ async def rules_rehearse(
     if session.json:
         print_json(found)
         return
+    _show_flips(found, trace=trace)
+
+
+def _show_flips(found: "Rehearsal", *, trace: bool) -> None:
     for one in found.flips:
         who = f"{one.sender or '<>'} ({'trusted' if one.trusted else 'stranger'})"
         print(clean(f"{one.recipient} from {who}, {one.times}×:"))

@@ -1,6 +1,7 @@
 """Domain rules, address handlers, explain. `client.rules` of GatepostClient."""
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -37,7 +38,7 @@ class Rules:
     async def create(self, rule: DomainRule) -> DomainRule:
         """Add the rule of a domain."""
         answer = await self._connection.call(self._stub.CreateDomainRule, api.CreateDomainRuleRequest(rule=_rule_proto(rule)))
-        return _rule(answer.rule)
+        return replace(_rule(answer.rule), warnings=tuple(answer.warnings))
 
     async def get(self, domain: str) -> DomainRule:
         """One rule."""
@@ -57,7 +58,8 @@ class Rules:
     async def update(self, rule: DomainRule, fields: Sequence[str] = (), *, etag: str = "") -> DomainRule:
         """Change the named fields ('kind', 'gateway', 'gateway.port', 'gateway.password', 'settings.size_limit', …)."""
         request = api.UpdateDomainRuleRequest(rule=_rule_proto(rule), update_mask=FieldMask(paths=fields), etag=etag)
-        return _rule((await self._connection.call(self._stub.UpdateDomainRule, request)).rule)
+        answer = await self._connection.call(self._stub.UpdateDomainRule, request)
+        return replace(_rule(answer.rule), warnings=tuple(answer.warnings))
 
     async def delete(self, domain: str, *, etag: str = "", force: bool = False) -> None:
         """Remove a rule; `force` also when the domain has users, which are removed then (their mail is kept)."""
@@ -67,7 +69,8 @@ class Rules:
     async def create_handler(self, domain: str, handler: Handler, *, etag: str = "") -> Handler:
         """Add a handler."""
         request = api.CreateHandlerRequest(domain=domain, handler=_handler_proto(handler), etag=etag)
-        return _handler((await self._connection.call(self._stub.CreateHandler, request)).handler)
+        answer = await self._connection.call(self._stub.CreateHandler, request)
+        return replace(_handler(answer.handler), warnings=tuple(answer.warnings))
 
     async def get_handler(self, domain: str, pattern: str) -> Handler:
         """One handler."""
@@ -87,7 +90,8 @@ class Rules:
         """Change the named fields ('kind', 'targets', 'text', 'policy', 'options', 'options.srs', …); none = all."""
         mask = FieldMask(paths=fields)
         request = api.UpdateHandlerRequest(domain=domain, handler=_handler_proto(handler), update_mask=mask, etag=etag)
-        return _handler((await self._connection.call(self._stub.UpdateHandler, request)).handler)
+        answer = await self._connection.call(self._stub.UpdateHandler, request)
+        return replace(_handler(answer.handler), warnings=tuple(answer.warnings))
 
     async def delete_handler(self, domain: str, pattern: str, *, etag: str = "") -> None:
         """Remove a handler."""

@@ -258,6 +258,8 @@ class Handler:
     text: str = ""
     policy: str = ""
     options: HandlerOptions = field(default_factory=HandlerOptions)
+    warnings: tuple[str, ...] = field(default=(), compare=False)
+    """What is odd about it, as the call that saved it told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +289,8 @@ class DomainRule:
     etag: str = ""
     policy: str = ""
     settings: RuleSettings = field(default_factory=RuleSettings)
+    warnings: tuple[str, ...] = field(default=(), compare=False)
+    """What is odd about it, as the call that saved it told."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from gatepost.control.convert import timestamp
 from gatepost.control.errors import invalid, not_found
 from gatepost.control.explain import explain
 from gatepost.control.paging import page
+from gatepost.control.ports import StatusSource
 from gatepost.control.rules_convert import (
     PASSWORD_PATH,
     handler_from_proto,
@@ -29,21 +30,31 @@ from gatepost.control.rules_convert import (
     rule_proto,
     sets_password,
 )
+from gatepost.control.rulesets import surroundings
 from gatepost.control.server import Service
 from gatepost.directory import Directory, StoredRule
+from gatepost.routing.lints import lint, rule_lints
 from gatepost.routing.model import AddressHandler, DomainRule, RuleSet
 
 Changed = Callable[[], Awaitable[None]]
 
 
 class RulesServicer(rules_pb2_grpc.RulesServiceServicer):
-    """`rule_set` and `settings` give what is in force now; `changed` spreads a change."""
+    """`rule_set` and `settings` give what is in force now; `changed` spreads a change; `source` knows the listeners."""
 
-    def __init__(self, directory: Directory, rule_set: Callable[[], RuleSet], settings: Callable[[], Settings], changed: Changed) -> None:
+    def __init__(
+        self,
+        directory: Directory,
+        rule_set: Callable[[], RuleSet],
+        settings: Callable[[], Settings],
+        changed: Changed,
+        source: StatusSource,
+    ) -> None:
         self._directory = directory
         self._rule_set = rule_set
         self._settings = settings
         self._changed = changed
+        self._source = source
 
     def service(self) -> Service:
         """For ControlServer."""
@@ -56,7 +67,7 @@ class RulesServicer(rules_pb2_grpc.RulesServiceServicer):
         if password:
             rule = _with_password(rule)
         stored = await self._put(rule, None, create=True, password=password)
-        return api.CreateDomainRuleResponse(rule=_proto(stored))
+        return api.CreateDomainRuleResponse(rule=_proto(stored), warnings=await self._warnings(stored.rule))
 
     async def GetDomainRule(self, request: api.GetDomainRuleRequest, context: object) -> api.GetDomainRuleResponse:
         """See the proto."""
@@ -83,7 +94,7 @@ class RulesServicer(rules_pb2_grpc.RulesServiceServicer):
             rule = replace(rule, password_ref="")
         # Read and written under one etag: a change in between by somebody else is not overwritten.
         stored = await self._put(rule, request.etag or current.etag, create=False, password=password)
-        return api.UpdateDomainRuleResponse(rule=_proto(stored))
+        return api.UpdateDomainRuleResponse(rule=_proto(stored), warnings=await self._warnings(stored.rule))
 
     async def DeleteDomainRule(self, request: api.DeleteDomainRuleRequest, context: object) -> api.DeleteDomainRuleResponse:
         """See the proto."""
@@ -99,7 +110,9 @@ class RulesServicer(rules_pb2_grpc.RulesServiceServicer):
         if password:
             handler = _with_handler_password(request.domain, handler)
         stored = await self._put_handler(request.domain, handler, request.etag, create=True, password=password)
-        return api.CreateHandlerResponse(handler=handler_proto(_find(stored, handler.pattern)), etag=stored.etag)
+        made = _find(stored, handler.pattern)
+        warnings = await self._warnings(replace(stored.rule, handlers=(made,)))
+        return api.CreateHandlerResponse(handler=handler_proto(made), etag=stored.etag, warnings=warnings)
 
     async def GetHandler(self, request: api.GetHandlerRequest, context: object) -> api.GetHandlerResponse:
         """See the proto."""
@@ -122,7 +135,9 @@ class RulesServicer(rules_pb2_grpc.RulesServiceServicer):
         else:
             handler, password = _keeping_password(known, handler), ""
         stored = await self._put_handler(request.domain, handler, request.etag or current.etag, create=False, password=password)
-        return api.UpdateHandlerResponse(handler=handler_proto(_find(stored, handler.pattern)), etag=stored.etag)
+        made = _find(stored, handler.pattern)
+        warnings = await self._warnings(replace(stored.rule, handlers=(made,)))
+        return api.UpdateHandlerResponse(handler=handler_proto(made), etag=stored.etag, warnings=warnings)
 
     async def DeleteHandler(self, request: api.DeleteHandlerRequest, context: object) -> api.DeleteHandlerResponse:
         """See the proto."""
@@ -158,11 +173,24 @@ class RulesServicer(rules_pb2_grpc.RulesServiceServicer):
 
     async def _put(self, rule: DomainRule, etag: str | None, *, create: bool, password: str) -> StoredRule:
         """The secret follows the rule: a rule that is refused must not change the password in force."""
+        self._refuse_errors(rule)
         stored = await asyncio.to_thread(self._directory.put_rule, rule, etag=etag, create=create, author=author())
         if password:
             await asyncio.to_thread(self._directory.put_secret, rule.password_ref, password)
         await self._changed()
         return stored
+
+    def _refuse_errors(self, rule: DomainRule) -> None:
+        """Errors that only this server can see: a gateway to itself, a relay for a whole top level domain."""
+        for one in rule_lints(rule, surroundings(self._settings(), self._source)):
+            if one.error:
+                raise invalid(one.path[-1], one.message)
+
+    async def _warnings(self, rule: DomainRule) -> list[str]:
+        """What is odd about a rule that was saved, or about the handlers that it is given with here."""
+        around = surroundings(self._settings(), self._source)
+        found = await asyncio.to_thread(lint, self._rule_set(), around, [rule])
+        return [f"{one.message} [{one.code}]" for one in found]
 
     async def _put_handler(self, domain: str, handler: AddressHandler, etag: str, *, create: bool, password: str) -> StoredRule:
         await asyncio.to_thread(self._directory.put_handler, domain, handler, etag=etag or None, create=create, author=author())

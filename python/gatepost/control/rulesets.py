@@ -238,7 +238,7 @@ def surroundings(settings: Settings, source: StatusSource) -> Surroundings:
         host, _, port = one.address.rpartition(":")
         if one.service in ("smtp", "lmtp", "submission", "submissions") and port.isdigit():
             listeners.add((host.strip("[]"), int(port)))
-    return Surroundings(frozenset({facts.hostname.lower()}), frozenset(listeners), settings.smtp.recipient_delimiter)
+    return Surroundings(frozenset({facts.hostname.lower()}), frozenset(listeners), settings.smtp.recipient_delimiter, int(time.time()))
 
 
 def _refuse(found: Candidate, force: Sequence[str]) -> None:

@@ -7,18 +7,18 @@ with an address made up for the handler, so that no precedence is written down t
 import ipaddress
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from gatepost.message.reply import Reply
 from gatepost.routing.decide import LOOP, decide
 from gatepost.routing.model import AddressHandler, DomainRule, HandlerKind, Question, RuleSet, TlsPolicy
+from gatepost.routing.patterns import is_regex
 
 OPEN_RELAY = "open-relay"
 """The one error that may be forced, by this word."""
 MAX_HANDLERS = 20_000
 MAX_LINTS = 200
 _FILLER = "gatepost-lint-zq"
-_LEADS_ON = (HandlerKind.FORWARD, HandlerKind.COPY)
+_LEADS_ON = (HandlerKind.FORWARD, HandlerKind.COPY, HandlerKind.LIST)
 _TRUSTS_NOBODY = (TlsPolicy.NONE, TlsPolicy.OPPORTUNISTIC, TlsPolicy.REQUIRED)
 
 
@@ -34,11 +34,14 @@ class Lint:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What the rule set cannot know: this server's names (lower-case), its SMTP listeners as (address, port), the detail's delimiter."""
+    """What the rule set cannot know: this server's names (lower-case), its SMTP listeners as (address, port), the detail's delimiter, and
+    the time in Unix seconds (0: it does not matter).
+    """
 
     names: frozenset[str] = frozenset()
     listeners: frozenset[tuple[str, int]] = frozenset()
     delimiter: str = "+"
+    now: int = 0
 
 
 def lint(rule_set: RuleSet, around: Surroundings, only: Iterable[DomainRule] | None = None) -> list[Lint]:
@@ -46,7 +49,7 @@ def lint(rule_set: RuleSet, around: Surroundings, only: Iterable[DomainRule] | N
     found: list[Lint] = []
     left = MAX_HANDLERS
     for rule in rule_set.rules.values() if only is None else only:
-        found += _of_rule(rule, around)
+        found += rule_lints(rule, around)
         for handler in rule.handlers[:left]:
             found += _of_handler(rule_set, rule, handler, around)
         left = max(0, left - len(rule.handlers))
@@ -58,7 +61,8 @@ def lint(rule_set: RuleSet, around: Surroundings, only: Iterable[DomainRule] | N
 # ---- rules -----------------------------------------------------------------------------------------------------------
 
 
-def _of_rule(rule: DomainRule, around: Surroundings) -> Iterator[Lint]:
+def rule_lints(rule: DomainRule, around: Surroundings) -> Iterator[Lint]:
+    """What is odd about a rule by itself, its handlers aside."""
     path = ("rules", rule.domain)
     if rule.accept_untrusted and is_open(rule.domain):
         yield Lint(
@@ -88,9 +92,8 @@ def _hops(rule: DomainRule) -> Iterator[tuple[str, str, int]]:
     """Each host that a rule names: field, host, port."""
     if rule.host:
         yield "host", rule.host, rule.port
-    more: Iterable[Any] = getattr(rule, "next_hops", ())
-    for hop in more:
-        yield "next_hops", hop.host, hop.port
+    for hop in rule.settings.next_hops:
+        yield "settings", hop.host, hop.port
 
 
 def _is_here(host: str, port: int, around: Surroundings) -> bool:
@@ -123,8 +126,10 @@ def _of_handler(rule_set: RuleSet, rule: DomainRule, handler: AddressHandler, ar
     address = witness(rule.domain, handler.pattern)
     if address and handler.kind in (*_LEADS_ON, HandlerKind.MAILBOX):
         yield from _targets(rule_set, handler, path, around)
-    if address:
-        decision = decide(rule_set, Question("", address, True), delimiter=around.delimiter)
+    if around.now and 0 < handler.options.valid_until <= around.now:
+        yield Lint(False, "unreachable", (*path, "options"), "no mail comes to it: its time (valid_until) is over")
+    elif address and handler.options.valid_from <= around.now:
+        decision = decide(rule_set, Question("", address, True, tls=True, now=around.now), delimiter=around.delimiter)
         if decision.reply == LOOP:
             round_ = next((step.detail for step in decision.trace if step.step == "loop"), address)
             yield Lint(True, "loop", (*path, "targets"), f"leads in a loop: {round_}")
@@ -136,7 +141,7 @@ def _of_handler(rule_set: RuleSet, rule: DomainRule, handler: AddressHandler, ar
 
 def _targets(rule_set: RuleSet, handler: AddressHandler, path: tuple[str, ...], around: Surroundings) -> Iterator[Lint]:
     for target in handler.targets:
-        decision = decide(rule_set, Question("", target, True), delimiter=around.delimiter)
+        decision = decide(rule_set, Question("", target, True, tls=True, now=around.now), delimiter=around.delimiter)
         reply: Reply | None = decision.reply
         if reply is not None and reply != LOOP:
             what = "mail is refused for it" if handler.kind is not HandlerKind.COPY else "no copy is made"
@@ -149,6 +154,6 @@ def witness(domain: str, pattern: str) -> str:
         domain = f"{_FILLER}.invalid"
     elif domain.startswith("*."):
         domain = f"{_FILLER}{domain[1:]}"
-    if pattern.startswith("/") or pattern.count("*") > 1:
+    if is_regex(pattern) or pattern.count("*") > 1:
         return ""
     return f"{pattern.replace('*', _FILLER)}@{domain}"

@@ -9,6 +9,8 @@ import grpc.aio
 import pytest
 
 from gatepost.api.common.v1 import common_pb2 as common
+from gatepost.api.rules.v1 import rules_pb2 as rules_api
+from gatepost.api.rules.v1 import rules_pb2_grpc
 from gatepost.api.rulesets.v1 import rulesets_pb2 as api
 from gatepost.api.rulesets.v1 import rulesets_pb2_grpc
 from gatepost.routing.model import DomainRule, RuleKind
@@ -244,3 +246,27 @@ async def test_queued_mail_that_would_go_another_way_is_told_in_groups(plane: Pl
     assert (found.examined, found.messages, found.recipients, found.more) == (6, 6, 6, False)
     told = {(one.after, one.hindrance[:16]): (one.messages, len(one.message_ids)) for one in found.groups}
     assert told == {("smtp:[192.0.2.9]:2600:verified", ""): (4, 4), ("", "would be refused"): (2, 2)}
+
+
+# ---- the same when a single rule is saved ----------------------------------------------------------------------------
+
+
+async def test_a_single_rule_that_leads_back_here_is_refused_and_an_odd_one_is_told(plane: Plane, unix: grpc.aio.Channel):
+    rules = rules_pb2_grpc.RulesServiceStub(unix)
+
+    def gateway(host: str, **more: Any) -> rules_api.CreateDomainRuleRequest:
+        made = rules_api.Gateway(host=host, port=2525, **more)
+        return rules_api.CreateDomainRuleRequest(rule=rules_api.DomainRule(domain="g.test", kind=rules_api.RULE_KIND_GATEWAY, gateway=made))
+
+    info = await fails(rules.CreateDomainRule(gateway("127.0.0.1")), grpc.StatusCode.INVALID_ARGUMENT)
+    assert info.violations[0].field == "host"
+    wide = rules_api.DomainRule(domain="*.com", kind=rules_api.RULE_KIND_MX, accept_untrusted=True)
+    await fails(rules.CreateDomainRule(rules_api.CreateDomainRuleRequest(rule=wide)), grpc.StatusCode.INVALID_ARGUMENT)
+    made = await rules.CreateDomainRule(gateway("mx.g.test", username="me", password="hush"))
+    assert len(made.warnings) == 1
+    assert "[unverified-login]" in made.warnings[0]
+    for pattern, warnings in (("sales", 0), ("sales+*", 1)):
+        handler = rules_api.Handler(pattern=pattern, kind=rules_api.HANDLER_KIND_DISCARD)
+        saved = await rules.CreateHandler(rules_api.CreateHandlerRequest(domain="g.test", handler=handler))
+        told = [one for one in saved.warnings if "[unreachable]" in one]
+        assert len(told) == warnings, pattern
