@@ -27,6 +27,8 @@ const LEAD: u32 = 4;
 /// Batches of more than this need no zeros.
 const SMALL_BATCH: usize = 192 << 10;
 const PAGE: u32 = 4096;
+/// Written again and again: a stretch of zeros of its own would be a megabyte of the process's memory.
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// The active segment's file, and how far its blocks were written before.
 #[derive(Default)]
@@ -90,8 +92,12 @@ pub(crate) fn write_zeros(state: &mut MutexGuard<'_, State>) -> bool {
     let number = state.segment;
     state.ahead.busy = Some(stretch.start);
     let written = MutexGuard::unlocked(state, || {
-        let zeros = vec![0; stretch.len()];
-        file.write_at(&zeros, u64::from(stretch.start)).map(|()| file.begin_writing(u64::from(stretch.start), stretch.len() as u64))
+        for at in stretch.clone().step_by(ZEROS.len()) {
+            let piece = ZEROS.len().min((stretch.end - at) as usize);
+            file.write_at(&ZEROS[..piece], u64::from(at))?;
+        }
+        file.begin_writing(u64::from(stretch.start), stretch.len() as u64);
+        Ok::<(), std::io::Error>(())
     });
     state.ahead.busy = None;
     if state.segment == number {
