@@ -120,6 +120,8 @@ struct Inner {
     dead: bool,
     faults: Vec<Fault>,
     hits: u64,
+    /// The most free octets told since somebody asked for that.
+    most_told: u64,
     trace: Option<Vec<Traced>>,
     start: Instant,
     elapsed: Duration,
@@ -158,6 +160,7 @@ impl Disk {
             dead: false,
             faults: Vec::new(),
             hits: 0,
+            most_told: 0,
             trace: None,
             start: Instant::now(),
             elapsed: Duration::ZERO,
@@ -243,6 +246,11 @@ impl Disk {
     pub fn free(&self) -> u64 {
         let inner = self.0.lock();
         inner.capacity.map_or(1 << 40, |capacity| capacity.saturating_sub(inner.used()))
+    }
+
+    /// The most free octets that were told to the engine since the last call of this; 0 when it did not ask.
+    pub fn most_told(&self) -> u64 {
+        std::mem::take(&mut self.0.lock().most_told)
     }
 
     /// Lets time pass.
@@ -560,6 +568,7 @@ impl Storage for Mount {
         let life = self.life;
         let heard = inner.gate(life, Call::FreeBytes, dir)?;
         let free = inner.capacity.map_or(1 << 40, |capacity| capacity.saturating_sub(inner.used()));
+        inner.most_told = inner.most_told.max(free);
         told(heard, free)
     }
 
