@@ -30,6 +30,7 @@ SOURCE_MESSAGES = OWN_MESSAGES
 SENDERS = 6
 SOURCE_BATCH = 25
 KILLS = 12
+LEAST_KILLS = 3
 BODY = "x" * 70 + "\r\n"
 
 
@@ -77,10 +78,12 @@ def send_one(client: smtplib.SMTP, waiting: list[str], ledger: Ledger) -> None:
         waiting.append(name)
 
 
-def run_sources(port: int, messages: int, until: float) -> int:
-    """smtp-source in small batches, since it gives up at the first broken connection. Returns the messages of whole batches."""
+def run_sources(port: int, messages: int, enough: threading.Event, until: float) -> int:
+    """smtp-source in small batches, since it gives up at the first broken connection: so many messages, and on until workers were killed
+    often `enough`. Returns the messages of whole batches.
+    """
     whole, tried = 0, 0
-    while tried < messages and time.monotonic() < until:
+    while (tried < messages or not enough.is_set()) and time.monotonic() < until:
         command = [find("smtp-source") or "smtp-source", "-s", "5", "-m", str(SOURCE_BATCH), "-l", "10000", "-f", "source@example.org"]
         done = subprocess.run([*command, "-t", BOB, f"127.0.0.1:{port}"], capture_output=True, timeout=60, check=False)
         tried += SOURCE_BATCH
@@ -88,8 +91,8 @@ def run_sources(port: int, messages: int, until: float) -> int:
     return whole
 
 
-def kill_at_random(server: Gatepost, over: threading.Event, seed: int) -> int:
-    """SIGKILL a worker at random moments until `over`. Returns how often."""
+def kill_at_random(server: Gatepost, over: threading.Event, enough: threading.Event, seed: int) -> int:
+    """SIGKILL a worker at random moments until `over`; tells when it was `enough`. Returns how often."""
     chance = random.Random(seed)
     kills = 0
     while not over.wait(chance.uniform(0.2, 2.5)):
@@ -98,6 +101,8 @@ def kill_at_random(server: Gatepost, over: threading.Event, seed: int) -> int:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(chance.choice(pids), signal.SIGKILL)
                 kills += 1
+        if kills >= LEAST_KILLS:
+            enough.set()
     return kills
 
 
@@ -124,21 +129,21 @@ def settled(server: Gatepost) -> Callable[[], bool]:
 def test_every_acknowledged_message_is_in_the_mailbox_exactly_once_after_workers_were_killed(gatepost_factory):
     need("smtp-source")
     server = gatepost_factory(workers=2)
-    port, ledger, over = server.port("smtp"), Ledger(), threading.Event()
+    port, ledger, over, enough = server.port("smtp"), Ledger(), threading.Event(), threading.Event()
     names = [f"kill-{number:05d}" for number in range(OWN_MESSAGES)]
     seed = random.SystemRandom().randrange(1 << 32)
     print(f"seed {seed}")
     until = time.monotonic() + 180  # a bound for slow machines; about 70 s on two idle cores
     with ThreadPoolExecutor(SENDERS + 3) as pool:
         own = [pool.submit(send_numbered, port, names[part::SENDERS], ledger, until) for part in range(SENDERS)]
-        sources = [pool.submit(run_sources, port, SOURCE_MESSAGES // 2, until) for _ in range(2)]
-        killer = pool.submit(kill_at_random, server, over, seed)
+        sources = [pool.submit(run_sources, port, SOURCE_MESSAGES // 2, enough, until) for _ in range(2)]
+        killer = pool.submit(kill_at_random, server, over, enough, seed)
         for sender in own:
             sender.result()
         whole = sum(source.result() for source in sources)
         over.set()
         kills = killer.result()
-    assert kills >= 3, "the load was over before workers were killed"
+    assert kills >= LEAST_KILLS, "the load was over before workers were killed"
     wait_until(lambda: server.cli_ready(), 30, "all workers are back")
     server.stop()
     server.start()

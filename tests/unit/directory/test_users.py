@@ -305,7 +305,8 @@ def test_secrets_are_private_files_and_no_name_leads_elsewhere(directory: Direct
     directory.put_secret("gateway-1", "first")
     directory.put_secret("gateway-1", "s\u00e9cret")
     assert directory.secret("gateway-1") == "s\u00e9cret"
-    (file,) = (path.parent / "secrets").iterdir()
+    file = path.parent / "secrets" / "gateway-1"
+    assert {each.name for each in file.parent.iterdir()} == {"gateway-1", "srs-key"}
     assert file.stat().st_mode & 0o777 == 0o600
     assert (path.parent / "secrets.key").stat().st_mode & 0o777 == 0o600
     assert "s\u00e9cret".encode() not in file.read_bytes()
@@ -317,7 +318,7 @@ def test_secrets_are_private_files_and_no_name_leads_elsewhere(directory: Direct
         directory.put_secret("gateway-1", "")
     directory.remove_secret("gateway-1")
     directory.remove_secret("gateway-1")
-    assert os.listdir(path.parent / "secrets") == []
+    assert os.listdir(path.parent / "secrets") == ["srs-key"]
 
 
 def test_a_secret_is_read_in_its_own_place_and_with_its_own_key_only(directory: Directory, path: Path) -> None:
@@ -337,7 +338,6 @@ def test_a_secret_is_read_in_its_own_place_and_with_its_own_key_only(directory: 
 
 def test_a_secret_of_an_older_version_is_encrypted_at_the_next_start(directory: Directory, path: Path) -> None:
     place = path.parent / "secrets"
-    place.mkdir(mode=0o700)
     (place / "old").write_text("in the clear")
     assert directory.secret("old") == "in the clear"
     Directory(path, migrate=True).close()
