@@ -355,8 +355,10 @@ class Scheduler:
 
     def _must_pause(self, state: DestinationState) -> bool:
         """By the rule's rate; a timer announces the destination anew."""
+        if not state.sent:
+            return False
         now = self.now()
-        due = state.pause_until(now) if state.sent else 0
+        due = state.pause_until(now)
         if due and state.pacing is None:
             seconds = max((due - now) / MICROSECONDS, 0.001)
             state.pacing = asyncio.get_running_loop().call_later(seconds, self._go_on, state)
