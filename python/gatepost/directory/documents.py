@@ -8,7 +8,6 @@ of errors.py; InvalidValue then names the field as it stands in a document.
 import dataclasses
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from difflib import get_close_matches
 from functools import partial
 from typing import Any, TypeVar
 
@@ -16,6 +15,7 @@ from sqlalchemy import Connection
 
 from gatepost.directory import policies, rules, validation, versions
 from gatepost.directory.errors import DirectoryError, EtagMismatch, InvalidValue, NotFound
+from gatepost.message.nearest import nearest
 from gatepost.routing.changes import Change, differences
 from gatepost.routing.document import MAX_FAULTS, Document, dotted
 from gatepost.routing.lints import is_open
@@ -141,8 +141,7 @@ def _references(handler: AddressHandler, known: list[str], users: Callable[[str]
 
 def _unknown_policy(name: str, known: list[str], path: Path) -> Iterator[Fault]:
     if name and name not in known:
-        close = get_close_matches(name, known, 1)
-        yield Fault((*path, "policy"), f"there is no policy {name!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
+        yield Fault((*path, "policy"), f"there is no policy {name!r}{nearest(name, known)}")
 
 
 def _tried(make: Callable[[], T], where: Callable[[str], Path], faults: list[Fault]) -> T | None:

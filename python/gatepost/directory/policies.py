@@ -5,7 +5,6 @@ is opaque here: `scan` knows what it means, and control/ has it checked before i
 """
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
@@ -14,6 +13,7 @@ from gatepost.directory.database import revision
 from gatepost.directory.errors import ConflictInUse, EtagMismatch, InvalidValue, NotFound
 from gatepost.directory.schema import domain_rules, handlers, policies
 from gatepost.directory.values import StoredPolicy
+from gatepost.message.nearest import nearest
 
 MAX_POLICIES = 1_000
 USERS_TOLD = 100
@@ -74,8 +74,7 @@ def check_named(connection: Connection, name: str, field: str) -> None:
         return
     known = connection.execute(select(policies.c.name)).scalars().all()
     if name not in known:
-        close = get_close_matches(name, [*known, *validation.RESERVED_POLICIES], 1)
-        raise InvalidValue(field, f"there is no policy {name!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
+        raise InvalidValue(field, f"there is no policy {name!r}{nearest(name, [*known, *validation.RESERVED_POLICIES])}")
 
 
 def check_all_named(connection: Connection, named: Iterable[tuple[str, str]]) -> None:

@@ -14,6 +14,8 @@ from enum import StrEnum
 from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from gatepost.message.nearest import nearest
+
 KEYS = frozenset({"domain", "pattern", "name", "address"})
 """First fields by which their dataclass is known among its like."""
 MAX_INTEGER = 2**53
@@ -145,9 +147,8 @@ def _scalar(hint: Any, item: Any, path: Path, faults: list[Fault]) -> Any:
     if isinstance(hint, type) and issubclass(hint, StrEnum):
         if isinstance(item, str) and item in set(hint):
             return hint(item)
-        close = get_close_matches(item, list(hint), 1) if isinstance(item, str) else []
-        nearest = f"; did you mean {str(close[0])!r}?" if close else ""
-        faults.append(Fault(path, f"must be one of {', '.join(hint)} (got {shown(item)}){nearest}"))
+        meant = nearest(item, list(hint)) if isinstance(item, str) else ""
+        faults.append(Fault(path, f"must be one of {', '.join(hint)} (got {shown(item)}){meant}"))
         return None
     if hint is float and isinstance(item, int) and not isinstance(item, bool):
         item = float(item)

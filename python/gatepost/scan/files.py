@@ -7,7 +7,6 @@ shipped one, which is logged.
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from pydantic import ValidationError
 
 from gatepost.config.scan import Scan
 from gatepost.config.settings import Settings
+from gatepost.message.nearest import nearest
 from gatepost.routing.model import RuleSet
 from gatepost.scan.facts import Direction
 from gatepost.scan.hashes import hash_file
@@ -75,16 +75,11 @@ def _in_words(fault: Any) -> str:
     message = str(fault["msg"]).removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
         known = list((Rule if fault["loc"][0] == "rules" else Policy).model_fields)
-        return f"there is no such key{_nearest(str(fault['loc'][-1]), known)}"
+        return f"there is no such key{nearest(str(fault['loc'][-1]), known)}"
     if fault["type"] in ("enum", "literal_error"):
         known = _QUOTED.findall(str(fault.get("ctx", {}).get("expected", "")))
-        return f"must be one of {', '.join(known)} (got {fault['input']!r:.60}){_nearest(str(fault['input']), known)}"
+        return f"must be one of {', '.join(known)} (got {fault['input']!r:.60}){nearest(str(fault['input']), known)}"
     return message
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    close = get_close_matches(name, known, 1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _dotted(where: list[Any]) -> str:
