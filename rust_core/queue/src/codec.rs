@@ -234,6 +234,9 @@ pub(crate) struct Glance<'a> {
     pub id: MessageId,
     pub received_us: u64,
     pub reverse_path: &'a str,
+    recipients: u16,
+    /// Addresses only, as a brief has them.
+    brief: bool,
     /// The recipients that were not looked at.
     rest: Cursor<'a>,
 }
@@ -251,12 +254,34 @@ impl<'a> Glance<'a> {
         let reverse_path = c.str()?;
         let meta = c.u32()?;
         c.take(meta as usize)?;
-        c.u16()?;
-        Some(Self { id, received_us, reverse_path, rest: c })
+        let recipients = c.u16()?;
+        Some(Self { id, received_us, reverse_path, recipients, brief: false, rest: c })
+    }
+
+    /// Inverse of [`Glance::put_brief`].
+    pub fn of_brief(data: &'a [u8]) -> Option<Self> {
+        let mut c = Cursor(data);
+        let (id, received_us, reverse_path, recipients) = (c.id()?, c.u64()?, c.str()?, c.u16()?);
+        Some(Self { id, received_us, reverse_path, recipients, brief: true, rest: c })
+    }
+
+    /// Appends what filters ask for.
+    pub fn put_brief(mut self, out: &mut Vec<u8>) -> Option<()> {
+        out.extend_from_slice(&self.id);
+        out.extend_from_slice(&self.received_us.to_le_bytes());
+        put_text(out, self.reverse_path).ok()?;
+        out.extend_from_slice(&self.recipients.to_le_bytes());
+        for _ in 0..self.recipients {
+            put_text(out, self.address()?).ok()?;
+        }
+        Some(())
     }
 
     /// Address of the next recipient.
     pub fn address(&mut self) -> Option<&'a str> {
+        if self.brief {
+            return self.rest.str();
+        }
         self.rest.take(10)?;
         let address = self.rest.str()?;
         self.rest.str()?;

@@ -1,5 +1,5 @@
-//! The partition's chores thread: frees segments nobody needs, moves what is left in mostly dead ones (`compact`), and writes a checkpoint when the log has grown enough. It sleeps until someone says that
-//! there may be something to do; nothing depends on it but disk space and the time the next opening takes.
+//! The partition's chores thread: frees segments nobody needs, moves what is left in mostly dead ones (`compact`), writes a checkpoint when the log has
+//! grown enough, and briefs of older segments (`briefs`). It sleeps until someone says that there may be something to do; nothing depends on it but disk space and the time the next opening takes.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -89,6 +89,7 @@ impl Core {
             // A failure costs nothing but time at the next opening, and the log reports what is wrong with the disk.
             let _ = self.checkpoint();
         }
+        busy |= self.tend_briefs();
         self.shed_memory();
         busy
     }

@@ -7,6 +7,7 @@
 //! flight is never handed out twice; a finished message never comes back, whatever segments are gone and whether or not there is
 //! a checkpoint. Failures: see [`QueueError`]; a failed sync closes the partition for good.
 
+mod briefs;
 mod bulk;
 mod causes;
 mod checkpoint;

@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use gatepost_log::{Class, Loc, Log, LogError, Segment};
 use parking_lot::{Condvar, Mutex};
 
+use crate::briefs::Briefs;
 use crate::codec::{Envelope, Journal, KIND_CHUNK, RecipientSpec, encode_chunk};
 use crate::compact::Compaction;
 use crate::error::QueueError;
@@ -44,6 +45,7 @@ pub(crate) struct Core {
     /// Most messages there were since memory was last given back.
     pub peak: AtomicU64,
     pub compaction: Mutex<Compaction>,
+    pub briefs: Mutex<Briefs>,
     /// Compaction does not keep up with what is written: see `Core::pressed`.
     pub behind: AtomicBool,
     /// Up to where the history has read.

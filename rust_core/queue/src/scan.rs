@@ -1,7 +1,7 @@
 //! Listing, counting and selecting by a [`Filter`].
 //!
 //! The index is walked in slices, so that its lock is never held for long; what changes meanwhile is seen or not. What the index cannot answer is
-//! read from the records of each slice's candidates afterwards, without the lock, by two threads in the order of the log. A message
+//! read from the records of each slice's candidates, or the briefs of their segments (`briefs`), afterwards, without the lock, by two threads in the order of the log. A message
 //! whose record is unusual (rerouted, unreadable) is judged by its [`Summary`], which is slower and says the same.
 
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use gatepost_log::{Loc, Segment, Window};
 
+use crate::briefs::{Brief, Shelf};
 use crate::codec::{ALL, Glance, KIND_ACCEPTED, KIND_JOURNAL, KIND_MOVED, accepted_length, decode_journal};
 use crate::error::QueueError;
 use crate::filter::{Filter, Matcher};
@@ -133,10 +134,10 @@ impl Core {
         let matcher = Matcher::new(filter)?;
         let end = budget.map(|budget| Instant::now() + budget);
         let (mut after, mut size) = (after, *SLICE.start());
-        let mut known = Known::default();
+        let (mut known, briefs) = (Known::default(), Shelf::new(self));
         loop {
             let slice = self.slice(&matcher, after, size, &mut known);
-            let counts = self.counts(&matcher, &slice.candidates, budget.is_none());
+            let counts = self.counts(&matcher, &slice.candidates, &briefs, budget.is_none());
             for (candidate, recipients) in slice.candidates.iter().zip(counts).filter(|(_, recipients)| *recipients > 0) {
                 if !take(candidate.id, recipients) {
                     return Ok(Some(candidate.id));
@@ -174,15 +175,17 @@ impl Core {
     }
 
     /// Of each candidate the number of recipients that match when records are looked at as well. `behind` mail: what goes through the whole queue.
-    fn counts(&self, matcher: &Matcher, candidates: &[Candidate], behind: bool) -> Vec<usize> {
-        if candidates.iter().filter(|c| c.asks_records(matcher)).take(SHARE_FROM).count() < SHARE_FROM {
-            return Sweep::new(self, matcher).counts(candidates);
+    fn counts(&self, matcher: &Matcher, candidates: &[Candidate], briefs: &Shelf<'_>, behind: bool) -> Vec<usize> {
+        let asked = candidates.iter().filter(|c| c.asks_records(matcher)).count();
+        briefs.used(asked);
+        if asked < SHARE_FROM {
+            return Sweep::new(self, matcher, briefs, asked).counts(candidates);
         }
         let look = |some| {
             if behind {
                 lower_priority();
             }
-            Sweep::new(self, matcher).counts(some)
+            Sweep::new(self, matcher, briefs, asked).counts(some)
         };
         let (first, second) = candidates.split_at(candidates.len() / 2);
         std::thread::scope(|scope| {
@@ -278,18 +281,53 @@ fn candidate(index: &Index, slot: u32, matcher: &Matcher, known: &mut Known) -> 
     })
 }
 
+/// Does what was accepted match? Takes recipients whose addresses do not out of `wanted`. None when it is not what it should be.
+fn judge(matcher: &Matcher, mut glance: Glance<'_>, recipients: u16, wanted: &mut Vec<u16>) -> Option<bool> {
+    if !matcher.received(glance.received_us) || !matcher.sender(glance.reverse_path) {
+        return Some(false);
+    }
+    if matcher.asks_address() {
+        let mut fits = Vec::with_capacity(wanted.len());
+        for n in 0..recipients {
+            if matcher.address(glance.address()?) && wanted.contains(&n) {
+                fits.push(n);
+            }
+        }
+        *wanted = fits;
+    }
+    Some(!wanted.is_empty())
+}
+
 /// Reads records of candidates, one after the other.
 struct Sweep<'a> {
     core: &'a Core,
     matcher: &'a Matcher,
+    shelf: &'a Shelf<'a>,
+    /// Candidates of the slice whose records are asked.
+    asked: usize,
+    /// Of the segments of the last accepted and the last journal record.
+    briefs: [(u32, Option<Arc<Brief>>); 2],
     segment: Option<Arc<Segment>>,
     window: Window,
     buffer: Vec<u8>,
 }
 
+/// Places in [`Sweep::briefs`].
+const ACCEPTED: usize = 0;
+const JOURNAL: usize = 1;
+
 impl<'a> Sweep<'a> {
-    fn new(core: &'a Core, matcher: &'a Matcher) -> Self {
-        Self { core, matcher, segment: None, window: Window::default(), buffer: Vec::new() }
+    fn new(core: &'a Core, matcher: &'a Matcher, shelf: &'a Shelf<'a>, asked: usize) -> Self {
+        let briefs = [(0, None), (0, None)];
+        Self { core, matcher, shelf, asked, briefs, segment: None, window: Window::default(), buffer: Vec::new() }
+    }
+
+    /// The brief of the segment of a record, if there is one.
+    fn brief(&mut self, which: usize, loc: Loc) -> Option<&Brief> {
+        if self.briefs[which].0 != loc.segment {
+            self.briefs[which] = (loc.segment, self.shelf.get(loc.segment, self.asked));
+        }
+        self.briefs[which].1.as_deref()
     }
 
     fn counts(&mut self, candidates: &[Candidate]) -> Vec<usize> {
@@ -322,6 +360,13 @@ impl<'a> Sweep<'a> {
 
     /// Does the accepted record match? Takes recipients whose addresses do not out of `wanted`. None when it cannot be read.
     fn accepted(&mut self, candidate: &Candidate, wanted: &mut Vec<u16>) -> Option<bool> {
+        let matcher = self.matcher;
+        if let Some((KIND_ACCEPTED | KIND_MOVED, entry)) =
+            self.brief(ACCEPTED, candidate.accepted).and_then(|b| b.find(candidate.accepted.offset))
+        {
+            let glance = Glance::of_brief(entry).filter(|glance| glance.id == candidate.id)?;
+            return judge(matcher, glance, candidate.recipients, wanted);
+        }
         let length = match self.prefix(candidate.accepted, ENVELOPE_GUESS)? {
             KIND_ACCEPTED | KIND_MOVED => accepted_length(&self.buffer)?,
             _ => return None,
@@ -329,20 +374,8 @@ impl<'a> Sweep<'a> {
         if length > self.buffer.len() {
             self.prefix(candidate.accepted, length)?;
         }
-        let mut glance = Glance::new(&self.buffer).filter(|glance| glance.id == candidate.id)?;
-        if !self.matcher.received(glance.received_us) || !self.matcher.sender(glance.reverse_path) {
-            return Some(false);
-        }
-        if self.matcher.asks_address() {
-            let mut fits = Vec::with_capacity(wanted.len());
-            for n in 0..candidate.recipients {
-                if self.matcher.address(glance.address()?) && wanted.contains(&n) {
-                    fits.push(n);
-                }
-            }
-            *wanted = fits;
-        }
-        Some(!wanted.is_empty())
+        let glance = Glance::new(&self.buffer).filter(|glance| glance.id == candidate.id)?;
+        judge(matcher, glance, candidate.recipients, wanted)
     }
 
     /// Leaves those in `wanted` whose last attempt was told what is asked for. None when the journal cannot be read.
@@ -363,7 +396,7 @@ impl<'a> Sweep<'a> {
             }
             at = journal.previous;
         }
-        if candidate.attempted && !open.is_empty() && self.prefix(candidate.accepted, 0)? == KIND_MOVED {
+        if candidate.attempted && !open.is_empty() && self.kind(candidate.accepted)? == KIND_MOVED {
             return None;
         }
         if self.matcher.reply(b"") {
@@ -371,6 +404,12 @@ impl<'a> Sweep<'a> {
         }
         *wanted = fits;
         Some(())
+    }
+
+    /// Kind of an accepted record.
+    fn kind(&mut self, loc: Loc) -> Option<u8> {
+        let told = self.brief(ACCEPTED, loc).and_then(|brief| brief.find(loc.offset)).map(|(kind, _)| kind);
+        told.or_else(|| self.prefix(loc, 0))
     }
 
     /// First octets of a record into the buffer. Its kind; None when it cannot be read.
@@ -388,9 +427,15 @@ impl<'a> Sweep<'a> {
         read
     }
 
-    /// A whole record into the buffer.
+    /// A whole journal record into the buffer.
     fn whole(&mut self, loc: Loc) -> Option<u8> {
         let mut buffer = std::mem::take(&mut self.buffer);
+        if let Some((kind @ KIND_JOURNAL, entry)) = self.brief(JOURNAL, loc).and_then(|brief| brief.find(loc.offset)) {
+            buffer.clear();
+            buffer.extend_from_slice(entry);
+            self.buffer = buffer;
+            return Some(kind);
+        }
         let written = self.segment(loc).and_then(|segment| segment.read_ahead(loc.offset, JOURNAL_GUESS, &mut buffer).ok());
         let kind = written.or_else(|| self.core.log.read(loc, &mut buffer).ok());
         self.buffer = buffer;

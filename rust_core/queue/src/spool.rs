@@ -146,6 +146,7 @@ impl Spool {
             checkpoint_holds: AtomicU64::new(0),
             peak: AtomicU64::new(0),
             compaction: Mutex::default(),
+            briefs: Mutex::default(),
             behind: AtomicBool::new(false),
             floor: Floor::new(tailed),
             progress: Progress::default(),

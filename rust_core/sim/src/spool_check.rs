@@ -1,6 +1,6 @@
 //! The comparisons of the spool's histories: what an opening found with what a crash may leave, what the spool says now with what the model says.
 
-use gatepost_queue::{MessageId, QueueError, State, kind};
+use gatepost_queue::{Filter, MessageId, QueueError, State, kind};
 
 use crate::decay;
 use crate::model::{Fate, Message, Recipient};
@@ -111,6 +111,26 @@ impl Run<'_> {
                 (Some(list), Ok(summary)) if list.iter().zip(&summary.recipients).all(|(a, b)| a.matches(b)) => self.readable(m, false)?,
                 (_, Ok(_)) if self.chaos.excuses(&self.disk) => {}
                 (now, seen) => return Err(format!("{} is {seen:?}, not {now:?}", m.number)),
+            }
+        }
+        self.counted()
+    }
+
+    /// What is counted by sender and by recipient, out of briefs or the log, is what the model has.
+    fn counted(&self) -> Result<(), String> {
+        let certain = self.doubtful.is_empty() && !self.messages.iter().any(|m| m.damaged || m.hidden);
+        if !certain || self.chaos.excuses(&self.disk) {
+            return Ok(());
+        }
+        let lists: Vec<&Vec<Recipient>> =
+            self.messages.iter().filter_map(|m| m.now.as_ref()).filter(|list| list.iter().any(Recipient::pending)).collect();
+        let by_sender = Filter { sender: "FROM@?".into(), ..Filter::default() };
+        let by_recipient = Filter { recipient: "r1@*".into(), ..Filter::default() };
+        let named = lists.iter().filter(|list| list.iter().any(|r| r.address == "r1@x")).count();
+        for (filter, expected) in [(by_sender, lists.len()), (by_recipient, named)] {
+            let counted = self.spool().count(&filter).map(|(messages, _)| messages);
+            if counted != Ok(expected as u64) && !self.chaos.excuses(&self.disk) {
+                return Err(format!("{filter:?} gives {counted:?}, not {expected}"));
             }
         }
         Ok(())
