@@ -196,7 +196,7 @@ FILTERS = {
 
 
 def part_filters(pair: Pair) -> list[Line]:
-    """The first page of each filter, the whole search for a page of it, and its count; first page and count also with the files out of the cache."""
+    """The first page of each filter, the search for a whole page, and its count; first page and count also from the disk."""
     running(pair)
     worst: dict[str, tuple[float, str]] = {}
     for name, wanted in FILTERS.items():
