@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from gatepost.delivery.smtp_row import Row, RowEnd
 from gatepost.message.envelope import Notify
+from gatepost.message.verdict import Action, Answer, Verdict
 from integration.test_delivery_relay import RelayLab
 from support.dns import DnsStub
 from support.smtp_peer import CLOSE, SILENCE, SmtpPeer
@@ -94,6 +96,25 @@ async def test_what_needs_a_closer_look_goes_its_own_way(tmp_path: Path, dns: Dn
         await lab.empty(10)
         assert sorted(received(peer)) == ["asked", "large", "two", "u0", "u1", "u2", "u3"]
         assert any("NOTIFY=SUCCESS" in one.rcpts[0] for one in peer.transactions)
+
+
+async def test_mail_that_was_judged_needs_no_closer_look(tmp_path: Path, dns: DnsStub, monkeypatch: pytest.MonkeyPatch) -> None:
+    fates: list[str] = []
+    run = Row.run
+
+    async def recorded(self: Row) -> RowEnd:
+        end = await run(self)
+        fates.extend(one.fate for one in end.left)
+        return end
+
+    monkeypatch.setattr(Row, "run", recorded)
+    verdict = Verdict(Action.TAG, "default", 'a "rule", odd]', answers=(Answer("clamd", "clean"),))
+    async with SmtpPeer() as peer, RelayLab(tmp_path, peer.port, dns.port) as lab:
+        for number in range(20):
+            await lab.submit(f"u{number}@away.test", sender="", verdict=verdict)
+        await lab.empty()
+        assert sorted(received(peer)) == sorted(f"u{n}" for n in range(20))
+    assert fates == []
 
 
 async def test_whoever_watches_sees_every_delivery(tmp_path: Path, dns: DnsStub) -> None:

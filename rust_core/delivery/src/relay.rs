@@ -249,14 +249,9 @@ impl Relay {
         {
             return None;
         }
-        // The end of `Meta.encode`: ENVID, RET, body, SMTPUTF8, rule version. A quote within a text would be escaped, so this is no text.
-        let end = job.meta.iter().rposition(|octet| *octet == b',')?;
-        if job.meta[..end].ends_with(b"],\"\",\"\",\"7BIT\",false") {
-            Some("")
-        } else if job.meta[..end].ends_with(b"],\"\",\"\",\"8BITMIME\",false") {
-            Some(if self.peer.eight_bit { " BODY=8BITMIME" } else { "" })
-        } else {
-            None
+        match body(&job.meta)? {
+            Body::Seven => Some(""),
+            Body::Eight => Some(if self.peer.eight_bit { " BODY=8BITMIME" } else { "" }),
         }
     }
 
@@ -356,5 +351,54 @@ impl Relay {
         let change = Change { id: flight.job.id, recipient, kind: kind::DELIVERED, next_us: 0, detail: json.into_bytes() };
         self.spool.change(0, &[change]);
         self.delivered += 1;
+    }
+}
+
+/// BODY of a plain message (RFC 6152).
+#[derive(Debug, PartialEq, Eq)]
+enum Body {
+    Seven,
+    Eight,
+}
+
+/// What is behind the origin in `Meta.encode`: ENVID, RET, BODY, SMTPUTF8, rule version, and the verdict if there is one. None for a message
+/// that has an ENVID, RET or SMTPUTF8.
+fn body(meta: &[u8]) -> Option<Body> {
+    let (mut quoted, mut escaped) = (false, false);
+    let end = meta.iter().position(|octet| {
+        match octet {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = quoted,
+            b'"' => quoted = !quoted,
+            _ => return *octet == b']' && !quoted,
+        }
+        false
+    })?;
+    let rest = &meta[end..];
+    if rest.starts_with(b"],\"\",\"\",\"7BIT\",false,") {
+        Some(Body::Seven)
+    } else if rest.starts_with(b"],\"\",\"\",\"8BITMIME\",false,") {
+        Some(Body::Eight)
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_behind_the_origin_says_how_plain_a_message_is() {
+        let with = |rest: &str| body(format!("[[\"ESMTP\",\"192.0.2.1\",25,\"a\\\"],\\\\\",\"\",\"\",\"smtp\"]{rest}]").as_bytes());
+        assert_eq!(with(",\"\",\"\",\"7BIT\",false,7"), Some(Body::Seven));
+        assert_eq!(with(",\"\",\"\",\"8BITMIME\",false,7"), Some(Body::Eight));
+        let verdict = "[\"tag\",\"p\",\"r\",\"\",[[\"a.doc\",\"],\",\"tag\",\"\"]],[],0,0]";
+        assert_eq!(with(&format!(",\"\",\"\",\"8BITMIME\",false,7,{verdict}")), Some(Body::Eight));
+        for other in [",\"id\",\"\",\"7BIT\",false,7", ",\"\",\"FULL\",\"7BIT\",false,7", ",\"\",\"\",\"7BIT\",true,7", ""] {
+            assert_eq!(with(other), None, "{other}");
+        }
+        assert_eq!(body(b"[[\"],\\\"\\\",\\\"\\\",\\\"7BIT\\\",false,"), None);
+        assert_eq!(body(b""), None);
     }
 }
