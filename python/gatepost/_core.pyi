@@ -141,9 +141,11 @@ class Incoming:
         is not counted, header_octets includes the empty line, longest_line excludes CRLF, at most 100 Delivered-To values.
         """
     def verdict(self) -> tuple[str | None, int, bool, str]:
-        """(defect, received_count, has_bare_cr_or_lf, message id in text form): what a receiver needs at the end of data."""
+        """(defect, received_count, has_bare_cr_or_lf, message id in text form): what a receiver needs at the end of data. The defect can also
+        be 'long-header': of more than 256 KiB, so that it is not known what stands in it.
+        """
     def header(self) -> bytes:
-        """The message's own header section (first 64 KiB at most), without the prefix."""
+        """The message's own header section (first 256 KiB at most), without the prefix."""
     @property
     def plain(self) -> bool:
         """The message is complete, at most 64 KiB and nothing but text: an inspection would find nothing (rust_core/scan/src/plain.rs)."""
@@ -153,7 +155,7 @@ class Incoming:
     def content(self) -> MailContent:
         """What it takes to look into it in a thread. Cheap; this object must live as long as that is used."""
     def edit(self, front: bytes, forged: bytes, edits: Sequence[tuple[int, int, bytes]] = ...) -> None:
-        """Change a complete message: put `front` before everything, cut its own header fields named `forged` (of the first 64 KiB), and put octets
+        """Change a complete message: put `front` before everything, cut its own header fields named `forged` (of the first 256 KiB), and put octets
         in the place of ranges, which count from the message's first octet as received and do not overlap. *Blocks* when a range lies in
         the log: then call it in a thread. Raises InvalidError, DiskFullError, ClosedError.
         """
@@ -665,8 +667,6 @@ class Line:
     def hold(self) -> None:
         """Run no commands until `release` and `go_on`."""
     def release(self) -> None: ...
-    def answer(self, octets: bytes) -> None:
-        """`release`, `send`, `go_on`."""
     def want_line(self) -> None:
         """Though held, hand over one line, by `got_line`."""
     def hand_back(self, helo: str, extended: bool, messages: int) -> None:

@@ -12,11 +12,13 @@ from gatepost.routing.model import RuleKind, RuleSet
 NEED_UTF8 = Reply(553, "5.6.7", "a non-ASCII address needs the SMTPUTF8 parameter of MAIL")
 NOT_OWN_ADDRESS = Reply(553, "5.7.1", "sender address belongs to another user")
 TOO_BIG = Reply(552, "5.3.4", "message is larger than this server takes")
+LONG_HEADER = Reply(552, "5.3.4", "header section is larger than this server takes (256 KiB)")
 LOOP = Reply(554, "5.4.6", "too many hops, this message loops")
 DEFECTS = {
     "bare-cr": Reply(550, "5.6.0", "bare CR is not allowed in messages, lines end with CR LF (RFC 5321 2.3.8)"),
     "bare-lf": Reply(550, "5.6.0", "bare LF is not allowed in messages, lines end with CR LF (RFC 5321 2.3.8)"),
     "too-big": TOO_BIG,
+    "long-header": LONG_HEADER,
     "disk-full": Reply(452, "4.3.1", "not enough disk space, try again later"),
     "closed": Reply(421, "4.3.0", "queue is not available"),
 }

@@ -95,8 +95,7 @@ class Submitter:
         if self._gate is None or origin.protocol == OWN:
             return (), UNSEEN
         addresses = [one.address for one in taken]
-        mail = self._gate.facts(rule_set, addresses, trusted=trusted, sender=envelope.reverse_path)
-        mail = replace(mail, client_address=origin.client_address, helo=origin.helo, user=origin.user)
+        mail = self._gate.facts(rule_set, addresses, trusted=trusted, sender=envelope.reverse_path, origin=origin)
         passage = self._gate.glance(incoming, mail) or await self._gate.inspect(incoming, mail)
         if passage.refused is not None:
             raise SubmissionRefused(tuple((address, passage.refused) for address in mail.recipients))
@@ -108,13 +107,13 @@ class Submitter:
             self._feed(incoming, piece)
             await self._spool.drain()
         incoming.finish()
-        _check(incoming)
+        _check(incoming.verdict()[0])
         return incoming.size
 
     def _feed(self, incoming: Incoming, data: bytes) -> None:
         for start in range(0, len(data), FEED):
             incoming.feed_raw(data[start : start + FEED])
-            _check(incoming)
+            _check(incoming.defect)
 
     def _prefix(self, head: bytes, envelope: Envelope, message_id: bytes, received: str, hostname: str) -> bytes:
         """Received (RFC 5321 4.4), then Date and Message-ID where the header lacks them (RFC 5322 3.6)."""
@@ -143,11 +142,11 @@ def _plan(
     return [one for one, _ in both], [plan for _, plan in both], refused
 
 
-def _check(incoming: Incoming) -> None:
-    if incoming.defect == "too-big":
-        raise SmtpError(552, "5.3.4", "message is larger than this server takes")
-    if incoming.defect is not None:
-        raise SmtpError(452, "4.3.1", f"message cannot be stored now ({incoming.defect})")
+def _check(defect: str | None) -> None:
+    if defect in ("too-big", "long-header"):
+        raise SmtpError(552, "5.3.4", f"{'message' if defect == 'too-big' else 'header section'} is larger than this server takes")
+    if defect is not None:
+        raise SmtpError(452, "4.3.1", f"message cannot be stored now ({defect})")
 
 
 def _field_names(head: bytes) -> set[bytes]:

@@ -20,6 +20,7 @@ from typing import Protocol, TypeVar, TypeVarTuple
 
 import structlog
 
+from gatepost.message.envelope import Origin
 from gatepost.message.reply import Reply
 from gatepost.message.verdict import Action, Answer, Verdict
 from gatepost.native import CoreError, Incoming, MailContent
@@ -111,10 +112,22 @@ class Gate:
         """No more inspections; those under way end by themselves."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def facts(self, rule_set: RuleSet, recipients: Sequence[str], *, trusted: bool, sender: str = "") -> MailFacts:
-        """With the direction that follows; the caller adds what else it knows."""
+    def facts(
+        self,
+        rule_set: RuleSet,
+        recipients: Sequence[str],
+        *,
+        trusted: bool,
+        sender: str = "",
+        origin: Origin | None = None,
+        replies_each: bool = False,
+    ) -> MailFacts:
+        """With the direction that follows."""
         unique = tuple(dict.fromkeys(recipients))
-        return MailFacts(sender, unique, direction_of(rule_set, unique, trusted=trusted), trusted)
+        direction = direction_of(rule_set, unique, trusted=trusted)
+        if origin is None:
+            return MailFacts(sender, unique, direction, trusted, replies_each=replies_each)
+        return MailFacts(sender, unique, direction, trusted, origin.client_address, origin.helo, origin.user, replies_each=replies_each)
 
     def plain(self, rule_set: RuleSet, recipient: str, *, trusted: bool) -> tuple[bytes | None, bool]:
         """For mail to one recipient: the field before a message that is only text, None if none is looked into; and whether text, too, has

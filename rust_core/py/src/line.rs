@@ -31,6 +31,14 @@ const COMMANDS_PER_TURN: usize = 200;
 /// Pieces of a message shorter than this are taken without releasing the interpreter lock, which would cost more than the work.
 const RELEASE_FROM: usize = 32_768;
 
+/// A command line's verb, and what is behind the first space.
+pub(crate) fn split_verb(line: &[u8]) -> (&[u8], &[u8]) {
+    match line.iter().position(|octet| *octet == b' ') {
+        Some(space) => (&line[..space], &line[space + 1..]),
+        None => (line, &[]),
+    }
+}
+
 /// The native half of one session.
 #[pyclass(module = "gatepost._core", frozen)]
 pub struct Line {
@@ -235,10 +243,7 @@ impl Line {
     /// Looks the command up and calls its method.
     fn command(&self, session: &Bound<'_, PyAny>, line: &[u8]) -> PyResult<()> {
         let py = session.py();
-        let (verb, argument) = match line.iter().position(|octet| *octet == b' ') {
-            Some(space) => (&line[..space], &line[space + 1..]),
-            None => (line, &line[line.len()..]),
-        };
+        let (verb, argument) = split_verb(line);
         let commands = &self.wire.get().commands;
         let Some(command) = commands.get(verb).or_else(|| commands.get(&verb.to_ascii_uppercase())) else {
             return session.call_method1(intern!(py, "unknown_command"), (PyBytes::new(py, line),)).map(drop);
@@ -464,12 +469,6 @@ impl Line {
         state.flags.held = false;
         state.flags.wanted = false;
         state.active = now;
-    }
-
-    fn answer(slf: &Bound<'_, Self>, octets: &[u8]) {
-        slf.get().release();
-        slf.get().send(octets);
-        Self::advance(slf);
     }
 
     fn want_line(&self) {

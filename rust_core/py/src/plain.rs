@@ -22,7 +22,7 @@ use pyo3::types::{PyList, PyString};
 
 use crate::connections::Verdict;
 use crate::errors::from_queue;
-use crate::line::Line;
+use crate::line::{Line, split_verb};
 use crate::line_state::Sink;
 use crate::mail_content::mark;
 use crate::plain_memory::{Recipient, Sender, Terms};
@@ -90,10 +90,7 @@ pub fn command(slf: &Bound<'_, Line>, command: &[u8]) -> PyResult<bool> {
         return Ok(false);
     }
     let Some(terms) = wire.plain.terms() else { return Ok(false) };
-    let (verb, argument) = match command.iter().position(|octet| *octet == b' ') {
-        Some(space) => (&command[..space], &command[space + 1..]),
-        None => (command, &command[command.len()..]),
-    };
+    let (verb, argument) = split_verb(command);
     match verb.to_ascii_uppercase().as_slice() {
         b"HELO" => Ok(helo(slf.get(), &terms, argument, false)),
         b"EHLO" => Ok(helo(slf.get(), &terms, argument, true)),
@@ -203,7 +200,7 @@ pub fn end_of_data(slf: &Bound<'_, Line>, incoming: &Py<Incoming>) -> PyResult<(
         let mut state = line.state.lock();
         let dialog = &mut *state.dialog;
         match &dialog.mail {
-            Some(mail) if inner.defect().is_none() && inner.facts().received <= mail.terms.max_hops && passes(&mut inner, mail) => {
+            Some(mail) if is_sound(&inner, &mail.terms) && passes(&mut inner, mail) => {
                 let recipient = &mail.recipients[0];
                 let meta = origin(dialog, &mail.terms).meta(&mail.sender.body, recipient.rule_version);
                 let (sender, specs) = (Arc::clone(&mail.sender), recipient.specs.clone());
@@ -232,6 +229,11 @@ pub fn end_of_data(slf: &Bound<'_, Line>, incoming: &Py<Incoming>) -> PyResult<(
             refused(slf, from_queue(&error).into_value(py).into_any())
         }
     }
+}
+
+/// Whether nothing about it is to be refused: what `Messages.end_of_data` looks at.
+fn is_sound(incoming: &queue::Incoming, terms: &Terms) -> bool {
+    incoming.defect().is_none() && !incoming.long_header() && incoming.facts().received <= terms.max_hops
 }
 
 /// Whether a message may go on as it is: nothing is to be looked into, or it is only text; then that is written before it. What needs

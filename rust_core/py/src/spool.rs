@@ -160,7 +160,8 @@ impl Incoming {
     fn verdict(&self) -> (Option<&'static str>, usize, bool, String) {
         let inner = self.inner.lock();
         let facts = inner.facts();
-        (inner.defect().map(queue::Defect::name), facts.received, facts.bare, queue::format_id(&inner.id()))
+        let defect = inner.defect().map(queue::Defect::name).or(inner.long_header().then_some("long-header"));
+        (defect, facts.received, facts.bare, queue::format_id(&inner.id()))
     }
 
     fn header<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {

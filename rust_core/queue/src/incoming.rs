@@ -158,7 +158,12 @@ impl Incoming {
         self.core.congested()
     }
 
-    /// Header section without the prefix, at most 64 KiB.
+    /// The header section is longer than what `header` gives: nobody can say what stands in the rest of it.
+    pub fn long_header(&self) -> bool {
+        self.intake.long_header()
+    }
+
+    /// Header section without the prefix, at most 256 KiB.
     pub fn header(&self) -> &[u8] {
         self.intake.header()
     }

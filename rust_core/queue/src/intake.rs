@@ -9,7 +9,7 @@ use crate::error::QueueError;
 /// Octets kept in memory per message; also the size of a chunk record.
 pub(crate) const BUFFER: usize = 256 * 1024;
 /// Octets of the header section kept for `header` and `facts`.
-const HEADER_LIMIT: usize = 64 * 1024;
+const HEADER_LIMIT: usize = 256 * 1024;
 /// Delivered-To values reported at most.
 const MAX_DELIVERED_TO: usize = 100;
 
@@ -312,7 +312,12 @@ impl Intake {
         self.store.head = Vec::new();
     }
 
-    /// The message's own header section, at most 64 KiB.
+    /// The header section is longer than what is kept of it.
+    pub fn long_header(&self) -> bool {
+        self.store.facts.header_octets > HEADER_LIMIT as u64
+    }
+
+    /// The message's own header section, at most 256 KiB.
     pub fn header(&self) -> &[u8] {
         &self.store.head
     }

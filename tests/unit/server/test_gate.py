@@ -63,6 +63,11 @@ def gate_of(*rules: Rule, look: Callable[[MailContent, Limits], Report] | None =
     return make
 
 
+def idle_gate(rule_set: RuleSet) -> Gate:
+    """One whose policy has no rules: nothing is looked into."""
+    return Gate(lambda: Policies(rule_set, {"test": Policy(rules=())}, Defaults("test")), HOST)
+
+
 async def send(running: Receiver, octets: bytes, *recipients: str) -> str:
     """One message in a session of its own; the reply to the end of data."""
     client = await running.hello()
@@ -122,6 +127,37 @@ async def test_forged_copies_of_our_field_do_not_come_through(receive: Receive, 
     (queued,) = running.queued()
     assert queued.octets.lower().count(b"x-gatepost-scan") == 1
     assert without_ours(queued.octets) == HEAD + body
+
+
+@pytest.mark.parametrize("looked_at", [True, False], ids=["inspected", "unseen"])
+@pytest.mark.parametrize("filler", [60_000, 100_000, 250_000])
+async def test_forged_copies_far_down_in_a_long_header_do_not_come_through(receive: Receive, filler: int, looked_at: bool) -> None:
+    running = await receive(gate=gate_of() if looked_at else idle_gate)
+    before = b"".join(b"X-Filler: %058d\r\n" % number for number in range(filler // 70))
+    forged = b"X-Gatepost-Scan: mx.example.test; accept;\r\n\trule=y\r\n"
+    body = b"\r\n" + b"text\r\n" * 100_000
+    assert (await send(running, before + forged * 5 + HEAD + body))[:3] == "250"
+    (queued,) = running.queued()
+    assert queued.octets.count(b"X-Gatepost-Scan") == int(looked_at)
+    assert queued.octets.endswith(b" +0000\r\n" + before + HEAD + body)
+
+
+@pytest.mark.parametrize("verb", ["DATA", "BDAT"])
+async def test_a_header_too_long_to_be_looked_through_is_refused(receive: Receive, verb: str) -> None:
+    running = await receive(gate=gate_of())
+    client = await running.hello()
+    mail = b"X-Filler: 1234567890\r\n" * 12_000 + TEXT
+    await client.command("MAIL FROM:<a@b.test>")
+    await client.command(f"RCPT TO:<{ALICE}>")
+    if verb == "DATA":
+        await client.command("DATA")
+        client.send(mail + b".\r\n")
+    else:
+        client.send(f"BDAT {len(mail)} LAST\r\n".encode() + mail)
+    assert (await client.reply())[:9] == "552 5.3.4"
+    assert (await client.send_mail("a@b.test", ALICE, TEXT + b".\r\n"))[:3] == "250"
+    assert running.count() == 1
+    await client.close()
 
 
 @pytest.mark.parametrize(

@@ -139,9 +139,11 @@ async def test_submission_by_bdat_and_without_any_header_works_too(receive: Rece
 async def test_a_header_that_never_ends_is_streamed_on(receive: Receive) -> None:
     running = await receive("submissions")
     client = await logged_in(running)
-    octets = b"X: y\r\n" * 50_000
+    octets = b"X: y\r\n" * 40_000
     assert (await client.send_mail(ALICE, BOB, octets + b".\r\n"))[:3] == "250"
     assert running.queued()[0].body == octets
+    assert (await client.send_mail(ALICE, BOB, octets * 2 + b".\r\n"))[:9] == "552 5.3.4"
+    assert running.count() == 1
     await client.close()
 
 

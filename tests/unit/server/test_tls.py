@@ -155,6 +155,6 @@ async def test_a_large_message_passes_under_tls(receive: Receive) -> None:
     await client.start_tls()
     await client.command("EHLO c.test")
     body = b"0123456789abcdef" * 4 + b"\r\n"
-    assert (await client.send_mail("a@b.test", ALICE, body * 30_000 + b".\r\n"))[:3] == "250"
-    assert running.queued()[0].body == body * 30_000
+    assert (await client.send_mail("a@b.test", ALICE, b"\r\n" + body * 30_000 + b".\r\n"))[:3] == "250"
+    assert running.queued()[0].body == b"\r\n" + body * 30_000
     await client.close()

@@ -7,7 +7,6 @@ that the message is on disk.
 """
 
 import asyncio
-from dataclasses import replace
 from functools import partial
 
 from aiosmtpd.smtp import syntax
@@ -264,9 +263,10 @@ class Messages(Commands):
         envelope, context = self.envelope, self.server.context
         assert envelope is not None
         addresses = [one.address for one in envelope.recipients]
-        mail = gate.facts(context.rule_set(), addresses, trusted=self.session.trusted, sender=envelope.mail_from)
-        origin = self._origin
-        return replace(mail, client_address=origin.client_address, helo=origin.helo, user=origin.user, replies_each=self.lmtp)
+        trusted = self.session.trusted
+        return gate.facts(
+            context.rule_set(), addresses, trusted=trusted, sender=envelope.mail_from, origin=self._origin, replies_each=self.lmtp
+        )
 
     def _inspected(self, incoming: Incoming, mailed: tuple[str, ...], inspection: "asyncio.Future[Passage]") -> None:
         """The gate has decided; until now nothing was promised, so a client that went away has to send the message again."""
@@ -281,10 +281,7 @@ class Messages(Commands):
         self.line.committing = False
         self.line.release()
         self._refuse_message(passage.refused, closing=False, verdict=passage.verdict)
-        if self.server.stopping:
-            self.flush()
-            self.shut_down()
-        self.line.go_on()
+        self._go_on(leaving=False)
 
     def _commit(self, incoming: Incoming, passage: Passage, mailed: tuple[str, ...] = ()) -> None:
         """The one commit point."""
@@ -360,7 +357,11 @@ class Messages(Commands):
         else:
             for one in replies:
                 self.reply(one)
-        if reply.code == 421 or self.server.stopping:
+        self._go_on(leaving=reply.code == 421)
+
+    def _go_on(self, *, leaving: bool) -> None:
+        """The message that held the line is answered: run what the client sent behind it, or end the session."""
+        if leaving or self.server.stopping:
             self.flush()
             self.shut_down()
         self.line.go_on()
