@@ -588,11 +588,13 @@ class Wire:
         open_session(line, address, port)           makes the session of a new connection: counts it, greets it
         resume_session(line, address, port)         makes the session of a connection that was counted and greeted natively
         current_settings(), use(settings)           the settings object; called when it is another than at `agree`
-        standing(address)                           (no limit of connections, trusted)
+        standing(address)                           (no limit of connections, trusted, what may concern the client as bits)
         rule_set()                                  the present rule set; a new object when it has changed
-        plain_sender(argument)                      (parsed, reverse-path, BODY, has parameters), or None where `smtp_MAIL` is to decide
+        plain_sender(argument)                      (parsed, reverse-path, BODY, has parameters, what may concern it), or None where
+                                                        `smtp_MAIL` is to decide
         plain_recipient(rule_set, argument, trusted)  (parsed, plan, address, has parameters, recipients as for `commit`, rule version,
-                                                        field for a message that is only text or None, text is judged, too), or None
+                                                        field for a message that is only text or None, text is judged, too, what may
+                                                        concern it), or None
         """
     @property
     def fd(self) -> int:
@@ -605,7 +607,8 @@ class Wire:
     def agree(self, terms: Mapping[str, Any] | None, settings: object) -> None:
         """Take plain mail without sessions, under `terms` that were made from `settings`; None: every connection gets a session at once.
         Terms: greeting, helo_reply, ehlo_reply (octets); hostname, listener; allow_bare; max_message_bytes, max_hops, max_recipients,
-        max_planned, max_messages (0: any), max_connections, max_connections_per_client. What was remembered is forgotten.
+        max_planned, max_messages (0: any), max_connections, max_connections_per_client; at_connect, at_mail: the bits that keep a client, and
+        a client's sender, from being plain. A bit that client, sender and recipient share does so at RCPT. What was remembered is forgotten.
         """
     def receive(self, receiving: bool) -> None:
         """Whether plain MAIL is taken; at first it is not."""

@@ -15,6 +15,7 @@ from gatepost.config import Endpoint, Settings, load_settings
 from gatepost.control.access import Access
 from gatepost.control.audit import AuditLog
 from gatepost.control.directory import DirectoryServicer
+from gatepost.control.flow import FlowServicer
 from gatepost.control.history import HistoryServicer
 from gatepost.control.history_merge import MergedHistoryServicer
 from gatepost.control.mailbox import MailboxProxy, MailboxServicer
@@ -449,6 +450,7 @@ class Plane:
             RulesServicer(self.directory, self.rules, settings, self.changed, self).service(),
             RulesetsServicer(self.directory, self.rules, settings, self.changed, self, queue).service(),
             PoliciesServicer(self.directory, self.rules, settings, self.changed, queue).service(),
+            FlowServicer(self.directory, self.changed).service(),
             DirectoryServicer(self.directory, self.changed, proxy.purge).service(),
             proxy.service(),
             ServerServicer(self, self.links, self.rules, self.audit).service(),

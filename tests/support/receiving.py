@@ -13,7 +13,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -87,6 +87,7 @@ class Receiver:
     spool: AsyncSpool
     port: int
     current: list[Settings]
+    rules: list[RuleSet]
 
     def queued(self) -> list[Queued]:
         """All messages, oldest first."""
@@ -113,6 +114,11 @@ class Receiver:
     def change(self, **sections: Any) -> None:
         """Reload with other settings."""
         self.current[0] = self.current[0].model_validate({**self.current[0].model_dump(), **merged(self.current[0], sections)})
+
+    def put_rules(self, **fields: Any) -> None:
+        """Put other rules in force, as a worker does: fields of RuleSet that change."""
+        self.rules[0] = replace(self.rules[0], version=self.rules[0].version + 1, **fields)
+        self.server.rules_changed()
 
     async def connect(self, *, tls: bool = False) -> "Client":
         """A client that has not read the greeting."""
@@ -214,24 +220,24 @@ async def receiver(
     settings = [load_settings(None, data, {})]
     settings[0] = settings[0].model_validate({**settings[0].model_dump(), **merged(settings[0], {"hostname": HOST, **sections})})
     directory = Directory(data / "directory.db")
-    rules = directory.snapshot()
+    rules = [directory.snapshot()]
     spool = await open_spool(data / "spool" / "p0", settings[0])
     context = ServerContext(
         settings=lambda: settings[0],
-        rule_set=lambda: rules,
+        rule_set=lambda: rules[0],
         auth=Authenticator(directory, lambda: settings[0]),
         spool=spool,
         volumes=None,  # type: ignore[arg-type]  # receiving does not touch mailboxes
         tls=TlsContexts(lambda: settings[0]),
         hostname=HOST,
-        gate=gate(rules) if gate else None,
+        gate=gate(rules[0]) if gate else None,
     )
     server = (LmtpServer if listener == "lmtp" else SmtpServer)(context, Listener(listener))
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))
     await server.start([sock])
     try:
-        yield Receiver(server, spool, sock.getsockname()[1], settings)
+        yield Receiver(server, spool, sock.getsockname()[1], settings, rules)
     finally:
         await server.stop(0.2)
         await spool.close()

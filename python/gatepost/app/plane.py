@@ -14,6 +14,7 @@ from gatepost.config import Settings, parse_endpoint
 from gatepost.control.access import Access
 from gatepost.control.audit import AuditLog
 from gatepost.control.directory import DirectoryServicer
+from gatepost.control.flow import FlowServicer
 from gatepost.control.history_merge import MergedHistoryServicer
 from gatepost.control.mailbox import MailboxProxy
 from gatepost.control.merge import MergedQueueServicer
@@ -62,6 +63,7 @@ class ControlPlane:
             RulesServicer(directory, rules, settings, self.changed, source).service(),
             RulesetsServicer(directory, rules, settings, self.changed, source, queue).service(),
             PoliciesServicer(directory, rules, settings, self.changed, queue).service(),
+            FlowServicer(directory, self.changed).service(),
             DirectoryServicer(directory, self.changed, mailboxes.purge).service(),
             mailboxes.service(),
             ServerServicer(source, self._links, rules, self._audit).service(),

@@ -59,6 +59,7 @@ from gatepost.queue.service import QueueService
 from gatepost.queue.submit import Submitter
 from gatepost.queue.transport import Transport
 from gatepost.queue.waiting import Waiting
+from gatepost.routing.trust import Client, Trust, trust_of
 from gatepost.scan.files import PoliciesInForce, limits_of
 from gatepost.scan.gate import Gate
 from gatepost.scan.scanners.pool import ScannerPool
@@ -209,7 +210,10 @@ class WorkerParts:
 
     def _may_relay(self, origin: Origin) -> bool:
         """Whether who sent a message was trusted; programs of ours and API clients are."""
-        return bool(origin.user) or not origin.client_address or origin.client_address in TrustedNetworks(self.settings.trust.networks)
+        by_settings = bool(origin.user) or origin.client_address in TrustedNetworks(self.settings.trust.networks)
+        if not origin.client_address:
+            return True
+        return trust_of(self.rules(), Client(origin.client_address, origin.user), Trust(by_settings, "")).trusted
 
     def _wait_seconds(self, policy: str) -> float:
         """How long a policy lets mail wait for a scanner."""
@@ -264,6 +268,9 @@ class WorkerParts:
             "imap": ImapServer(context),
             "imaps": ImapServer(context, implicit_tls=True),
         }
+        for server in self.servers.values():
+            if isinstance(server, SmtpServer):
+                self.rules.on_change(server.rules_changed)
         self._own_endpoints: set[tuple[str, int]] = set()
 
     def _wire_control(self) -> None:

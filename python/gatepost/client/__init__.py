@@ -30,6 +30,7 @@ from gatepost.client.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
+from gatepost.client.flow import Flow, TrustEntry
 from gatepost.client.history import History, TraceFilter
 from gatepost.client.operations import Frozen, RerouteTarget
 from gatepost.client.policies import Policies
@@ -66,6 +67,7 @@ class GatepostClient:
     rules: Rules
     rulesets: Rulesets
     policies: Policies
+    flow: Flow
     directory: Directory
     mailboxes: Mailboxes
     server: Server
@@ -89,6 +91,7 @@ class GatepostClient:
         self.rules = Rules(self._connection)
         self.rulesets = Rulesets(self._connection)
         self.policies = Policies(self._connection)
+        self.flow = Flow(self._connection)
         self.directory = Directory(self._connection)
         self.mailboxes = Mailboxes(self._connection)
         self.server = Server(self._connection)
@@ -110,6 +113,7 @@ __all__ = [
     "Disclaimer",
     "DomainRule",
     "EtagMismatchError",
+    "Flow",
     "Frozen",
     "GatepostClient",
     "GatepostError",
@@ -139,6 +143,7 @@ __all__ = [
     "Target",
     "TraceFilter",
     "Transport",
+    "TrustEntry",
     "UnauthenticatedError",
     "UnavailableError",
     "data_directory",

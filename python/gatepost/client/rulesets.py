@@ -267,6 +267,7 @@ class Rulesets:
         size: int = 0,
         assume_trusted: bool | None = None,
         tls: bool = False,
+        certificate: str = "",
         message: bytes = b"",
         offline: bool = False,
         wanted: api.DocumentSource | None = None,
@@ -275,7 +276,7 @@ class Rulesets:
         request = api.ExplainMailRequest(
             sender=sender, recipient=recipient, client_address=client_address, user=user, size=size, assume_trusted=assume_trusted
         )
-        request.tls, request.message, request.offline = tls, message, offline
+        request.tls, request.message, request.offline, request.certificate = tls, message, offline, certificate
         if wanted is not None:
             request.source.CopyFrom(wanted)
         return _explanation(await self._connection.call(self._stub.ExplainMail, request, WHOLE_TIMEOUT))

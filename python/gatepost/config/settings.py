@@ -221,6 +221,7 @@ class Tls(Section):
     cert_file: str = Field("", description="PEM certificate chain; empty makes a self-signed one in the data directory.")
     key_file: str = Field("", description="PEM private key of that certificate.")
     min_version: Literal["1.2", "1.3"] = Field("1.2", description="Oldest TLS version taken from clients.")
+    client_ca_file: str = Field("", description="PEM authorities of client certificates, which are asked for then; see the trust list.")
 
     @model_validator(mode="after")
     def _pair(self) -> Self:

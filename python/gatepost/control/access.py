@@ -127,6 +127,8 @@ RPCS: Mapping[str, Rule] = {
     **_rules("policies.v1.PoliciesService", Role.VIEWER, "ListPolicies GetPolicy CheckPolicy", changes=False),
     **_rules("policies.v1.PoliciesService", Role.OPERATOR, "TryPolicy", changes=False),
     **_rules("policies.v1.PoliciesService", Role.ADMIN, "ApplyPolicy DeletePolicy", changes=True),
+    **_rules("flow.v1.FlowService", Role.VIEWER, "ListEntries CheckEntry", changes=False),
+    **_rules("flow.v1.FlowService", Role.ADMIN, "PutEntry DeleteEntry", changes=True),
     **_rules("directory.v1.DirectoryService", Role.VIEWER, "GetUser ListUsers GetVolume ListVolumes", changes=False),
     **_rules("directory.v1.DirectoryService", Role.ADMIN, "ListTokens", changes=False),
     **_rules(

@@ -6,6 +6,7 @@ Users, secrets and listeners are those of now. Nothing here changes anything; wh
 import dataclasses
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from gatepost.directory import Directory
 from gatepost.directory.documents import normalised
@@ -14,6 +15,7 @@ from gatepost.routing.document import Document, Problem, dotted, parse, placed
 from gatepost.routing.index import index_of
 from gatepost.routing.lints import Lint, Surroundings, lint
 from gatepost.routing.model import RuleKind, RuleSet
+from gatepost.routing.parts import parts_of
 from gatepost.routing.toml_lines import Lines
 from gatepost.routing.tree import Fault
 from gatepost.scan.files import PolicyError, parse_policy
@@ -47,9 +49,8 @@ def examine(directory: Directory, rule_set: RuleSet, around: Surroundings, text:
         problems = placed(text, faults) if text else tuple(Problem(0, dotted(one.path), one.problem) for one in faults)
     if problems or document is None:
         return Candidate(base, None, None, problems)
-    made = dataclasses.replace(
-        rule_set, version=0, etag="", rules={rule.domain: rule for rule in document.rules}, policies=document.policies
-    )
+    changed: dict[str, Any] = {"rules": {rule.domain: rule for rule in document.rules}, "policies": document.policies, **parts_of(document)}
+    made = dataclasses.replace(rule_set, version=0, etag="", **changed)
     found = [*lint(made, around), *_no_secret(directory, document), *_users_left(rule_set, made)]
     return Candidate(base, document, made, (), _on_lines(found, text), tuple(differences(now, document)))
 

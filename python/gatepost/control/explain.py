@@ -17,6 +17,7 @@ from gatepost.policy.checks import TOO_BIG, check_own_address, postmaster_domain
 from gatepost.policy.trust import TrustedNetworks
 from gatepost.routing.decide import decide
 from gatepost.routing.model import Question, Route, RuleSet, TraceStep
+from gatepost.routing.trust import Client, Trust, trust_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,15 @@ class Asked:
     assume_trusted: bool | None = None
     tls: bool = False
     now: int = 0
+    certificate: str = ""
+    """The client's, as a trust entry names it: 'sha256:HEX', or 'subject:' and the subject."""
+
+    @property
+    def client(self) -> Client:
+        """Who asks, as trust entries and sender rules see it."""
+        kind, _, value = self.certificate.partition(":")
+        fingerprint, subject = (value.replace(":", "").lower(), "") if kind == "sha256" else ("", value if kind == "subject" else "")
+        return Client(self.client_address, self.user, fingerprint, subject, "" if self.sender == "<>" else self.sender)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +67,7 @@ def explain(settings: Settings, rules: RuleSet, request: api.ExplainRequest, now
         assumed,
         request.tls,
         request.time.seconds or now,
+        request.certificate,
     )
     found = answer(settings, rules, asked)
     made = api.ExplainResponse(trusted=found.trusted, rule_version=rules.version, routes=map(route_proto, found.routes))
@@ -73,7 +84,8 @@ def answer(settings: Settings, rules: RuleSet, asked: Asked) -> Answer:
     if asked.assume_trusted is not None:
         trusted, why = asked.assume_trusted, "as the question says"
     else:
-        trusted, why = is_trusted(settings, rules, asked.client_address, asked.user)
+        found = is_trusted(settings, rules, asked.client)
+        trusted, why = found.trusted, found.why
     steps = [TraceStep("sender", why)]
     reply = _refused_before(settings, rules, sender, asked, steps)
     if reply is not None:
@@ -96,22 +108,28 @@ def _refused_before(settings: Settings, rules: RuleSet, sender: Address | None, 
     return reply
 
 
-def is_trusted(settings: Settings, rules: RuleSet, client_address: str, user: str) -> tuple[bool, str]:
-    """May the sender relay? (answer, why in words). Raises ControlError for something that is no IP address."""
-    if user:
-        mailbox = rules.mailboxes.get(user.lower())
+def is_trusted(settings: Settings, rules: RuleSet, client: Client) -> Trust:
+    """May the sender relay, and why? The trust list first, then login and networks. Raises ControlError for what is no IP address."""
+    if client.user:
+        mailbox = rules.mailboxes.get(client.user.lower())
         if mailbox is None or not mailbox.enabled:
-            return False, f"user {user} cannot log in: {'disabled' if mailbox else 'no such user'}"
-        return True, f"logged in as {user}"
-    if not client_address:
-        return False, "no user and no client address: a stranger"
-    try:
-        ipaddress.ip_address(client_address)
-    except ValueError:
-        raise invalid("client_address", "is not an IP address") from None
-    if client_address in TrustedNetworks(settings.trust.networks):
-        return True, f"{client_address} is in a trusted network (trust.networks)"
-    return False, f"{client_address} is in no trusted network (trust.networks)"
+            return Trust(False, f"user {client.user} cannot log in: {'disabled' if mailbox else 'no such user'}")
+    if client.address:
+        try:
+            ipaddress.ip_address(client.address)
+        except ValueError:
+            raise invalid("client_address", "is not an IP address") from None
+    return trust_of(rules, client, _by_settings(settings, client))
+
+
+def _by_settings(settings: Settings, client: Client) -> Trust:
+    if client.user:
+        return Trust(True, f"logged in as {client.user}")
+    if not client.address:
+        return Trust(False, "no user and no client address: a stranger")
+    if client.address in TrustedNetworks(settings.trust.networks):
+        return Trust(True, f"{client.address} is in a trusted network (trust.networks)")
+    return Trust(False, f"{client.address} is in no trusted network (trust.networks)")
 
 
 def _recipient(settings: Settings, rules: RuleSet, text: str) -> str:

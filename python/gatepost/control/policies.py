@@ -25,6 +25,7 @@ from gatepost.directory import Directory, StoredPolicy
 from gatepost.directory.errors import NotFound
 from gatepost.directory.validation import RESERVED_POLICIES
 from gatepost.routing.model import RuleSet
+from gatepost.routing.trust import Client
 from gatepost.scan.explain import Key, reasons
 from gatepost.scan.facts import MailFacts, direction_of
 from gatepost.scan.files import PolicyError, limits_of, parse_policy, policies_of
@@ -146,7 +147,7 @@ def _trial(rule_set: RuleSet, settings: Settings, message: Any, data: bytes, pol
         policies = policies.only("file" if unstored is not None else policy, unstored)
     recipients = tuple(dict.fromkeys(_envelope_address(one) for one in message.recipients))
     client, user = message.origin.client_address, message.origin.user
-    trusted, _ = is_trusted(settings, rule_set, client, user)
+    trusted = is_trusted(settings, rule_set, Client(client, user)).trusted
     mail = MailFacts(
         message.sender,
         recipients,

@@ -160,7 +160,10 @@ class RulesetsServicer(rulesets_pb2_grpc.RulesetsServiceServicer):
         rules = await self._rules_of(request) if request.HasField("source") else self._rule_set()
         assumed = request.assume_trusted if request.HasField("assume_trusted") else None
         size, now = request.size or len(request.message), int(time.time())
-        asked = Asked(request.sender, request.recipient, request.client_address, request.user, size, assumed, request.tls, now)
+        asked = Asked(
+            *(request.sender, request.recipient, request.client_address, request.user, size, assumed, request.tls, now),
+            request.certificate,
+        )
         told = answer(self._settings(), rules, asked)
         made = api.ExplainMailResponse(
             trusted=told.trusted,

@@ -23,7 +23,7 @@ from gatepost.directory.schema import REVISION, metadata, state, volumes
 
 BUSY_SECONDS = 5.0
 POOL_SIZE = 4
-_KNOWN_REVISIONS = ("0001", "0002", "0003", "0004", "0005")
+_KNOWN_REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
 
 
 class Database:

@@ -13,13 +13,14 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
-from gatepost.directory import policies, rules, validation, versions
+from gatepost.directory import part_checks, parts, policies, rules, validation, versions
 from gatepost.directory.errors import DirectoryError, EtagMismatch, InvalidValue, NotFound
 from gatepost.message.nearest import nearest
 from gatepost.routing.changes import Change, differences
 from gatepost.routing.document import MAX_FAULTS, Document, dotted
 from gatepost.routing.lints import is_open
 from gatepost.routing.model import AddressHandler, DomainRule, HandlerKind, RuleKind
+from gatepost.routing.parts import MAX_ENTRIES, PARTS
 from gatepost.routing.tree import Fault, Path, decode
 
 T = TypeVar("T")
@@ -35,7 +36,7 @@ _RELAYING = (RuleKind.MX, RuleKind.GATEWAY, RuleKind.HOLD)
 
 def read(connection: Connection) -> Document:
     """The document in force."""
-    return _document(rules.read_all(connection), policies.texts(connection))
+    return _document(rules.read_all(connection), policies.texts(connection), parts.read_all(connection))
 
 
 def read_version(connection: Connection, version: int) -> Document:
@@ -44,7 +45,7 @@ def read_version(connection: Connection, version: int) -> Document:
     if not oldest <= version <= newest:
         kept = f"; versions {oldest} to {newest} can be told" if newest else ""
         raise NotFound(f"no version {version} of the rules{kept}")
-    by_domain, texts = rules.read_all(connection), policies.texts(connection)
+    by_domain, texts, lists = rules.read_all(connection), policies.texts(connection), parts.read_all(connection)
     for change in versions.changes_after(connection, version):
         match change.subject:
             case "rule":
@@ -53,11 +54,13 @@ def read_version(connection: Connection, version: int) -> Document:
                 _step_back(by_domain, change.key, _value(AddressHandler, change.before))
             case "policy":
                 _set(texts, change.key, change.before["text"] if change.before else None)
-    return _document(by_domain, texts)
+            case "part":
+                lists[change.key] = parts.decoded(change.key, change.before["entries"] if change.before else ())
+    return _document(by_domain, texts, lists)
 
 
-def _document(by_domain: Mapping[str, DomainRule], texts: Mapping[str, str]) -> Document:
-    return Document(tuple(by_domain[name] for name in sorted(by_domain)), {name: texts[name] for name in sorted(texts)})
+def _document(by_domain: Mapping[str, DomainRule], texts: Mapping[str, str], lists: Mapping[str, parts.Entries]) -> Document:
+    return Document(tuple(by_domain[name] for name in sorted(by_domain)), {name: texts[name] for name in sorted(texts)}, **lists)
 
 
 def _set(found: dict[str, T], key: str, value: T | None) -> None:
@@ -107,7 +110,22 @@ def normalised(document: Document, users: Callable[[str], bool]) -> tuple[Docume
             kept[rule.domain] = rule
         if len(faults) >= MAX_FAULTS:
             break
-    return (None if faults else _document(kept, document.policies)), faults
+    lists = {name: _list(name, getattr(document, name), faults) for name in PARTS}
+    return (None if faults else _document(kept, document.policies, lists)), faults
+
+
+def _list(name: str, entries: parts.Entries, faults: list[Fault]) -> parts.Entries:
+    """The entries of one list in stored form; each is looked at by itself, so that all their faults are told."""
+    made: list[Any] = []
+    for n, one in enumerate(entries):
+        checked = _tried(partial(part_checks.entry, name, one), partial(_at, (name, str(n))), faults)
+        if checked is not None and any(checked.name == other.name for other in made):
+            faults.append(Fault((name, str(n), "name"), f"{checked.name} is there already"))
+        elif checked is not None:
+            made.append(checked)
+    if len(made) > MAX_ENTRIES:
+        faults.append(Fault((name,), f"has {len(made)} entries; {MAX_ENTRIES} are possible"))
+    return tuple(made)
 
 
 def _rule(rule: DomainRule, known: list[str], users: Callable[[str], bool], faults: list[Fault]) -> DomainRule | None:
@@ -190,6 +208,9 @@ def _summary(changes: list[Change]) -> str:
 def _write(connection: Connection, before: Document, document: Document, changes: Iterable[Change], author: str) -> None:
     """What is named comes before what names it, and goes after it."""
     old, new = {rule.domain: rule for rule in before.rules}, {rule.domain: rule for rule in document.rules}
+    for name in PARTS:
+        if getattr(before, name) != getattr(document, name):
+            parts.write(connection, name, getattr(document, name), author=author, comment=f"change {name}")
     for name, text in document.policies.items():
         if before.policies.get(name) != text:
             policies.put_policy(connection, name, text, etag=None, author=author)

@@ -19,7 +19,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISION = "0005"
+REVISION = "0006"
 """The newest migration this code knows."""
 
 metadata = MetaData(
@@ -96,6 +96,15 @@ policies = Table(
     Column("revision", Integer, nullable=False),
 )
 """Attachment policies as TOML, as it was given. `revision`: as for rules."""
+
+rule_parts = Table(
+    "rule_parts",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("content", Text, nullable=False),
+    Column("revision", Integer, nullable=False),
+)
+"""The small ordered lists of the rule set (routing.parts), each with its entries as JSON. `revision`: as for rules."""
 
 users = Table(
     "users",

@@ -8,8 +8,9 @@ Fails with the errors of errors.py.
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from gatepost.directory import allowed, documents, policies, rules, tokens, users, validation, versions, volumes
+from gatepost.directory import allowed, documents, parts, policies, rules, tokens, users, validation, versions, volumes
 from gatepost.directory.database import Database, pepper, revision
 from gatepost.directory.drafts import Drafts
 from gatepost.directory.errors import DirectoryError, NotFound
@@ -64,6 +65,7 @@ class Directory:
                 allowed.by_sender(connection),
                 policies.texts(connection),
                 srs_key=self._srs_key(),
+                **parts.read_all(connection),
             )
         return prepare(made)
 
@@ -184,6 +186,23 @@ class Directory:
         """Raises NotFound, EtagMismatch, ConflictInUse (a rule or handler names it)."""
         with self._database.write() as connection:
             policies.delete_policy(connection, name, etag=etag, author=author)
+
+    # ---- small ordered lists (routing.parts) ------------------------------------------------------------------------
+
+    def get_part(self, name: str) -> parts.StoredPart:
+        """One list; empty when nothing was ever put into it."""
+        with self._database.read() as connection:
+            return parts.get(connection, name)
+
+    def put_entry(self, part: str, entry: Any, *, position: int = 0, etag: str | None = None, author: str) -> str:
+        """Add or replace an entry of a list; the list's new etag. Raises EtagMismatch, InvalidValue."""
+        with self._database.write() as connection:
+            return parts.put_entry(connection, part, entry, position=position, etag=etag, author=author)
+
+    def delete_entry(self, part: str, name: str, *, etag: str | None = None, author: str) -> str:
+        """Remove an entry; the list's new etag. Raises NotFound, EtagMismatch."""
+        with self._database.write() as connection:
+            return parts.delete_entry(connection, part, name, etag=etag, author=author)
 
     # ---- users -----------------------------------------------------------------------------------------------------
 

@@ -6,12 +6,13 @@ own fields are one change and each handler another, so that 100,000 handlers of 
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from gatepost.routing.document import Document
 from gatepost.routing.model import AddressHandler, DomainRule
+from gatepost.routing.parts import PARTS
 from gatepost.routing.tree import encode
 
 MAX_SHOWN = 2000
@@ -28,7 +29,9 @@ class FieldChange:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """verb: add, change or remove. subject: rule, handler or policy. key: the domain, 'pattern@domain', or the policy's name."""
+    """verb: add, change or remove. subject: rule, handler, policy, or a list of routing.parts. key: the domain, 'pattern@domain', or the
+    name of the policy or entry.
+    """
 
     verb: str
     subject: str
@@ -42,6 +45,8 @@ class Change:
 def differences(before: Document, after: Document) -> list[Change]:
     """Changes that lead from one to the other: policies, then rules by domain, each with its handlers behind it."""
     made = [*_of_policies(before.policies, after.policies)]
+    for name in PARTS:
+        made += _of_part(name, getattr(before, name), getattr(after, name))
     old, new = {rule.domain: rule for rule in before.rules}, {rule.domain: rule for rule in after.rules}
     for domain in sorted(old.keys() | new.keys()):
         one, other = old.get(domain), new.get(domain)
@@ -58,6 +63,19 @@ def _of_policies(before: Mapping[str, str], after: Mapping[str, str]) -> Iterato
         if one != other:
             verb = "add" if one is None else "remove" if other is None else "change"
             yield Change(verb, "policy", name, (FieldChange("text", _short(one or ""), _short(other or "")),))
+
+
+def _of_part(name: str, before: Sequence[Any], after: Sequence[Any]) -> Iterator[Change]:
+    """Entries by name; their order is a change of its own."""
+    old, new = {one.name: one for one in before}, {one.name: one for one in after}
+    for key in dict.fromkeys((*new, *old)):
+        one, other = old.get(key), new.get(key)
+        if one != other:
+            verb = "add" if one is None else "remove" if other is None else "change"
+            yield Change(verb, name, key, _fields(_tree(one), _tree(other)))
+    kept, order = [key for key in old if key in new], [key for key in new if key in old]
+    if kept != order:
+        yield Change("change", name, "order", (FieldChange("order", ", ".join(kept), ", ".join(order)),))
 
 
 def _of_rule(before: DomainRule, after: DomainRule) -> Iterator[Change]:

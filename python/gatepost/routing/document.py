@@ -1,6 +1,7 @@
 """The rule set as a document: what an administrator exports, edits, checks and applies as a TOML file. docs/rule-files.md describes it.
 
-Called by directory/documents.py and control/. A document holds domain rules with their handlers and attachment policies; users,
+Called by directory/documents.py and control/. A document holds domain rules with their handlers, attachment policies and
+the small ordered lists (routing.parts); users,
 passwords and allowed senders are not rules, and secrets are named, never held. `parse` never raises: it tells every fault with its line.
 `render(document)` is canonical: the same rules always give the same text, and parse(render(d)) == d.
 """
@@ -14,8 +15,10 @@ from typing import Any
 from gatepost.config.toml_text import quoted
 from gatepost.config.toml_text import render as toml
 from gatepost.routing.model import DomainRule, RuleSet
+from gatepost.routing.parts import parts_of
 from gatepost.routing.toml_lines import Lines
 from gatepost.routing.tree import Fault, Path, decode, encode, shown
+from gatepost.routing.trust import TrustEntry
 
 FORMAT = 1
 MAX_OCTETS = 12 << 20
@@ -27,10 +30,11 @@ _SECRET_WORDS = ("password", "secret")
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """rules: by domain; policies: attachment policies by name, as TOML text."""
+    """rules: by domain; policies: attachment policies by name, as TOML text; trust: in order, the first that fits decides."""
 
     rules: tuple[DomainRule, ...] = ()
     policies: Mapping[str, str] = field(default_factory=dict)
+    trust: tuple[TrustEntry, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,7 @@ def of(rule_set: RuleSet) -> Document:
     return Document(
         tuple(rule_set.rules[domain] for domain in sorted(rule_set.rules)),
         {name: rule_set.policies[name] for name in sorted(rule_set.policies)},
+        **parts_of(rule_set),
     )
 
 

@@ -8,6 +8,7 @@ from gatepost.message.address import AddressError, parse_address
 from gatepost.message.reply import Reply
 from gatepost.routing.route import DeliveryOptions, NextHop, Program, Route, RouteKind, TlsPolicy
 from gatepost.routing.settings import NO_OPTIONS, NO_SETTINGS, AutoReply, Disclaimer, HandlerOptions, ListSettings, RuleSettings
+from gatepost.routing.trust import TrustEntry
 
 __all__ = [
     "AddressHandler",
@@ -117,6 +118,8 @@ class RuleSet:
     allowed: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Senders whose mail passes policy, each with the recipients it holds for ('' is every recipient); all as Address.key."""
     policies: Mapping[str, str] = field(default_factory=dict)
+    trust: tuple[TrustEntry, ...] = ()
+    """The trust list, in its order (routing.trust)."""
     srs_key: bytes = b""
     """Keys the addresses that forwards are rewritten to (SRS); not part of versions. Empty: none is taken back."""
 

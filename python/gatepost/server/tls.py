@@ -9,6 +9,7 @@ that fails raises and changes nothing. Fails with TlsError, whose text names the
 import asyncio
 import datetime
 import fcntl
+import hashlib
 import ipaddress
 import os
 import ssl
@@ -49,6 +50,7 @@ class TlsContexts:
         """Read certificate and key again. Raises TlsError and keeps what is in force."""
         self._current = self._load()
         self._context.minimum_version = self._current.minimum_version
+        self._context.verify_mode = self._current.verify_mode  # a handshake begins with this one, and verifies against the other's store
 
     def _switch(self, handshake: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
         """Called by OpenSSL for every ClientHello, with a server name in it or not, before it picks a certificate."""
@@ -64,7 +66,22 @@ class TlsContexts:
             context.load_cert_chain(cert, key)
         except (OSError, ssl.SSLError) as error:
             raise TlsError(f"certificate {cert} with key {key}: {error}") from error
+        authorities = settings.tls.client_ca_file
+        if authorities:
+            try:
+                context.load_verify_locations(authorities)
+            except (OSError, ssl.SSLError) as error:
+                raise TlsError(f"tls.client_ca_file {authorities}: {error}") from error
+            context.verify_mode = ssl.CERT_OPTIONAL
         return context
+
+
+def client_certificate(handshake: ssl.SSLObject | None) -> tuple[str, str]:
+    """SHA-256 in hex and subject (RFC 4514) of the certificate a client has shown and that was verified; ('', '') without one."""
+    octets = handshake.getpeercert(binary_form=True) if handshake is not None else None
+    if not octets:
+        return "", ""
+    return hashlib.sha256(octets).hexdigest(), x509.load_der_x509_certificate(octets).subject.rfc4514_string()
 
 
 def certificate_files(settings: Settings) -> tuple[Path, Path]:

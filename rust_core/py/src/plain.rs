@@ -41,6 +41,8 @@ pub struct Mail {
     sender: Arc<Sender>,
     recipients: Vec<Arc<Recipient>>,
     terms: Arc<Terms>,
+    /// What may concern this client and this sender.
+    concerns: u64,
     /// Set at the commit.
     identity: String,
 }
@@ -71,7 +73,10 @@ pub fn admit(wire: &Bound<'_, Wire>, line: &Line, client: &str, port: u16) -> Py
     let host = wire.get().host.bind(wire.py());
     plain.look_at_settings(host)?;
     let Some(terms) = plain.terms() else { return Ok(false) };
-    let (unlimited, trusted) = plain.standing(host, client)?;
+    let (unlimited, trusted, concerns) = plain.standing(host, client)?;
+    if concerns & terms.at_connect != 0 {
+        return Ok(false);
+    }
     let most = if unlimited { usize::MAX } else { terms.max_connections_per_client };
     if wire.get().connections.get().take(client, terms.max_connections, most) != Verdict::Admitted {
         return Ok(false);
@@ -120,37 +125,45 @@ fn helo(line: &Line, terms: &Terms, argument: &[u8], extended: bool) -> bool {
 
 fn mail(slf: &Bound<'_, Line>, terms: Arc<Terms>, argument: &[u8]) -> PyResult<bool> {
     let wire = slf.get().wire.get();
-    let extended = {
+    let (extended, client) = {
         let dialog = &slf.get().state.lock().dialog;
         let enough = terms.max_messages != 0 && dialog.messages >= terms.max_messages;
         if dialog.helo.is_empty() || dialog.mail.is_some() || enough || !wire.plain.receiving.load(Ordering::Relaxed) {
             return Ok(false);
         }
-        dialog.extended
+        (dialog.extended, dialog.client.clone())
     };
     let Some(sender) = wire.plain.sender(wire.host.bind(slf.py()), argument)? else { return Ok(false) };
     if sender.extended && !extended {
         return Ok(false);
     }
+    let (_, trusted, concerns) = wire.plain.standing(wire.host.bind(slf.py()), &client)?; // anew: the rules may have changed
+    let concerns = concerns & sender.concerns;
+    if concerns & terms.at_mail != 0 {
+        return Ok(false);
+    }
     let mut state = slf.get().state.lock();
-    state.dialog.mail = Some(Box::new(Mail { sender, recipients: Vec::new(), terms, identity: String::new() }));
+    state.dialog.trusted = trusted;
+    state.dialog.mail = Some(Box::new(Mail { sender, recipients: Vec::new(), terms, concerns, identity: String::new() }));
     state.output.extend_from_slice(OK_MAIL);
     Ok(true)
 }
 
-fn rcpt(slf: &Bound<'_, Line>, terms: &Terms, argument: &[u8]) -> PyResult<bool> {
+fn rcpt(slf: &Bound<'_, Line>, terms: &Arc<Terms>, argument: &[u8]) -> PyResult<bool> {
     let wire = slf.get().wire.get();
-    let (extended, trusted, planned) = {
+    let (extended, trusted, planned, concerns) = {
         let dialog = &slf.get().state.lock().dialog;
         match &dialog.mail {
-            Some(mail) if mail.recipients.len() < terms.max_recipients => {
-                (dialog.extended, dialog.trusted, mail.recipients.iter().map(|one| one.specs.len()).sum::<usize>())
+            // Other terms since MAIL: what concerns the sender was found under the former ones.
+            Some(mail) if mail.recipients.len() < terms.max_recipients && Arc::ptr_eq(&mail.terms, terms) => {
+                let planned = mail.recipients.iter().map(|one| one.specs.len()).sum::<usize>();
+                (dialog.extended, dialog.trusted, planned, mail.concerns)
             }
             _ => return Ok(false),
         }
     };
     let Some(recipient) = wire.plain.recipient(wire.host.bind(slf.py()), argument, trusted)? else { return Ok(false) };
-    if (recipient.extended && !extended) || planned + recipient.specs.len() > terms.max_planned {
+    if concerns & recipient.concerns != 0 || (recipient.extended && !extended) || planned + recipient.specs.len() > terms.max_planned {
         return Ok(false);
     }
     let mut state = slf.get().state.lock();

@@ -16,7 +16,10 @@ use crate::spool::{RecipientArg, recipient_spec};
 const MAX_REMEMBERED: usize = 4096;
 
 /// An answer of `plain_recipient`.
-type Planned = (Py<PyAny>, Py<PyAny>, String, bool, Vec<RecipientArg>, u64, Option<Vec<u8>>, bool);
+type Planned = (Py<PyAny>, Py<PyAny>, String, bool, Vec<RecipientArg>, u64, Option<Vec<u8>>, bool, u64);
+
+/// What is known of a client: it has no limit of connections, it is trusted, and what may concern it (see [`Terms::at_connect`]).
+pub type Standing = (bool, bool, u64);
 
 /// Under which terms plain mail is taken: what follows from the server's settings.
 #[derive(FromPyObject)]
@@ -37,6 +40,10 @@ pub struct Terms {
     pub max_connections_per_client: usize,
     /// Name of the field that tells of inspection: copies from outside are removed.
     pub scan_field: Vec<u8>,
+    /// What has to be decided message by message is a set of bits, and so are the things that each client, sender and recipient may be
+    /// concerned by: mail is plain as long as no bit is in all of them. Which bits are looked at when a client connects, and at MAIL.
+    pub at_connect: u64,
+    pub at_mail: u64,
 }
 
 /// What a MAIL argument means.
@@ -47,6 +54,7 @@ pub struct Sender {
     pub body: String,
     /// It has parameters, which need EHLO.
     pub extended: bool,
+    pub concerns: u64,
 }
 
 /// What a RCPT argument means, and where it is routed.
@@ -62,6 +70,7 @@ pub struct Recipient {
     pub field: Option<Vec<u8>>,
     /// Even a message that is only text is the session's affair.
     pub judged: bool,
+    pub concerns: u64,
 }
 
 /// What is remembered, and the counts of what was done without Python.
@@ -73,7 +82,7 @@ pub struct Plain {
     pub connected: AtomicU64,
     pub accepted: AtomicU64,
     settings: Mutex<Option<Py<PyAny>>>,
-    clients: Mutex<HashMap<String, (bool, bool)>>,
+    clients: Mutex<HashMap<String, Standing>>,
     senders: Mutex<HashMap<Vec<u8>, Arc<Sender>>>,
     routes: Mutex<Routes>,
 }
@@ -114,8 +123,7 @@ impl Plain {
         if same { Ok(()) } else { host.call_method1(intern!(py, "use"), (settings,)).map(drop) }
     }
 
-    /// (no limit for this client, trusted)
-    pub fn standing(&self, host: &Bound<'_, PyAny>, client: &str) -> PyResult<(bool, bool)> {
+    pub fn standing(&self, host: &Bound<'_, PyAny>, client: &str) -> PyResult<Standing> {
         if let Some(known) = self.clients.lock().get(client) {
             return Ok(*known);
         }
@@ -129,9 +137,10 @@ impl Plain {
             return Ok(Some(Arc::clone(known)));
         }
         let Ok(text) = std::str::from_utf8(argument) else { return Ok(None) };
-        let found: Option<(Py<PyAny>, String, String, bool)> = host.call_method1(intern!(host.py(), "plain_sender"), (text,))?.extract()?;
-        Ok(found.map(|(parsed, reverse_path, body, extended)| {
-            let sender = Arc::new(Sender { parsed, reverse_path, body, extended });
+        let found: Option<(Py<PyAny>, String, String, bool, u64)> =
+            host.call_method1(intern!(host.py(), "plain_sender"), (text,))?.extract()?;
+        Ok(found.map(|(parsed, reverse_path, body, extended, concerns)| {
+            let sender = Arc::new(Sender { parsed, reverse_path, body, extended, concerns });
             keep(&mut self.senders.lock(), argument.to_vec(), Arc::clone(&sender));
             sender
         }))
@@ -155,9 +164,9 @@ impl Plain {
         drop(old);
         let Ok(text) = std::str::from_utf8(argument) else { return Ok(None) };
         let found: Option<Planned> = host.call_method1(intern!(py, "plain_recipient"), (rule_set, text, trusted))?.extract()?;
-        Ok(found.map(|(parsed, plan, address, extended, specs, rule_version, field, judged)| {
+        Ok(found.map(|(parsed, plan, address, extended, specs, rule_version, field, judged, concerns)| {
             let specs = specs.into_iter().map(recipient_spec).collect();
-            let recipient = Arc::new(Recipient { parsed, plan, address, extended, specs, rule_version, field, judged });
+            let recipient = Arc::new(Recipient { parsed, plan, address, extended, specs, rule_version, field, judged, concerns });
             keep(&mut self.routes.lock().recipients, key, Arc::clone(&recipient));
             recipient
         }))

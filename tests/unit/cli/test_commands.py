@@ -379,3 +379,19 @@ async def test_a_policy_is_checked_applied_listed_shown_and_removed(plane: Plane
     assert refused.code == 1
     assert "rule 1: name: Field required" in refused.err
     assert (await cli("policy", "show", "strict")).code == 3
+
+
+async def test_trust_entries_are_added_listed_in_order_and_removed(plane: Plane, cli):
+    assert (await cli("trust", "list")).err.strip() == "no entries: logins and trust.networks decide"
+    assert (await cli("trust", "add", "office", "--network", "10.0.0.0/24", "--comment", "the house")).code == 0
+    added = await cli("trust", "add", "printer", "--distrust", "--network", "10.0.0.9/32", "--position", "1")
+    assert added.out.strip() == "trust entry printer: distrust networks 10.0.0.9/32"
+    listed = (await cli("trust", "list", "--json")).json
+    assert [(one["name"], one["action"]) for one in listed["entries"]] == [("printer", "distrust"), ("office", "trust")]
+    explained = await cli("explain", "x@far.test", "--client", "10.0.0.9", "--offline")
+    assert "trust entry 'printer': distrust" in explained.out
+    stale = await cli("trust", "remove", "office", "--etag", "f1")
+    assert (stale.code, "changed by someone else" in stale.err) == (1, True)
+    assert (await cli("trust", "remove", "office", "--etag", listed["etag"])).code == 0
+    nobody = await cli("trust", "add", "x")
+    assert (nobody.code, "say whom it fits" in nobody.err) == (2, True)

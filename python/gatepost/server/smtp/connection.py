@@ -23,7 +23,7 @@ from aiosmtpd.smtp import SMTP
 
 from gatepost.message.reply import Reply, SmtpError
 from gatepost.native import LINE_LIMIT, Line
-from gatepost.server.tls import HANDSHAKE_SECONDS, SHUTDOWN_SECONDS
+from gatepost.server.tls import HANDSHAKE_SECONDS, SHUTDOWN_SECONDS, client_certificate
 
 if TYPE_CHECKING:
     from gatepost.server.smtp.server import SmtpServer
@@ -65,6 +65,8 @@ class Connection(SMTP):
     client = ""
     client_port = 0
     tls = ""
+    certificate: tuple[str, str] = ("", "")
+    """SHA-256 (hex) and subject (RFC 4514) of the client's certificate, which was verified."""
     errors = 0
     _operation: asyncio.Future[Any] | None = None
     _line_wanted: asyncio.Future[str] | None = None
@@ -120,6 +122,7 @@ class Connection(SMTP):
         self.line.attach(self, secured)
         cipher = secured.get_extra_info("cipher")
         self.tls = f"{cipher[1]} {cipher[0]}" if cipher else "TLS"
+        self.certificate = client_certificate(secured.get_extra_info("ssl_object"))
         if self.server.listener.implicit_tls:
             self.greet()
             self.flush()

@@ -263,9 +263,8 @@ class Messages(Commands):
         envelope, context = self.envelope, self.server.context
         assert envelope is not None
         addresses = [one.address for one in envelope.recipients]
-        trusted = self.session.trusted
         return gate.facts(
-            context.rule_set(), addresses, trusted=trusted, sender=envelope.mail_from, origin=self._origin, replies_each=self.lmtp
+            context.rule_set(), addresses, trusted=envelope.trusted, sender=envelope.mail_from, origin=self._origin, replies_each=self.lmtp
         )
 
     def _inspected(self, incoming: Incoming, mailed: tuple[str, ...], inspection: "asyncio.Future[Passage]") -> None:

@@ -18,12 +18,14 @@ from gatepost.policy.trust import TrustedNetworks, is_loopback
 from gatepost.protocol.smtp.grammar import MailArgument, parse_mail, parse_rcpt
 from gatepost.queue.plan import ParticularPlan, Planned, Refused, plan_recipient
 from gatepost.routing.model import RuleSet
+from gatepost.routing.trust import Client, Trust, trust_of
 from gatepost.scan.edits import FIELD
 from gatepost.server.acceptor import ACCEPT_PAUSE, TlsAcceptor
 from gatepost.server.context import Listener, ServerContext
 from gatepost.server.smtp.auth import SmtpSession
 from gatepost.server.smtp.connection import Connection
 from gatepost.server.smtp.session import MAX_PLANNED
+from gatepost.server.smtp.stages import Stages
 
 TICK_SECONDS = 0.5
 BACKLOG = 2048
@@ -83,8 +85,15 @@ class SmtpServer:
         self.greeting = f"220 {self.context.hostname} {'LMTP' if self.listener is Listener.LMTP else 'ESMTP'} Gatepost\r\n".encode()
         self.helo_reply = f"250 {self.context.hostname}\r\n".encode()
         self._ehlo.clear()
+        self.stages = Stages(self.context.rule_set())
         if self.plain and not self.stopping:
             self.wire.agree(self._terms(), settings)
+
+    def rules_changed(self) -> None:
+        """Other rules are in force: what concerns clients and senders is found anew, also for connections that are open."""
+        self.stages = Stages(self.context.rule_set())
+        if self.plain and not self.stopping:
+            self.wire.agree(self._terms(), self.settings)
 
     def _terms(self) -> dict[str, object]:
         smtp = self.limits
@@ -102,6 +111,8 @@ class SmtpServer:
             "max_messages": smtp.max_messages_per_session,
             "max_connections": smtp.max_connections,
             "max_connections_per_client": smtp.max_connections_per_client,
+            "at_connect": self.stages.at_connect,
+            "at_mail": self.stages.at_mail,
             "scan_field": FIELD.encode() if self.context.gate is not None else b"",
         }
 
@@ -224,12 +235,14 @@ class SmtpServer:
         """The rules now."""
         return self.context.rule_set()
 
-    def standing(self, client: str) -> tuple[bool, bool]:
-        """Whether it may have as many connections as it likes, and whether it is trusted."""
-        return self._is_near(client), client in self.trusted
+    def standing(self, client: str) -> tuple[bool, bool, int]:
+        """Whether it may have as many connections as it likes, whether it is trusted, and what may concern it."""
+        who = Client(client)
+        trusted = trust_of(self.stages.rule_set, who, Trust(client in self.trusted, "")).trusted
+        return self._is_near(client), trusted, self.stages.of_client(who)
 
-    def plain_sender(self, argument: str) -> tuple[MailArgument, str, str, bool] | None:
-        """A MAIL that there is nothing to decide about: (parsed, reverse-path, BODY, has parameters)."""
+    def plain_sender(self, argument: str) -> tuple[MailArgument, str, str, bool, int] | None:
+        """A MAIL that there is nothing to decide about: (parsed, reverse-path, BODY, has parameters, what may concern it)."""
         try:
             mail = parse_mail(argument)
         except SmtpError:
@@ -238,13 +251,13 @@ class SmtpServer:
         plain = not (given.smtputf8 or given.ret or given.envid) and given.size <= self.limits.max_message_bytes
         if not plain or check_utf8(mail.sender, smtputf8=False) is not None:
             return None
-        return mail, mail.text, given.body, mail.extended
+        return mail, mail.text, given.body, mail.extended, self.stages.of_sender(mail.text)
 
     def plain_recipient(
         self, rule_set: RuleSet, argument: str, trusted: bool
-    ) -> tuple[Recipient, Planned, str, bool, list[RecipientSpec], int, bytes | None, bool] | None:
+    ) -> tuple[Recipient, Planned, str, bool, list[RecipientSpec], int, bytes | None, bool, int] | None:
         """A RCPT that is accepted without DSN parameters: (parsed, plan, address, has parameters, what the commit needs, rule version,
-        what `Gate.plain` says).
+        what `Gate.plain` says, what may concern it).
         """
         try:
             rcpt = parse_rcpt(argument)
@@ -258,7 +271,8 @@ class SmtpServer:
             return None
         gate = self.context.gate
         field, judged = (None, False) if gate is None else gate.plain(rule_set, rcpt.text, trusted=trusted)
-        return recipient, plan, rcpt.text, rcpt.extended, [one.spec() for one in plan], rule_set.version, field, judged
+        specs, concerns = [one.spec() for one in plan], self.stages.of_recipient(rcpt.text)
+        return recipient, plan, rcpt.text, rcpt.extended, specs, rule_set.version, field, judged, concerns
 
     # ---- what sessions ask -------------------------------------------------------------------------------------------
 

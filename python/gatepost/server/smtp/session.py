@@ -25,6 +25,7 @@ from gatepost.protocol.smtp.grammar import (
     parse_rcpt,
 )
 from gatepost.queue.plan import Planned, Refused, plan_recipient
+from gatepost.routing.trust import Client, Trust, trust_of
 from gatepost.server.smtp.connection import Connection
 from gatepost.spool import PlannedRecipient
 
@@ -80,6 +81,8 @@ class Transaction(CommandEnvelope):
         self.mail_from: str = mail_from
         self.parameters = parameters
         self.smtp_utf8 = parameters.smtputf8
+        self.trusted = False
+        """May this sender relay?"""
         self.recipients: list[Recipient] = []
         self.plans: list[tuple[PlannedRecipient, ...]] = []
         self.planned = 0
@@ -109,7 +112,7 @@ class Commands(Connection):
         self.messages = messages
         if sender is None:
             return
-        self.envelope = Transaction(sender.text, sender.parameters)
+        self.envelope = self._begin_transaction(sender)
         for recipient, plan in recipients:
             self.envelope.recipients.append(recipient)
             self.envelope.plans.append(plan)
@@ -217,8 +220,23 @@ class Commands(Connection):
         refusal = self._check_sender(mail.sender, mail.parameters)
         if refusal is not None:
             raise error(refusal)
-        self.envelope = Transaction(mail.text, mail.parameters)
+        self.envelope = self._begin_transaction(mail)
         self.line.send(OK_MAIL)
+
+    def _begin_transaction(self, mail: MailArgument) -> Transaction:
+        made = Transaction(mail.text, mail.parameters)
+        made.trusted = self._is_trusted(mail.text)
+        return made
+
+    def _is_trusted(self, sender: str) -> bool:
+        rule_set, session = self.server.context.rule_set(), self.session
+        if not rule_set.trust:
+            return session.trusted
+        return trust_of(rule_set, self.who(sender), Trust(session.trusted, "")).trusted
+
+    def who(self, sender: str | None = None) -> Client:
+        """Who is there, as trust entries and sender rules see it."""
+        return Client(self.client, self.session.user, *self.certificate, sender)
 
     def _check_sender(self, sender: Address | None, parameters: MailParameters) -> Reply | None:
         """Order: what is wrong for good, then what may pass later."""
@@ -254,7 +272,7 @@ class Commands(Connection):
             self.server.context.rule_set(),
             envelope.mail_from,
             recipient,
-            trusted=self.session.trusted,
+            trusted=envelope.trusted,
             delimiter=smtp.recipient_delimiter,
             size=envelope.parameters.size,
             tls=bool(self.tls),

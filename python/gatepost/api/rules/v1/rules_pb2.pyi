@@ -1399,6 +1399,7 @@ class ExplainRequest(_message.Message):
     ASSUME_TRUSTED_FIELD_NUMBER: _builtins.int
     TLS_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_FIELD_NUMBER: _builtins.int
     sender: _builtins.str
     """Envelope sender; empty is the null reverse-path."""
     recipient: _builtins.str
@@ -1412,6 +1413,8 @@ class ExplainRequest(_message.Message):
     """Answer as if the sender were (not) trusted, whatever client and user are."""
     tls: _builtins.bool
     """The session is encrypted."""
+    certificate: _builtins.str
+    """The client's certificate as a trust entry names it: 'sha256:HEX', or 'subject:' and the subject."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When; unset: now."""
@@ -1427,10 +1430,11 @@ class ExplainRequest(_message.Message):
         assume_trusted: _builtins.bool | None = ...,
         tls: _builtins.bool = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
+        certificate: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_assume_trusted", b"_assume_trusted", "assume_trusted", b"assume_trusted", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_assume_trusted", b"_assume_trusted", "assume_trusted", b"assume_trusted", "client_address", b"client_address", "recipient", b"recipient", "sender", b"sender", "size", b"size", "time", b"time", "tls", b"tls", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_assume_trusted", b"_assume_trusted", "assume_trusted", b"assume_trusted", "certificate", b"certificate", "client_address", b"client_address", "recipient", b"recipient", "sender", b"sender", "size", b"size", "time", b"time", "tls", b"tls", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__assume_trusted: _TypeAlias = _typing.Literal["assume_trusted"]  # noqa: Y015
     _WhichOneofArgType__assume_trusted: _TypeAlias = _typing.Literal["_assume_trusted", b"_assume_trusted"]  # noqa: Y015

@@ -698,6 +698,7 @@ class ExplainMailRequest(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     OFFLINE_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_FIELD_NUMBER: _builtins.int
     sender: _builtins.str
     """Envelope sender; empty is the null reverse-path."""
     recipient: _builtins.str
@@ -715,6 +716,8 @@ class ExplainMailRequest(_message.Message):
     """The message as it would be sent, at most 10 MiB. Empty: attachment policies are not asked."""
     offline: _builtins.bool
     """Do not ask the DNS for hosts and addresses."""
+    certificate: _builtins.str
+    """The client's certificate as a trust entry names it: 'sha256:HEX', or 'subject:' and the subject."""
     @_builtins.property
     def source(self) -> Global___DocumentSource:
         """Decide by this rule set; unset: the rules in force."""
@@ -732,10 +735,11 @@ class ExplainMailRequest(_message.Message):
         message: _builtins.bytes = ...,
         offline: _builtins.bool = ...,
         source: Global___DocumentSource | None = ...,
+        certificate: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_assume_trusted", b"_assume_trusted", "assume_trusted", b"assume_trusted", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_assume_trusted", b"_assume_trusted", "assume_trusted", b"assume_trusted", "client_address", b"client_address", "message", b"message", "offline", b"offline", "recipient", b"recipient", "sender", b"sender", "size", b"size", "source", b"source", "tls", b"tls", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_assume_trusted", b"_assume_trusted", "assume_trusted", b"assume_trusted", "certificate", b"certificate", "client_address", b"client_address", "message", b"message", "offline", b"offline", "recipient", b"recipient", "sender", b"sender", "size", b"size", "source", b"source", "tls", b"tls", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__assume_trusted: _TypeAlias = _typing.Literal["assume_trusted"]  # noqa: Y015
     _WhichOneofArgType__assume_trusted: _TypeAlias = _typing.Literal["_assume_trusted", b"_assume_trusted"]  # noqa: Y015

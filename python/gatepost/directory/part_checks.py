@@ -1,0 +1,140 @@
+"""Checks of the entries of the small ordered lists (routing.parts), and their stored form. Pure; raises InvalidValue that names the field.
+
+Used by parts.py, for RPCs and documents alike.
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+from gatepost.directory.errors import InvalidValue
+from gatepost.message.address import AddressError, parse_address
+from gatepost.routing.trust import NULL_SENDER, TrustAction, TrustEntry
+
+MAX_PATTERNS = 1_000
+MAX_COMMENT = 500
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}\Z")
+_PATTERN = re.compile(r"[^\s\[\]?<>,;:\"'\\]{1,320}\Z")
+_FINGERPRINT = re.compile(r"[0-9a-f]{64}\Z")
+
+
+def entry(part: str, value: Any) -> Any:
+    """An entry of a list, in stored form."""
+    return _CHECKS[part](value)
+
+
+def _trust(value: TrustEntry) -> TrustEntry:
+    made = replace(
+        value,
+        name=entry_name(value.name),
+        networks=networks(value.networks, "networks"),
+        users=patterns(value.users, "users"),
+        certificates=tuple(_certificate(one, n) for n, one in enumerate(value.certificates)),
+        senders=patterns(value.senders, "senders", null=True),
+        comment=comment(value.comment),
+    )
+    if not (made.networks or made.users or made.certificates or made.senders):
+        raise InvalidValue("networks", "is needed, or users, certificates or senders: this entry would fit nobody")
+    if made.action is TrustAction.DISTRUST:
+        return made
+    if not (made.networks or made.users or made.certificates):
+        raise InvalidValue("senders", "are what the client says, and trust nobody alone: name networks, users or certificates too")
+    if not (made.users or made.certificates) and any(ipaddress.ip_network(one).prefixlen == 0 for one in made.networks):
+        raise InvalidValue("networks", "is the whole internet, which would make an open relay")
+    return made
+
+
+# ---- pieces ------------------------------------------------------------------------------------------------------------
+
+
+def entry_name(text: str) -> str:
+    """What an entry is known by."""
+    if not _NAME.match(text):
+        raise InvalidValue("name", f"must be 1 to 64 of a-z, 0-9, '-' and '_' (got {text!r:.80})")
+    return text
+
+
+def comment(text: str) -> str:
+    """A line for people."""
+    if len(text) > MAX_COMMENT or not text.isprintable():
+        raise InvalidValue("comment", f"must be one line of at most {MAX_COMMENT} characters")
+    return text
+
+
+def networks(given: Iterable[str], field: str) -> tuple[str, ...]:
+    """Networks as 'ADDRESS/BITS'."""
+    return _each(given, field, _network)
+
+
+def patterns(given: Iterable[str], field: str, *, null: bool = False) -> tuple[str, ...]:
+    """Addresses, or patterns of them with '*'; '<>' where the null sender may be named."""
+    return _each(given, field, lambda text: text if null and text == NULL_SENDER else _pattern(text))
+
+
+def domains(given: Iterable[str], field: str) -> tuple[str, ...]:
+    """'example.org' or '*.example.org', in A-labels."""
+    return _each(given, field, _domain)
+
+
+def _each(given: Iterable[str], field: str, check: Callable[[str], str]) -> tuple[str, ...]:
+    made = []
+    for n, one in enumerate(given):
+        try:
+            made.append(check(one))
+        except ValueError as error:
+            raise InvalidValue(f"{field}[{n}]", str(error)) from None
+    if len(made) > MAX_PATTERNS:
+        raise InvalidValue(field, f"has {len(made)} entries; {MAX_PATTERNS} are possible")
+    return tuple(dict.fromkeys(made))
+
+
+def _network(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text))
+    except ValueError as error:
+        raise ValueError(f"must be a network such as 192.0.2.0/24 or 2001:db8::/32 ({error})") from None
+
+
+def _pattern(text: str) -> str:
+    if "*" not in text:
+        try:
+            return parse_address(text).key
+        except AddressError as error:
+            raise ValueError(f"must be an address, or a pattern such as *@example.org ({error})") from None
+    local, at, domain = text.rpartition("@")
+    if text != "*" and (not at or not local or not _PATTERN.match(text)):
+        raise ValueError(f"must be an address, '*', or a pattern such as *@example.org or sales-*@*.example.org (got {text!r:.80})")
+    return text if text == "*" else f"{local.lower()}@{_labels(domain)}"
+
+
+def _labels(domain: str) -> str:
+    """A domain with '*' in it, each label in stored form."""
+    try:
+        return ".".join(one.lower() if "*" in one or one.isascii() else one.encode("idna").decode() for one in domain.split("."))
+    except UnicodeError:
+        raise ValueError(f"{domain!r:.80} is no domain") from None
+
+
+def _domain(text: str) -> str:
+    bare = text.removeprefix("*.")
+    try:
+        return ("*." if bare != text else "") + parse_address(f"x@{bare}").key.rpartition("@")[2]
+    except AddressError:
+        raise ValueError(f"must be a domain or *.domain (got {text!r:.80})") from None
+
+
+def _certificate(text: str, index: int) -> str:
+    kind, _, value = text.partition(":")
+    if kind == "sha256":
+        digits = value.replace(":", "").lower()
+        if _FINGERPRINT.match(digits):
+            return f"sha256:{digits}"
+        raise InvalidValue(f"certificates[{index}]", "must have 64 hexadecimal digits behind sha256:")
+    if kind == "subject" and value.strip() and len(value) <= MAX_COMMENT and value.isprintable():
+        return f"subject:{value.strip()}"
+    raise InvalidValue(f"certificates[{index}]", "must be sha256:HEX or subject:PATTERN")
+
+
+_CHECKS: dict[str, Callable[[Any], Any]] = {"trust": _trust}

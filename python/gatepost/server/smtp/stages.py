@@ -1,0 +1,35 @@
+"""What of the rule set has to be asked for each message, as sets of bits: mail that no bit concerns is plain and taken natively.
+
+Made by SmtpServer for each rule set. Each thing that may have to be decided (trust by sender) is a bit; of a client, a sender and a
+recipient it is told which bits may concern them, whatever the others are. Invariant: a bit that is not in all three needs no decision; one
+that is may need none either, which costs time only.
+"""
+
+from gatepost.routing.model import RuleSet
+from gatepost.routing.trust import Client, trust_list
+
+TRUST = 1 << 63
+"""Whether the client is trusted depends on the sender."""
+EVERY = (1 << 64) - 1
+
+
+class Stages:
+    """Of one rule set."""
+
+    def __init__(self, rule_set: RuleSet) -> None:
+        self.rule_set = rule_set
+        self._trust = trust_list(rule_set)
+        self.at_connect = 0
+        self.at_mail = TRUST
+
+    def of_client(self, client: Client) -> int:
+        """What may concern a client."""
+        return TRUST if self._trust is not None and self._trust.open_for(client) else 0
+
+    def of_sender(self, sender: str) -> int:
+        """What may concern an envelope sender."""
+        return TRUST
+
+    def of_recipient(self, recipient: str) -> int:
+        """What may concern a recipient."""
+        return TRUST

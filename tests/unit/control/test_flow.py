@@ -1,0 +1,67 @@
+"""FlowService over a real directory: roles, order, etags, what is refused, and explain's word on which entry decides."""
+
+from dataclasses import replace
+
+import pytest
+
+from gatepost.client import GatepostClient, TrustEntry
+from gatepost.client.connection import find_target
+from gatepost.client.errors import EtagMismatchError, InvalidRequestError, NotFoundError, PermissionDeniedError
+from support.control import Plane
+
+OFFICE = TrustEntry("trust", "office", networks=("10.0.0.0/24",), comment="the house")
+PRINTER = TrustEntry("distrust", "printer", networks=("10.0.0.9/32",))
+
+
+async def test_trust_entries_come_are_ordered_and_go_and_workers_are_told(plane: Plane) -> None:
+    async with GatepostClient(plane.data) as client:
+        etag = await client.flow.put(OFFICE)
+        await client.flow.put(PRINTER, position=1, etag=etag)
+        entries, newest = await client.flow.list(TrustEntry)
+        assert list(entries) == [PRINTER, OFFICE]
+        with pytest.raises(EtagMismatchError):
+            await client.flow.put(OFFICE, etag=etag)
+        told = await client.rulesets.explain("x@far.test", client_address="10.0.0.9", offline=True)
+        assert not told.trusted
+        assert "trust entry 'printer': distrust" in [step.detail for step in told.trace]
+        assert (await client.rulesets.explain("x@far.test", client_address="10.0.0.8", offline=True)).trusted
+        with pytest.raises(NotFoundError, match="did you mean 'printer'"):
+            await client.flow.delete(TrustEntry, "primter")
+        await client.flow.delete(TrustEntry, "printer", etag=newest)
+        assert (await client.flow.list(TrustEntry))[0] == (OFFICE,)
+    assert [len(worker.reloads) for worker in plane.workers] == [3, 3]
+
+
+async def test_explain_knows_users_senders_and_certificates(plane: Plane) -> None:
+    async with GatepostClient(plane.data) as client:
+        await client.flow.put(TrustEntry("trust", "cert", certificates=("subject:CN=a,*",), senders=("*@b.test",)))
+        given = {"offline": True, "client_address": "203.0.113.1", "certificate": "subject:CN=a,O=b"}
+        assert (await client.rulesets.explain("x@far.test", sender="y@b.test", **given)).trusted
+        assert not (await client.rulesets.explain("x@far.test", sender="y@c.test", **given)).trusted
+
+
+async def test_what_is_wrong_with_an_entry_is_told_before_and_when_it_is_put(plane: Plane) -> None:
+    async with GatepostClient(plane.data) as client:
+        assert await client.flow.check(OFFICE) == ("", "")
+        field, fault = await client.flow.check(TrustEntry("trust", "open", senders=("*@b.test",)))
+        assert (field, "what the client says" in fault) == ("senders", True)
+        with pytest.raises(ValueError, match="must be one of trust, distrust"):
+            await client.flow.put(replace(OFFICE, action="trusted"))
+        with pytest.raises(InvalidRequestError, match="open relay"):
+            await client.flow.put(TrustEntry("trust", "open", networks=("0.0.0.0/0",)))
+
+
+async def test_a_viewer_may_look_and_check_and_an_operator_may_not_change(plane: Plane) -> None:
+    async with GatepostClient(plane.data) as admin:
+        await admin.flow.put(OFFICE)
+    for role, changes in (("viewer", False), ("operator", False), ("admin", True)):
+        target = find_target(address=plane.tcp, token=plane.token(role), ca_file=plane.authority.ca_file)
+        async with GatepostClient(target) as client:
+            assert (await client.flow.list(TrustEntry))[0] == (OFFICE,)
+            assert await client.flow.check(OFFICE) == ("", "")
+            for call in (client.flow.put(OFFICE), client.flow.delete(TrustEntry, "office")):
+                if changes:
+                    await call
+                    continue
+                with pytest.raises(PermissionDeniedError):
+                    await call
