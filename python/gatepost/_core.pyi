@@ -13,14 +13,17 @@ from typing import Any, Literal, final
 from gatepost.native.shapes import (
     Cause,
     Change,
+    HandlerRow,
     HistoryFilter,
     Job,
+    MailboxRow,
     MimeField,
     MimeLeaf,
     MimePart,
     MimeReading,
     NativeFilter,
     RecipientSpec,
+    RuleRow,
     Summary,
     TracePage,
     Way,
@@ -66,6 +69,7 @@ __all__ = [
     "NotFoundError",
     "Reader",
     "Relay",
+    "RuleIndex",
     "Spool",
     "Store",
     "StoredMessage",
@@ -73,6 +77,7 @@ __all__ = [
     "Wire",
     "analyse_name",
     "blocked_extension",
+    "build_rule_index",
     "inspect",
     "mime_decode",
     "name_matches",
@@ -832,3 +837,61 @@ class MimeMessage:
 
 def mime_decode(encoding: str, data: bytes) -> bytes:
     """Undo a transfer encoding as lenient readers do. InvalidError: unknown encoding."""
+
+def build_rule_index(directory: str, target: str) -> tuple[int, int]:
+    """*blocking* Make the index of a directory's newest rule set and put it at `target`: (version, octets). On an error `target` is as it was.
+
+    Only in a process that has the directory open in no other way. Raises DiskFullError, CoreError.
+    """
+
+@final
+class RuleIndex:
+    """The mapped index of a rule set (rust_core/rules). A rule is known by its place, which holds for one file. Look-ups never fail."""
+
+    def __new__(cls, path: str) -> RuleIndex:
+        """*blocking* Map it and prove its checksum. Raises DamagedError, FormatVersionError, CoreError (not there)."""
+    @property
+    def version(self) -> int:
+        """Of the rule set."""
+    @property
+    def stamp(self) -> int:
+        """When that version came to be, Unix µs; 0 for version 0."""
+    @property
+    def rule_count(self) -> int:
+        """Domain rules."""
+    @property
+    def handler_count(self) -> int:
+        """Address handlers."""
+    @property
+    def mailbox_count(self) -> int:
+        """Mailboxes."""
+    def fits(self, identity: str) -> bool:
+        """Whether it was made of the directory that this text ('SCHEMA PEPPER') tells from others."""
+    def find_rule(self, domain: str) -> int | None:
+        """The place of the rule for exactly this domain."""
+    def next_of_kind(self, kind: str, start: int) -> str | None:
+        """The domain of the first rule of a kind, from a place on, that names one domain."""
+    def rule_for(self, domain: str) -> RuleRow | None:
+        """The rule that decides a domain: the exact one, else the longest '*.suffix', else '*'."""
+    def rule(self, domain: str) -> RuleRow | None:
+        """The rule for exactly this domain."""
+    def rules(self, start: int, limit: int) -> list[RuleRow]:
+        """By domain, from a place on."""
+    def exact(self, rule: int, local: str) -> HandlerRow | None:
+        """The handler of exactly this local part."""
+    def named(self, rule: int, pattern: str) -> HandlerRow | None:
+        """The handler with this pattern."""
+    def fitting(self, rule: int, local: str) -> list[HandlerRow]:
+        """Prefixes and suffixes that fit, best first."""
+    def expressions(self, rule: int) -> list[HandlerRow]:
+        """Handlers that are regular expressions, by their text."""
+    def handlers(self, rule: int, start: int, limit: int) -> list[HandlerRow]:
+        """All, from the n-th on; exact ones by pattern, then prefixes, suffixes, the others."""
+    def mailbox(self, address: str) -> MailboxRow | None:
+        """Of an address in stored form."""
+    def mailboxes(self, start: int, limit: int) -> list[MailboxRow]:
+        """By domain and address, from a place on."""
+    def first_mailbox(self, domain: str) -> int:
+        """The place of the domain's first mailbox, or of the one that stands where it would."""
+    def postmasters(self, start: int, limit: int) -> list[MailboxRow]:
+        """Mailboxes named postmaster by address, from the n-th on."""

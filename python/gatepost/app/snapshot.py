@@ -1,7 +1,8 @@
 """The rule set a worker decides with: read from the directory, swapped as a whole when anyone changed it.
 
 Used by worker and supervisor. The supervisor asks for `refresh` after each change; a poll each second is the safety net, so a
-change made by any other process is seen too. A snapshot that cannot be read keeps the old one in force and is logged.
+change made by any other process is seen too. A snapshot that cannot be read keeps the old one in force and is logged. Of a large rule set
+the supervisor has a new index file built when too much has changed since the last; every process goes over to it at its next look.
 """
 
 import asyncio
@@ -9,10 +10,12 @@ from collections.abc import Callable
 
 import structlog
 
-from gatepost.directory import Directory
+from gatepost.directory import Directory, DirectoryError
 from gatepost.routing.model import RuleSet
 
 POLL_SECONDS = 1.0
+BUILD_SECONDS = 60.0
+"""Between two beginnings of building an index file."""
 
 log = structlog.get_logger()
 
@@ -50,13 +53,17 @@ class LiveRules:
     async def refresh(self) -> int:
         """Look for a newer version now. Returns the version in force."""
         async with self._lock:
-            seen = await asyncio.to_thread(self._directory.data_version)
-            if seen != self._seen:
+            seen, newer = await asyncio.to_thread(self._look)
+            if seen != self._seen or newer:
                 self.current = await asyncio.to_thread(self._next)
                 for hook in self._hooks:
                     hook()
                 self._seen = seen  # last: a hook that failed is run again at the next look
         return self.current.version
+
+    def _look(self) -> tuple[int, bool]:
+        """*blocking* Whether anything changed, and whether there is a new index file for what did not."""
+        return self._directory.data_version(), self._directory.has_newer_index()
 
     async def poll(self) -> None:
         """Run until cancelled."""
@@ -66,3 +73,15 @@ class LiveRules:
                 await self.refresh()
             except Exception as error:
                 log.error("rules could not be read; the ones in force stay", error=str(error))
+
+    async def keep_index(self) -> None:
+        """Run until cancelled, in one process: have the index file built when it is due."""
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            if not self._directory.index_is_due() or self._directory.has_newer_index():
+                continue
+            try:
+                await asyncio.to_thread(self._directory.build_index)
+            except DirectoryError as error:
+                log.error("the index of the rules is not built anew; what changed is held in memory", error=str(error))
+            await asyncio.sleep(BUILD_SECONDS)

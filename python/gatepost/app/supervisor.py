@@ -92,6 +92,7 @@ class Supervisor:
         try:
             if await self._start_all():
                 self._spawn(self._rules.poll())
+                self._spawn(self._rules.keep_index())
                 self._spawn(self.plane.quarantine.digests.run())
                 self._serving = True
                 self._changed()

@@ -12,7 +12,6 @@ from gatepost.api.rulesets.v1 import rulesets_pb2 as api
 from gatepost.control.convert import timestamp, trace_proto
 from gatepost.queue.recorded import Key, read
 from gatepost.routing.decide import decide
-from gatepost.routing.index import prepare
 from gatepost.routing.model import Decision, Question, RuleSet
 
 BATCH = 2000
@@ -26,7 +25,6 @@ def rehearse(data: Path, before: RuleSet, after: RuleSet, delimiter: str, limit:
     answer = api.RehearseResponse(decisions=len(recorded))
     if recorded:
         answer.since.CopyFrom(timestamp(min(first for _, first, _ in recorded.values()) * 1_000_000))
-    prepare(after)
     now = int(time.time())
     flips: list[tuple[int, Key]] = []
     # By recipient: decide() remembers its last answers, and many senders write to the same people.

@@ -7,7 +7,7 @@ of errors.py; InvalidValue then names the field as it stands in a document.
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
@@ -182,7 +182,9 @@ def field_path(field: str) -> Path:
 # ---- applying --------------------------------------------------------------------------------------------------------
 
 
-def apply(connection: Connection, document: Document, *, base: int | None, author: str, comment: str) -> tuple[int, list[Change]]:
+def apply(
+    connection: Connection, document: Document, *, base: int | None, author: str, comment: str, world: rules.World
+) -> tuple[int, list[Change]]:
     """Make a normalised document the one in force: (version, what was changed). `base`: the version it was planned for, None for any.
 
     Raises EtagMismatch (the version in force is another), ConflictInUse (a rule with users goes), InvalidValue. No difference: no version.
@@ -197,7 +199,7 @@ def apply(connection: Connection, document: Document, *, base: int | None, autho
     if not changes:
         return newest, []
     with versions.one_version(connection, author, comment or _summary(changes)) as version:
-        _write(connection, before, document, changes, author)
+        _write(connection, before, document, author, world)
     return version, changes
 
 
@@ -205,7 +207,7 @@ def _summary(changes: list[Change]) -> str:
     return "; ".join(map(str, changes[:5])) + (f"; and {len(changes) - 5} more" if len(changes) > 5 else "")
 
 
-def _write(connection: Connection, before: Document, document: Document, changes: Iterable[Change], author: str) -> None:
+def _write(connection: Connection, before: Document, document: Document, author: str, world: rules.World) -> None:
     """What is named comes before what names it, and goes after it."""
     old, new = {rule.domain: rule for rule in before.rules}, {rule.domain: rule for rule in document.rules}
     for name in PARTS:
@@ -220,8 +222,9 @@ def _write(connection: Connection, before: Document, document: Document, changes
             changed.append((rule, _write_rule(connection, old.get(domain), rule, author)))
     for domain in old.keys() - new.keys():
         rules.delete_rule(connection, domain, etag=None, force=False, author=author)
+    after = world(connection)
     for rule, some in changed:
-        _check(connection, rule, some)
+        _check(connection, lambda _: after, rule, some)
     for name in before.policies.keys() - document.policies.keys():
         policies.delete_policy(connection, name, etag=None, author=author)
 
@@ -233,20 +236,20 @@ def _write_rule(connection: Connection, old: DomainRule | None, new: DomainRule,
     gone = known.keys() - {one.pattern for one in new.handlers}
     same = old is not None and dataclasses.replace(old, handlers=()) == dataclasses.replace(new, handlers=())
     if not same or len(differ) + len(gone) > MAX_SINGLE:
-        rules.put_rule(connection, new, etag=None, create=old is None, author=author, check=False)
+        rules.put_rule(connection, new, etag=None, create=old is None, author=author, world=None)
         return differ
     for one in differ:
         create = one.pattern not in known
-        rules.put_handler(connection, new.domain, one, etag=None, create=create, author=author, check=False)
+        rules.put_handler(connection, new.domain, one, etag=None, create=create, author=author, world=None)
     for pattern in sorted(gone):
         rules.delete_handler(connection, new.domain, pattern, etag=None, author=author)
     return differ
 
 
-def _check(connection: Connection, rule: DomainRule, handlers: tuple[AddressHandler, ...]) -> None:
+def _check(connection: Connection, world: rules.World, rule: DomainRule, handlers: tuple[AddressHandler, ...]) -> None:
     try:
-        rules.check_handlers(connection, rule, handlers, "handlers[{}].")
-        rules.check_settings(connection, rule)
+        rules.check_handlers(connection, world, rule, handlers, "handlers[{}].")
+        rules.check_settings(connection, world, rule)
     except InvalidValue as error:
         path = list(field_path(error.field))
         if path[0] == "handlers" and len(path) > 1:

@@ -6,8 +6,7 @@ that would make a forward loop is refused with the loop in words. Fails with the
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
@@ -15,27 +14,25 @@ from sqlalchemy import Connection, Row, delete, func, insert, select, update
 from gatepost.directory import policies, validation, versions
 from gatepost.directory.database import revision
 from gatepost.directory.errors import AlreadyExists, ConflictInUse, EtagMismatch, InvalidValue, NotFound
+from gatepost.directory.rows import HANDLER_COLUMNS, RULE_KINDS, TLS, handler_of, settings_of
 from gatepost.directory.schema import domain_rules, handlers, users
 from gatepost.directory.values import StoredHandler, StoredRule
-from gatepost.message.plain import from_plain, to_plain
+from gatepost.message.plain import to_plain
 from gatepost.routing.decide import LOOP, decide
 from gatepost.routing.model import (
     AddressHandler,
     DomainRule,
     HandlerKind,
     HandlerOptions,
-    Mailbox,
     Question,
     RuleKind,
     RuleSet,
     RuleSettings,
-    TlsPolicy,
 )
-from gatepost.routing.settings import NO_OPTIONS, NO_SETTINGS, UnknownRecipients
+from gatepost.routing.settings import NO_SETTINGS, UnknownRecipients
 
-_HANDLER_KINDS = {str(kind): kind for kind in HandlerKind}
-_RULE_KINDS = {str(kind): kind for kind in RuleKind}
-_TLS = {str(kind): kind for kind in TlsPolicy}
+World = Callable[[Connection], RuleSet]
+"""The rules and mailboxes as a connection sees them, with what it has changed itself (live.py)."""
 MAX_TARGET_CHECKS = 2000
 """Handlers of one rule whose targets are looked at when it is saved; what slips past that decide() still refuses when mail comes."""
 
@@ -84,15 +81,17 @@ def read_all(connection: Connection) -> dict[str, DomainRule]:
     return {row.domain: _rule(row, grouped.get(row.id, ())) for row in connection.execute(select(domain_rules))}
 
 
+def read_one(connection: Connection, domain: str) -> DomainRule | None:
+    """One rule (stored form) with its handlers; None when there is none."""
+    row = connection.execute(select(domain_rules).where(domain_rules.c.domain == domain)).first()
+    return _rule(row, tuple(_handlers(connection, row.id))) if row else None
+
+
 def _grouped_handlers(connection: Connection) -> dict[int, tuple[AddressHandler, ...]]:
-    rows = connection.exec_driver_sql(
-        "SELECT rule_id, pattern, kind, targets, text, policy, options FROM handlers ORDER BY rule_id, pattern"
-    )
+    rows = connection.exec_driver_sql(f"SELECT rule_id, {HANDLER_COLUMNS} FROM handlers ORDER BY rule_id, pattern")
     grouped: dict[int, list[AddressHandler]] = {}
-    for rule_id, pattern, kind, targets, text, policy, options in rows:
-        its_targets = tuple(targets.split("\n")) if targets else ()
-        made = AddressHandler(pattern, _HANDLER_KINDS[kind], its_targets, text, policy, _options(options) if options else NO_OPTIONS)
-        grouped.setdefault(rule_id, []).append(made)
+    for rule_id, *row in rows:
+        grouped.setdefault(rule_id, []).append(handler_of(tuple(row)))
     return {rule_id: tuple(made) for rule_id, made in grouped.items()}
 
 
@@ -108,24 +107,12 @@ def _handler_row(connection: Connection, rule_id: int, pattern: str) -> Row[Any]
 
 
 def _handlers(connection: Connection, rule_id: int) -> Iterator[AddressHandler]:
-    for row in connection.execute(select(handlers).where(handlers.c.rule_id == rule_id).order_by(handlers.c.pattern)):
-        yield _handler(row)
+    for row in connection.exec_driver_sql(f"SELECT {HANDLER_COLUMNS} FROM handlers WHERE rule_id = ? ORDER BY pattern", (rule_id,)):
+        yield handler_of(tuple(row))
 
 
 def _handler(row: Row[Any]) -> AddressHandler:
-    targets = tuple(row.targets.split("\n")) if row.targets else ()
-    return AddressHandler(row.pattern, _HANDLER_KINDS[row.kind], targets, row.text, row.policy, _options(row.options))
-
-
-@lru_cache(maxsize=4096)
-def _options(text: str) -> HandlerOptions:
-    """Equal options of many handlers are one object."""
-    return from_plain(HandlerOptions, json.loads(text)) if text else NO_OPTIONS
-
-
-@lru_cache(maxsize=4096)
-def _settings(text: str) -> RuleSettings:
-    return from_plain(RuleSettings, json.loads(text)) if text else NO_SETTINGS
+    return handler_of((row.pattern, row.kind, row.targets, row.text, row.policy, row.options))
 
 
 def _as_json(value: HandlerOptions | RuleSettings) -> str:
@@ -136,10 +123,10 @@ def _as_json(value: HandlerOptions | RuleSettings) -> str:
 def _rule(row: Row[Any], its_handlers: tuple[AddressHandler, ...]) -> DomainRule:
     return DomainRule(
         row.domain,
-        _RULE_KINDS[row.kind],
+        RULE_KINDS[row.kind],
         row.host,
         row.port,
-        _TLS[row.tls],
+        TLS[row.tls],
         row.implicit_tls,
         row.lmtp,
         row.username,
@@ -148,7 +135,7 @@ def _rule(row: Row[Any], its_handlers: tuple[AddressHandler, ...]) -> DomainRule
         row.accept_untrusted,
         its_handlers,
         row.policy,
-        _settings(row.settings),
+        settings_of(row.settings),
     )
 
 
@@ -165,9 +152,10 @@ def _check_etag(row: Row[Any], etag: str | None) -> None:
 # ---- changing --------------------------------------------------------------------------------------------------------
 
 
-def put_rule(connection: Connection, rule: DomainRule, *, etag: str | None, create: bool, author: str, check: bool = True) -> StoredRule:
+def put_rule(connection: Connection, rule: DomainRule, *, etag: str | None, create: bool, author: str, world: World | None) -> StoredRule:
     """Add (create=True) or replace a rule and all its handlers. `rule` has passed validation.domain_rule: with many handlers that takes
-    seconds, in which nobody else should wait for the lock. check=False: who makes several changes calls `check_handlers` after the last.
+    seconds, in which nobody else should wait for the lock. world: what it is checked against afterwards; None: who makes several changes
+    calls `check_handlers` after the last.
     """
     row = connection.execute(select(domain_rules).where(domain_rules.c.domain == rule.domain)).first()
     if create and row is not None:
@@ -189,11 +177,11 @@ def put_rule(connection: Connection, rule: DomainRule, *, etag: str | None, crea
         connection.execute(delete(handlers).where(handlers.c.rule_id == rule_id))
     if rule.handlers:
         connection.execute(insert(handlers), [_handler_columns(rule_id, each) for each in rule.handlers])
-    if check:
-        check_handlers(connection, rule, rule.handlers, "handlers[{}].")
-        check_settings(connection, rule)
     verb = "add" if create else "change"
     versions.record(connection, author, f"{verb} rule {rule.domain} ({rule.kind})", "rule", rule.domain, before, _content(rule))
+    if world is not None:
+        check_handlers(connection, world, rule, rule.handlers, "handlers[{}].")
+        check_settings(connection, world, rule)
     return StoredRule(rule, _etag(new))
 
 
@@ -208,16 +196,26 @@ def delete_rule(connection: Connection, domain: str, *, etag: str | None, force:
     count = _count_users(connection, orphans)
     if count and not force:
         raise ConflictInUse(f"{row.domain} has {count} user{'s' if count > 1 else ''}; remove them first, or force")
-    for start in range(0, len(orphans), 500):
-        connection.execute(delete(users).where(users.c.domain.in_(orphans[start : start + 500])))
     note = f" and {count} users" if count else ""
-    versions.record(connection, author, f"remove rule {row.domain}{note}", "rule", row.domain, _content(stored), None)
+    with versions.within_one(connection, author, f"remove rule {row.domain}{note}"):
+        for domain in orphans if count else ():
+            _remove_users(connection, domain, author)
+        versions.record(connection, author, "", "rule", row.domain, _content(stored), None)
+
+
+def _remove_users(connection: Connection, domain: str, author: str) -> None:
+    """Each is recorded, so that who follows the log knows whose mailbox is gone."""
+    query = select(users.c.address, users.c.volume, users.c.enabled, users.c.mailbox_id).where(users.c.domain == domain)
+    for address, volume, enabled, mailbox_id in connection.execute(query).all():
+        before = {"volume": volume, "enabled": enabled, "mailbox_id": mailbox_id.hex()}
+        versions.record(connection, author, "", "user", address, before, None)
+    connection.execute(delete(users).where(users.c.domain == domain))
 
 
 def put_handler(
-    connection: Connection, domain: str, value: AddressHandler, *, etag: str | None, create: bool, author: str, check: bool = True
+    connection: Connection, domain: str, value: AddressHandler, *, etag: str | None, create: bool, author: str, world: World | None
 ) -> StoredHandler:
-    """Add (create=True) or replace one handler. check: as for put_rule."""
+    """Add (create=True) or replace one handler. world: as for put_rule."""
     row = _row(connection, validation.rule_domain(domain))
     _check_etag(row, etag)
     value = validation.handler(value)
@@ -232,12 +230,12 @@ def put_handler(
     else:
         connection.execute(update(handlers).where(handlers.c.id == known.id).values(columns))
     new_etag = _touch(connection, row.id)
-    if check:
-        check_handlers(connection, _rule(row, ()), (value,), "")
     verb = "add" if create else "change"
     key = f"{row.domain} {value.pattern}"
     before = _handler_content(_handler(known)) if known else None
     versions.record(connection, author, f"{verb} handler {value.pattern} of {row.domain}", "handler", key, before, _handler_content(value))
+    if world is not None:
+        check_handlers(connection, world, _rule(row, ()), (value,), "")
     return StoredHandler(value, new_etag)
 
 
@@ -307,9 +305,9 @@ def _content(rule: DomainRule) -> dict[str, object]:
 
 def _domains_decided_by(connection: Connection, rule_domain: str) -> list[str]:
     """Domains that have users and that this rule decides."""
-    found = connection.execute(select(users.c.domain).distinct()).scalars()
+    own = users.c.domain == rule_domain if "*" not in rule_domain else users.c.domain.endswith(rule_domain[1:], autoescape=True)
     decided = []
-    for domain in found:
+    for domain in connection.execute(select(users.c.domain).where(own).distinct()).scalars().all():
         rule = find_rule(connection, domain)
         if rule is not None and rule.domain == rule_domain:
             decided.append(domain)
@@ -332,38 +330,40 @@ def _count_users(connection: Connection, domains: list[str]) -> int:
 # ---- checks that need the tables ---------------------------------------------------------------------------------------
 
 
-def check_handlers(connection: Connection, rule: DomainRule, new: tuple[AddressHandler, ...], prefix: str) -> None:
-    """Mailbox handlers must name a user; forwards must end; policies must be there. Runs after the change, inside its transaction, so
-    that a refusal undoes it.
+def check_handlers(connection: Connection, world: World, rule: DomainRule, new: tuple[AddressHandler, ...], prefix: str) -> None:
+    """Mailbox handlers must name a user; forwards must end; policies must be there. Runs after the change was made and recorded, inside its
+    transaction, so that a refusal undoes it.
     """
     policies.check_all_named(
         connection, [(rule.policy, "policy"), *((one.policy, f"{prefix.format(n)}policy") for n, one in enumerate(new))]
     )
-    world = RuleSet(0, _StoredRules(connection), _StoredMailboxes(connection))
+    after = world(connection)
     for n, value in enumerate(new[:MAX_TARGET_CHECKS]):
         field = f"{prefix.format(n)}targets"
         if value.kind is HandlerKind.MAILBOX:
-            unknown = next((target for target in value.targets if target not in world.mailboxes), None)
+            unknown = next((target for target in value.targets if target not in after.mailboxes), None)
             if unknown is not None:
                 raise InvalidValue(field, f"{unknown} is not a user")
         if value.kind in (HandlerKind.FORWARD, HandlerKind.COPY):
-            _check_targets(world, rule.domain, value, field)
+            _check_targets(after, rule.domain, value, field)
 
 
-def check_settings(connection: Connection, rule: DomainRule) -> None:
+def check_settings(connection: Connection, world: World, rule: DomainRule) -> None:
     """Where the settings of a rule lead: each address must be deliverable now, an alias must stand for something."""
     settings = rule.settings
-    world = RuleSet(0, _StoredRules(connection), _StoredMailboxes(connection))
+    if settings is NO_SETTINGS:
+        return
+    after = world(connection)
     if settings.alias_of:
-        if _StoredRules(connection).get(settings.alias_of) is None and find_rule(connection, settings.alias_of) is None:
+        if find_rule(connection, settings.alias_of) is None:
             raise InvalidValue("alias_of", f"there is no rule for {settings.alias_of}")
-        _ask(world, f"postmaster@{settings.alias_of}", "alias_of", loops_only=True)
-    if settings.unknown is UnknownRecipients.MAILBOX and settings.unknown_target.lower() not in world.mailboxes:
+        _ask(after, f"postmaster@{settings.alias_of}", "alias_of", loops_only=True)
+    if settings.unknown is UnknownRecipients.MAILBOX and settings.unknown_target.lower() not in after.mailboxes:
         raise InvalidValue("unknown_target", f"{settings.unknown_target} is not a user")
     if settings.unknown is UnknownRecipients.FORWARD:
-        _ask(world, settings.unknown_target, "unknown_target")
+        _ask(after, settings.unknown_target, "unknown_target")
     if settings.journal:
-        _ask(world, settings.journal, "journal")
+        _ask(after, settings.journal, "journal")
 
 
 def _ask(world: RuleSet, address: str, field: str, *, loops_only: bool = False) -> None:
@@ -387,46 +387,3 @@ def _check_targets(world: RuleSet, domain: str, value: AddressHandler, field: st
             raise InvalidValue(field, f"forwards in a loop: {path}; to keep mail and pass it on, use a copy handler")
         if decision.reply is not None:
             raise InvalidValue(field, f"mail to {address} would be refused: {decision.reply.text}")
-
-
-class _StoredRules(Mapping[str, DomainRule]):
-    """The rules as decide() wants them, each read from the tables when asked for."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._known: dict[str, DomainRule | None] = {}
-
-    def __getitem__(self, domain: str) -> DomainRule:
-        if domain not in self._known:
-            row = self._connection.execute(select(domain_rules).where(domain_rules.c.domain == domain)).first()
-            self._known[domain] = _rule(row, tuple(_handlers(self._connection, row.id))) if row else None
-        rule = self._known[domain]
-        if rule is None:
-            raise KeyError(domain)
-        return rule
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._connection.execute(select(domain_rules.c.domain)).scalars().all())
-
-    def __len__(self) -> int:
-        return int(self._connection.execute(select(func.count()).select_from(domain_rules)).scalar_one())
-
-
-class _StoredMailboxes(Mapping[str, Mailbox]):
-    """Likewise for mailboxes."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def __getitem__(self, address: str) -> Mailbox:
-        query = select(users.c.address, users.c.mailbox_id, users.c.volume, users.c.enabled).where(users.c.address == address)
-        row = self._connection.execute(query).first()
-        if row is None:
-            raise KeyError(address)
-        return Mailbox(row.address, row.mailbox_id, row.volume, row.enabled)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._connection.execute(select(users.c.address)).scalars().all())
-
-    def __len__(self) -> int:
-        return int(self._connection.execute(select(func.count()).select_from(users)).scalar_one())

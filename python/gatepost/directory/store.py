@@ -10,15 +10,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import Connection
+
 from gatepost.directory import allowed, documents, parts, policies, rules, tokens, users, validation, versions, volumes
 from gatepost.directory.database import Database, pepper, revision
 from gatepost.directory.drafts import Drafts
 from gatepost.directory.errors import DirectoryError, NotFound
+from gatepost.directory.live import Live
 from gatepost.directory.secret_files import SecretFiles
 from gatepost.directory.values import AllowedSender, Credentials, RuleVersion, StoredHandler, StoredPolicy, StoredRule, Token, User, Volume
 from gatepost.routing.changes import Change
 from gatepost.routing.document import Document
-from gatepost.routing.index import prepare
 from gatepost.routing.model import AddressHandler, DomainRule, RuleSet
 
 SRS_KEY = "srs-key"
@@ -31,6 +33,7 @@ class Directory:
     def __init__(self, path: Path, *, migrate: bool = False) -> None:
         self._base = path.parent
         self._database = Database(path, migrate=migrate)
+        self._live = Live(path)
         self._secrets = SecretFiles(self._base / "secrets")
         self.drafts = Drafts(self._base / "drafts")
         if migrate:
@@ -52,22 +55,36 @@ class Directory:
     # ---- the whole -------------------------------------------------------------------------------------------------
 
     def snapshot(self) -> RuleSet:
-        """The rule set now: every rule, handler and mailbox, with its look-up tables built."""
+        """The rule set now. What is large of it is a mapped file and what changed since (live.py): a change costs what it changed."""
         with self._database.read() as connection:
             version = versions.current(connection)
             seen = revision(connection)
             etag = f"v{version}-{seen:x}"
-            made = RuleSet(
+            return RuleSet(
                 version,
-                rules.read_all(connection),
-                users.mailboxes(connection),
+                *self._live.current(connection),
                 etag,
                 allowed.by_sender(connection),
                 policies.texts(connection),
                 srs_key=self._srs_key(),
                 **parts.read_all(connection),
             )
-        return prepare(made)
+
+    def index_is_due(self) -> bool:
+        """Whether a new index file should be built for this rule set (`build_index`)."""
+        return self._live.is_due
+
+    def has_newer_index(self) -> bool:
+        """Whether somebody has built an index file that the next snapshot would be the smaller with."""
+        return self._live.has_newer_file
+
+    def build_index(self) -> None:
+        """Build the index file anew, in a process of low priority; seconds for a million handlers. Raises DirectoryError."""
+        self._live.build()
+
+    def _world(self, connection: Connection) -> RuleSet:
+        """For checks inside a change: rules and mailboxes as they will be."""
+        return RuleSet(0, *self._live.within(connection))
 
     def _make_srs_key(self) -> None:
         """The key of rewritten return paths: made once, before any worker starts."""
@@ -106,7 +123,7 @@ class Directory:
         Raises EtagMismatch (`base` is not the version in force), ConflictInUse (a rule with users would go), InvalidValue.
         """
         with self._database.write() as connection:
-            return documents.apply(connection, document, base=base, author=author, comment=comment)
+            return documents.apply(connection, document, base=base, author=author, comment=comment, world=self._world)
 
     def has_secret(self, ref: str) -> bool:
         """Whether a secret of this name is stored."""
@@ -131,7 +148,7 @@ class Directory:
         """
         rule = validation.domain_rule(rule if create else validation.fitted_to_kind(rule))
         with self._database.write() as connection:
-            return rules.put_rule(connection, rule, etag=etag, create=create, author=author)
+            return rules.put_rule(connection, rule, etag=etag, create=create, author=author, world=self._world)
 
     def delete_rule(self, domain: str, *, etag: str | None = None, author: str, force: bool = False) -> None:
         """Raises NotFound, EtagMismatch, ConflictInUse (the domain has users; `force` removes them, not their mail)."""
@@ -151,7 +168,7 @@ class Directory:
     def put_handler(self, domain: str, handler: AddressHandler, *, etag: str | None = None, create: bool, author: str) -> StoredHandler:
         """Add or replace a handler. Raises AlreadyExists, NotFound, EtagMismatch, InvalidValue. `etag` is the rule's."""
         with self._database.write() as connection:
-            return rules.put_handler(connection, domain, handler, etag=etag, create=create, author=author)
+            return rules.put_handler(connection, domain, handler, etag=etag, create=create, author=author, world=self._world)
 
     def delete_handler(self, domain: str, pattern: str, *, etag: str | None = None, author: str) -> str:
         """Remove a handler; the rule's new etag. Raises NotFound, EtagMismatch."""

@@ -45,6 +45,16 @@ def one_version(connection: Connection, author: str, comment: str) -> Iterator[i
         del connection.info[_OPEN]
 
 
+@contextlib.contextmanager
+def within_one(connection: Connection, author: str, comment: str) -> Iterator[None]:
+    """As `one_version`, or part of the version that is open already."""
+    if _OPEN in connection.info:
+        yield
+    else:
+        with one_version(connection, author, comment):
+            yield
+
+
 def record(connection: Connection, author: str, comment: str, subject: str, key: str, before: Content, after: Content) -> int:
     """Write one version with one change; returns its number. subject: 'rule', 'handler', 'policy', 'user' or 'volume'."""
     version = connection.info.get(_OPEN) or _begin(connection, author, comment)

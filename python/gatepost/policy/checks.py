@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from gatepost.message.address import Address, domain_key
 from gatepost.message.reply import Reply
+from gatepost.routing.index import index_of
 from gatepost.routing.model import RuleKind, RuleSet
 
 NEED_UTF8 = Reply(553, "5.6.7", "a non-ASCII address needs the SMTPUTF8 parameter of MAIL")
@@ -76,5 +77,4 @@ def postmaster_domain(rule_set: RuleSet, hostname: str) -> str:
         if rule is not None and rule.kind is RuleKind.HOSTED:
             return name
         name = name.partition(".")[2]
-    hosted = sorted(key for key, rule in rule_set.rules.items() if rule.kind is RuleKind.HOSTED and "*" not in key)
-    return hosted[0] if hosted else hostname
+    return index_of(rule_set).first_hosted() or hostname

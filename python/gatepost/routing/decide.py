@@ -222,14 +222,14 @@ class Walk(Run):
     def base_name(self, local: str, domain: str, handlers: HandlerIndex) -> str:
         """'user' of 'user+detail' unless the full local part is known; otherwise `local` itself."""
         cut = local.find(self.delimiter, 1) if self.delimiter else -1
-        if cut < 0 or local in handlers.exact or f"{local}@{domain}" in self.index.mailboxes:
+        if cut < 0 or handlers.get(local) is not None or f"{local}@{domain}" in self.index.mailboxes:
             return local
         self.note("detail", f"{local!r} is not known in full: {local[:cut]!r} is looked up")
         return local[:cut]
 
     def find_handler(self, local: str, base: str, handlers: HandlerIndex) -> AddressHandler | None:
         """Exact, then the longest prefix or suffix, then the first regular expression; '*' is the caller's matter."""
-        handler = handlers.exact.get(base)
+        handler = handlers.get(base)
         if handler is not None and not self.in_force(handler):
             handler = None
         if handler is None and handlers.has_patterns:

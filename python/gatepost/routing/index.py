@@ -1,23 +1,48 @@
-"""Look-up tables of one RuleSet, made once and kept with it, so that a decision costs a few dictionary look-ups.
+"""What decide() looks things up in: the rule that decides a domain, the handlers of a rule, mailboxes, and who gets mail for postmaster.
 
-Called by decide(); directory/ calls `prepare` in its thread so that live mail never pays for building. Invariants: derived from the
-rule set alone, never changed after building except for lazily added per-rule tables (idempotent, so safe from several threads).
-Does not fail: a handler whose pattern is not valid matches nothing.
+Called by decide(); made by `index_of`. The rules of a RuleSet are either plain dicts, of which tables are made here, or tables that answer
+themselves (RuleTable, MailboxTable: those of directory/, over the mapped file of a large rule set). Invariants: derived from the rule set
+alone, never changed after building except for lazily added parts (idempotent, so safe from several threads). Does not fail: a handler
+whose pattern is not valid matches nothing.
 """
 
-from collections.abc import Iterable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Protocol
 
 from gatepost.routing.model import AddressHandler, Decision, DomainRule, Mailbox, RuleKind, RuleSet
 from gatepost.routing.patterns import RegexSet, is_regex
 
 _ATTRIBUTE = "_routing_index"
-_NO_HANDLERS: tuple[AddressHandler, ...] = ()
 
 
-class HandlerIndex:
-    """The handlers of one rule: by exact local part, by prefix, by suffix, by regular expression, and the one for '*'."""
+class HandlerIndex(Protocol):
+    """The handlers of one rule, to be asked for a local part (lower-case)."""
 
-    __slots__ = ("any", "exact", "has_patterns", "prefix", "prefix_lengths", "regex", "suffix", "suffix_lengths")
+    @property
+    def any(self) -> AddressHandler | None:
+        """The one for '*'."""
+
+    @property
+    def has_patterns(self) -> bool:
+        """Whether `by_pattern` can find anything."""
+
+    def get(self, local: str) -> AddressHandler | None:
+        """The handler of exactly this local part."""
+
+    def named(self, pattern: str) -> AddressHandler | None:
+        """The handler of exactly that pattern."""
+
+    def by_pattern(self, local: str) -> Iterator[AddressHandler]:
+        """Those that fit, best first: the longest fixed text it begins or ends with, on a tie the prefix; then the regular expressions
+        in the order of their text.
+        """
+
+
+class HandlerTable:
+    """HandlerIndex of handlers in memory: by exact local part, by prefix, by suffix, by regular expression, and the one for '*'."""
+
+    __slots__ = ("any", "exact", "get", "has_patterns", "prefix", "prefix_lengths", "regex", "suffix", "suffix_lengths")
 
     def __init__(self, handlers: Iterable[AddressHandler]) -> None:
         self.exact: dict[str, AddressHandler] = {}
@@ -30,6 +55,7 @@ class HandlerIndex:
                 expressions.append(handler)
             else:
                 self._add(handler, handler.pattern.lower())
+        self.get = self.exact.get
         self.regex = RegexSet(expressions) if expressions else None
         self.prefix_lengths = sorted({len(text) for text in self.prefix}, reverse=True)
         self.suffix_lengths = sorted({len(text) for text in self.suffix}, reverse=True)
@@ -46,110 +72,185 @@ class HandlerIndex:
             self.exact[pattern] = handler
 
     def named(self, pattern: str) -> AddressHandler | None:
-        """The handler of exactly that pattern."""
+        """See HandlerIndex."""
         if pattern == "*":
             return self.any
+        if is_regex(pattern):
+            return self.regex.named(pattern) if self.regex is not None else None
         if pattern.endswith("*"):
             return self.prefix.get(pattern[:-1])
         if pattern.startswith("*"):
             return self.suffix.get(pattern[1:])
-        return self.exact.get(pattern) or (self.regex.named(pattern) if self.regex is not None else None)
+        return self.exact.get(pattern)
+
+    def fitting(self, local: str) -> list[AddressHandler]:
+        """Prefixes and suffixes alone, best first."""
+        found = [self.prefix[local[:n]] for n in self.prefix_lengths if local[:n] in self.prefix]
+        found += [self.suffix[local[-n:]] for n in self.suffix_lengths if local[-n:] in self.suffix]
+        return sorted(found, key=better) if len(found) > 1 else found
 
     def by_pattern(self, local: str) -> Iterator[AddressHandler]:
-        """Those that fit `local` (lower-case), best first: the longest fixed text it begins or ends with, on a tie the prefix; then the
-        regular expressions in the order of their text.
-        """
-        prefixes = [self.prefix[local[:n]] for n in self.prefix_lengths if local[:n] in self.prefix]
-        suffixes = [self.suffix[local[-n:]] for n in self.suffix_lengths if local[-n:] in self.suffix]
-        if prefixes and suffixes:
-            yield from sorted((*prefixes, *suffixes), key=lambda handler: len(handler.pattern), reverse=True)
-        else:
-            yield from prefixes or suffixes
+        """See HandlerIndex."""
+        yield from self.fitting(local)
         if self.regex is not None:
             yield from self.regex.matching(local)
 
 
-_EMPTY = HandlerIndex(_NO_HANDLERS)
+def better(handler: AddressHandler) -> tuple[int, bool]:
+    """The order of prefixes and suffixes that fit alike: most characters first, on a tie the prefix."""
+    return -len(handler.pattern), handler.pattern.startswith("*")
+
+
+_EMPTY = HandlerTable(())
+
+
+class RuleTable(Mapping[str, DomainRule], ABC):
+    """Rules that look themselves up."""
+
+    @abstractmethod
+    def deciding(self, domain: str) -> DomainRule | None:
+        """Exact rule, else the longest '*.suffix', else '*'. `domain` is lower-case in A-label form."""
+
+    @abstractmethod
+    def handlers(self, rule: DomainRule) -> HandlerIndex | None:
+        """The handlers of a rule of this table; None when it has none."""
+
+    @abstractmethod
+    def first_hosted(self) -> str | None:
+        """The first domain with a hosted rule of its own."""
+
+
+class MailboxTable(Mapping[str, Mailbox], ABC):
+    """Mailboxes that know their order."""
+
+    @abstractmethod
+    def first_user(self, domain: str) -> Mailbox | None:
+        """The first enabled user of a domain in the order of addresses."""
+
+    @abstractmethod
+    def any_postmaster(self) -> Mailbox | None:
+        """The first enabled mailbox named postmaster in the order of addresses."""
+
+    @abstractmethod
+    def first_domain(self) -> str | None:
+        """The first domain that has an enabled user."""
+
+
+class _Rules(RuleTable):
+    """A plain dict of rules as a table."""
+
+    def __init__(self, rules: Mapping[str, DomainRule]) -> None:
+        self._rules = rules
+        self._handlers: dict[str, HandlerTable] = {}
+
+    def __getitem__(self, domain: str) -> DomainRule:
+        return self._rules[domain]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rules)
+
+    def __len__(self) -> int:
+        return len(self._rules)
+
+    def deciding(self, domain: str) -> DomainRule | None:
+        get = self._rules.get
+        rule = get(domain)
+        if rule is not None:
+            return rule
+        dot = domain.find(".")
+        while dot >= 0:
+            rule = get("*" + domain[dot:])
+            if rule is not None:
+                return rule
+            dot = domain.find(".", dot + 1)
+        return get("*")
+
+    def handlers(self, rule: DomainRule) -> HandlerIndex | None:
+        if not rule.handlers:
+            return None
+        found = self._handlers.get(rule.domain)
+        if found is None:
+            found = self._handlers[rule.domain] = HandlerTable(rule.handlers)
+        return found
+
+    def first_hosted(self) -> str | None:
+        hosted = (domain for domain, rule in self._rules.items() if rule.kind is RuleKind.HOSTED and "*" not in domain)
+        return min(hosted, default=None)
+
+
+class _Mailboxes(MailboxTable):
+    """A plain dict of mailboxes as a table; looked through once, at the first question that needs it."""
+
+    def __init__(self, mailboxes: Mapping[str, Mailbox]) -> None:
+        self._mailboxes = mailboxes
+        self._first: dict[str, Mailbox] | None = None
+        self._postmaster: Mailbox | None = None
+
+    def __getitem__(self, address: str) -> Mailbox:
+        return self._mailboxes[address]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._mailboxes)
+
+    def __len__(self) -> int:
+        return len(self._mailboxes)
+
+    def first_user(self, domain: str) -> Mailbox | None:
+        return self._survey().get(domain)
+
+    def any_postmaster(self) -> Mailbox | None:
+        self._survey()
+        return self._postmaster
+
+    def first_domain(self) -> str | None:
+        return min(self._survey(), default=None)
+
+    def _survey(self) -> dict[str, Mailbox]:
+        if self._first is None:
+            first: dict[str, Mailbox] = {}
+            for mailbox in sorted((one for one in self._mailboxes.values() if one.enabled), key=lambda one: one.address):
+                local, _, domain = mailbox.address.rpartition("@")
+                first.setdefault(domain, mailbox)
+                if local == "postmaster" and self._postmaster is None:
+                    self._postmaster = mailbox
+            self._first = first
+        return self._first
 
 
 class RoutingIndex:
     """Everything decide() looks up in one rule set."""
 
-    __slots__ = ("_first_user", "_handlers", "_postmasters", "decisions", "default", "mailboxes", "rule_set", "rules")
+    __slots__ = ("_mailboxes", "_rules", "decisions", "default", "first_user", "mailboxes", "rule_for", "rule_set")
 
     def __init__(self, rule_set: RuleSet) -> None:
+        rules, mailboxes = rule_set.rules, rule_set.mailboxes
         self.rule_set = rule_set
-        self.rules = rule_set.rules
-        self.mailboxes = rule_set.mailboxes
-        self.default = rule_set.rules.get("*")
+        self.mailboxes = mailboxes
+        self.default = rules.get("*")
         self.decisions: dict[tuple[str, bool, str], Decision] = {}
-        self._handlers: dict[str, HandlerIndex] = {}
-        self._first_user: dict[str, Mailbox] | None = None
-        self._postmasters: list[Mailbox] | None = None
-
-    def rule_for(self, domain: str) -> DomainRule | None:
-        """Exact rule, else the longest '*.suffix', else '*'. `domain` is lower-case in A-label form."""
-        rules = self.rules
-        rule = rules.get(domain)
-        if rule is not None:
-            return rule
-        dot = domain.find(".")
-        while dot >= 0:
-            rule = rules.get("*" + domain[dot:])
-            if rule is not None:
-                return rule
-            dot = domain.find(".", dot + 1)
-        return self.default
+        self._rules = rules if isinstance(rules, RuleTable) else _Rules(rules)
+        self._mailboxes = mailboxes if isinstance(mailboxes, MailboxTable) else _Mailboxes(mailboxes)
+        self.rule_for = self._rules.deciding
+        self.first_user = self._mailboxes.first_user
 
     def handlers(self, rule: DomainRule) -> HandlerIndex:
         """The rule's handlers as tables; built at the first question for it."""
-        if not rule.handlers:
-            return _EMPTY
-        found = self._handlers.get(rule.domain)
-        if found is None:
-            found = self._handlers[rule.domain] = HandlerIndex(rule.handlers)
-        return found
-
-    def first_user(self, domain: str) -> Mailbox | None:
-        """The first enabled user of a domain in the order of addresses; None when it has none."""
-        if self._first_user is None:
-            self._survey_mailboxes()
-        return (self._first_user or {}).get(domain)
+        return self._rules.handlers(rule) or _EMPTY
 
     def any_postmaster(self) -> Mailbox | None:
         """The enabled mailbox named postmaster in the first domain that has one."""
-        if self._postmasters is None:
-            self._survey_mailboxes()
-        return self._postmasters[0] if self._postmasters else None
+        return self._mailboxes.any_postmaster()
+
+    def first_hosted(self) -> str | None:
+        """The first domain with a hosted rule of its own."""
+        return self._rules.first_hosted()
 
     def postmaster_domain(self) -> str | None:
         """Where a bare 'postmaster' belongs: the domain with that mailbox, else the first with users, else the first hosted one."""
         mailbox = self.any_postmaster()
         if mailbox is not None:
             return mailbox.address.rpartition("@")[2]
-        hosted = (domain for domain, rule in self.rules.items() if rule.kind is RuleKind.HOSTED and "*" not in domain)
-        return min(self._first_user or hosted, default=None)
-
-    def _survey_mailboxes(self) -> None:
-        first: dict[str, Mailbox] = {}
-        postmasters = []
-        for address, mailbox in self.mailboxes.items():
-            if not mailbox.enabled:
-                continue
-            local, _, domain = address.rpartition("@")
-            known = first.get(domain)
-            if known is None or mailbox.address < known.address:
-                first[domain] = mailbox
-            if local == "postmaster":
-                postmasters.append(mailbox)
-        self._postmasters = sorted(postmasters, key=lambda mailbox: mailbox.address)
-        self._first_user = first
-
-    def build_all(self) -> None:
-        """Build what is otherwise built at first use."""
-        for rule in self.rules.values():
-            self.handlers(rule)
-        self._survey_mailboxes()
+        return self._mailboxes.first_domain() or self.first_hosted()
 
 
 def index_of(rule_set: RuleSet) -> RoutingIndex:
@@ -159,9 +260,3 @@ def index_of(rule_set: RuleSet) -> RoutingIndex:
         index = RoutingIndex(rule_set)
         rule_set.__dict__[_ATTRIBUTE] = index  # a cache beside the frozen fields; equality and repr do not see it
     return index
-
-
-def prepare(rule_set: RuleSet) -> RuleSet:
-    """Build the whole index now (in the caller's thread) and return the same rule set."""
-    index_of(rule_set).build_all()
-    return rule_set

@@ -88,7 +88,7 @@ def service_targets(local: str, handlers: HandlerIndex) -> tuple[str, ...] | Non
     for suffix in (BOUNCES, OWNER):
         if not name.endswith(suffix):
             continue
-        handler = handlers.exact.get(name.removesuffix(suffix))
+        handler = handlers.get(name.removesuffix(suffix))
         if handler is None or handler.kind is not HandlerKind.LIST:
             continue
         settings = handler.options.list or _PLAIN

@@ -1,4 +1,4 @@
-//! `gatepost._core`: registers the spool, store, MIME and scan classes for Python. Converts and registers only.
+//! `gatepost._core`: registers the spool, store, MIME, scan and rule index classes for Python. Converts and registers only.
 use pyo3::prelude::*;
 
 mod connections;
@@ -13,6 +13,7 @@ mod plain;
 mod plain_memory;
 mod query;
 mod relay;
+mod rules;
 mod scan;
 mod spool;
 mod store;
@@ -26,6 +27,7 @@ fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     mime::register(m)?;
     spool::register(m)?;
     relay::register(m)?;
+    rules::register(m)?;
     scan::register(m)?;
     store::register(m)?;
     wire::register(m)

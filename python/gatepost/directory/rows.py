@@ -1,0 +1,65 @@
+"""Rows of the tables, and of the mapped index, which holds the same columns, as the values of routing.model.
+
+Called by rules.py, mapped.py and live.py for every row that is read: plain tuples and no ORM. Equal settings of many rows are one object.
+"""
+
+import json
+from functools import lru_cache
+
+from gatepost.message.plain import from_plain
+from gatepost.native import HandlerRow, MailboxRow
+from gatepost.routing.model import AddressHandler, DomainRule, HandlerKind, HandlerOptions, Mailbox, RuleKind, RuleSettings, TlsPolicy
+from gatepost.routing.settings import NO_OPTIONS, NO_SETTINGS
+
+HANDLER_COLUMNS = "pattern, kind, targets, text, policy, options"
+"""In the order that `handler_of` takes them."""
+HANDLER_KINDS = {str(kind): kind for kind in HandlerKind}
+RULE_KINDS = {str(kind): kind for kind in RuleKind}
+TLS = {str(kind): kind for kind in TlsPolicy}
+_IMPLICIT_TLS, _LMTP, _ACCEPT_UNTRUSTED = 1, 2, 4
+
+
+@lru_cache(maxsize=4096)
+def options_of(text: str) -> HandlerOptions:
+    """The column `options` of a handler."""
+    return from_plain(HandlerOptions, json.loads(text)) if text else NO_OPTIONS
+
+
+@lru_cache(maxsize=4096)
+def settings_of(text: str) -> RuleSettings:
+    """The column `settings` of a rule."""
+    return from_plain(RuleSettings, json.loads(text)) if text else NO_SETTINGS
+
+
+def handler_of(row: HandlerRow) -> AddressHandler:
+    """Of HANDLER_COLUMNS."""
+    pattern, kind, targets, text, policy, options = row
+    its_targets = tuple(targets.split("\n")) if targets else ()
+    return AddressHandler(pattern, HANDLER_KINDS[kind], its_targets, text, policy, options_of(options) if options else NO_OPTIONS)
+
+
+def rule_of(texts: tuple[str, ...], port: int, flags: int, handlers: tuple[AddressHandler, ...] = ()) -> DomainRule:
+    """Of a row of the index (RuleRow)."""
+    domain, kind, host, tls, username, password_ref, text, policy, settings = texts
+    return DomainRule(
+        domain,
+        RULE_KINDS[kind],
+        host,
+        port,
+        TLS[tls],
+        bool(flags & _IMPLICIT_TLS),
+        bool(flags & _LMTP),
+        username,
+        password_ref,
+        text,
+        bool(flags & _ACCEPT_UNTRUSTED),
+        handlers,
+        policy,
+        settings_of(settings) if settings else NO_SETTINGS,
+    )
+
+
+def mailbox_of(row: MailboxRow) -> Mailbox:
+    """Of address, mailbox_id, volume, enabled."""
+    address, mailbox_id, volume, enabled = row
+    return Mailbox(address, mailbox_id, volume, bool(enabled))
