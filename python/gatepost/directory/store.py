@@ -60,9 +60,11 @@ class Directory:
             version = versions.current(connection)
             seen = revision(connection)
             etag = f"v{version}-{seen:x}"
+            in_force, mailboxes = self._live.current(connection)
             return RuleSet(
                 version,
-                *self._live.current(connection),
+                in_force,
+                mailboxes,
                 etag,
                 allowed.by_sender(connection),
                 policies.texts(connection),
