@@ -44,6 +44,7 @@ from gatepost.directory.auth import Authenticator
 from gatepost.mailbox import Volumes
 from gatepost.message.envelope import Origin
 from gatepost.native import CoreError, LockedError
+from gatepost.policy.counters import Counters
 from gatepost.policy.trust import TrustedNetworks
 from gatepost.queue.actions import QueueActions
 from gatepost.queue.history import HistoryService, Place
@@ -248,6 +249,7 @@ class WorkerParts:
         return Own(names, frozenset(self._own_endpoints))
 
     def _wire_servers(self) -> None:
+        self.counters = Counters(self.settings.data / "limits.db")
         context = ServerContext(
             settings=self.current,
             rule_set=self.rules,
@@ -256,6 +258,7 @@ class WorkerParts:
             volumes=self.volumes,
             tls=self.tls,
             hostname=self.settings.hostname,
+            counters=self.counters,
             gate=self.gate,
         )
         self.servers = {
@@ -348,6 +351,7 @@ class WorkerParts:
         except CoreError as error:
             log.error("partition did not close cleanly; the next opening recovers it", error=str(error))
         self.gate.close()
+        self.counters.close()
         await self.scanners.close()
         self.auth.close()
         self.directory.close()

@@ -30,7 +30,7 @@ from gatepost.client.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-from gatepost.client.flow import Flow, TrustEntry
+from gatepost.client.flow import Flow, SenderRule, TrustEntry
 from gatepost.client.history import History, TraceFilter
 from gatepost.client.operations import Frozen, RerouteTarget
 from gatepost.client.policies import Policies
@@ -138,6 +138,7 @@ __all__ = [
     "Rules",
     "Rulesets",
     "Selection",
+    "SenderRule",
     "ServerError",
     "ServerRefusedError",
     "Target",

@@ -1,4 +1,4 @@
-"""The small ordered lists beside rules: who may relay. `client.flow` of GatepostClient."""
+"""The small ordered lists beside rules: who may relay, what holds for senders. `client.flow` of GatepostClient."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,9 +24,40 @@ class TrustEntry:
     comment: str = ""
 
 
-Entry = TrustEntry
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SenderRule:
+    """What holds because of who sends; see docs/rules.md. tls: 'none', 'opportunistic', 'required' or 'verified'. count_by: 'user',
+    'client' or 'domain'. password_ref: name of a secret stored with client.rulesets.put_secret.
+    """
+
+    comment: str = ""
+    name: str
+    users: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
+    domains: tuple[str, ...] = ()
+    host: str = ""
+    port: int = 25
+    tls: str = "opportunistic"
+    implicit_tls: bool = False
+    username: str = ""
+    password_ref: str = ""
+    source_address: str = ""
+    helo: str = ""
+    allowed_from: tuple[str, ...] = ()
+    masquerade: str = ""
+    messages_per_hour: int = 0
+    messages_per_day: int = 0
+    recipients_per_hour: int = 0
+    recipients_per_day: int = 0
+    count_by: str = "user"
+
+
+Entry = TrustEntry | SenderRule
 E = TypeVar("E", bound=Entry)
-_KINDS: dict[type, tuple[str, api.FlowList.ValueType]] = {TrustEntry: ("trust", api.FLOW_LIST_TRUST)}
+_KINDS: dict[type, tuple[str, api.FlowList.ValueType]] = {
+    TrustEntry: ("trust", api.FLOW_LIST_TRUST),
+    SenderRule: ("sender_rules", api.FLOW_LIST_SENDER_RULES),
+}
 
 
 class Flow:

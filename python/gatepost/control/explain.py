@@ -17,6 +17,7 @@ from gatepost.policy.checks import TOO_BIG, check_own_address, postmaster_domain
 from gatepost.policy.trust import TrustedNetworks
 from gatepost.routing.decide import decide
 from gatepost.routing.model import Question, Route, RuleSet, TraceStep
+from gatepost.routing.senders import HOUR, choice_of
 from gatepost.routing.trust import Client, Trust, trust_of
 
 
@@ -87,10 +88,10 @@ def answer(settings: Settings, rules: RuleSet, asked: Asked) -> Answer:
         found = is_trusted(settings, rules, asked.client)
         trusted, why = found.trusted, found.why
     steps = [TraceStep("sender", why)]
-    reply = _refused_before(settings, rules, sender, asked, steps)
+    reply = _refused_before(settings, rules, sender, asked, steps) or _sender_rules(rules, asked, steps)
     if reply is not None:
         return Answer(trusted, tuple(steps), (), reply, "mail")
-    question = Question(str(sender or ""), recipient, trusted, asked.size, asked.tls, asked.now, asked.client_address)
+    question = Question(str(sender or ""), recipient, trusted, asked.size, asked.tls, asked.now, asked.client_address, asked.user)
     decision = decide(rules, question, delimiter=settings.smtp.recipient_delimiter)
     trace = (*steps, *decision.trace)
     refused_at = "rcpt" if decision.reply is not None else ""
@@ -105,6 +106,20 @@ def _refused_before(settings: Settings, rules: RuleSet, sender: Address | None, 
     reply = check_own_address(rules, sender, asked.user, settings.smtp.recipient_delimiter) if asked.user else None
     if reply is not None:
         steps.append(TraceStep("sender", f"{sender} belongs to another user than {asked.user}"))
+    return reply
+
+
+def _sender_rules(rules: RuleSet, asked: Asked, steps: list[TraceStep]) -> Reply | None:
+    """What sender rules have to say besides the way out, noted in `steps`; limits are told, not asked."""
+    choice = choice_of(rules, asked.client)
+    for rule, whom in choice.limited:
+        told = ", ".join(f"{most} {what} in {'an hour' if seconds == HOUR else 'a day'}" for what, seconds, most in rule.limits)
+        steps.append(TraceStep("limit", f"sender rule {rule.name!r}: {told}, counted for {whom}"))
+    if choice.masquerade is not None:
+        steps.append(TraceStep("masquerade", f"sender rule {choice.masquerade.name!r}: the sender becomes {choice.masked(asked.sender)}"))
+    reply = choice.refusal(asked.client.sender or "")
+    if choice.allowed is not None:
+        steps.append(TraceStep("sender", f"sender rule {choice.allowed.name!r}: {'refused' if reply else 'allowed'}"))
     return reply
 
 

@@ -9,12 +9,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
+from gatepost.directory import rule_settings, validation
 from gatepost.directory.errors import InvalidValue
 from gatepost.message.address import AddressError, parse_address
+from gatepost.routing.route import TlsPolicy
+from gatepost.routing.senders import SenderRule
 from gatepost.routing.trust import NULL_SENDER, TrustAction, TrustEntry
 
 MAX_PATTERNS = 1_000
 MAX_COMMENT = 500
+MAX_COUNT = 10_000_000
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}\Z")
 _PATTERN = re.compile(r"[^\s\[\]?<>,;:\"'\\]{1,320}\Z")
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}\Z")
@@ -44,6 +48,47 @@ def _trust(value: TrustEntry) -> TrustEntry:
     if not (made.users or made.certificates) and any(ipaddress.ip_network(one).prefixlen == 0 for one in made.networks):
         raise InvalidValue("networks", "is the whole internet, which would make an open relay")
     return made
+
+
+def _sender(value: SenderRule) -> SenderRule:
+    made = replace(
+        value,
+        name=entry_name(value.name),
+        comment=comment(value.comment),
+        users=patterns(value.users, "users"),
+        networks=networks(value.networks, "networks"),
+        domains=domains(value.domains, "domains"),
+        host=rule_settings.host(value.host, "host") if value.host else "",
+        helo=rule_settings.host(value.helo, "helo") if value.helo else "",
+        source_address=rule_settings.source(value.source_address, "source_address"),
+        allowed_from=patterns(value.allowed_from, "allowed_from"),
+        masquerade=domains([value.masquerade], "masquerade")[0] if value.masquerade else "",
+    )
+    _check_hop(made)
+    for name in ("messages_per_hour", "messages_per_day", "recipients_per_hour", "recipients_per_day"):
+        if not 0 <= getattr(made, name) <= MAX_COUNT:
+            raise InvalidValue(name, f"must be 0 to {MAX_COUNT}")
+    if made.masquerade.startswith("*"):
+        raise InvalidValue("masquerade", "must be one domain")
+    if not (made.leads_out or made.allowed_from or made.masquerade or made.limits):
+        raise InvalidValue("host", "is needed, or something else that the rule does: this one does nothing")
+    return made
+
+
+def _check_hop(made: SenderRule) -> None:
+    if made.tls is TlsPolicy.PINNED:
+        raise InvalidValue("tls", "must be none, opportunistic, required or verified: pins are a domain rule's")
+    if not 1 <= made.port <= 65_535:
+        raise InvalidValue("port", "must be 1 to 65535")
+    if made.host:
+        if made.username and made.tls in (TlsPolicy.NONE, TlsPolicy.OPPORTUNISTIC):
+            raise InvalidValue("tls", "must be required or verified where a password is sent")
+        if bool(made.username) != bool(made.password_ref):
+            raise InvalidValue("password_ref", "and username belong together; store the secret with gatepost rules secret NAME")
+    elif made.username or made.password_ref or made.implicit_tls:
+        raise InvalidValue("host", "is needed where a login or TLS is given")
+    if made.password_ref:
+        validation.secret_ref(made.password_ref)
 
 
 # ---- pieces ------------------------------------------------------------------------------------------------------------
@@ -137,4 +182,4 @@ def _certificate(text: str, index: int) -> str:
     raise InvalidValue(f"certificates[{index}]", "must be sha256:HEX or subject:PATTERN")
 
 
-_CHECKS: dict[str, Callable[[Any], Any]] = {"trust": _trust}
+_CHECKS: dict[str, Callable[[Any], Any]] = {"trust": _trust, "sender_rules": _sender}

@@ -92,7 +92,7 @@ def delivery(options: DeliveryOptions | None, field: str, tls: TlsPolicy) -> Del
     _check_retry(options, field)
     pins = tuple(_pin(pin, f"{field}.pins") for pin in options.pins)
     helo = host(options.helo, f"{field}.helo") if options.helo else ""
-    return replace(options, pins=pins, helo=helo, source_address=_source(options.source_address, f"{field}.source_address"))
+    return replace(options, pins=pins, helo=helo, source_address=source(options.source_address, f"{field}.source_address"))
 
 
 def _check_retry(options: DeliveryOptions, field: str) -> None:
@@ -115,7 +115,8 @@ def _pin(text: str, field: str) -> str:
     return pin
 
 
-def _source(text: str, field: str) -> str:
+def source(text: str, field: str) -> str:
+    """An address mail leaves from, or ''."""
     if not text:
         return ""
     try:

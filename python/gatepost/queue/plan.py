@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from gatepost.message.envelope import Notify, Recipient
 from gatepost.message.reply import Reply
 from gatepost.queue.jobs import decode_route
-from gatepost.routing.decide import decide
+from gatepost.routing.decide import decide, way_out
 from gatepost.routing.model import Question, Route, RouteKind, RuleSet
 from gatepost.spool import PlannedRecipient
 
@@ -76,17 +76,18 @@ def plan_recipient(
     size: int = 0,
     tls: bool = False,
     client: str = "",
+    user: str = "",
 ) -> Planned | Refused:
-    """What becomes of one RCPT: at least one planned recipient, or a refusal. `tls`, `client`: of the session, see Question."""
+    """What becomes of one RCPT: at least one planned recipient, or a refusal. `tls`, `client`, `user`: of the session, see Question."""
     if _note is not None:
         _note(reverse_path, recipient.address, trusted)
     plain = not (recipient.notify or recipient.orcpt)
     key = (recipient.address, trusted, delimiter)  # with the rule set all that a fixed decision depends on
-    if plain and _memory.rule_set is rule_set:
+    question = Question(reverse_path, recipient.address, trusted, size, tls, int(time.time()), client, user)
+    if plain and _memory.rule_set is rule_set and way_out(rule_set, question) is None:
         known = _memory.plans.get(key)
         if known is not None:
             return known
-    question = Question(reverse_path, recipient.address, trusted, size, tls, int(time.time()), client)
     decision = decide(rule_set, question, delimiter=delimiter)
     if decision.reply is not None:
         return Refused(recipient, decision.reply)

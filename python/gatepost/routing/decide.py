@@ -19,7 +19,9 @@ from gatepost.routing.lists import service_targets
 from gatepost.routing.model import AddressHandler, Decision, DomainRule, HandlerKind, Mailbox, Question, RuleKind, RuleSet, TraceStep
 from gatepost.routing.replies import BAD_ADDRESS, LOOP, NEEDS_TLS, RELAY_DENIED, TOO_BIG, TOO_MANY, UNKNOWN_USER
 from gatepost.routing.run import MAX_TRACE, Here, Run
+from gatepost.routing.senders import Choice, choice_of
 from gatepost.routing.settings import NO_OPTIONS, NO_SETTINGS
+from gatepost.routing.trust import Client
 
 __all__ = ["LOOP", "MAX_DEPTH", "MAX_EXPANSION", "MAX_REMEMBERED", "MAX_TRACE", "decide"]
 
@@ -39,9 +41,10 @@ def decide(rule_set: RuleSet, question: Question, *, delimiter: str = "+") -> De
     """Routes (at least one) or a refusal for one recipient. `delimiter` splits user+detail; '' turns that off."""
     index = index_of(rule_set)
     key = (question.recipient, question.trusted, delimiter)  # all that a fixed answer depends on
-    known = index.decisions.get(key)
+    leaving = way_out(rule_set, question)
+    known = index.decisions.get(key) if leaving is None else None
     if known is None:
-        known = _decide(index, question, delimiter)
+        known = _decide(index, question, delimiter, leaving)
         if known.fixed:
             if len(index.decisions) >= MAX_REMEMBERED:
                 index.decisions.clear()
@@ -51,8 +54,18 @@ def decide(rule_set: RuleSet, question: Question, *, delimiter: str = "+") -> De
     return known
 
 
-def _decide(index: RoutingIndex, question: Question, delimiter: str) -> Decision:
+def way_out(rule_set: RuleSet, question: Question) -> Choice | None:
+    """The sender rule that says how this mail leaves, if one does."""
+    if not rule_set.sender_rules:
+        return None
+    found = choice_of(rule_set, Client(question.client, question.user, sender=question.reverse_path))
+    return found if found.leaving is not None else None
+
+
+def _decide(index: RoutingIndex, question: Question, delimiter: str, leaving: Choice | None = None) -> Decision:
     run = Walk(index, question, delimiter)
+    if leaving is not None:
+        run.leaving, run.fixed = leaving, False
     run.trace.append(_TRUSTED if question.trusted else _UNTRUSTED)
     reply = run.address(question.recipient, question.trusted, ())
     if reply is None and not run.routes:  # everything it leads to was reached before

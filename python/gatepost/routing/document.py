@@ -16,6 +16,7 @@ from gatepost.config.toml_text import quoted
 from gatepost.config.toml_text import render as toml
 from gatepost.routing.model import DomainRule, RuleSet
 from gatepost.routing.parts import parts_of
+from gatepost.routing.senders import SenderRule
 from gatepost.routing.toml_lines import Lines
 from gatepost.routing.tree import Fault, Path, decode, encode, shown
 from gatepost.routing.trust import TrustEntry
@@ -30,11 +31,12 @@ _SECRET_WORDS = ("password", "secret")
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """rules: by domain; policies: attachment policies by name, as TOML text; trust: in order, the first that fits decides."""
+    """rules: by domain; policies: attachment policies by name, as TOML text; the lists: in their order."""
 
     rules: tuple[DomainRule, ...] = ()
     policies: Mapping[str, str] = field(default_factory=dict)
     trust: tuple[TrustEntry, ...] = ()
+    sender_rules: tuple[SenderRule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

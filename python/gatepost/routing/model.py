@@ -7,6 +7,7 @@ from enum import StrEnum
 from gatepost.message.address import AddressError, parse_address
 from gatepost.message.reply import Reply
 from gatepost.routing.route import DeliveryOptions, NextHop, Program, Route, RouteKind, TlsPolicy
+from gatepost.routing.senders import SenderRule
 from gatepost.routing.settings import NO_OPTIONS, NO_SETTINGS, AutoReply, Disclaimer, HandlerOptions, ListSettings, RuleSettings
 from gatepost.routing.trust import TrustEntry
 
@@ -120,6 +121,8 @@ class RuleSet:
     policies: Mapping[str, str] = field(default_factory=dict)
     trust: tuple[TrustEntry, ...] = ()
     """The trust list, in its order (routing.trust)."""
+    sender_rules: tuple[SenderRule, ...] = ()
+    """In their order (routing.senders)."""
     srs_key: bytes = b""
     """Keys the addresses that forwards are rewritten to (SRS); not part of versions. Empty: none is taken back."""
 
@@ -171,7 +174,8 @@ class TraceStep:
 @dataclass(frozen=True, slots=True)
 class Question:
     """What decide() needs to know about one recipient of one message. size in octets, 0 when not said; tls: the session is encrypted; now:
-    Unix seconds, 0 when time does not matter; client: the address of the client, '' when there is none.
+    Unix seconds, 0 when time does not matter; client: the address of the client, '' when there is none;
+    user: who has logged in.
     """
 
     reverse_path: str
@@ -181,6 +185,7 @@ class Question:
     tls: bool = False
     now: int = 0
     client: str = ""
+    user: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,10 @@ flow.proto.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gatepost.routing.senders import SenderRule
 from gatepost.routing.trust import TrustEntry
 
-PARTS: Mapping[str, type] = {"trust": TrustEntry}
+PARTS: Mapping[str, type] = {"trust": TrustEntry, "sender_rules": SenderRule}
 """Field of RuleSet and Document → kind of its entries, each with a `name`."""
 
 MAX_ENTRIES = 500

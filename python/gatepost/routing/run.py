@@ -14,6 +14,7 @@ from gatepost.message.reply import Reply
 from gatepost.routing.index import RoutingIndex
 from gatepost.routing.model import AddressHandler, DomainRule, Mailbox, Question, Route, RouteKind, TraceStep
 from gatepost.routing.replies import DISABLED_USER
+from gatepost.routing.senders import Choice
 from gatepost.routing.settings import NO_OPTIONS, NO_SETTINGS
 
 MAX_TRACE = 500
@@ -54,6 +55,7 @@ class Run(ABC):
         "fixed",
         "in_list",
         "index",
+        "leaving",
         "limited",
         "policy",
         "question",
@@ -76,6 +78,8 @@ class Run(ABC):
         self.fixed = True
         self.limited = False
         self.in_list = 0
+        self.leaving: Choice | None = None
+        """The sender rule that says how mail leaves."""
 
     @abstractmethod
     def address(self, text: str, trusted: bool, chain: tuple[str, ...]) -> Reply | None:
@@ -168,6 +172,8 @@ class Run(ABC):
                 options=settings.delivery,
             )
         )
+        if self.leaving is not None and rule.domain == "*":
+            self._by_sender(self.leaving)
 
     def to_mx(self, address: str, rule: DomainRule | None = None, hold: bool = False) -> None:
         """To the mail exchangers of the address's domain, or to the host of an address literal (RFC 5321 4.1.3)."""
@@ -178,6 +184,16 @@ class Run(ABC):
             self.routes.append(Route(RouteKind.SMTP, address, host=host, hold=hold))
         else:
             self.routes.append(Route(RouteKind.SMTP, address, host=host, tls=rule.tls, hold=hold, options=rule.settings.delivery))
+        if self.leaving is not None and not host:
+            self._by_sender(self.leaving)
+
+    def _by_sender(self, choice: Choice) -> None:
+        """The last route, as the sender's rule has it."""
+        rule = choice.leaving
+        assert rule is not None  # nothing else is put there
+        way = f"by {rule.host}:{rule.port}, TLS {rule.tls}" if rule.host else "with its own source address or name"
+        self.note("sender", f"sender rule {rule.name!r}: {way}")
+        self.routes[-1] = choice.routed(self.routes[-1])
 
     def discard(self, address: str) -> None:
         """Taken and dropped."""

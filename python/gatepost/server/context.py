@@ -12,6 +12,7 @@ from structlog.typing import FilteringBoundLogger
 from gatepost.config import Settings
 from gatepost.directory import Authenticator
 from gatepost.mailbox import Volumes
+from gatepost.policy.counters import Counters
 from gatepost.policy.limits import ConnectionCounter
 from gatepost.routing.model import RuleSet
 from gatepost.scan.gate import Gate
@@ -51,5 +52,7 @@ class ServerContext:
     hostname: str
     log: FilteringBoundLogger = field(default_factory=structlog.get_logger)
     connections: ConnectionCounter = field(default_factory=ConnectionCounter)
+    counters: Counters | None = None
+    """Counts of senders that have limits; None: nobody is limited."""
     gate: Gate | None = None
     """What every received message passes before its commit; None: nothing is looked into."""

@@ -391,7 +391,19 @@ async def test_trust_entries_are_added_listed_in_order_and_removed(plane: Plane,
     explained = await cli("explain", "x@far.test", "--client", "10.0.0.9", "--offline")
     assert "trust entry 'printer': distrust" in explained.out
     stale = await cli("trust", "remove", "office", "--etag", "f1")
-    assert (stale.code, "changed by someone else" in stale.err) == (1, True)
+    assert (stale.code, "changed by someone else" in stale.err) == (6, True)
     assert (await cli("trust", "remove", "office", "--etag", listed["etag"])).code == 0
     nobody = await cli("trust", "add", "x")
     assert (nobody.code, "say whom it fits" in nobody.err) == (2, True)
+
+
+async def test_sender_rules_are_added_listed_and_removed(plane: Plane, cli):
+    added = await cli("sender", "add", "users", "--user", "*", "--allow-from", "*@example.test", "--messages-per-hour", "20")
+    assert added.out.strip() == "sender rule users: users *: allowed_from *@example.test; messages_per_hour 20"
+    refused = await cli("sender", "add", "users", "--user", "*", "--tls", "sometimes", "--host", "smart.test")
+    assert (refused.code, "tls: must be one of" in refused.err, "Traceback" in refused.err) == (2, True, False)
+    listed = await cli("sender", "list")
+    assert "messages_per_hour 20" in listed.out
+    assert (await cli("sender", "list", "--json")).json["entries"][0]["allowed_from"] == ["*@example.test"]
+    assert (await cli("sender", "remove", "users")).code == 0
+    assert (await cli("sender", "list")).err.strip() == "no sender rules"

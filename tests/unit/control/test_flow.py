@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from gatepost.client import GatepostClient, TrustEntry
+from gatepost.client import DomainRule, GatepostClient, SenderRule, TrustEntry
 from gatepost.client.connection import find_target
 from gatepost.client.errors import EtagMismatchError, InvalidRequestError, NotFoundError, PermissionDeniedError
 from support.control import Plane
@@ -65,3 +65,34 @@ async def test_a_viewer_may_look_and_check_and_an_operator_may_not_change(plane:
                     continue
                 with pytest.raises(PermissionDeniedError):
                     await call
+
+
+async def test_explain_tells_what_sender_rules_say(plane: Plane) -> None:
+    rule = SenderRule(
+        name="users",
+        users=("*",),
+        host="smart.test",
+        tls="required",
+        allowed_from=("*@example.test",),
+        messages_per_hour=10,
+        masquerade="example.org",
+        count_by="client",
+    )
+    async with GatepostClient(plane.data) as client:
+        await client.rules.create(DomainRule("example.test", "hosted"))
+        await client.directory.create_user("alice@example.test")
+        await client.flow.put(rule)
+        assert (await client.flow.list(SenderRule))[0] == (rule,)
+        given = {"user": "alice@example.test", "client_address": "203.0.113.1", "offline": True}
+        told = await client.rulesets.explain("x@far.test", sender="alice@example.test", **given)
+        trace = [step.detail for step in told.trace]
+        assert "sender rule 'users': 10 messages in an hour, counted for client 203.0.113.1" in trace
+        assert "sender rule 'users': the sender becomes alice@example.org" in trace
+        assert "sender rule 'users': by smart.test:25, TLS required" in trace
+        assert [one.host for one in told.routes] == ["smart.test"]
+        refused = await client.rulesets.explain("x@far.test", sender="alice@private.test", **given)
+        assert (refused.reply.code if refused.reply else 0, refused.refused_at) == (550, "mail")
+        with pytest.raises(InvalidRequestError, match="does nothing"):
+            await client.flow.put(SenderRule(name="idle", users=("*",)))
+        with pytest.raises(InvalidRequestError, match="required or verified where a password"):
+            await client.flow.put(SenderRule(name="open", host="smart.test", username="me", password_ref="x"))

@@ -8,6 +8,7 @@ that the message is on disk.
 
 import asyncio
 from functools import partial
+from typing import cast
 
 from aiosmtpd.smtp import syntax
 
@@ -21,11 +22,13 @@ from gatepost.policy.received import missing_fields, received_lead, received_tai
 from gatepost.protocol.smtp.grammar import parse_bdat
 from gatepost.queue.passage import copies, pass_through
 from gatepost.queue.plan import merge_planned, size_limit
+from gatepost.routing.senders import NO_CHOICE
 from gatepost.scan.facts import MailFacts
 from gatepost.scan.gate import FAULT, UNSEEN, Gate, Passage
 from gatepost.scan.judge import Fate
+from gatepost.server.smtp.changes import Pending, authors, masqueraded
 from gatepost.server.smtp.intake import Intake
-from gatepost.server.smtp.session import NEED_MAIL, Commands, error
+from gatepost.server.smtp.session import NEED_MAIL, Commands, Transaction, error
 from gatepost.spool import reply_for
 
 GO_AHEAD = b"354 end data with <CR><LF>.<CR><LF>\r\n"
@@ -47,6 +50,8 @@ class Messages(Commands):
     _committed: tuple[str, int] = ("", 0)
     """Id in text form and number of recipients of the message being committed."""
     _passage = UNSEEN
+    _pending: Pending | None = None
+    """Changes of the message being committed that come from elsewhere than the gate."""
     _fates: dict[str, Fate]
     _chunk_left = 0
     _chunk_size = 0
@@ -239,25 +244,46 @@ class Messages(Commands):
         if refusal is not None:
             self._refuse_message(refusal, closing=defect in SMUGGLING_DEFECTS)
             return
+        self._pending = None
+        if envelope.choice is not NO_CHOICE:
+            refusal = self._by_sender(incoming, envelope)
+            if refusal is not None:
+                self._refuse_message(refusal, closing=False)
+                return
         self._intake = None
         self._committed = identity, len(envelope.recipients)
+        self._pass_gate(incoming)
+
+    def _by_sender(self, incoming: Incoming, envelope: Transaction) -> Reply | None:
+        """What sender rules have to say of a whole message: who may stand in From, limits, other addresses."""
+        choice, header = envelope.choice, incoming.header()
+        refusals = (choice.refusal(address, "From") for address in authors(header)) if choice.allowed is not None else ()
+        refusal = next((one for one in refusals if one is not None), None)
+        refusal = refusal or self.over_limit(choice.wants(1, len(envelope.recipients)), count=True)
+        if refusal is None and choice.masquerade is not None and envelope.mail_from:
+            before = envelope.mail_from.rpartition("@")[2]
+            self._pending = Pending(incoming, masqueraded(header, before, choice.masquerade.masquerade))
+        return refusal
+
+    def _pass_gate(self, message: Incoming) -> None:
+        """Have a message looked into, then commit it."""
         gate = self.server.context.gate
         if gate is None:
-            self._commit(incoming, UNSEEN)
+            self._commit(message, UNSEEN)
             return
-        mail = self._facts(gate)
+        mail, incoming = self._facts(gate), cast(Incoming, self._pending or message)
         try:
             passage = gate.glance(incoming, mail)
         except CoreError as fault:
             self._refuse_message(reply_for(fault), closing=False)
             return
         if passage is not None:
-            self._commit(incoming, passage)
+            self._commit(message, passage)
             return
         self.line.committing = True
         self.line.hold()
         inspection = asyncio.ensure_future(gate.inspect(incoming, mail))
-        inspection.add_done_callback(partial(self._inspected, incoming, mail.recipients))
+        inspection.add_done_callback(partial(self._inspected, message, mail.recipients))
 
     def _facts(self, gate: Gate) -> MailFacts:
         envelope, context = self.envelope, self.server.context
@@ -288,6 +314,13 @@ class Messages(Commands):
         assert envelope is not None
         self.line.committing = True
         self.line.hold()
+        if self._pending is not None:
+            try:
+                self._pending.finish()
+            except CoreError as fault:
+                incoming.abort()
+                self._after_commit(fault)
+                return
         rule_set = context.rule_set()
         plans = pass_through(passage, mailed, envelope.recipients, envelope.plans)
         plans += copies(passage, rule_set, context.hostname, self.server.limits.recipient_delimiter)
@@ -308,7 +341,8 @@ class Messages(Commands):
         assert envelope is not None
         given = envelope.parameters
         recipients = tuple(envelope.recipients)
-        return Envelope(envelope.mail_from, recipients, self._origin, given.envid, given.ret, given.body, given.smtputf8, verdict=verdict)
+        sender = envelope.choice.masked(envelope.mail_from)
+        return Envelope(sender, recipients, self._origin, given.envid, given.ret, given.body, given.smtputf8, verdict=verdict)
 
     def _refuse_message(self, refusal: Reply, *, closing: bool, verdict: Verdict | None = None) -> None:
         """Refuse a message that was read to its end."""

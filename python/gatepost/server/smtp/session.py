@@ -25,6 +25,7 @@ from gatepost.protocol.smtp.grammar import (
     parse_rcpt,
 )
 from gatepost.queue.plan import Planned, Refused, plan_recipient
+from gatepost.routing.senders import NO_CHOICE, Want, choice_of
 from gatepost.routing.trust import Client, Trust, trust_of
 from gatepost.server.smtp.connection import Connection
 from gatepost.spool import PlannedRecipient
@@ -49,6 +50,15 @@ MAX_PLANNED = 20_000
 """Final recipients of one message, whatever its recipients expand to."""
 HARVEST_FACTOR = 10
 """Refused recipients a session may have, as a multiple of max_bad_commands: stale lists pass, address guessing does not."""
+
+
+NOT_COUNTED = Reply(451, "4.3.0", "limits cannot be counted now, try again later")
+
+
+def limit_reply(seconds: int) -> Reply:
+    """A sender has sent what it may; it is told when to come back."""
+    time = f"{seconds} seconds" if seconds < 120 else f"{-(-seconds // 60)} minutes"
+    return Reply(451, "4.7.1", f"you have sent as much as you may, come back in {time}")
 
 
 def error(reply: Reply) -> SmtpError:
@@ -83,6 +93,8 @@ class Transaction(CommandEnvelope):
         self.smtp_utf8 = parameters.smtputf8
         self.trusted = False
         """May this sender relay?"""
+        self.choice = NO_CHOICE
+        """What sender rules say."""
         self.recipients: list[Recipient] = []
         self.plans: list[tuple[PlannedRecipient, ...]] = []
         self.planned = 0
@@ -220,13 +232,32 @@ class Commands(Connection):
         refusal = self._check_sender(mail.sender, mail.parameters)
         if refusal is not None:
             raise error(refusal)
-        self.envelope = self._begin_transaction(mail)
+        made = self._begin_transaction(mail)
+        refusal = made.choice.refusal(mail.text) or self.over_limit(made.choice.wants(1, 0))
+        if refusal is not None:
+            raise error(refusal)
+        self.envelope = made
         self.line.send(OK_MAIL)
 
     def _begin_transaction(self, mail: MailArgument) -> Transaction:
         made = Transaction(mail.text, mail.parameters)
         made.trusted = self._is_trusted(mail.text)
+        rule_set = self.server.context.rule_set()
+        if rule_set.sender_rules:
+            made.choice = choice_of(rule_set, self.who(mail.text))
         return made
+
+    def over_limit(self, wants: Sequence[Want], *, count: bool = False) -> Reply | None:
+        """Why so much more is not taken now; with `count` it is counted where it is."""
+        counters = self.server.context.counters
+        if not wants or counters is None:
+            return None
+        try:
+            seconds = counters.take(wants) if count else counters.wait(wants)
+        except OSError as fault:
+            self.server.log.error("limits cannot be counted; mail of limited senders waits", error=str(fault))
+            return NOT_COUNTED
+        return limit_reply(seconds) if seconds else None
 
     def _is_trusted(self, sender: str) -> bool:
         rule_set, session = self.server.context.rule_set(), self.session
@@ -268,6 +299,10 @@ class Commands(Connection):
             self.reply(TOO_MANY_RECIPIENTS)  # not counted as an error: RFC 5321 4.5.3.1.10 makes it a client's normal life
             return
         recipient = Recipient(self._recipient_address(rcpt, envelope), rcpt.parameters.notify, rcpt.parameters.orcpt)
+        refusal = self.over_limit(envelope.choice.wants(0, len(envelope.recipients) + 1))
+        if refusal is not None:
+            self.reply(refusal)
+            return
         plan = plan_recipient(
             self.server.context.rule_set(),
             envelope.mail_from,
@@ -277,6 +312,7 @@ class Commands(Connection):
             size=envelope.parameters.size,
             tls=bool(self.tls),
             client=self.client,
+            user=self.session.user,
         )
         if isinstance(plan, Refused):
             self._refuse_recipient(plan)

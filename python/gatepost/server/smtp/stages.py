@@ -1,15 +1,20 @@
 """What of the rule set has to be asked for each message, as sets of bits: mail that no bit concerns is plain and taken natively.
 
-Made by SmtpServer for each rule set. Each thing that may have to be decided (trust by sender) is a bit; of a client, a sender and a
-recipient it is told which bits may concern them, whatever the others are. Invariant: a bit that is not in all three needs no decision; one
-that is may need none either, which costs time only.
+Made by SmtpServer for each rule set. Each thing that may have to be decided (trust by sender, a sender rule) is a bit; of a client, a
+sender and a recipient it is told which bits may concern them, whatever the others are. Invariant: a bit that is not in all three needs no
+decision; one that is may need none either, which costs time only.
 """
 
+from collections.abc import Iterable
+
 from gatepost.routing.model import RuleSet
+from gatepost.routing.senders import sender_rules
 from gatepost.routing.trust import Client, trust_list
 
 TRUST = 1 << 63
 """Whether the client is trusted depends on the sender."""
+SENDERS = 32
+"""Bits of sender rules, from the lowest; further rules share them."""
 EVERY = (1 << 64) - 1
 
 
@@ -19,17 +24,26 @@ class Stages:
     def __init__(self, rule_set: RuleSet) -> None:
         self.rule_set = rule_set
         self._trust = trust_list(rule_set)
+        self._senders = sender_rules(rule_set)
         self.at_connect = 0
-        self.at_mail = TRUST
+        self.at_mail = TRUST | ((1 << SENDERS) - 1)
 
     def of_client(self, client: Client) -> int:
         """What may concern a client."""
-        return TRUST if self._trust is not None and self._trust.open_for(client) else 0
+        trust = TRUST if self._trust is not None and self._trust.open_for(client) else 0
+        return trust | (_bits(self._senders.of_client(client)) if self._senders is not None else 0)
 
     def of_sender(self, sender: str) -> int:
         """What may concern an envelope sender."""
-        return TRUST
+        return TRUST | (_bits(self._senders.of_sender(sender)) if self._senders is not None else 0)
 
     def of_recipient(self, recipient: str) -> int:
         """What may concern a recipient."""
-        return TRUST
+        return EVERY
+
+
+def _bits(fits: Iterable[bool]) -> int:
+    made = 0
+    for n, one in enumerate(fits):
+        made |= one << (n % SENDERS)
+    return made

@@ -22,39 +22,44 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from gatepost.api.common.v1 import common_pb2 as gatepost_dot_api_dot_common_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fgatepost/api/flow/v1/flow.proto\x12\x14gatepost.api.flow.v1\"\xa6\x01\n\nTrustEntry\x12\x31\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32!.gatepost.api.flow.v1.TrustAction\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08networks\x18\x03 \x03(\t\x12\r\n\x05users\x18\x04 \x03(\t\x12\x14\n\x0c\x63\x65rtificates\x18\x05 \x03(\t\x12\x0f\n\x07senders\x18\x06 \x03(\t\x12\x0f\n\x07\x63omment\x18\x07 \x01(\t\"G\n\tFlowEntry\x12\x31\n\x05trust\x18\x01 \x01(\x0b\x32 .gatepost.api.flow.v1.TrustEntryH\x00\x42\x07\n\x05\x65ntry\"B\n\x12ListEntriesRequest\x12,\n\x04list\x18\x01 \x01(\x0e\x32\x1e.gatepost.api.flow.v1.FlowList\"U\n\x13ListEntriesResponse\x12\x30\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1f.gatepost.api.flow.v1.FlowEntry\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"C\n\x11\x43heckEntryRequest\x12.\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x1f.gatepost.api.flow.v1.FlowEntry\"2\n\x12\x43heckEntryResponse\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\r\n\x05\x66\x61ult\x18\x02 \x01(\t\"a\n\x0fPutEntryRequest\x12.\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x1f.gatepost.api.flow.v1.FlowEntry\x12\x10\n\x08position\x18\x02 \x01(\x05\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\" \n\x10PutEntryResponse\x12\x0c\n\x04\x65tag\x18\x01 \x01(\t\"^\n\x12\x44\x65leteEntryRequest\x12,\n\x04list\x18\x01 \x01(\x0e\x32\x1e.gatepost.api.flow.v1.FlowList\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\"#\n\x13\x44\x65leteEntryResponse\x12\x0c\n\x04\x65tag\x18\x01 \x01(\t*:\n\x08\x46lowList\x12\x19\n\x15\x46LOW_LIST_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x46LOW_LIST_TRUST\x10\x01*^\n\x0bTrustAction\x12\x1c\n\x18TRUST_ACTION_UNSPECIFIED\x10\x00\x12\x16\n\x12TRUST_ACTION_TRUST\x10\x01\x12\x19\n\x15TRUST_ACTION_DISTRUST\x10\x02\x32\x91\x03\n\x0b\x46lowService\x12\x62\n\x0bListEntries\x12(.gatepost.api.flow.v1.ListEntriesRequest\x1a).gatepost.api.flow.v1.ListEntriesResponse\x12_\n\nCheckEntry\x12\'.gatepost.api.flow.v1.CheckEntryRequest\x1a(.gatepost.api.flow.v1.CheckEntryResponse\x12Y\n\x08PutEntry\x12%.gatepost.api.flow.v1.PutEntryRequest\x1a&.gatepost.api.flow.v1.PutEntryResponse\x12\x62\n\x0b\x44\x65leteEntry\x12(.gatepost.api.flow.v1.DeleteEntryRequest\x1a).gatepost.api.flow.v1.DeleteEntryResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fgatepost/api/flow/v1/flow.proto\x12\x14gatepost.api.flow.v1\x1a#gatepost/api/common/v1/common.proto\"\xa6\x01\n\nTrustEntry\x12\x31\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32!.gatepost.api.flow.v1.TrustAction\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08networks\x18\x03 \x03(\t\x12\r\n\x05users\x18\x04 \x03(\t\x12\x14\n\x0c\x63\x65rtificates\x18\x05 \x03(\t\x12\x0f\n\x07senders\x18\x06 \x03(\t\x12\x0f\n\x07\x63omment\x18\x07 \x01(\t\"\xd6\x03\n\nSenderRule\x12\x0f\n\x07\x63omment\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05users\x18\x03 \x03(\t\x12\x10\n\x08networks\x18\x04 \x03(\t\x12\x0f\n\x07\x64omains\x18\x05 \x03(\t\x12\x0c\n\x04host\x18\x06 \x01(\t\x12\x0c\n\x04port\x18\x07 \x01(\x05\x12.\n\x03tls\x18\x08 \x01(\x0e\x32!.gatepost.api.common.v1.TlsPolicy\x12\x14\n\x0cimplicit_tls\x18\t \x01(\x08\x12\x10\n\x08username\x18\n \x01(\t\x12\x14\n\x0cpassword_ref\x18\x0b \x01(\t\x12\x16\n\x0esource_address\x18\x0c \x01(\t\x12\x0c\n\x04helo\x18\r \x01(\t\x12\x14\n\x0c\x61llowed_from\x18\x0e \x03(\t\x12\x12\n\nmasquerade\x18\x0f \x01(\t\x12\x19\n\x11messages_per_hour\x18\x10 \x01(\x05\x12\x18\n\x10messages_per_day\x18\x11 \x01(\x05\x12\x1b\n\x13recipients_per_hour\x18\x12 \x01(\x05\x12\x1a\n\x12recipients_per_day\x18\x13 \x01(\x05\x12/\n\x08\x63ount_by\x18\x14 \x01(\x0e\x32\x1d.gatepost.api.flow.v1.CountBy\"\x81\x01\n\tFlowEntry\x12\x31\n\x05trust\x18\x01 \x01(\x0b\x32 .gatepost.api.flow.v1.TrustEntryH\x00\x12\x38\n\x0csender_rules\x18\x02 \x01(\x0b\x32 .gatepost.api.flow.v1.SenderRuleH\x00\x42\x07\n\x05\x65ntry\"B\n\x12ListEntriesRequest\x12,\n\x04list\x18\x01 \x01(\x0e\x32\x1e.gatepost.api.flow.v1.FlowList\"U\n\x13ListEntriesResponse\x12\x30\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1f.gatepost.api.flow.v1.FlowEntry\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"C\n\x11\x43heckEntryRequest\x12.\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x1f.gatepost.api.flow.v1.FlowEntry\"2\n\x12\x43heckEntryResponse\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\r\n\x05\x66\x61ult\x18\x02 \x01(\t\"a\n\x0fPutEntryRequest\x12.\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x1f.gatepost.api.flow.v1.FlowEntry\x12\x10\n\x08position\x18\x02 \x01(\x05\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\" \n\x10PutEntryResponse\x12\x0c\n\x04\x65tag\x18\x01 \x01(\t\"^\n\x12\x44\x65leteEntryRequest\x12,\n\x04list\x18\x01 \x01(\x0e\x32\x1e.gatepost.api.flow.v1.FlowList\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\"#\n\x13\x44\x65leteEntryResponse\x12\x0c\n\x04\x65tag\x18\x01 \x01(\t*V\n\x08\x46lowList\x12\x19\n\x15\x46LOW_LIST_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x46LOW_LIST_TRUST\x10\x01\x12\x1a\n\x16\x46LOW_LIST_SENDER_RULES\x10\x02*^\n\x0bTrustAction\x12\x1c\n\x18TRUST_ACTION_UNSPECIFIED\x10\x00\x12\x16\n\x12TRUST_ACTION_TRUST\x10\x01\x12\x19\n\x15TRUST_ACTION_DISTRUST\x10\x02*`\n\x07\x43ountBy\x12\x18\n\x14\x43OUNT_BY_UNSPECIFIED\x10\x00\x12\x11\n\rCOUNT_BY_USER\x10\x01\x12\x13\n\x0f\x43OUNT_BY_CLIENT\x10\x02\x12\x13\n\x0f\x43OUNT_BY_DOMAIN\x10\x03\x32\x91\x03\n\x0b\x46lowService\x12\x62\n\x0bListEntries\x12(.gatepost.api.flow.v1.ListEntriesRequest\x1a).gatepost.api.flow.v1.ListEntriesResponse\x12_\n\nCheckEntry\x12\'.gatepost.api.flow.v1.CheckEntryRequest\x1a(.gatepost.api.flow.v1.CheckEntryResponse\x12Y\n\x08PutEntry\x12%.gatepost.api.flow.v1.PutEntryRequest\x1a&.gatepost.api.flow.v1.PutEntryResponse\x12\x62\n\x0b\x44\x65leteEntry\x12(.gatepost.api.flow.v1.DeleteEntryRequest\x1a).gatepost.api.flow.v1.DeleteEntryResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gatepost.api.flow.v1.flow_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FLOWLIST']._serialized_start=841
-  _globals['_FLOWLIST']._serialized_end=899
-  _globals['_TRUSTACTION']._serialized_start=901
-  _globals['_TRUSTACTION']._serialized_end=995
-  _globals['_TRUSTENTRY']._serialized_start=58
-  _globals['_TRUSTENTRY']._serialized_end=224
-  _globals['_FLOWENTRY']._serialized_start=226
-  _globals['_FLOWENTRY']._serialized_end=297
-  _globals['_LISTENTRIESREQUEST']._serialized_start=299
-  _globals['_LISTENTRIESREQUEST']._serialized_end=365
-  _globals['_LISTENTRIESRESPONSE']._serialized_start=367
-  _globals['_LISTENTRIESRESPONSE']._serialized_end=452
-  _globals['_CHECKENTRYREQUEST']._serialized_start=454
-  _globals['_CHECKENTRYREQUEST']._serialized_end=521
-  _globals['_CHECKENTRYRESPONSE']._serialized_start=523
-  _globals['_CHECKENTRYRESPONSE']._serialized_end=573
-  _globals['_PUTENTRYREQUEST']._serialized_start=575
-  _globals['_PUTENTRYREQUEST']._serialized_end=672
-  _globals['_PUTENTRYRESPONSE']._serialized_start=674
-  _globals['_PUTENTRYRESPONSE']._serialized_end=706
-  _globals['_DELETEENTRYREQUEST']._serialized_start=708
-  _globals['_DELETEENTRYREQUEST']._serialized_end=802
-  _globals['_DELETEENTRYRESPONSE']._serialized_start=804
-  _globals['_DELETEENTRYRESPONSE']._serialized_end=839
-  _globals['_FLOWSERVICE']._serialized_start=998
-  _globals['_FLOWSERVICE']._serialized_end=1399
+  _globals['_FLOWLIST']._serialized_start=1410
+  _globals['_FLOWLIST']._serialized_end=1496
+  _globals['_TRUSTACTION']._serialized_start=1498
+  _globals['_TRUSTACTION']._serialized_end=1592
+  _globals['_COUNTBY']._serialized_start=1594
+  _globals['_COUNTBY']._serialized_end=1690
+  _globals['_TRUSTENTRY']._serialized_start=95
+  _globals['_TRUSTENTRY']._serialized_end=261
+  _globals['_SENDERRULE']._serialized_start=264
+  _globals['_SENDERRULE']._serialized_end=734
+  _globals['_FLOWENTRY']._serialized_start=737
+  _globals['_FLOWENTRY']._serialized_end=866
+  _globals['_LISTENTRIESREQUEST']._serialized_start=868
+  _globals['_LISTENTRIESREQUEST']._serialized_end=934
+  _globals['_LISTENTRIESRESPONSE']._serialized_start=936
+  _globals['_LISTENTRIESRESPONSE']._serialized_end=1021
+  _globals['_CHECKENTRYREQUEST']._serialized_start=1023
+  _globals['_CHECKENTRYREQUEST']._serialized_end=1090
+  _globals['_CHECKENTRYRESPONSE']._serialized_start=1092
+  _globals['_CHECKENTRYRESPONSE']._serialized_end=1142
+  _globals['_PUTENTRYREQUEST']._serialized_start=1144
+  _globals['_PUTENTRYREQUEST']._serialized_end=1241
+  _globals['_PUTENTRYRESPONSE']._serialized_start=1243
+  _globals['_PUTENTRYRESPONSE']._serialized_end=1275
+  _globals['_DELETEENTRYREQUEST']._serialized_start=1277
+  _globals['_DELETEENTRYREQUEST']._serialized_end=1371
+  _globals['_DELETEENTRYRESPONSE']._serialized_start=1373
+  _globals['_DELETEENTRYRESPONSE']._serialized_end=1408
+  _globals['_FLOWSERVICE']._serialized_start=1693
+  _globals['_FLOWSERVICE']._serialized_end=2094
 # @@protoc_insertion_point(module_scope)

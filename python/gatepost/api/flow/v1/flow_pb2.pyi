@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from gatepost.api.common.v1 import common_pb2 as _common_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
@@ -28,12 +29,16 @@ class _FlowListEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FlowList.Val
     FLOW_LIST_UNSPECIFIED: _FlowList.ValueType  # 0
     FLOW_LIST_TRUST: _FlowList.ValueType  # 1
     """Who may relay."""
+    FLOW_LIST_SENDER_RULES: _FlowList.ValueType  # 2
+    """What holds because of who sends."""
 
 class FlowList(_FlowList, metaclass=_FlowListEnumTypeWrapper): ...
 
 FLOW_LIST_UNSPECIFIED: FlowList.ValueType  # 0
 FLOW_LIST_TRUST: FlowList.ValueType  # 1
 """Who may relay."""
+FLOW_LIST_SENDER_RULES: FlowList.ValueType  # 2
+"""What holds because of who sends."""
 Global___FlowList: _TypeAlias = FlowList  # noqa: Y015
 
 class _TrustAction:
@@ -52,6 +57,30 @@ TRUST_ACTION_UNSPECIFIED: TrustAction.ValueType  # 0
 TRUST_ACTION_TRUST: TrustAction.ValueType  # 1
 TRUST_ACTION_DISTRUST: TrustAction.ValueType  # 2
 Global___TrustAction: _TypeAlias = TrustAction  # noqa: Y015
+
+class _CountBy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CountByEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CountBy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    COUNT_BY_UNSPECIFIED: _CountBy.ValueType  # 0
+    COUNT_BY_USER: _CountBy.ValueType  # 1
+    """The user, or the client's address where nobody has logged in."""
+    COUNT_BY_CLIENT: _CountBy.ValueType  # 2
+    COUNT_BY_DOMAIN: _CountBy.ValueType  # 3
+    """The domain of the envelope sender."""
+
+class CountBy(_CountBy, metaclass=_CountByEnumTypeWrapper):
+    """Whose messages are counted together."""
+
+COUNT_BY_UNSPECIFIED: CountBy.ValueType  # 0
+COUNT_BY_USER: CountBy.ValueType  # 1
+"""The user, or the client's address where nobody has logged in."""
+COUNT_BY_CLIENT: CountBy.ValueType  # 2
+COUNT_BY_DOMAIN: CountBy.ValueType  # 3
+"""The domain of the envelope sender."""
+Global___CountBy: _TypeAlias = CountBy  # noqa: Y015
 
 @_typing.final
 class TrustEntry(_message.Message):
@@ -106,24 +135,122 @@ class TrustEntry(_message.Message):
 Global___TrustEntry: _TypeAlias = TrustEntry  # noqa: Y015
 
 @_typing.final
+class SenderRule(_message.Message):
+    """What holds for mail because of who sends it. A rule fits when each of users, networks and domains that it names fits; each setting is taken
+    from the first rule that fits and has it, limits from all that fit.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMMENT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    USERS_FIELD_NUMBER: _builtins.int
+    NETWORKS_FIELD_NUMBER: _builtins.int
+    DOMAINS_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
+    TLS_FIELD_NUMBER: _builtins.int
+    IMPLICIT_TLS_FIELD_NUMBER: _builtins.int
+    USERNAME_FIELD_NUMBER: _builtins.int
+    PASSWORD_REF_FIELD_NUMBER: _builtins.int
+    SOURCE_ADDRESS_FIELD_NUMBER: _builtins.int
+    HELO_FIELD_NUMBER: _builtins.int
+    ALLOWED_FROM_FIELD_NUMBER: _builtins.int
+    MASQUERADE_FIELD_NUMBER: _builtins.int
+    MESSAGES_PER_HOUR_FIELD_NUMBER: _builtins.int
+    MESSAGES_PER_DAY_FIELD_NUMBER: _builtins.int
+    RECIPIENTS_PER_HOUR_FIELD_NUMBER: _builtins.int
+    RECIPIENTS_PER_DAY_FIELD_NUMBER: _builtins.int
+    COUNT_BY_FIELD_NUMBER: _builtins.int
+    comment: _builtins.str
+    name: _builtins.str
+    """As in TrustEntry."""
+    host: _builtins.str
+    """Where mail goes that would go by MX or by the default rule."""
+    port: _builtins.int
+    """0: 25."""
+    tls: _common_pb2.TlsPolicy.ValueType
+    implicit_tls: _builtins.bool
+    username: _builtins.str
+    password_ref: _builtins.str
+    """Name of a stored secret (RulesetsService.PutSecret)."""
+    source_address: _builtins.str
+    helo: _builtins.str
+    masquerade: _builtins.str
+    """The domain that envelope sender and From get."""
+    messages_per_hour: _builtins.int
+    """0: no limit."""
+    messages_per_day: _builtins.int
+    recipients_per_hour: _builtins.int
+    recipients_per_day: _builtins.int
+    count_by: Global___CountBy.ValueType
+    @_builtins.property
+    def users(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def networks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def domains(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of the envelope sender: 'example.org', '*.example.org'."""
+
+    @_builtins.property
+    def allowed_from(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Addresses and patterns that envelope sender and From may be; empty: any."""
+
+    def __init__(
+        self,
+        *,
+        comment: _builtins.str = ...,
+        name: _builtins.str = ...,
+        users: _abc.Iterable[_builtins.str] | None = ...,
+        networks: _abc.Iterable[_builtins.str] | None = ...,
+        domains: _abc.Iterable[_builtins.str] | None = ...,
+        host: _builtins.str = ...,
+        port: _builtins.int = ...,
+        tls: _common_pb2.TlsPolicy.ValueType = ...,
+        implicit_tls: _builtins.bool = ...,
+        username: _builtins.str = ...,
+        password_ref: _builtins.str = ...,
+        source_address: _builtins.str = ...,
+        helo: _builtins.str = ...,
+        allowed_from: _abc.Iterable[_builtins.str] | None = ...,
+        masquerade: _builtins.str = ...,
+        messages_per_hour: _builtins.int = ...,
+        messages_per_day: _builtins.int = ...,
+        recipients_per_hour: _builtins.int = ...,
+        recipients_per_day: _builtins.int = ...,
+        count_by: Global___CountBy.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_from", b"allowed_from", "comment", b"comment", "count_by", b"count_by", "domains", b"domains", "helo", b"helo", "host", b"host", "implicit_tls", b"implicit_tls", "masquerade", b"masquerade", "messages_per_day", b"messages_per_day", "messages_per_hour", b"messages_per_hour", "name", b"name", "networks", b"networks", "password_ref", b"password_ref", "port", b"port", "recipients_per_day", b"recipients_per_day", "recipients_per_hour", b"recipients_per_hour", "source_address", b"source_address", "tls", b"tls", "username", b"username", "users", b"users"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SenderRule: _TypeAlias = SenderRule  # noqa: Y015
+
+@_typing.final
 class FlowEntry(_message.Message):
     """Exactly one is set; which one says which list it is of."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TRUST_FIELD_NUMBER: _builtins.int
+    SENDER_RULES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def trust(self) -> Global___TrustEntry: ...
+    @_builtins.property
+    def sender_rules(self) -> Global___SenderRule: ...
     def __init__(
         self,
         *,
         trust: Global___TrustEntry | None = ...,
+        sender_rules: Global___SenderRule | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "trust", b"trust"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "sender_rules", b"sender_rules", "trust", b"trust"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "trust", b"trust"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "sender_rules", b"sender_rules", "trust", b"trust"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_entry: _TypeAlias = _typing.Literal["trust"]  # noqa: Y015
+    _WhichOneofReturnType_entry: _TypeAlias = _typing.Literal["trust", "sender_rules"]  # noqa: Y015
     _WhichOneofArgType_entry: _TypeAlias = _typing.Literal["entry", b"entry"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_entry) -> _WhichOneofReturnType_entry | None: ...
 
