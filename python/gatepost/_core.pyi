@@ -82,6 +82,7 @@ __all__ = [
     "mime_decode",
     "name_matches",
     "new_message_id",
+    "panic_on",
 ]
 
 # ---- errors: one tree; each leaf is something the caller must treat differently ------------------------------------
@@ -780,6 +781,9 @@ def inspect(
     milliseconds: int,
 ) -> Inspection:
     """Look into `data`, which claims that name and media type. Releases the interpreter lock; never raises for what is in `data`."""
+
+def panic_on(mark: bytes) -> None:
+    """For tests: the inspection of content that holds `mark` panics from now on, in this whole process."""
 
 def analyse_name(name: str) -> tuple[str, str, list[str]]:
     """(folded name, extension, what is odd about it), of a file's name."""

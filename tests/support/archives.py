@@ -64,6 +64,39 @@ def cabinet(files: Mapping[str, bytes], *, compressed: bool = True) -> bytes:
     return head + folder + entries + blocks
 
 
+def cabinet_lzx(files: Mapping[str, bytes], *, huffman: bool = True) -> bytes:
+    """A cabinet of one LZX folder (MS-PATCH 2): one verbatim block of literals, or an uncompressed block. At most 32 KiB in all."""
+    whole = b"".join(files.values())
+    bits = "0"  # no translation of x86 calls
+    if huffman:
+        bits += f"{1:03b}{len(whole):024b}"
+        # Literals have 8 bits each, so the code of an octet is the octet; matches and lengths do not occur. Lengths of codes are written
+        # with a code of their own: one bit for "8 more than nothing" (9), or for a run of zeros (18).
+        bits += _lzx_lengths({9, 18}) + "0" * 256 + _lzx_lengths({0, 18}) + _lzx_zeros(240) + _lzx_lengths({0, 18}) + _lzx_zeros(249)
+        data = _lzx_words(bits + "".join(f"{octet:08b}" for octet in whole))
+    else:
+        data = _lzx_words(bits + f"{3:03b}{len(whole):024b}") + struct.pack("<III", 1, 1, 1) + whole
+    stored = bytearray(cabinet(files, compressed=False))
+    head = stored[: len(stored) - len(whole) - 8]
+    struct.pack_into("<H", head, 42, 3 | 15 << 8)  # LZX with a window of 32 KiB
+    made = bytes(head) + struct.pack("<IHH", 0, len(data), len(whole)) + data
+    return made[:8] + struct.pack("<I", len(made)) + made[12:]
+
+
+def _lzx_lengths(used: set[int]) -> str:
+    return "".join(f"{int(symbol in used):04b}" for symbol in range(20))
+
+
+def _lzx_zeros(count: int) -> str:
+    runs = [51] * (count // 51) + [count % 51]
+    return "".join(f"1{run - 20:05b}" for run in runs)
+
+
+def _lzx_words(bits: str) -> bytes:
+    bits = bits.ljust(-(-len(bits) // 16) * 16, "0")
+    return b"".join(struct.pack("<H", int(bits[at : at + 16], 2)) for at in range(0, len(bits), 16))
+
+
 def rar5(files: Mapping[str, bytes], *, encrypted: bool = False) -> bytes:
     """A RAR 5 archive of stored files."""
     out = b"Rar!\x1a\x07\x01\x00" + _rar_block(b"\x01\x00\x00")
@@ -102,6 +135,28 @@ def iso(files: Mapping[str, bytes]) -> bytes:
     volume[156 : 156 + len(root)] = root
     end = b"\xffCD001\x01".ljust(2048, b"\0")
     return bytes(32_768) + bytes(volume) + end + records.ljust(2048, b"\0") + b"".join(sectors)
+
+
+def iso_joliet(shown: Mapping[str, bytes], plain: Mapping[str, bytes]) -> bytes:
+    """An image with two trees: Joliet, whose names are UTF-16, and the plain one."""
+    sectors: list[bytes] = []
+    directories: list[bytes] = []
+    for tree, coding in ((plain, "ascii"), (shown, "utf-16-be")):
+        place = 19 + len(directories)
+        records = _iso_record(b"\0", place, 2048, 2) + _iso_record(b"\1", place, 2048, 2)
+        for name, content in tree.items():
+            records += _iso_record(f"{name};1".encode(coding), 21 + len(sectors), len(content), 0)
+            sectors += [content[at : at + 2048].ljust(2048, b"\0") for at in range(0, max(len(content), 1), 2048)]
+        directories.append(records.ljust(2048, b"\0"))
+    volumes = b""
+    for number, escape in ((1, b""), (2, b"%/E")):
+        volume = bytearray(2048)
+        volume[:7] = bytes([number]) + b"CD001\x01"
+        volume[88 : 88 + len(escape)] = escape
+        root = _iso_record(b"\0", 18 + number, 2048, 2)
+        volume[156 : 156 + len(root)] = root
+        volumes += bytes(volume)
+    return bytes(32_768) + volumes + b"\xffCD001\x01".ljust(2048, b"\0") + b"".join(directories) + b"".join(sectors)
 
 
 def _iso_record(name: bytes, place: int, size: int, flags: int) -> bytes:
@@ -168,6 +223,14 @@ def vba_module(source: str) -> bytes:
         body = b"".join(b"\0" + chunk[group : group + 8] for group in range(0, len(chunk), 8))
         out += struct.pack("<H", 0xB000 | len(body) - 1) + body
     return b"compiled" + out
+
+
+def excel4_workbook(*, auto_open: bool) -> bytes:
+    """An old Excel workbook with a hidden sheet of Excel 4.0 macros (MS-XLS 2.4.28), and perhaps the name that runs one (2.4.150)."""
+    sheet = struct.pack("<IBB", 0, 2, 1) + b"\x01\0m"
+    name = struct.pack("<HBBHHHBBBB", 0x20, 0, 1, 0, 0, 0, 0, 0, 0, 0) + b"\0\x01"
+    records = [(0x809, b"\0\x06\x05\0" + bytes(12)), (0x85, sheet), *([(0x18, name)] if auto_open else []), (0x0A, b"")]
+    return compound([("Workbook", b"".join(struct.pack("<HH", kind, len(body)) + body for kind, body in records))])
 
 
 def word_with_macro(source: str) -> bytes:

@@ -53,6 +53,7 @@ from gatepost._core import (
     mime_decode,
     name_matches,
     new_message_id,
+    panic_on,
 )
 from gatepost.native.shapes import (
     Cause,
@@ -152,4 +153,5 @@ __all__ = [
     "mime_decode",
     "name_matches",
     "new_message_id",
+    "panic_on",
 ]

@@ -2,8 +2,9 @@
 //! Seeds: `seeds/scan` and `tests/corpus/scan`.
 #![no_main]
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use gatepost_fuzz::within;
 use gatepost_scan::{Defect, Limits, inspect};
 use libfuzzer_sys::fuzz_target;
 
@@ -12,10 +13,9 @@ fuzz_target!(
     init: std::panic::set_hook(Box::new(|_| ())),
     |data: &[u8]| {
         for (name, declared) in [("", ""), ("a.eml", "message/rfc822")] {
-            let started = Instant::now();
-            let report = inspect(data, name, declared, Limits { bytes: 16 << 20, ..Limits::default() });
-            let panicked = report.entries.iter().any(|entry| entry.defects.contains(&Defect::Panicked));
-            if panicked || started.elapsed() > Duration::from_secs(4) {
+            let limits = Limits { bytes: 16 << 20, ..Limits::default() };
+            let report = within(Duration::from_secs(4), data.len(), || inspect(data, name, declared, limits));
+            if report.entries.iter().any(|entry| entry.defects.contains(&Defect::Panicked)) {
                 std::process::abort();
             }
         }

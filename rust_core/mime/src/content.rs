@@ -298,6 +298,6 @@ pub(crate) fn encodings_in(value: &[u8]) -> Vec<&'static str> {
     let bare = alternate::without_comments(value, false);
     let text = format!("{} {}", decode::header_text(value), String::from_utf8_lossy(&bare)).to_ascii_lowercase();
     let text: String = text.chars().filter(|c| !c.is_whitespace() && *c != '\\').collect();
-    let known = [("base64", "base64"), ("quoted", "quoted-printable"), ("qp", "quoted-printable"), ("uu", "x-uuencode")];
+    let known = [("64", "base64"), ("quoted", "quoted-printable"), ("qp", "quoted-printable"), ("uu", "x-uuencode")];
     known.iter().filter(|(word, _)| text.contains(word)).map(|(_, name)| *name).collect()
 }

@@ -84,6 +84,8 @@ kinds! {
     Unclosed => "missing-close-delimiter",
     /// A line that begins with a delimiter and goes on.
     DelimiterPrefix => "delimiter-prefix",
+    /// A delimiter within a line.
+    DelimiterInLine => "delimiter-in-line",
     /// A line that is a delimiter but for upper and lower case.
     DelimiterCase => "delimiter-case",
     /// White space behind a delimiter.

@@ -92,9 +92,13 @@ impl Choice {
             Self::Words => &["", "encoded words are decoded in structured fields"],
             Self::Trim => &["", "spaces around a boundary are cut", "spaces of a boundary count"],
             Self::NoBoundary => &["", "the first line with two dashes is the delimiter", "the empty boundary is one"],
-            Self::Match => {
-                &["", "a line that begins with a delimiter is one", "delimiters match in any case", "a delimiter has no space behind it"]
-            }
+            Self::Match => &[
+                "",
+                "a line that begins with a delimiter is one",
+                "delimiters match in any case",
+                "a delimiter has no space behind it",
+                "a delimiter stands anywhere in a line",
+            ],
             Self::Order => &["", "the outermost multipart takes its delimiter first"],
             Self::AfterClose => &["", "parts go on after the close-delimiter"],
             Self::Unclosed => &["", "a multipart that is not closed is plain text"],

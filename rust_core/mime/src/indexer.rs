@@ -59,8 +59,19 @@ pub fn index_as(message: &[u8], limits: Limits, dialect: Dialect) -> Index {
     indexer.finish()
 }
 
-/// Finds lines that may be delimiters.
-static DASHES: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\n--"));
+/// Finds lines that may be delimiters, and delimiters within lines.
+static DASHES: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"--"));
+
+/// Multiparts, from the outermost and from the innermost on, whose delimiters are looked for within lines.
+const IN_LINE_LEVELS: usize = 4;
+
+/// The option of [`Choice::Match`] by which a delimiter may stand anywhere.
+const IN_LINE: u8 = 4;
+
+/// Behind a run of dashes.
+fn behind_dashes(data: &[u8], at: usize) -> usize {
+    at + data[at..].iter().take_while(|&&octet| octet == b'-').count()
+}
 
 /// Builds an [`Index`] from chunks of any size.
 pub struct Indexer {
@@ -135,11 +146,11 @@ impl Indexer {
 
     /// Takes whole body lines that cannot be delimiters at once. Returns how many octets that were.
     fn skip_body(&mut self, data: &[u8]) -> usize {
-        let plain = !self.in_header && !self.bare_start && self.carry_len == 0 && self.dialect.get(Choice::Nul) == 0;
-        if !plain || data.starts_with(b"--") {
+        let plain = !self.in_header && !self.bare_start && self.carry_len == 0;
+        if !plain || self.dialect.get(Choice::Nul) != 0 || self.dialect.get(Choice::Match) == IN_LINE || data.starts_with(b"--") {
             return 0;
         }
-        let end = DASHES.find(data).or_else(|| memrchr(b'\n', data)).map_or(0, |n| n + 1);
+        let end = self.dashes_at_line(data).or_else(|| memrchr(b'\n', data).map(|n| n + 1)).unwrap_or(0);
         let lines = &data[..end];
         if !lines.is_empty() {
             self.pos += end;
@@ -147,6 +158,39 @@ impl Indexer {
             self.last_eol = if lines.ends_with(b"\r\n") { 2 } else { 1 };
         }
         end
+    }
+
+    /// Where the first line begins with two dashes. Dashes within lines before it are looked at.
+    fn dashes_at_line(&mut self, data: &[u8]) -> Option<usize> {
+        let mut from = 0;
+        while let Some(at) = DASHES.find(&data[from..]).map(|n| n + from) {
+            if at > 0 && data[at - 1] == b'\n' {
+                return Some(at);
+            }
+            if self.fits_in_line(&data[at + 2..]) {
+                self.doubt(Choice::Match, DefectKind::DelimiterInLine);
+            }
+            from = behind_dashes(data, at);
+        }
+        None
+    }
+
+    /// What follows two dashes within a line is the boundary of an open multipart.
+    fn fits_in_line(&self, rest: &[u8]) -> bool {
+        let fits = |open: &Open| open.boundary.as_deref().is_some_and(|boundary| !boundary.is_empty() && rest.starts_with(boundary));
+        self.open.iter().take(IN_LINE_LEVELS).any(fits) || self.open.iter().skip(IN_LINE_LEVELS).rev().take(IN_LINE_LEVELS).any(fits)
+    }
+
+    /// The place of a delimiter within a body line, not at its beginning.
+    fn delimiter_in(&self, text: &[u8]) -> Option<usize> {
+        let mut from = if text.starts_with(b"--") { behind_dashes(text, 0) } else { 0 };
+        while let Some(at) = DASHES.find(&text[from..]).map(|n| n + from) {
+            if self.fits_in_line(&text[at + 2..]) {
+                return Some(at);
+            }
+            from = behind_dashes(text, at);
+        }
+        None
     }
 
     /// The message ends here.
@@ -202,17 +246,32 @@ impl Indexer {
     /// One line without its line end; `len` counts all of it. `text` may be cut at the caps above.
     fn line(&mut self, text: &[u8], len: usize, eol: usize) {
         let whole = text.len() + eol == len;
+        if self.dialect.get(Choice::Match) == IN_LINE
+            && whole
+            && !self.in_header
+            && let Some(at) = self.delimiter_in(text)
+        {
+            self.line(&text[..at], at, 0);
+            self.line(&text[at..], len - at, eol);
+            return;
+        }
         let text = match self.dialect.get(Choice::Nul) {
             0 => Cow::Borrowed(text),
             option => lines::without_nul(text, option),
         };
-        let fit = if text.starts_with(b"--") && len <= LINE_HEAD { self.delimiter(&text) } else { None };
+        // Of a longer line the beginning is looked at, whatever pieces it came in: white space may follow a delimiter without end.
+        let fit = if text.starts_with(b"--") { self.delimiter(&text[..text.len().min(LINE_HEAD)]) } else { None };
         if let Some((level, last)) = fit {
             self.at_boundary(level, last, len);
         } else if self.in_header {
             self.header_line(&text, whole, len, eol);
-        } else if self.bare_start {
-            self.first_line(&text);
+        } else {
+            if self.bare_start {
+                self.first_line(&text);
+            }
+            if self.dialect.get(Choice::Match) != IN_LINE && self.delimiter_in(&text).is_some() {
+                self.doubt(Choice::Match, DefectKind::DelimiterInLine);
+            }
         }
         self.pos += len;
         if eol > 0 {

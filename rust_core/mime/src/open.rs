@@ -45,7 +45,7 @@ impl Open {
         if !exact && !head.eq_ignore_ascii_case(boundary) {
             return None;
         }
-        let fit = if exact || how == 2 { tail(&text[boundary.len()..], how == 1) } else { Fit::Case };
+        let fit = if exact || how == 2 { tail(&text[boundary.len()..], matches!(how, 1 | 4)) } else { Fit::Case };
         let counts = matches!(fit, Fit::Delimiter(_) | Fit::Spaced(_));
         if self.closed && counts {
             return Some(if dialect.get(Choice::AfterClose) == 1 { fit } else { Fit::Closed });

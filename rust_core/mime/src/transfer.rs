@@ -102,6 +102,8 @@ impl Method {
         match self {
             Self::Base64 => base64_doubts(body),
             Self::QuotedPrintable => quoted_printable_doubts(body),
+            // Nothing of uuencode in it: who cannot decode shows what there is.
+            Self::Uuencode if memchr::memmem::find(body, b"begin").is_none() => (vec![Self::Identity], Vec::new()),
             _ => (Vec::new(), Vec::new()),
         }
     }

@@ -185,11 +185,12 @@ fn without_end(line: &[u8]) -> &[u8] {
 fn begin_line(line: &[u8]) -> Option<(String, Coding)> {
     let rest = line.strip_prefix(b"begin")?;
     let (rest, coding) = rest.strip_prefix(b"-base64").map_or((rest, Coding::Uuencode), |rest| (rest, Coding::Base64));
-    let rest = rest.strip_prefix(b" ")?.trim_ascii();
+    let rest = rest.strip_prefix(b" ").or_else(|| rest.strip_prefix(b"\t"))?.trim_ascii();
     let digits = rest.iter().take_while(|b| b.is_ascii_digit()).count();
     let name = rest[digits..].trim_ascii();
-    ((3..=6).contains(&digits) && rest.get(digits) == Some(&b' ') && !name.is_empty() && name.len() <= 512)
-        .then(|| (decode::guess(name), coding))
+    // Some readers want no name, and give one.
+    let apart = matches!(rest.get(digits), None | Some(b' ' | b'\t'));
+    ((3..=6).contains(&digits) && apart && name.len() <= 512).then(|| (decode::guess(name), coding))
 }
 
 fn encoded_lines(text: &[u8], start: usize) -> std::ops::Range<usize> {

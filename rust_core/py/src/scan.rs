@@ -27,6 +27,7 @@ type PyEntry<'py> = (
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<Inspection>()?;
     m.add_function(wrap_pyfunction!(inspect, m)?)?;
+    m.add_function(wrap_pyfunction!(panic_on, m)?)?;
     m.add_function(wrap_pyfunction!(analyse_name, m)?)?;
     m.add_function(wrap_pyfunction!(name_matches, m)?)?;
     m.add_function(wrap_pyfunction!(blocked_extension, m)?)
@@ -118,6 +119,11 @@ fn limits((bytes, entries, depth, ratio, memory, milliseconds): LimitArgs) -> Li
 /// A message, inspected.
 pub fn inspect_mail(message: &[u8], args: LimitArgs) -> Inspection {
     Inspection { report: look(message, "", "message/rfc822", limits(args)) }
+}
+
+#[pyfunction]
+fn panic_on(mark: &[u8]) {
+    gatepost_scan::panic_on(mark);
 }
 
 #[pyfunction]

@@ -19,6 +19,8 @@ const HANDLERS: &[&str] =
 /// Ways to make a file in the browser.
 const MAKERS: &[&str] =
     &["new blob(", "createobjecturl", "mssaveoropenblob", "mssaveblob", "new file(", "download=", ".download", "showsavefilepicker"];
+/// Links to a file in the page itself: browsers do nothing with them but hand it out.
+const LINKS: &[&str] = &["href=\"data:", "href='data:", "href=data:"];
 /// Ways to turn text into its octets.
 const DECODERS: &[&str] = &["atob(", "fromcharcode", "uint8array", "charcodeat", "data:application/", ";base64,"];
 
@@ -49,7 +51,7 @@ const SCRIPTS: &[&str] = &["<script>", "<script ", "<script\t", "<script\r", "<s
 
 /// Look through text.
 pub fn read(walker: &mut Walker, id: u32, data: &[u8]) -> Result<(), Stop> {
-    let wanted = [TAGS, HANDLERS, MAKERS, DECODERS, office::WORDS].concat();
+    let wanted = [TAGS, HANDLERS, MAKERS, DECODERS, LINKS, office::WORDS].concat();
     let words = Words::find(data, wanted);
     walker.budget.tick()?;
     let class = walker.entries[id as usize].kind.map_or(Class::Markup, |kind| kind.class);
@@ -73,6 +75,10 @@ fn markup(walker: &mut Walker, id: u32, words: &Words) {
         if found {
             entry.sign(sign);
         }
+    }
+    if words.any(LINKS) {
+        entry.flags.set(Flags::SMUGGLES);
+        entry.sign("html:data-link");
     }
     if scripts {
         entry.flags.set(Flags::SCRIPT);

@@ -60,6 +60,7 @@ pub enum Format {
     Rar,
     Iso,
     Tnef,
+    Cms,
     Mail,
     Pdf,
     Rtf,
@@ -110,6 +111,7 @@ const PE: Kind = kind("pe", "application/vnd.microsoft.portable-executable", Cla
 const DOS: Kind = kind("dos-exe", "application/x-msdos-program", Class::Executable, Format::Plain);
 const MACHO: Kind = kind("mach-o", "application/x-mach-binary", Class::Executable, Format::Plain);
 const JAVA: Kind = kind("class", "application/java-vm", Class::Executable, Format::Plain);
+const CMS: Kind = kind("p7m", "application/pkcs7-mime", Class::Data, Format::Cms);
 const PDF: Kind = kind("pdf", "application/pdf", Class::Document, Format::Pdf);
 
 /// A type of source with its usual extension as name.
@@ -226,6 +228,9 @@ fn other_archive(data: &[u8]) -> Option<Kind> {
     }
     if data.get(2..5) == Some(b"-lh") && data.get(6) == Some(&b'-') {
         return Some(kind("lha", "application/x-lzh-compressed", Class::Archive, Format::Closed));
+    }
+    if crate::cms::is_cms(data) {
+        return Some(CMS);
     }
     crate::tar::is_header(data).then_some(TAR)
 }

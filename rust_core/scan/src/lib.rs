@@ -11,10 +11,13 @@
 mod budget;
 mod bytes;
 mod cab;
+mod cms;
 mod embedded;
+mod fault;
 mod html;
 mod iso;
 mod kind;
+mod loose;
 mod mail;
 mod name;
 mod office;
@@ -41,6 +44,7 @@ use std::io::{self, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 pub use budget::{Budget, Limits, Stop};
+pub use fault::panic_on;
 pub use kind::{Class, Format, Kind, of as kind_of};
 pub use name::{BLOCKED_EXTENSIONS, Name, is_blocked_extension, matches_glob};
 pub use plain::{PLAIN_MAX, is_plain};

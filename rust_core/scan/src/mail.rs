@@ -8,12 +8,16 @@ use gatepost_mime::{Analysis, Decoding, Kind, Leaf, Limits, analyse, decode, uue
 use memchr::memmem;
 
 use crate::budget::Stop;
+use crate::kind::Format;
+use crate::loose;
 use crate::name::Name;
 use crate::report::{Defect, Entry, Flags, Place};
 use crate::walk::Walker;
 
 /// Files looked for in one text: more than the budget has entries.
 const FILES_MAX: usize = 20_001;
+/// Shorter pieces between parts are delimiters and hold no file.
+const GAP_MIN: usize = 60;
 
 /// Open a message. The places of its parts are noted if it is the file asked about.
 pub fn read(walker: &mut Walker, id: u32, data: &[u8]) -> Result<(), Stop> {
@@ -29,6 +33,24 @@ pub fn read(walker: &mut Walker, id: u32, data: &[u8]) -> Result<(), Stop> {
             None => owner(&analysis, &owners, leaf).unwrap_or(id),
         };
         entries[number] = one_leaf(walker, above, id, &analysis, number, data)?;
+    }
+    between(walker, id, &analysis, data)
+}
+
+/// What lies between the parts of all readings, before and behind them: a file in it is taken out by no mail program, but by people.
+fn between(walker: &mut Walker, id: u32, analysis: &Analysis, data: &[u8]) -> Result<(), Stop> {
+    let leaves = analysis.leaves.iter().filter(|leaf| leaf.inside.is_none()).map(|leaf| leaf.header.start..leaf.body.end);
+    let headers = analysis.index.parts.iter().map(|part| part.header.clone());
+    let mut covered: Vec<_> = leaves.chain(headers).collect();
+    covered.sort_unstable_by_key(|range| range.start);
+    covered.push(data.len()..data.len());
+    let mut at = 0;
+    for range in covered {
+        if let Some(gap) = data.get(at..range.start).filter(|gap| gap.len() > GAP_MIN) {
+            files_in(walker, id, gap)?;
+            loose::look(walker, id, gap)?;
+        }
+        at = at.max(range.end);
     }
     Ok(())
 }
@@ -122,10 +144,12 @@ fn content(
     }
     walker.look_as(id, names, &leaf.types, content)?;
     let declared = leaf.types.first().map_or("", String::as_str);
-    if declared.starts_with("text/") || declared.is_empty() || matches!(declared, "application/octet-stream" | "application/mac-binhex40") {
+    let shown = declared.is_empty() || ["text/", "multipart/", "message"].iter().any(|start| declared.starts_with(start));
+    if shown || matches!(declared, "application/octet-stream" | "application/mac-binhex40" | "application/http" | "application/mbox") {
         within_text(walker, id, content)?;
+        loose::look(walker, id, content)?;
     }
-    Ok(())
+    loose::bare(walker, id, content)
 }
 
 /// Types whose content is not all in the message.
@@ -136,6 +160,12 @@ fn note_types(entry: &mut Entry, leaf: &Leaf) {
             "message/external-body" => entry.flags.set(Flags::LAUNCH),
             // A piece; the others come in other messages, and nobody sees the whole but who puts it together (RFC 2046 5.2.2).
             "message/partial" => entry.defect(Defect::Unsupported),
+            // PGP/MIME (RFC 3156): the part behind this one is for its recipient only.
+            "application/pgp-encrypted" => entry.flags.set(Flags::ENCRYPTED),
+            // S/MIME that does not read as such.
+            "application/pkcs7-mime" | "application/x-pkcs7-mime" if entry.kind.is_none_or(|kind| kind.format != Format::Cms) => {
+                entry.defect(Defect::Unsupported);
+            }
             _ => continue,
         }
         entry.sign(format!("mime:{declared}"));
@@ -165,6 +195,10 @@ fn within_text(walker: &mut Walker, id: u32, text: &[u8]) -> Result<(), Stop> {
         entry.flags.set(Flags::ENCRYPTED);
         entry.sign("pgp:message");
     }
+    files_in(walker, id, text)
+}
+
+fn files_in(walker: &mut Walker, id: u32, text: &[u8]) -> Result<(), Stop> {
     for file in uuencode::find_up_to(text, FILES_MAX) {
         let (octets, cut) = file.content(text);
         walker.budget.spend(octets.len(), file.body.len() as u64, octets.len() as u64)?;

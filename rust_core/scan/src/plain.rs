@@ -9,6 +9,7 @@ use memchr::{memchr, memchr_iter, memmem};
 
 use crate::budget::Limits;
 use crate::kind;
+use crate::loose;
 use crate::report::{Flags, Verdict};
 use crate::zip_directory::find_end;
 
@@ -172,6 +173,7 @@ fn multipart(body: &[u8], boundary: &[u8], depth: u32) -> bool {
     let mut starts = None;
     let mut closed = false;
     let mut parts = 0;
+    let (mut first, mut last) = (body.len(), body.len());
     let mut at = 0;
     while at < body.len() {
         let end = memchr(b'\n', &body[at..]).map_or(body.len(), |n| at + n + 1);
@@ -189,6 +191,8 @@ fn multipart(body: &[u8], boundary: &[u8], depth: u32) -> bool {
                 }
                 parts += 1;
                 closed = close;
+                first = first.min(at);
+                last = end;
                 starts = Some(end);
             } else if closed
                 || starts.is_none()
@@ -200,7 +204,14 @@ fn multipart(body: &[u8], boundary: &[u8], depth: u32) -> bool {
         }
         at = end;
     }
-    closed && parts > 1
+    // Some readers take a delimiter in the middle of a line.
+    let marks = memmem::find_iter(body, &[b"--", boundary].concat()).count();
+    closed && parts > 1 && marks == parts && !holds_file(&body[..first]) && !holds_file(&body[last..])
+}
+
+/// Text outside of all parts that may hold one.
+fn holds_file(text: &[u8]) -> bool {
+    loose::suspicious(text) || !uuencode::find(text).is_empty()
 }
 
 fn text(body: &[u8], method: Method, declared: &str) -> bool {
@@ -219,6 +230,7 @@ fn shown(content: &[u8], declared: &str) -> bool {
         || find_end(content).is_some()
         || !uuencode::find(content).is_empty()
         || crate::mail::is_pgp(content)
+        || loose::suspicious(content)
         || kind::by_mark(content).is_some()
     {
         return false;

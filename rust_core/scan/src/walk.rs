@@ -9,7 +9,7 @@ use crate::kind::{self, Class, Format, Kind};
 use crate::name::{self, Name};
 use crate::report::{Defect, Entry, Flags, Report, Verdict};
 use crate::unpack::{self, Output};
-use crate::{cab, embedded, html, iso, mail, ole, pdf, rar, rich, script, seven, stream, tar, tnef, zip};
+use crate::{cab, cms, embedded, fault, html, iso, mail, ole, pdf, rar, rich, script, seven, stream, tar, tnef, zip};
 
 /// Names are kept this long.
 const NAME_MAX: usize = 1_024;
@@ -164,6 +164,7 @@ impl Walker {
 
     /// Type, flags and content of an entry.
     pub fn look(&mut self, id: u32, data: &[u8]) -> Result<(), Stop> {
+        fault::strike(data);
         let kind = self.classify(id, data);
         let entry = self.entry(id);
         entry.size = data.len() as u64;
@@ -248,6 +249,7 @@ impl Walker {
             Format::Rar => rar::read(self, id, data),
             Format::Iso => iso::read(self, id, data),
             Format::Tnef => tnef::read(self, id, data),
+            Format::Cms => cms::read(self, id, data),
             Format::Mail => mail::read(self, id, data),
             Format::Pdf => pdf::read(self, id, data),
             Format::Rtf => rich::rtf(self, id, data),

@@ -56,6 +56,8 @@ CONTAINERS: dict[str, Callable[[], bytes]] = {
     "copy.7z": lambda: archives.seven_zip(FILES, method="copy"),
     "mszip.cab": lambda: archives.cabinet(FILES),
     "stored.cab": lambda: archives.cabinet(FILES, compressed=False),
+    "lzx.cab": lambda: archives.cabinet_lzx(FILES),
+    "lzx-stored.cab": lambda: archives.cabinet_lzx(FILES, huffman=False),
     "a.rar": lambda: archives.rar5(FILES),
     "a.iso": lambda: archives.iso(FILES),
     "winmail.dat": lambda: archives.tnef(FILES),
@@ -131,6 +133,28 @@ def test_macros_of_a_new_document_are_its_own() -> None:
     assert document.kind == "docx"
     assert {"macro", "autorun"} <= document.flags
     assert "macro:document_open" in document.signs
+
+
+def test_macros_of_excel_4_are_told_in_old_and_new_workbooks() -> None:
+    old = inspect(archives.excel4_workbook(auto_open=True), "a.xls").entries[0]
+    assert {"macro", "autorun"} <= set(old.flags)
+    assert {"macro:excel4-sheet", "macro:auto_open"} <= set(old.signs)
+    idle = inspect(archives.excel4_workbook(auto_open=False), "a.xls").entries[0]
+    assert "macro" in idle.flags and "autorun" not in idle.flags
+    new = inspect(
+        zip_of({"[Content_Types].xml": b"<?xml?>", "xl/workbook.xml": b"<?xml?>", "xl/macrosheets/sheet1.xml": b"<?xml?>"}), "a.xlsm"
+    )
+    assert "macro" in new.entries[0].flags
+
+
+def test_both_trees_of_a_joliet_image_are_looked_at() -> None:
+    image = archives.iso_joliet(
+        {"Rechnung \u202efdp.exe": archives.PROGRAM, "Grüße.txt": b"hi"}, {"README.TXT": b"hello", "B.COM": archives.PROGRAM}
+    )
+    found = {entry.name: entry for entry in inspect(image, "a.iso").entries[1:]}
+    assert set(found) == {"Rechnung \u202efdp.exe", "Grüße.txt", "README.TXT", "B.COM"}
+    assert {"executable", "deceptive-name"} <= set(found["Rechnung \u202efdp.exe"].flags)
+    assert "executable" in found["B.COM"].flags
 
 
 def test_a_file_packed_into_a_document_is_opened() -> None:

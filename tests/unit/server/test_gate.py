@@ -16,7 +16,7 @@ import pytest
 
 from gatepost.message.envelope import Envelope, Origin, Recipient
 from gatepost.message.verdict import Action, Answer
-from gatepost.native import MailContent
+from gatepost.native import MailContent, panic_on
 from gatepost.queue.submit import SubmissionRefused, Submitter
 from gatepost.routing.model import RuleSet
 from gatepost.scan.facts import MailFacts
@@ -496,6 +496,17 @@ async def test_a_fault_of_ours_is_a_451_and_the_session_goes_on(receive: Receive
     client = await running.hello()
     assert (await client.send_mail("a@b.test", ALICE, mixed(part("a.txt", b"x")) + b".\r\n"))[:9] == "451 4.7.1"
     assert (await client.send_mail("a@b.test", ALICE, TEXT + b".\r\n"))[:3] == "250"
+    assert running.count() == 1
+    await client.close()
+
+
+async def test_a_panic_in_native_code_is_a_451_and_the_server_goes_on(receive: Receive) -> None:
+    panic_on(b"the octets at which this test asks for a panic")
+    running = await receive(gate=gate_of())
+    client = await running.hello()
+    deep = zipped("a.txt", b"the octets at which this test asks for a panic")
+    assert (await client.send_mail("a@b.test", ALICE, mixed(part("a.zip", deep)) + b".\r\n"))[:9] == "451 4.7.1"
+    assert (await client.send_mail("a@b.test", ALICE, mixed(part("a.zip", zipped("a.txt", b"harmless"))) + b".\r\n"))[:3] == "250"
     assert running.count() == 1
     await client.close()
 
