@@ -1,26 +1,19 @@
-//! The log as its users see it: open in three steps, append, sync, read, free.
+//! The log as its users see it once it is open: append, sync, read, free. Opening is in `prepare`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::ahead::Ahead;
+use crate::Class;
 use crate::batch::Batch;
-use crate::committer::Committer;
 use crate::error::LogError;
-use crate::format::{Identity, Loc, RECORD_HEADER, RecordHeader, SEGMENT_HEADER, parse_segment_name, segment_name};
-use crate::recover::{Damage, Recovery, Replay, scan, seal, set_aside};
-use crate::segment::{Segment, SegmentTable};
-use crate::spares::{make_spare, name_segment};
-use crate::state::{Shared, Spare, State};
+use crate::format::{Loc, RECORD_HEADER, RecordHeader};
+use crate::segment::Segment;
+use crate::state::{Shared, State};
 use crate::step::Workers;
-use crate::storage::{LockGuard, OsStorage, Storage, lock_holder};
-use crate::{Class, Done, Lost};
-
-/// Smallest and largest segment a log can be opened with.
-const SEGMENT_RANGE: std::ops::RangeInclusive<u32> = (64 << 10)..=(1 << 30);
+use crate::storage::{LockGuard, OsStorage, Storage};
 
 /// How a log is opened.
 #[derive(Clone)]
@@ -65,49 +58,14 @@ pub struct LogStats {
     pub syncs: u64,
 }
 
-/// A log whose directory is locked and whose segments are known, before any record was read.
-pub struct Prepared {
-    dir: PathBuf,
-    options: Options,
-    segments: Vec<u32>,
-    spares: Vec<String>,
-    /// The highest number any segment had, also one that was moved aside.
-    highest: u32,
-    replayed: bool,
-    /// The last segment and where its records end; None when it could not be read.
-    end: Option<(u32, u32)>,
-    lost: Option<Lost>,
-    lock: Box<dyn LockGuard>,
-}
-
 /// An open log. Dropping it closes it.
 pub struct Log {
     pub(crate) shared: Arc<Shared>,
-    workers: Mutex<Workers>,
-    lock: Mutex<Option<Box<dyn LockGuard>>>,
+    pub(crate) workers: Mutex<Workers>,
+    pub(crate) lock: Mutex<Option<Box<dyn LockGuard>>>,
 }
 
 impl Log {
-    /// Creates the directory if need be, locks it and lists its segments.
-    pub fn prepare(dir: &Path, options: Options) -> Result<Prepared, LogError> {
-        if !SEGMENT_RANGE.contains(&options.segment_bytes) {
-            return Err(LogError::TooLarge(options.segment_bytes as usize));
-        }
-        let storage = &options.storage;
-        make_lasting_dir(&**storage, dir)?;
-        let path = dir.join("lock");
-        let lock = storage.lock(&path).map_err(|e| match e.kind() {
-            std::io::ErrorKind::WouldBlock => LogError::Locked { path: path.display().to_string(), holder: lock_holder(&path) },
-            _ => LogError::io("lock", &path, &e),
-        })?;
-        let names = storage.list(dir).map_err(|e| LogError::io("list", dir, &e))?;
-        let mut segments: Vec<u32> = names.iter().filter_map(|n| parse_segment_name(n)).collect();
-        segments.sort_unstable();
-        let spares = names.into_iter().filter(|n| n.starts_with("spare-")).collect();
-        let highest = segments.last().copied().unwrap_or(0);
-        Ok(Prepared { dir: dir.to_owned(), options, segments, spares, highest, replayed: false, end: None, lost: None, lock })
-    }
-
     /// Appends one record whose payload is `parts` joined. The place is final at once; the record is durable when `token` comes back through
     /// [`Done`], or when a later [`Log::sync`] returns. Never waits for the disk, but for the preallocation of a segment when
     /// appends outrun it. Kinds 0 and [`crate::KIND_MARK`] are the log's own.
@@ -263,6 +221,15 @@ impl Log {
         self.shared.table.get(loc.segment)?.read(loc.offset, out)
     }
 
+    /// A hint that the records at these places will be read soon, so that the disk is asked for all of them at once.
+    pub fn begin_reading(&self, places: impl Iterator<Item = Loc>, octets: u64) {
+        for loc in places {
+            if let Ok(segment) = self.shared.table.get(loc.segment) {
+                segment.file().begin_reading(u64::from(loc.offset), octets);
+            }
+        }
+    }
+
     /// First `limit` octets of the payload at `loc` into `out` (replaced): (kind, full length). The payload's checksum is not looked at.
     pub fn read_prefix(&self, loc: Loc, limit: usize, out: &mut Vec<u8>) -> Result<(u8, u32), LogError> {
         match self.unwritten(loc, 0, limit, out) {
@@ -366,202 +333,9 @@ impl Log {
     }
 }
 
-/// Creates the directory if need be and makes its name durable, and the names of those above it: what is synced in a directory that a power cut takes
-/// away is lost all the same. Those above may not be ours to sync.
-fn make_lasting_dir(storage: &dyn Storage, dir: &Path) -> Result<(), LogError> {
-    storage.make_dir(dir).map_err(|e| LogError::io("create", dir, &e))?;
-    for above in dir.ancestors().skip(1) {
-        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
-        match storage.sync_dir(above) {
-            Err(e) if e.raw_os_error() == Some(libc::EIO) => return Err(LogError::io("sync", above, &e)),
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
 impl Drop for Log {
     fn drop(&mut self) {
         let _ = self.close();
-    }
-}
-
-impl Prepared {
-    /// Numbers of the segments that exist, ascending.
-    pub fn segments(&self) -> &[u32] {
-        &self.segments
-    }
-
-    /// The locked directory.
-    pub fn dir(&self) -> &Path {
-        &self.dir
-    }
-
-    /// The storage it is on.
-    pub fn storage(&self) -> &Arc<dyn Storage> {
-        &self.options.storage
-    }
-
-    /// Hands over every valid record at or after `from` in log order. Cuts a torn end, sets damaged places aside and reports them.
-    /// An error of the callback ends the replay.
-    pub fn replay(&mut self, from: Loc, each: &mut Replay<'_>) -> Result<Recovery, LogError> {
-        let mut recovery = Recovery::default();
-        self.replayed = true;
-        recovery.damaged = self.moved_before()?;
-        let moved = recovery.damaged.iter().filter_map(|damage| parse_segment_name(&damage.file)).max();
-        self.highest = self.highest.max(moved.unwrap_or(0));
-        let last = self.segments.last().copied();
-        for number in self.segments.clone() {
-            let Some(segment) = self.open_segment(number, &mut recovery)? else { continue };
-            if number < from.segment && Some(number) != last {
-                continue;
-            }
-            let start = if number == from.segment { from.offset } else { 0 };
-            let known = recovery.damaged.len();
-            let mut wanted = |loc: Loc, kind: u8, payload: &[u8]| if loc < from { Ok(()) } else { each(loc, kind, payload) };
-            let found = scan(&segment, start, Some(number) == last, &mut wanted, &mut recovery)?;
-            for damage in &mut recovery.damaged[known..] {
-                if let Err(error) = set_aside(&*self.options.storage, &self.dir, &segment, damage) {
-                    damage.reason = format!("{}; no copy could be made: {error}", damage.reason);
-                }
-            }
-            if Some(number) == last {
-                seal(&self.dir, &segment, &found)?;
-                recovery.torn_bytes = found.torn;
-                self.end = Some((number, found.end));
-            }
-        }
-        Ok(recovery)
-    }
-
-    fn open_segment(&mut self, number: u32, recovery: &mut Recovery) -> Result<Option<Segment>, LogError> {
-        match Segment::open(&*self.options.storage, &self.dir, number, true) {
-            Ok((segment, header)) if header.app == self.options.app => Ok(Some(segment)),
-            Ok((_, header)) => Err(LogError::Io(format!(
-                "{} belongs to {:?}, not to {:?}",
-                self.dir.join(segment_name(number)).display(),
-                String::from_utf8_lossy(&header.app),
-                String::from_utf8_lossy(&self.options.app),
-            ))),
-            Err(LogError::Damaged { file, offset, reason }) => {
-                let length = self.move_aside(number)?;
-                self.segments.retain(|n| *n != number);
-                recovery.damaged.push(Damage { file, offset, length, reason });
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Segments that an earlier opening moved aside: reported as long as they lie there, since nobody may have heard of it that time.
-    fn moved_before(&self) -> Result<Vec<Damage>, LogError> {
-        let (storage, room) = (&self.options.storage, self.dir.join("damaged"));
-        let mut names = match storage.list(&room) {
-            Ok(names) => names,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(e) => return Err(LogError::io("list", &room, &e)),
-        };
-        names.retain(|name| parse_segment_name(name).is_some());
-        names.sort_unstable();
-        let describe = |file: String| {
-            let length = storage.open(&room.join(&file), false).and_then(|f| f.len()).unwrap_or(0);
-            Damage { file, offset: 0, length, reason: "moved to damaged/ by an earlier opening".to_owned() }
-        };
-        Ok(names.into_iter().map(describe).collect())
-    }
-
-    /// A segment whose header is gone cannot be read at all: the whole file moves to `damaged/`.
-    fn move_aside(&self, number: u32) -> Result<u64, LogError> {
-        let storage = &self.options.storage;
-        let (room, path) = (self.dir.join("damaged"), self.dir.join(segment_name(number)));
-        let length = storage.open(&path, false).and_then(|f| f.len()).unwrap_or(0);
-        storage.make_dir(&room).and_then(|()| storage.sync_dir(&self.dir)).map_err(|e| LogError::io("create", &room, &e))?;
-        storage.rename(&path, &room.join(segment_name(number))).map_err(|e| LogError::io("rename", &path, &e))?;
-        storage.sync_dir(&room).map_err(|e| LogError::io("sync", &room, &e))?;
-        storage.sync_dir(&self.dir).map_err(|e| LogError::io("sync", &self.dir, &e))?;
-        Ok(length)
-    }
-
-    /// Has `lost` hear of records that are given up for want of space.
-    pub fn on_loss(&mut self, lost: Lost) {
-        self.lost = Some(lost);
-    }
-
-    /// Creates a fresh segment and starts the threads. Call after [`Prepared::replay`].
-    pub fn start(mut self, done: Done) -> Result<Log, LogError> {
-        if !self.replayed {
-            self.replay(Loc { segment: u32::MAX, offset: 0 }, &mut |_, _, _| Ok(()))?;
-        }
-        let number = self.highest + 1;
-        let identity = Identity::new(None);
-        let mut shared = self.shared(number, identity)?;
-        for name in &self.spares {
-            let _ = shared.storage.remove(&self.dir.join(name));
-        }
-        // One that could not be removed keeps its name.
-        let numbers = self.spares.iter().filter_map(|name| name.strip_prefix("spare-")?.parse::<u64>().ok());
-        *shared.spares.get_mut() = numbers.max().map_or(0, |last| last.saturating_add(1));
-        let spare = make_spare(&shared)?;
-        shared.state.get_mut().limit = spare.size;
-        shared.state.get_mut().ahead = Ahead::default().next(&spare);
-        name_segment(&shared, &spare, number, identity)?;
-        let current = Arc::new(Segment::new(number, identity, spare.file));
-        shared.table.insert(Arc::clone(&current));
-        self.drop_empty(&shared);
-        let shared = Arc::new(shared);
-        let keeper = Arc::clone(&shared);
-        let committer = Committer { shared: Arc::clone(&shared), done, lost: self.lost, current };
-        let workers = if shared.threads { Workers::threads(committer, keeper)? } else { Workers::steps(committer) };
-        Ok(Log { shared, workers: Mutex::new(workers), lock: Mutex::new(Some(self.lock)) })
-    }
-
-    fn shared(&self, number: u32, identity: Identity) -> Result<Shared, LogError> {
-        let storage = &self.options.storage;
-        let mut segments = Vec::new();
-        for n in &self.segments {
-            let path = self.dir.join(segment_name(*n));
-            let length = storage.open(&path, false).and_then(|f| f.len()).map_err(|e| LogError::io("stat", &path, &e))?;
-            segments.push((*n, length));
-        }
-        segments.push((number, u64::from(self.options.segment_bytes)));
-        let state = State {
-            segment: number,
-            identity,
-            offset: SEGMENT_HEADER,
-            limit: self.options.segment_bytes,
-            ahead: Ahead::default(),
-            cut: false,
-            pending: Batch::default(),
-            writing: None,
-            spare: Spare::None,
-            kept: Vec::new(),
-            discarded: Vec::new(),
-            buffer: Vec::new(),
-            appended: 0,
-            settled: 0,
-            lost: None,
-            losses: 0,
-            hurry: false,
-            fatal: None,
-            closing: false,
-            doomed: Vec::new(),
-            refused: None,
-            segments,
-        };
-        Ok(Shared::new(&self.dir, &self.options, state))
-    }
-
-    /// The last segment of the former run may hold nothing. It goes only now that a segment with a higher number is durable, so that numbers are
-    /// never used twice.
-    fn drop_empty(&self, shared: &Shared) {
-        let Some((number, end)) = self.end else { return };
-        if end > SEGMENT_HEADER {
-            return;
-        }
-        shared.state.lock().segments.retain(|(n, _)| *n != number);
-        if shared.storage.remove(&self.dir.join(segment_name(number))).is_ok() {
-            let _ = shared.sync_dir();
-        }
     }
 }
 
@@ -574,36 +348,4 @@ fn copy_record(batch: &Batch, loc: Loc, from: usize, limit: usize, out: &mut Vec
     out.clear();
     out.extend_from_slice(&payload[start..payload.len().min(start.saturating_add(limit))]);
     Some((header.kind, header.length))
-}
-
-/// Reads records of a log that another process may be appending to. Takes no lock and changes nothing.
-pub struct LogReader {
-    table: SegmentTable,
-}
-
-impl LogReader {
-    /// For the log in `dir`; nothing is opened yet.
-    pub fn new(dir: &Path, storage: Arc<dyn Storage>) -> Self {
-        Self { table: SegmentTable::new(dir, storage) }
-    }
-
-    /// The open segment, through which records are read. Closed behind the scenes when many others were opened since.
-    pub fn segment(&self, number: u32) -> Result<Arc<Segment>, LogError> {
-        self.table.get(number)
-    }
-
-    /// Closes segments that the log's owner has removed: an open file keeps its space. Call it now and then.
-    pub fn forget_removed(&self) {
-        self.table.forget_removed();
-    }
-
-    /// Reads and verifies the record at `loc` into `out` (replaced). Returns its kind.
-    pub fn read(&self, loc: Loc, out: &mut Vec<u8>) -> Result<u8, LogError> {
-        self.segment(loc.segment)?.read(loc.offset, out)
-    }
-
-    /// Octets `from..` of the payload at `loc` into `buf`; fewer only at its end. Not verified.
-    pub fn read_range(&self, loc: Loc, from: u32, buf: &mut [u8]) -> Result<usize, LogError> {
-        self.segment(loc.segment)?.read_range(loc.offset, from, buf)
-    }
 }

@@ -20,7 +20,9 @@ impl Log {
             let start = if number == from.segment { from.offset } else { 0 };
             let known = recovery.damaged.len();
             let mut wanted = |loc: Loc, kind: u8, payload: &[u8]| if loc < from { Ok(()) } else { each(loc, kind, payload) };
-            scan(&segment, start, false, &mut wanted, &mut recovery)?;
+            if scan(&segment, start, false, &mut wanted, &mut recovery)?.unread {
+                self.shared.unread.lock().insert(number);
+            }
             for damage in &mut recovery.damaged[known..] {
                 if let Err(error) = set_aside(self.storage(), self.dir(), &segment, damage) {
                     damage.reason = format!("{}; no copy could be made: {error}", damage.reason);

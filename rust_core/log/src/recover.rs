@@ -4,13 +4,14 @@
 //! A segment that is not the last was synced and cut to its length before its successor appeared, so anything in it that
 //! is not a record is damage. In the last one a place without a record is damage if a later batch mark
 //! stands behind it (marks are written after all before them was synced); else it is the torn end of a write that nobody was told
-//! had succeeded, and is cut.
+//! had succeeded, and is cut. Pages that the disk cannot read (`pages`) are damage wherever they lie, and are never cut.
 
 use std::path::Path;
 
 use crate::Loc;
 use crate::error::LogError;
 use crate::format::{KIND_MARK, RECORD_HEADER, RecordHeader, SEGMENT_HEADER, align, record_size, segment_name};
+use crate::pages::{Lost, UNREADABLE};
 use crate::segment::{Segment, is_internal};
 use crate::storage::Storage;
 
@@ -58,6 +59,8 @@ pub(crate) struct ScanEnd {
     pub torn: u64,
     /// All before here is known to be synced.
     pub synced: u32,
+    /// The disk could not read some of it.
+    pub unread: bool,
 }
 
 /// A window over a segment file that slides forward.
@@ -67,13 +70,15 @@ struct Window<'a> {
     buf: Vec<u8>,
     base: u64,
     filled: usize,
+    /// Places that cannot be read; zeroes stand for their octets.
+    lost: Lost,
 }
 
 impl<'a> Window<'a> {
     fn new(segment: &'a Segment) -> Result<Self, LogError> {
         let path = segment_name(segment.number());
         let len = segment.file().len().map_err(|e| LogError::io("stat", Path::new(&path), &e))?;
-        Ok(Self { segment, len, buf: Vec::new(), base: 0, filled: 0 })
+        Ok(Self { segment, len, buf: Vec::new(), base: 0, filled: 0, lost: Lost::default() })
     }
 
     /// `want` octets at `offset`, fewer at the end of the file.
@@ -82,8 +87,8 @@ impl<'a> Window<'a> {
         if offset < self.base || offset + want as u64 > self.base + self.filled as u64 {
             self.buf.resize(want.max(WINDOW), 0);
             self.base = offset;
-            let name = segment_name(self.segment.number());
-            self.filled = self.segment.file().read_at(&mut self.buf, offset).map_err(|e| LogError::io("read", Path::new(&name), &e))?;
+            self.filled = 0;
+            self.filled = self.lost.read(self.segment, &mut self.buf, offset)?;
         }
         let start = usize::try_from(offset - self.base).unwrap_or(0);
         Ok(&self.buf[start..(start + want).min(self.filled)])
@@ -169,20 +174,23 @@ pub(crate) fn scan(
             continue;
         }
         let next = window.resync(at + align(1))?;
-        let synced = !last || next.map_or(Ok(false), |next| window.mark_after(next))?;
+        let unread = window.lost.last_within(u64::from(at), next.map_or(window.len, u64::from));
+        let synced = !last || unread.is_some() || next.map_or(Ok(false), |next| window.mark_after(next))?;
         if !synced {
-            return Ok(ScanEnd { end: at, torn: window.torn(at)?, synced: mark });
+            return Ok(ScanEnd { end: at, torn: window.torn(at)?, synced: mark, unread: window.lost.any() });
         }
-        let end = next.map_or(window.len, u64::from);
+        // Behind the last record of the newest segment there are only octets of a former life.
+        let rest = unread.filter(|_| last).unwrap_or(window.len).min(window.len);
+        let end = next.map_or(rest, u64::from);
         recovery.damaged.push(Damage {
             file: segment_name(segment.number()),
             offset: u64::from(at),
             length: end - u64::from(at),
-            reason: "checksum does not match".to_owned(),
+            reason: if unread.is_some() { UNREADABLE } else { "checksum does not match" }.to_owned(),
         });
         at = end as u32;
     }
-    Ok(ScanEnd { end: at, torn: 0, synced: mark })
+    Ok(ScanEnd { end: at, torn: 0, synced: mark, unread: window.lost.any() })
 }
 
 /// Makes what was replayed of the last segment durable, and cuts off what follows. What no later mark proves synced is written again: it may be in the
@@ -193,11 +201,15 @@ pub(crate) fn seal(dir: &Path, segment: &Segment, found: &ScanEnd) -> Result<(),
     let (mut at, mut buf) = (u64::from(found.synced), Vec::new());
     while at < end {
         buf.resize(WINDOW.min(usize::try_from(end - at).unwrap_or(WINDOW)), 0);
-        let n = file.read_at(&mut buf, at).map_err(|e| LogError::io("read", &path, &e))?;
+        let mut lost = Lost::default();
+        let n = lost.read(segment, &mut buf, at)?;
         if n == 0 {
             break;
         }
-        file.write_at(&buf[..n], at).map_err(|e| LogError::io("write", &path, &e))?;
+        for (from, to) in lost.readable(at, at + n as u64) {
+            let (start, stop) = (usize::try_from(from - at).unwrap_or(n), usize::try_from(to - at).unwrap_or(n));
+            file.write_at(&buf[start..stop], from).map_err(|e| LogError::io("write", &path, &e))?;
+        }
         at += n as u64;
     }
     if file.len().map_err(|e| LogError::io("stat", &path, &e))? != end {
@@ -220,7 +232,7 @@ pub(crate) fn set_aside(storage: &dyn Storage, dir: &Path, segment: &Segment, da
     let mut done = 0;
     while done < damage.length {
         let want = buf.len().min(usize::try_from(damage.length - done).unwrap_or(WINDOW));
-        let n = segment.file().read_at(&mut buf[..want], damage.offset + done).map_err(|e| LogError::io("read", &path, &e))?;
+        let n = Lost::default().read(segment, &mut buf[..want], damage.offset + done)?;
         if n == 0 {
             break;
         }
@@ -230,4 +242,15 @@ pub(crate) fn set_aside(storage: &dyn Storage, dir: &Path, segment: &Segment, da
     file.sync().map_err(|e| LogError::io("sync", &path, &e))?;
     storage.sync_dir(&room).map_err(|e| LogError::io("sync", &room, &e))?;
     storage.sync_dir(dir).map_err(|e| LogError::io("sync", dir, &e))
+}
+
+/// Moves a whole segment to `damaged/` under this name. Returns its length.
+pub(crate) fn move_aside(storage: &dyn Storage, dir: &Path, number: u32, name: &str) -> Result<u64, LogError> {
+    let (room, path) = (dir.join("damaged"), dir.join(segment_name(number)));
+    let length = storage.open(&path, false).and_then(|f| f.len()).unwrap_or(0);
+    storage.make_dir(&room).and_then(|()| storage.sync_dir(dir)).map_err(|e| LogError::io("create", &room, &e))?;
+    storage.rename(&path, &room.join(name)).map_err(|e| LogError::io("rename", &path, &e))?;
+    storage.sync_dir(&room).map_err(|e| LogError::io("sync", &room, &e))?;
+    storage.sync_dir(dir).map_err(|e| LogError::io("sync", dir, &e))?;
+    Ok(length)
 }

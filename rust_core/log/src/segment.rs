@@ -11,6 +11,7 @@ use crate::error::LogError;
 use crate::format::{
     FORMAT_VERSION, HeaderFault, Identity, KIND_MARK, RECORD_HEADER, RecordHeader, SEGMENT_HEADER, SegmentHeader, segment_name,
 };
+use crate::pages::{PAGE, UNREADABLE, head_is_lost, of_place};
 use crate::storage::{Storage, StorageFile};
 
 /// Segment files kept open at a time; a reader that holds one keeps it open beyond that.
@@ -38,7 +39,12 @@ impl Segment {
             _ => LogError::io("open", &path, &e),
         })?;
         let mut bytes = [0u8; SEGMENT_HEADER as usize];
-        let n = file.read_at(&mut bytes, 0).map_err(|e| LogError::io("read", &path, &e))?;
+        let n = file.read_at(&mut bytes, 0).map_err(|e| {
+            if of_place(&e) && head_is_lost(&*file) {
+                return LogError::Damaged { file: segment_name(number), offset: 0, reason: format!("header {UNREADABLE}") };
+            }
+            LogError::io("read", &path, &e)
+        })?;
         let header = SegmentHeader::decode(&bytes[..n], number).map_err(|fault| match fault {
             HeaderFault::Version(found) => LogError::Version { file: path.display().to_string(), found, known: FORMAT_VERSION },
             HeaderFault::Damaged(reason) => LogError::Damaged { file: segment_name(number), offset: 0, reason: reason.to_owned() },
@@ -72,6 +78,26 @@ impl Segment {
         self.file.read_at(buf, offset).map_err(|e| LogError::io("read", Path::new(&segment_name(self.number)), &e))
     }
 
+    /// The same for a read that goes beyond what is wanted: up to the first page that the disk cannot read.
+    fn read_on(&self, buf: &mut [u8], offset: u64) -> Result<usize, LogError> {
+        match self.file.read_at(buf, offset) {
+            Err(error) if of_place(&error) => {
+                let mut done = 0;
+                while done < buf.len() {
+                    let at = offset + done as u64;
+                    let end = buf.len().min(done + usize::try_from(PAGE - at % PAGE).unwrap_or(1));
+                    match self.file.read_at(&mut buf[done..end], at) {
+                        Ok(n) if n > 0 => done += n,
+                        Err(_) if done == 0 => break,
+                        _ => return Ok(done),
+                    }
+                }
+                self.read_some(&mut buf[done..], offset + done as u64).map(|n| done + n)
+            }
+            other => other.map_err(|e| LogError::io("read", Path::new(&segment_name(self.number)), &e)),
+        }
+    }
+
     /// Reads and verifies the whole record at `offset` into `out` (replaced). Returns its kind.
     pub fn read(&self, offset: u32, out: &mut Vec<u8>) -> Result<u8, LogError> {
         self.read_ahead(offset, READ_AHEAD, out)
@@ -80,7 +106,7 @@ impl Segment {
     /// Like [`Segment::read`], for a record that is probably no longer than `ahead` octets: then one system call does.
     pub fn read_ahead(&self, offset: u32, ahead: usize, out: &mut Vec<u8>) -> Result<u8, LogError> {
         out.resize(ahead.max(RECORD_HEADER as usize), 0);
-        let n = self.read_some(out, u64::from(offset))?;
+        let n = self.read_on(out, u64::from(offset))?;
         let header = RecordHeader::decode(&out[..n], self.identity.salt, offset).ok_or_else(|| self.damaged(offset, "no record here"))?;
         let total = RECORD_HEADER as usize + header.length as usize;
         if total > n {
@@ -104,7 +130,7 @@ impl Segment {
     /// Only the record's header is verified.
     pub fn read_prefix(&self, offset: u32, limit: usize, out: &mut Vec<u8>) -> Result<(u8, u32), LogError> {
         out.resize(RECORD_HEADER as usize + limit, 0);
-        let n = self.read_some(out, u64::from(offset))?;
+        let n = self.read_on(out, u64::from(offset))?;
         let header = RecordHeader::decode(&out[..n], self.identity.salt, offset).ok_or_else(|| self.damaged(offset, "no record here"))?;
         out.truncate(n.min(RECORD_HEADER as usize + header.length as usize));
         out.drain(..RECORD_HEADER as usize);
@@ -133,7 +159,7 @@ impl Segment {
             let near = window.segment == self.number && at.checked_sub(window.last).is_some_and(|gap| gap < NEAR);
             window.octets.resize(if near { want.max(AHEAD) } else { want }, 0);
             (window.segment, window.base) = (0, at);
-            let n = self.read_some(&mut window.octets, at)?;
+            let n = self.read_on(&mut window.octets, at)?;
             window.octets.truncate(n);
             window.segment = self.number;
         }

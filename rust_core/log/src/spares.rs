@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering;
 use crate::batch::SpareFile;
 use crate::error::LogError;
 use crate::format::{FORMAT_VERSION, Identity, SEGMENT_HEADER, SegmentHeader, segment_name};
+use crate::recover::move_aside;
 use crate::state::Shared;
 
 /// Kept for the journal on a disk so full that nothing else can be had, across restarts too.
@@ -30,9 +31,12 @@ impl Shared {
     /// Takes a segment out of the directory, durably before the next one goes: as a spare if `keep` and nobody reads it, else removed. After an error no
     /// other may go before it: a later one can hold the word that what is in this one is finished.
     pub fn retire_segment(&self, number: u32, keep: bool) -> io::Result<Option<SpareFile>> {
-        let unread = self.table.retire(number);
+        let unused = self.table.retire(number);
+        if self.unread.lock().contains(&number) {
+            return self.put_away(number).map(|()| None);
+        }
         if keep
-            && unread
+            && unused
             && let Some(spare) = self.recycle(number)
         {
             return Ok(Some(spare));
@@ -43,6 +47,19 @@ impl Shared {
             other => other?,
         }
         self.sync_dir().map(|()| None)
+    }
+
+    /// Mail may have been in what could not be read, so the file is not given back but kept in `damaged/`.
+    fn put_away(&self, number: u32) -> io::Result<()> {
+        match move_aside(&*self.storage, &self.dir, number, &format!("{}-freed", segment_name(number))) {
+            Ok(_) => Ok(()),
+            Err(_)
+                if self.storage.open(&self.dir.join(segment_name(number)), false).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(io::Error::other(error)),
+        }
     }
 
     /// The segment's file as a spare of full size; None when it is not worth it or something fails.

@@ -1,5 +1,6 @@
 //! The log's mutable state behind one mutex, and the reservation of space in it. No I/O happens under this mutex.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -122,6 +123,8 @@ pub(crate) struct Shared {
     pub spares: AtomicU64,
     /// End of what is durable, packed.
     pub durable: AtomicU64,
+    /// Segments with pages that cannot be read: they are not given back, but put away.
+    pub unread: Mutex<BTreeSet<u32>>,
     started: Instant,
     space_checked: AtomicU64,
     space_low: AtomicBool,
@@ -154,6 +157,7 @@ impl Shared {
             syncs: AtomicU64::new(0),
             spares: AtomicU64::new(0),
             durable: AtomicU64::new(durable),
+            unread: Mutex::default(),
             space_checked: AtomicU64::new(u64::MAX),
             space_low: AtomicBool::new(false),
             free_bytes: AtomicU64::new(0),

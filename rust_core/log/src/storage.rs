@@ -20,6 +20,8 @@ pub trait StorageFile: Send + Sync {
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()>;
     /// A hint that these octets may go to the disk now. Neither waits nor tells how it went.
     fn begin_writing(&self, _offset: u64, _length: u64) {}
+    /// A hint that these octets will be read soon. Does not wait.
+    fn begin_reading(&self, _offset: u64, _length: u64) {}
     /// Makes written data and the file's size durable.
     fn sync(&self) -> io::Result<()>;
     /// Reserves blocks for `len` octets and makes the file that long.
@@ -95,6 +97,13 @@ impl StorageFile for OsFile {
         if let (Ok(offset), Ok(length)) = (libc::off64_t::try_from(offset), libc::off64_t::try_from(length)) {
             // SAFETY: the descriptor is open for as long as `self` lives.
             unsafe { libc::sync_file_range(self.0.as_raw_fd(), offset, length, libc::SYNC_FILE_RANGE_WRITE) };
+        }
+    }
+
+    fn begin_reading(&self, offset: u64, length: u64) {
+        if let (Ok(offset), Ok(length)) = (libc::off_t::try_from(offset), libc::off_t::try_from(length)) {
+            // SAFETY: the descriptor is open for as long as `self` lives.
+            unsafe { libc::posix_fadvise(self.0.as_raw_fd(), offset, length, libc::POSIX_FADV_WILLNEED) };
         }
     }
 

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use crate::error::LogError;
 use crate::format::{KIND_MARK, Loc, RECORD_HEADER, RecordHeader, SEGMENT_HEADER, align, record_size};
 use crate::log::Log;
+use crate::pages::Lost;
 use crate::segment::Segment;
 
 /// Octets read at a time.
@@ -153,8 +154,7 @@ impl Scan {
         if self.window.is_empty() || offset < self.base || offset + want as u64 > self.base + self.window.len() as u64 {
             let ahead = want.max(WINDOW).min(usize::try_from(stop.saturating_sub(offset)).unwrap_or(usize::MAX));
             self.window.resize(ahead, 0);
-            let got = segment.file().read_at(&mut self.window, offset);
-            let got = got.map_err(|e| LogError::io("read", std::path::Path::new(&crate::segment_name(segment.number())), &e))?;
+            let got = Lost::default().read(segment, &mut self.window, offset)?;
             self.window.truncate(got);
             self.base = offset;
         }

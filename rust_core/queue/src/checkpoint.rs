@@ -75,8 +75,12 @@ fn open(storage: &dyn Storage, path: &Path) -> Result<Option<Opened>, QueueError
         Err(e) => return Err(reading(&e)),
     };
     let mut head = [0; HEAD];
-    let n = file.read_at(&mut head, 0).map_err(|e| reading(&e))?;
-    Ok((n == HEAD).then_some((file, head)))
+    match file.read_at(&mut head, 0) {
+        Ok(n) => Ok((n == HEAD).then_some((file, head))),
+        // As good as none: the log says it all.
+        Err(e) if e.raw_os_error() == Some(libc::EIO) => Ok(None),
+        Err(e) => Err(reading(&e)),
+    }
 }
 
 fn reading(error: &std::io::Error) -> QueueError {
@@ -88,7 +92,8 @@ impl Checkpoint {
     pub fn open(storage: &dyn Storage, dir: &Path) -> Result<Option<Self>, QueueError> {
         let Some((file, head)) = open(storage, &dir.join(NAME))? else { return Ok(None) };
         let version = version(&head);
-        if &head[..8] != MAGIC || version == 0 || version > VERSION || checksum(&*file)?.to_le_bytes() != head[12..16] {
+        if &head[..8] != MAGIC || version == 0 || version > VERSION || checksum(&*file)?.is_none_or(|crc| crc.to_le_bytes() != head[12..16])
+        {
             return Ok(None);
         }
         let (names, data) = (Vec::new(), Vec::new());
@@ -202,12 +207,17 @@ impl Checkpoint {
     }
 }
 
-fn checksum(file: &dyn StorageFile) -> Result<u32, QueueError> {
+/// None when the disk cannot read all of it.
+fn checksum(file: &dyn StorageFile) -> Result<Option<u32>, QueueError> {
     let (mut piece, mut at, mut crc) = (vec![0; PIECE], HEAD as u64, 0);
     loop {
-        let n = file.read_at(&mut piece, at).map_err(|e| reading(&e))?;
+        let n = match file.read_at(&mut piece, at) {
+            Ok(n) => n,
+            Err(e) if e.raw_os_error() == Some(libc::EIO) => return Ok(None),
+            Err(e) => return Err(reading(&e)),
+        };
         if n == 0 {
-            return Ok(crc);
+            return Ok(Some(crc));
         }
         crc = crc32c::crc32c_append(crc, &piece[..n]);
         at += n as u64;

@@ -122,7 +122,8 @@ impl Core {
                 }
                 Ok(Outcome::Gone) => {}
                 Ok(Outcome::Changing) => victim.again = true,
-                Err(error) => failed = !unreadable(&error),
+                // What the disk cannot read stays where it is, and in nobody's way.
+                Err(error) => failed = !unreadable(&error) && !matches!(error, QueueError::Log(LogError::Io(_))),
             }
         }
         failed |= !self.land(&landed, losses);

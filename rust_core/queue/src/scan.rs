@@ -26,6 +26,8 @@ const LIST_BUDGET: Duration = Duration::from_millis(60);
 /// Octets read of an accepted record at first, and of a journal record.
 const ENVELOPE_GUESS: usize = 768;
 const JOURNAL_GUESS: usize = 512;
+/// Octets that hold most records of a message as far as a summary reads them.
+const RECORD_GUESS: u64 = 2048;
 /// Nice value of threads that go through the whole queue.
 const NICE: i32 = 10;
 /// Candidates from which on two threads are worth their start.
@@ -77,6 +79,7 @@ impl Spool {
     /// Reads records, so it may wait for the disk.
     pub fn list(&self, filter: &Filter, after: Option<MessageId>, limit: usize) -> Result<Page, QueueError> {
         let (found, next) = self.core.search(filter, after, limit, Some(LIST_BUDGET))?;
+        self.core.foresee(&found);
         let mut page = Vec::with_capacity(found.len());
         for id in found {
             match self.get(&id) {
@@ -105,6 +108,16 @@ impl Spool {
 }
 
 impl Core {
+    /// The records of these messages will be read: the disk may fetch them side by side.
+    fn foresee(&self, ids: &[MessageId]) {
+        let places: Vec<Loc> = {
+            let index = self.shared.index.lock();
+            let messages = ids.iter().filter_map(|id| index.find(id)).map(|slot| index.message(slot));
+            messages.flat_map(|m| [m.accepted, m.head]).collect()
+        };
+        self.log.begin_reading(places.into_iter(), RECORD_GUESS);
+    }
+
     fn search(
         &self,
         filter: &Filter,

@@ -6,7 +6,7 @@
 //! - Names are durable once their directory is synced: a power cut can lose creations, undo renames and bring removed files back.
 //! - Every call is counted, and can fail ([`Fault`]) or be the last before the power goes ([`Disk::cut_power_at`]).
 //! - After a sync that failed the changes are lost or kept, and the next sync succeeds all the same, as with Linux.
-//! - A capacity, locks that die with the process, bits that flip, a clock.
+//! - A capacity, locks that die with the process, bits that flip, pages that cannot be read, a clock.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -268,6 +268,21 @@ impl Disk {
         }
     }
 
+    /// The page of a file that holds this octet cannot be read until it is written.
+    pub fn spoil(&self, path: &Path, offset: u64) {
+        let mut inner = self.0.lock();
+        if let Some(number) = inner.names.find(path)
+            && let Some(inode) = inner.inodes.get_mut(&number)
+        {
+            inode.spoil(usize::try_from(offset).unwrap_or(usize::MAX));
+        }
+    }
+
+    /// What was spoilt can be read again.
+    pub fn unspoil(&self) {
+        self.0.lock().inodes.values_mut().for_each(Inode::unspoil);
+    }
+
     /// Contents of a file as programs see it.
     pub fn contents(&self, path: &Path) -> Option<Vec<u8>> {
         let inner = self.0.lock();
@@ -404,7 +419,12 @@ impl StorageFile for SimFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut inner = self.disk.0.lock();
         let heard = inner.gate(self.life, Call::Read, &self.path)?;
-        let n = inner.inode(self.inode)?.read(buf, usize::try_from(offset).unwrap_or(usize::MAX));
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+        let inode = inner.inode(self.inode)?;
+        if inode.spoilt(offset, buf.len()) {
+            return Err(error(libc::EIO));
+        }
+        let n = inode.read(buf, offset);
         told(heard, n)
     }
 

@@ -1,9 +1,13 @@
 //! One file of the simulated disk: what programs see, what the platter holds, and the changes between the two.
 
+use std::collections::BTreeSet;
+
 use crate::rng::Rng;
 
 /// Octets that a disk writes or loses as one, usually.
 const SECTOR: usize = 512;
+/// Octets that become unreadable as one.
+const PAGE: usize = 4096;
 
 /// A change that is not synced yet, in the order of the calls.
 #[derive(Debug, Clone)]
@@ -18,6 +22,8 @@ pub(crate) struct Inode {
     live: Vec<u8>,
     durable: Vec<u8>,
     dirty: Vec<Change>,
+    /// Pages that cannot be read.
+    spoilt: BTreeSet<usize>,
     /// Handles that are open; a file without a name keeps its space as long as there are any.
     pub handles: usize,
 }
@@ -47,8 +53,25 @@ impl Inode {
         n
     }
 
+    /// Does a read of these octets fail?
+    pub fn spoilt(&self, offset: usize, length: usize) -> bool {
+        let end = offset.saturating_add(length).min(self.live.len());
+        offset < end && self.spoilt.range(offset / PAGE..=(end - 1) / PAGE).next().is_some()
+    }
+
+    pub fn spoil(&mut self, offset: usize) {
+        self.spoilt.insert(offset / PAGE);
+    }
+
+    pub fn unspoil(&mut self) {
+        self.spoilt.clear();
+    }
+
     pub fn write(&mut self, data: &[u8], offset: usize) {
         if !data.is_empty() {
+            // The disk takes another place for a page that is written.
+            let (from, to) = (offset / PAGE, (offset + data.len() - 1) / PAGE);
+            self.spoilt.retain(|page| !(from..=to).contains(page));
             put(&mut self.live, data, offset);
             self.dirty.push(Change::Write { offset, data: data.to_vec() });
         }

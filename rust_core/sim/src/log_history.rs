@@ -17,6 +17,8 @@ use crate::history::{Diary, Limits};
 use crate::rng::Rng;
 
 const SEGMENT: u32 = 64 << 10;
+/// Octets that are lost as one.
+const PAGE: u64 = 4096;
 
 /// What is known of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -257,7 +259,7 @@ impl Run<'_> {
         self.open()
     }
 
-    /// Flips a bit of a record in a segment that has a successor.
+    /// Flips a bit of a record in a segment that has a successor, or loses a page of it.
     fn decay(&mut self) {
         if !self.chaos.decays(&mut self.rng) {
             return;
@@ -278,9 +280,26 @@ impl Run<'_> {
         let whole = record.fate == Fate::Sure && !record.freed && !record.damaged;
         if whole && sealed.contains(&record.loc.segment) && !self.beheaded.contains(&record.loc.segment) {
             let offset = u64::from(record.loc.offset) + self.rng.below(u64::from(RECORD_HEADER) + record.payload.len() as u64);
+            if self.rng.chance(30) {
+                let segment = record.loc.segment;
+                return self.spoil(segment, offset / PAGE * PAGE);
+            }
             self.diary.note(|| format!("a bit of {} flips at {offset}", record.loc));
             self.disk.flip(&self.dir.join(gatepost_log::segment_name(record.loc.segment)), offset, 1 << self.rng.below(8));
             record.damaged = true;
+        }
+    }
+
+    /// A page without the segment's header cannot be read any more.
+    fn spoil(&mut self, segment: u32, page: u64) {
+        if page == 0 {
+            return;
+        }
+        self.diary.note(|| format!("the page at {page} of {segment} cannot be read any more"));
+        self.disk.spoil(&self.dir.join(gatepost_log::segment_name(segment)), page);
+        for record in self.records.iter_mut().filter(|r| r.loc.segment == segment && r.fate != Fate::Lost) {
+            let (start, end) = (u64::from(record.loc.offset), u64::from(record.loc.offset + RECORD_HEADER) + record.payload.len() as u64);
+            record.damaged |= start < page + PAGE && end > page;
         }
     }
 

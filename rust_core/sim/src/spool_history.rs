@@ -48,8 +48,8 @@ pub(crate) struct Run<'a> {
     pub gone: BTreeSet<MessageId>,
     /// Messages whose past was damaged: they may come back.
     pub doubtful: BTreeSet<MessageId>,
-    /// Where bits flipped.
-    pub flips: Vec<(u32, u64)>,
+    /// Where bits flipped or a page was lost: segment, offset, octets.
+    pub flips: Vec<(u32, u64, u64)>,
     /// What was there is read in the background.
     pub loading: bool,
     /// A copy of a remain record was hit.
