@@ -30,7 +30,7 @@ from gatepost.client.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-from gatepost.client.flow import Flow, SenderRule, TrustEntry
+from gatepost.client.flow import Flow, SenderRule, StagePolicy, TrustEntry
 from gatepost.client.history import History, TraceFilter
 from gatepost.client.operations import Frozen, RerouteTarget
 from gatepost.client.policies import Policies
@@ -141,6 +141,7 @@ __all__ = [
     "SenderRule",
     "ServerError",
     "ServerRefusedError",
+    "StagePolicy",
     "Target",
     "TraceFilter",
     "Transport",

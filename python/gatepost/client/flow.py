@@ -1,4 +1,4 @@
-"""The small ordered lists beside rules: who may relay, what holds for senders. `client.flow` of GatepostClient."""
+"""The small ordered lists beside rules: who may relay, what holds for senders, policies at stages. `client.flow` of GatepostClient."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,11 +52,36 @@ class SenderRule:
     count_by: str = "user"
 
 
-Entry = TrustEntry | SenderRule
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagePolicy:
+    """A condition at a stage and what is done when it holds; see docs/stages.md. stage: 'connect', 'helo', 'mail', 'rcpt', 'route', 'data'.
+    action: 'accept', 'reject', 'defer', 'hold', 'quarantine', 'tag', 'add-header', 'remove-header', 'reroute', 'copy', 'notify', 'limit'.
+    """
+
+    comment: str = ""
+    name: str
+    stage: str
+    when: str
+    action: str
+    enabled: bool = True
+    code: int = 0
+    text: str = ""
+    header: str = ""
+    address: str = ""
+    host: str = ""
+    port: int = 25
+    tls: str = "opportunistic"
+    most: int = 0
+    seconds: int = 3600
+    by: str = "client"
+
+
+Entry = TrustEntry | SenderRule | StagePolicy
 E = TypeVar("E", bound=Entry)
 _KINDS: dict[type, tuple[str, api.FlowList.ValueType]] = {
     TrustEntry: ("trust", api.FLOW_LIST_TRUST),
     SenderRule: ("sender_rules", api.FLOW_LIST_SENDER_RULES),
+    StagePolicy: ("stage_policies", api.FLOW_LIST_STAGE_POLICIES),
 }
 
 

@@ -5,20 +5,36 @@ here, and a test holds the two together.
 """
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from gatepost.api.rules.v1 import rules_pb2 as api
 from gatepost.config import Settings
 from gatepost.control.convert import address_from_text, reply_proto, route_proto, trace_proto
 from gatepost.control.errors import invalid
 from gatepost.message.address import Address
+from gatepost.message.fields import HeaderView
 from gatepost.message.reply import Reply
 from gatepost.policy.checks import TOO_BIG, check_own_address, postmaster_domain
 from gatepost.policy.trust import TrustedNetworks
 from gatepost.routing.decide import decide
-from gatepost.routing.model import Question, Route, RuleSet, TraceStep
+from gatepost.routing.model import Question, Route, RouteKind, RuleSet, TraceStep
 from gatepost.routing.senders import HOUR, choice_of
+from gatepost.routing.stages import (
+    AddressFacts,
+    Facts,
+    MessageFacts,
+    PartlyKnown,
+    RouteFacts,
+    Stage,
+    StageAction,
+    StagePolicy,
+    refusal,
+    stage_policies,
+)
 from gatepost.routing.trust import Client, Trust, trust_of
+
+MAX_HEADER = 262_144
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +49,7 @@ class Asked:
     assume_trusted: bool | None = None
     tls: bool = False
     now: int = 0
+    message: bytes = b""
     certificate: str = ""
     """The client's, as a trust entry names it: 'sha256:HEX', or 'subject:' and the subject."""
 
@@ -68,7 +85,7 @@ def explain(settings: Settings, rules: RuleSet, request: api.ExplainRequest, now
         assumed,
         request.tls,
         request.time.seconds or now,
-        request.certificate,
+        certificate=request.certificate,
     )
     found = answer(settings, rules, asked)
     made = api.ExplainResponse(trusted=found.trusted, rule_version=rules.version, routes=map(route_proto, found.routes))
@@ -88,14 +105,81 @@ def answer(settings: Settings, rules: RuleSet, asked: Asked) -> Answer:
         found = is_trusted(settings, rules, asked.client)
         trusted, why = found.trusted, found.why
     steps = [TraceStep("sender", why)]
-    reply = _refused_before(settings, rules, sender, asked, steps) or _sender_rules(rules, asked, steps)
+    stages = _Stages(rules, asked, trusted, recipient)
+    reply = stages.ask(steps, Stage.CONNECT, Stage.HELO)
+    reply = reply or _refused_before(settings, rules, sender, asked, steps) or _sender_rules(rules, asked, steps)
+    reply = reply or stages.ask(steps, Stage.MAIL)
     if reply is not None:
         return Answer(trusted, tuple(steps), (), reply, "mail")
     question = Question(str(sender or ""), recipient, trusted, asked.size, asked.tls, asked.now, asked.client_address, asked.user)
+    reply = stages.ask(steps, Stage.RCPT)
+    if reply is not None:
+        return Answer(trusted, tuple(steps), (), reply, "rcpt")
     decision = decide(rules, question, delimiter=settings.smtp.recipient_delimiter)
-    trace = (*steps, *decision.trace)
-    refused_at = "rcpt" if decision.reply is not None else ""
-    return Answer(trusted, trace, decision.routes, decision.reply, refused_at, decision.size_limit)
+    steps += decision.trace
+    routes, reply, refused_at = decision.routes, decision.reply, "rcpt" if decision.reply is not None else ""
+    if reply is None:
+        reply = stages.ask(steps, Stage.ROUTE, route=RouteFacts(routes[0].kind.value, routes[0].host, len(routes)))
+        refused_at = "rcpt" if reply is not None else ""
+    if reply is None:
+        reply = stages.ask(steps, Stage.DATA, message=_message(asked, recipient))
+        refused_at = "data" if reply is not None else ""
+    routes = () if reply is not None else tuple(stages.changed(one) for one in routes)
+    return Answer(trusted, tuple(steps), routes, reply, refused_at, decision.size_limit)
+
+
+def _message(asked: Asked, recipient: str) -> Any:
+    """The message of the question, for conditions; not known when there is none."""
+    if not asked.message:
+        return PartlyKnown(recipients=(recipient,), **({"size": asked.size} if asked.size else {}))
+    return MessageFacts(len(asked.message), (recipient,), HeaderView(asked.message[:MAX_HEADER]).texts)
+
+
+class _Stages:
+    """Stage policies, asked one stage after the other; what is not part of the question is not known to them."""
+
+    def __init__(self, rules: RuleSet, asked: Asked, trusted: bool, recipient: str) -> None:
+        self._policies = stage_policies(rules)
+        self._met: list[StagePolicy] = []
+        known = {"address": asked.client_address, "user": asked.user, "tls": asked.tls, "trusted": trusted}
+        self._client = PartlyKnown(**known, certificate=asked.client.subject)
+        self._sender, self._recipient = AddressFacts(asked.client.sender or ""), AddressFacts(recipient)
+
+    def ask(self, steps: list[TraceStep], *stages: Stage, **more: object) -> Reply | None:
+        """The policies of these stages, noted in `steps`: the reply of one that refuses."""
+        facts = Facts(self._client, self._sender, self._recipient)
+        for name, value in more.items():
+            setattr(facts, name, value)
+        for stage in stages if self._policies is not None else ():
+            assert self._policies is not None
+            for one in self._policies.ask(stage, facts, go_on=True):
+                said = {
+                    True: f"met: {one.policy.action}",
+                    False: "not met",
+                    None: f"depends on what is not part of the question: {one.why}",
+                }
+                steps.append(
+                    TraceStep(
+                        "policy",
+                        f"{stage}: {one.policy.name} is {said[one.holds]}"
+                        if one.holds is not None
+                        else f"{stage}: {one.policy.name} {said[None]}",
+                    )
+                )
+                reply = refusal(one) if one.holds else None
+                if reply is not None:
+                    return reply
+                self._met += [one.policy] if one.holds else []
+        return None
+
+    def changed(self, route: Route) -> Route:
+        """A route as the policies that are met have it."""
+        for policy in self._met:
+            if policy.action is StageAction.REROUTE and route.kind is not RouteKind.DISCARD:
+                route = Route(RouteKind.SMTP, route.address, host=policy.host, port=policy.port, tls=policy.tls, hold=route.hold)
+            elif policy.action in (StageAction.HOLD, StageAction.QUARANTINE):
+                route = replace(route, hold=True)
+        return route
 
 
 def _refused_before(settings: Settings, rules: RuleSet, sender: Address | None, asked: Asked, steps: list[TraceStep]) -> Reply | None:

@@ -19,7 +19,7 @@ from gatepost.message.plain import from_plain, to_plain
 from gatepost.message.protofields import fill, plain_of
 from gatepost.routing.parts import PARTS
 
-_LISTS = {api.FLOW_LIST_TRUST: "trust", api.FLOW_LIST_SENDER_RULES: "sender_rules"}
+_LISTS = {api.FLOW_LIST_TRUST: "trust", api.FLOW_LIST_SENDER_RULES: "sender_rules", api.FLOW_LIST_STAGE_POLICIES: "stage_policies"}
 MAX_POSITION = 10_000
 
 

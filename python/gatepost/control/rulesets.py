@@ -162,7 +162,8 @@ class RulesetsServicer(rulesets_pb2_grpc.RulesetsServiceServicer):
         size, now = request.size or len(request.message), int(time.time())
         asked = Asked(
             *(request.sender, request.recipient, request.client_address, request.user, size, assumed, request.tls, now),
-            request.certificate,
+            message=request.message,
+            certificate=request.certificate,
         )
         told = answer(self._settings(), rules, asked)
         made = api.ExplainMailResponse(

@@ -11,9 +11,11 @@ from typing import Any
 
 from gatepost.directory import rule_settings, validation
 from gatepost.directory.errors import InvalidValue
+from gatepost.expression import ExpressionError
 from gatepost.message.address import AddressError, parse_address
 from gatepost.routing.route import TlsPolicy
 from gatepost.routing.senders import SenderRule
+from gatepost.routing.stages import KNOWN, LimitBy, Stage, StageAction, StagePolicy, compiled
 from gatepost.routing.trust import NULL_SENDER, TrustAction, TrustEntry
 
 MAX_PATTERNS = 1_000
@@ -89,6 +91,99 @@ def _check_hop(made: SenderRule) -> None:
         raise InvalidValue("host", "is needed where a login or TLS is given")
     if made.password_ref:
         validation.secret_ref(made.password_ref)
+
+
+def _stage(value: StagePolicy) -> StagePolicy:
+    made = replace(value, name=entry_name(value.name), comment=comment(value.comment))
+    try:
+        compiled(made)
+    except ExpressionError as error:
+        raise InvalidValue("when", str(error)) from None
+    _check_use(made)
+    check = _STAGE_CHECKS.get(made.action)
+    return check(made) if check is not None else made
+
+
+_NEEDS = {
+    StageAction.TAG: "text",
+    StageAction.ADD_HEADER: "header",
+    StageAction.REMOVE_HEADER: "header",
+    StageAction.REROUTE: "host",
+    StageAction.COPY: "address",
+    StageAction.LIMIT: "most",
+}
+_OF = {
+    "code": (StageAction.REJECT, StageAction.DEFER),
+    "header": (StageAction.ADD_HEADER, StageAction.REMOVE_HEADER),
+    "host": (StageAction.REROUTE,),
+    "address": (StageAction.COPY,),
+    "most": (StageAction.LIMIT,),
+}
+
+
+def _check_use(made: StagePolicy) -> None:
+    """What an action needs is there, and nothing that it has no use for."""
+    needed = _NEEDS.get(made.action)
+    if needed is not None and not getattr(made, needed):
+        raise InvalidValue(needed, f"is needed for {made.action}")
+    for name, actions in _OF.items():
+        if getattr(made, name) and made.action not in actions:
+            raise InvalidValue(name, f"is of {' and '.join(actions)} only")
+    if len(made.text) > MAX_COMMENT or not made.text.isprintable():
+        raise InvalidValue("text", f"must be one line of at most {MAX_COMMENT} characters")
+    if made.action is StageAction.REROUTE and made.stage not in (Stage.RCPT, Stage.ROUTE):
+        raise InvalidValue("stage", "must be rcpt or route for reroute")
+
+
+def _reply(made: StagePolicy) -> StagePolicy:
+    low = 500 if made.action is StageAction.REJECT else 400
+    if made.code and not low < made.code < low + 60:
+        raise InvalidValue("code", f"must be {low + 1} to {low + 59} for {made.action}")
+    if not made.text.isascii():
+        raise InvalidValue("text", "must be ASCII: it is an SMTP reply")
+    return made
+
+
+def _header(made: StagePolicy) -> StagePolicy:
+    if not _FIELD.match(made.header):
+        raise InvalidValue("header", f"must be the name of a header field (got {made.header!r:.80})")
+    if made.header.lower() in _NOT_OURS:
+        raise InvalidValue("header", f"{made.header} is not a policy's to change")
+    return made
+
+
+def _limit(made: StagePolicy) -> StagePolicy:
+    if not 1 <= made.most <= MAX_COUNT or not 1 <= made.seconds <= 31 * 86_400:
+        raise InvalidValue("most", f"must be 1 to {MAX_COUNT} in 1 to {31 * 86_400} seconds")
+    known = {LimitBy.SENDER: "sender", LimitBy.SENDER_DOMAIN: "sender", LimitBy.RECIPIENT: "recipient"}.get(made.by, "client")
+    if known not in KNOWN[made.stage]:
+        raise InvalidValue("by", f"the {known} is not known at stage {made.stage}")
+    return made
+
+
+def _reroute(made: StagePolicy) -> StagePolicy:
+    if not 1 <= made.port <= 65_535:
+        raise InvalidValue("port", "must be 1 to 65535")
+    if made.tls is TlsPolicy.PINNED:
+        raise InvalidValue("tls", "must be none, opportunistic, required or verified")
+    return replace(made, host=rule_settings.host(made.host, "host"))
+
+
+def _copy(made: StagePolicy) -> StagePolicy:
+    return replace(made, address=validation.mail_address(made.address, "address"))
+
+
+_FIELD = re.compile(r"[!-9;-~]{1,76}\Z")
+_NOT_OURS = frozenset({"received", "return-path", "x-gatepost-scan", "content-type", "content-transfer-encoding", "mime-version"})
+_STAGE_CHECKS: dict[StageAction, Callable[[StagePolicy], StagePolicy]] = {
+    StageAction.REJECT: _reply,
+    StageAction.DEFER: _reply,
+    StageAction.ADD_HEADER: _header,
+    StageAction.REMOVE_HEADER: _header,
+    StageAction.LIMIT: _limit,
+    StageAction.REROUTE: _reroute,
+    StageAction.COPY: _copy,
+}
 
 
 # ---- pieces ------------------------------------------------------------------------------------------------------------
@@ -182,4 +277,4 @@ def _certificate(text: str, index: int) -> str:
     raise InvalidValue(f"certificates[{index}]", "must be sha256:HEX or subject:PATTERN")
 
 
-_CHECKS: dict[str, Callable[[Any], Any]] = {"trust": _trust, "sender_rules": _sender}
+_CHECKS: dict[str, Callable[[Any], Any]] = {"trust": _trust, "sender_rules": _sender, "stage_policies": _stage}

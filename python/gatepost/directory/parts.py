@@ -85,7 +85,7 @@ def write(connection: Connection, name: str, entries: Entries, *, author: str, c
 
 def title(name: str) -> str:
     """A list's entry in words."""
-    return {"trust": "trust entry", "sender_rules": "sender rule"}[name]
+    return {"trust": "trust entry", "sender_rules": "sender rule", "stage_policies": "stage policy"}[name]
 
 
 def _checked(connection: Connection, name: str, etag: str | None) -> StoredPart:

@@ -63,16 +63,23 @@ class HeaderView:
         """The values of a field, unfolded and stripped."""
         return [b"".join(self.octets[one.value : one.end].splitlines()).strip() for one in self.places if one.name == name]
 
+    def texts(self, name: str) -> list[str]:
+        """All values as text, encoded words decoded where that can be done."""
+        return [_decoded(value.decode("utf-8", "replace")[:MAX_VALUE]) for value in self.raw(name.lower())]
+
     def first(self, name: str) -> str:
         """The first value as text, '' when there is none."""
         return next((value.decode("utf-8", "replace") for value in self.raw(name)), "")
 
     def text(self, name: str) -> str:
         """The first value with its encoded words decoded."""
-        value = self.first(name)[:MAX_VALUE]
-        if "=?" not in value:
-            return value
-        try:
-            return str(make_header(decode_header(value)))
-        except (HeaderParseError, ValueError, LookupError):
-            return value
+        return _decoded(self.first(name)[:MAX_VALUE])
+
+
+def _decoded(value: str) -> str:
+    if "=?" not in value:
+        return value
+    try:
+        return str(make_header(decode_header(value)))
+    except (HeaderParseError, ValueError, LookupError):
+        return value

@@ -17,6 +17,7 @@ from gatepost.config.toml_text import render as toml
 from gatepost.routing.model import DomainRule, RuleSet
 from gatepost.routing.parts import parts_of
 from gatepost.routing.senders import SenderRule
+from gatepost.routing.stages import StagePolicy
 from gatepost.routing.toml_lines import Lines
 from gatepost.routing.tree import Fault, Path, decode, encode, shown
 from gatepost.routing.trust import TrustEntry
@@ -37,6 +38,7 @@ class Document:
     policies: Mapping[str, str] = field(default_factory=dict)
     trust: tuple[TrustEntry, ...] = ()
     sender_rules: tuple[SenderRule, ...] = ()
+    stage_policies: tuple[StagePolicy, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from gatepost.message.reply import Reply
 from gatepost.routing.route import DeliveryOptions, NextHop, Program, Route, RouteKind, TlsPolicy
 from gatepost.routing.senders import SenderRule
 from gatepost.routing.settings import NO_OPTIONS, NO_SETTINGS, AutoReply, Disclaimer, HandlerOptions, ListSettings, RuleSettings
+from gatepost.routing.stages import StagePolicy
 from gatepost.routing.trust import TrustEntry
 
 __all__ = [
@@ -123,6 +124,8 @@ class RuleSet:
     """The trust list, in its order (routing.trust)."""
     sender_rules: tuple[SenderRule, ...] = ()
     """In their order (routing.senders)."""
+    stage_policies: tuple[StagePolicy, ...] = ()
+    """In their order (routing.stages)."""
     srs_key: bytes = b""
     """Keys the addresses that forwards are rewritten to (SRS); not part of versions. Empty: none is taken back."""
 

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gatepost.routing.senders import SenderRule
+from gatepost.routing.stages import StagePolicy
 from gatepost.routing.trust import TrustEntry
 
-PARTS: Mapping[str, type] = {"trust": TrustEntry, "sender_rules": SenderRule}
+PARTS: Mapping[str, type] = {"trust": TrustEntry, "sender_rules": SenderRule, "stage_policies": StagePolicy}
 """Field of RuleSet and Document → kind of its entries, each with a `name`."""
 
 MAX_ENTRIES = 500

@@ -407,3 +407,16 @@ async def test_sender_rules_are_added_listed_and_removed(plane: Plane, cli):
     assert (await cli("sender", "list", "--json")).json["entries"][0]["allowed_from"] == ["*@example.test"]
     assert (await cli("sender", "remove", "users")).code == 0
     assert (await cli("sender", "list")).err.strip() == "no sender rules"
+
+
+async def test_stage_policies_are_checked_added_listed_and_removed(plane: Plane, cli):
+    wrong = await cli("stage", "check", "--at", "mail", "--when", "sender.domian == 'a.test'")
+    assert (wrong.code, "did you mean 'domain'" in wrong.err) == (1, True)
+    assert (await cli("stage", "check", "--at", "mail", "--when", "sender.domain == 'a.test'")).code == 0
+    added = await cli("stage", "add", "few", "--at", "rcpt", "--when", "!client.trusted", "--do", "limit", "--most", "5", "--by", "sender")
+    assert added.out.strip() == "policy few at rcpt: limit 5 in 3600 s by sender when !client.trusted"
+    assert "limit 5 in 3600 s by sender" in (await cli("stage", "list")).out
+    explained = await cli("explain", "x@far.test", "--client", "203.0.113.1", "--offline")
+    assert "rcpt: few is met: limit" in explained.out
+    assert (await cli("stage", "remove", "few")).code == 0
+    assert (await cli("stage", "list")).err.strip() == "no policies"

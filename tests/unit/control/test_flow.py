@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from gatepost.client import DomainRule, GatepostClient, SenderRule, TrustEntry
+from gatepost.client import DomainRule, GatepostClient, SenderRule, StagePolicy, TrustEntry
 from gatepost.client.connection import find_target
 from gatepost.client.errors import EtagMismatchError, InvalidRequestError, NotFoundError, PermissionDeniedError
 from support.control import Plane
@@ -96,3 +96,33 @@ async def test_explain_tells_what_sender_rules_say(plane: Plane) -> None:
             await client.flow.put(SenderRule(name="idle", users=("*",)))
         with pytest.raises(InvalidRequestError, match="required or verified where a password"):
             await client.flow.put(SenderRule(name="open", host="smart.test", username="me", password_ref="x"))
+
+
+async def test_policies_are_checked_put_and_explained(plane: Plane) -> None:
+    reject = StagePolicy(name="bad", stage="mail", when="sender.domain == 'bad.test'", action="reject", text="bad domain")
+    reroute = StagePolicy(name="out", stage="route", when="route.kind == 'smtp'", action="reroute", host="filter.test", enabled=True)
+    helo = StagePolicy(name="helo", stage="helo", when="client.helo == 'x'", action="reject")
+    subject = StagePolicy(name="subject", stage="data", when="message.header('subject')[0] == 'x'", action="reject", code=552)
+    async with GatepostClient(plane.data) as client:
+        assert await client.flow.check(reject) == ("", "")
+        field, fault = await client.flow.check(replace(reject, when="sender.domian == 'a'"))
+        assert (field, "did you mean 'domain'" in fault) == ("when", True)
+        for one in (reject, reroute, helo, subject, replace(reject, name="off", enabled=False, when="true")):
+            await client.flow.put(one)
+        stored = (await client.flow.list(StagePolicy))[0]
+        assert stored[0] == reject
+        assert [(one.name, one.enabled) for one in stored][-1] == ("off", False)
+        refused = await client.rulesets.explain("x@far.test", sender="a@bad.test", assume_trusted=True, offline=True)
+        assert (refused.reply.text if refused.reply else "", refused.refused_at) == ("bad domain", "mail")
+        told = await client.rulesets.explain("x@far.test", sender="a@good.test", assume_trusted=True, offline=True)
+        said = [step.detail for step in told.trace if step.step == "policy"]
+        assert said == [
+            "helo: helo depends on what is not part of the question: helo is not known here",
+            "mail: bad is not met",
+            "route: out is met: reroute",
+            "data: subject depends on what is not part of the question: header is not known here",
+        ]
+        assert [one.host for one in told.routes] == ["filter.test"]
+        given = {"sender": "a@good.test", "assume_trusted": True, "offline": True}
+        whole = await client.rulesets.explain("x@far.test", message=b"Subject: x\r\n\r\nx\r\n", **given)
+        assert (whole.reply.code if whole.reply else 0, whole.refused_at) == (552, "data")

@@ -1,5 +1,6 @@
 """Runs tests/corpus/flow: lists of a rule set + question → which entry decides. See the README there."""
 
+import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,11 +8,29 @@ from typing import Any
 
 import pytest
 
-from gatepost.directory import part_checks, validation
+from gatepost.directory import InvalidValue, part_checks, validation
 from gatepost.routing.decide import decide
 from gatepost.routing.model import DomainRule, Question, RuleSet
 from gatepost.routing.parts import PARTS
 from gatepost.routing.senders import choice_of
+from gatepost.routing.stages import (
+    ENVIRONMENT,
+    AddressFacts,
+    ClientFacts,
+    Facts,
+    LimitBy,
+    MessageFacts,
+    RateFacts,
+    RouteFacts,
+    ScanFacts,
+    Stage,
+    StageAction,
+    StagePolicy,
+    compiled,
+    limit_want,
+    refusal,
+    stage_policies,
+)
 from gatepost.routing.tree import Fault, decode
 from gatepost.routing.trust import Client, Trust, trust_list, trust_of
 
@@ -98,3 +117,104 @@ def test_a_remembered_answer_is_not_given_to_whom_a_sender_rule_fits(rules: Rule
     alone = decide(rules, question)
     decide(rules, Question("a@far.test", case["recipient"], True, client="203.0.113.1"))
     assert decide(rules, question) == alone
+
+
+def facts_of(case: dict[str, Any]) -> Facts:
+    header = case.get("header", {})
+    facts = Facts(ClientFacts(**case["client"]), rate=RateFacts())
+    if "sender" in case:
+        facts.sender = AddressFacts(case["sender"])
+    if "recipient" in case:
+        facts.recipient = AddressFacts(case["recipient"])
+    if "route" in case:
+        facts.route = RouteFacts(**case["route"])
+    if case["stage"] == "data":
+        facts.message = MessageFacts(100, ("x@y.test",), lambda name: header.get(name, ()))
+        facts.scan = ScanFacts(**case.get("scan", {}))
+    return facts
+
+
+@pytest.mark.parametrize(("rules", "case"), cases("stages"))
+def test_policies_hold_for_what_they_name(rules: RuleSet, case: dict[str, Any]) -> None:
+    policies = stage_policies(rules)
+    assert policies is not None
+    facts = facts_of(case)
+    found = policies.ask(Stage(case["stage"]), facts)
+    assert [one.policy.name for one in found if one.holds] == case["met"]
+    replies = [reply for one in found if (reply := refusal(one)) is not None]
+    assert [f"{one.code} {one.text}" for one in replies] == ([case["reply"]] if "reply" in case else [])
+    if "want" in case:
+        assert limit_want(found[-1].policy if found[-1].holds else found[0].policy, facts).key.endswith(case["want"])
+
+
+@pytest.mark.parametrize(("rules", "case"), cases("stages"))
+def test_what_cannot_concern_a_sender_or_recipient_never_holds_for_it(rules: RuleSet, case: dict[str, Any]) -> None:
+    policies, facts = stage_policies(rules), facts_of(case)
+    assert policies is not None
+    partly = [Facts(client=facts.client), Facts(sender=facts.sender), Facts(recipient=facts.recipient)]
+    may = [all(places) for places in zip(*(policies.may_hold(one) for one in partly), strict=True)]
+    enabled = [one.name for one in rules.stage_policies if one.enabled]
+    for one in policies.ask(Stage(case["stage"]), facts, go_on=True):
+        assert may[enabled.index(one.policy.name)] or one.holds is False, one.policy.name
+
+
+PAGE = Path(__file__).parents[3] / "docs" / "stages.md"
+
+
+def test_the_examples_of_the_page_are_conditions_of_their_stage() -> None:
+    examples = re.findall(r"```cel (\w+)\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert len(examples) >= 8
+    for stage, condition in examples:
+        compiled(StagePolicy(name="x", stage=Stage(stage), when=condition.strip(), action=StageAction.ACCEPT))
+
+
+def test_the_page_names_every_stage_action_and_field() -> None:
+    page = PAGE.read_text()
+    for word in (*Stage, *StageAction):
+        assert re.search(rf"^\| [^|]*\b{word}\b", page, re.MULTILINE), word
+    for record in ENVIRONMENT.variables.values():
+        for name in (*record.fields, *record.methods):  # type: ignore[union-attr]  # all variables are records
+            assert f"`{name}" in page, f"{record}.{name}"
+
+
+@pytest.mark.parametrize(
+    ("stage", "condition", "fault"),
+    [
+        ("mail", "sender.domian == 'a.test'", "did you mean 'domain'"),
+        ("mail", "recipient.domain == 'a.test'", "'recipient' is not known at stage mail, but at rcpt, route"),
+        ("data", "recipient.domain == 'a.test'", "but at rcpt, route"),
+        ("connect", "message.size > 1", "but at data"),
+        ("data", "message.size", "a condition is true or false"),
+        ("data", "message.recipients.exists(a, message.recipients.exists(b, a == b))", "steps"),
+        ("data", "clinet.tls", "did you mean 'client'"),
+    ],
+)
+def test_a_condition_that_its_stage_cannot_answer_is_refused_when_it_is_saved(stage: str, condition: str, fault: str) -> None:
+    with pytest.raises(InvalidValue, match=re.escape(fault)) as refused:
+        part_checks.entry("stage_policies", StagePolicy(name="x", stage=Stage(stage), when=condition, action=StageAction.ACCEPT))
+    assert refused.value.field == "when"
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"action": "reject", "code": 451}, "code"),
+        ({"action": "defer", "code": 550}, "code"),
+        ({"action": "reject", "text": "no\r\n250 ok"}, "text"),
+        ({"action": "reject", "text": "ü"}, "text"),
+        ({"action": "tag"}, "text"),
+        ({"action": "add-header", "header": "Received", "text": "x"}, "header"),
+        ({"action": "add-header", "header": "X A", "text": "x"}, "header"),
+        ({"action": "add-header", "header": "X-A", "text": "x\r\nBcc: y"}, "text"),
+        ({"action": "reroute", "host": "a.test"}, "stage"),
+        ({"action": "copy", "address": "nobody"}, "address"),
+        ({"action": "limit"}, "most"),
+        ({"action": "limit", "most": 5, "by": "recipient"}, "by"),
+        ({"action": "hold", "host": "a.test"}, "host"),
+    ],
+)
+def test_an_action_with_what_it_cannot_use_is_refused(fields: dict[str, Any], field: str) -> None:
+    given = {**fields, "action": StageAction(fields["action"]), "by": LimitBy(fields.get("by", "client"))}
+    with pytest.raises(InvalidValue) as refused:
+        part_checks.entry("stage_policies", StagePolicy(name="x", stage=Stage.DATA, when="true", **given))
+    assert refused.value.field == field

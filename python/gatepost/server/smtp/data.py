@@ -7,12 +7,15 @@ that the message is on disk.
 """
 
 import asyncio
+import time
+from dataclasses import replace
 from functools import partial
 from typing import cast
 
 from aiosmtpd.smtp import syntax
 
 from gatepost.message.envelope import Envelope, Origin
+from gatepost.message.fields import HeaderView
 from gatepost.message.ids import format_message_id
 from gatepost.message.reply import Reply, SmtpError
 from gatepost.message.verdict import Verdict
@@ -23,11 +26,14 @@ from gatepost.protocol.smtp.grammar import parse_bdat
 from gatepost.queue.passage import copies, pass_through
 from gatepost.queue.plan import merge_planned, size_limit
 from gatepost.routing.senders import NO_CHOICE
+from gatepost.routing.stages import AddressFacts, ScanFacts, Stage
+from gatepost.routing.stages import MessageFacts as MailSeen
 from gatepost.scan.facts import MailFacts
 from gatepost.scan.gate import FAULT, UNSEEN, Gate, Passage
 from gatepost.scan.judge import Fate
 from gatepost.server.smtp.changes import Pending, authors, masqueraded
 from gatepost.server.smtp.intake import Intake
+from gatepost.server.smtp.policed import changed_plan, copies_for, header_edits, scan_facts, verdict_with
 from gatepost.server.smtp.session import NEED_MAIL, Commands, Transaction, error
 from gatepost.spool import reply_for
 
@@ -244,7 +250,7 @@ class Messages(Commands):
         if refusal is not None:
             self._refuse_message(refusal, closing=defect in SMUGGLING_DEFECTS)
             return
-        self._pending = None
+        self._pending = Pending(incoming) if self.server.stages.policies is not None else None
         if envelope.choice is not NO_CHOICE:
             refusal = self._by_sender(incoming, envelope)
             if refusal is not None:
@@ -262,14 +268,15 @@ class Messages(Commands):
         refusal = refusal or self.over_limit(choice.wants(1, len(envelope.recipients)), count=True)
         if refusal is None and choice.masquerade is not None and envelope.mail_from:
             before = envelope.mail_from.rpartition("@")[2]
-            self._pending = Pending(incoming, masqueraded(header, before, choice.masquerade.masquerade))
+            self._pending = self._pending or Pending(incoming)
+            self._pending.edits += masqueraded(header, before, choice.masquerade.masquerade)
         return refusal
 
     def _pass_gate(self, message: Incoming) -> None:
         """Have a message looked into, then commit it."""
         gate = self.server.context.gate
         if gate is None:
-            self._commit(message, UNSEEN)
+            self._commit_or_refuse(message, UNSEEN)
             return
         mail, incoming = self._facts(gate), cast(Incoming, self._pending or message)
         try:
@@ -278,7 +285,7 @@ class Messages(Commands):
             self._refuse_message(reply_for(fault), closing=False)
             return
         if passage is not None:
-            self._commit(message, passage)
+            self._commit_or_refuse(message, passage)
             return
         self.line.committing = True
         self.line.hold()
@@ -299,14 +306,42 @@ class Messages(Commands):
         if self._lost:
             incoming.abort()
             return
-        if passage.refused is None:
+        refused = passage.refused or self._ask_about_data(incoming, passage)
+        if refused is None:
             self._commit(incoming, passage, mailed)
             return
         incoming.abort()
         self.line.committing = False
         self.line.release()
-        self._refuse_message(passage.refused, closing=False, verdict=passage.verdict)
+        self._refuse_message(refused, closing=False, verdict=passage.verdict)
         self._go_on(leaving=False)
+
+    def _commit_or_refuse(self, incoming: Incoming, passage: Passage) -> None:
+        """Of a message that did not have to wait."""
+        refused = self._ask_about_data(incoming, passage)
+        if refused is None:
+            self._commit(incoming, passage)
+        else:
+            incoming.abort()
+            self._refuse_message(refused, closing=False)
+
+    def _ask_about_data(self, incoming: Incoming, passage: Passage) -> Reply | None:
+        """Stage policies: what they refuse, and the changes of the header that they want."""
+        envelope = self.envelope
+        assert envelope is not None
+        if self.server.stages.policies is None:
+            return None
+        view, verdict = HeaderView(incoming.header()), passage.verdict
+        message = MailSeen(incoming.size, [one.address for one in envelope.recipients], view.texts)
+        scan = ScanFacts() if verdict is None else scan_facts(verdict)
+        facts = {"sender": AddressFacts(envelope.mail_from), "message": message, "scan": scan}
+        refused = self.ask_policies(Stage.DATA, envelope.effects, trusted=envelope.trusted, **facts)
+        if refused is None and envelope.effects.done:
+            front, edits = header_edits(view.places, view.octets, envelope.effects)
+            if self._pending is not None:
+                self._pending.front += front
+                self._pending.edits += edits
+        return refused
 
     def _commit(self, incoming: Incoming, passage: Passage, mailed: tuple[str, ...] = ()) -> None:
         """The one commit point."""
@@ -322,6 +357,8 @@ class Messages(Commands):
                 self._after_commit(fault)
                 return
         rule_set = context.rule_set()
+        if envelope.effects.done or envelope.withheld:
+            passage = self._with_effects(passage, envelope)
         plans = pass_through(passage, mailed, envelope.recipients, envelope.plans)
         plans += copies(passage, rule_set, context.hostname, self.server.limits.recipient_delimiter)
         planned = plans[0] if len(plans) == 1 else merge_planned(plans)
@@ -329,6 +366,14 @@ class Messages(Commands):
         self._passage = passage
         committed = self._committed_envelope(passage.verdict)
         context.spool.commit_then(incoming, committed, planned, rule_set.version, self._after_commit)
+
+    def _with_effects(self, passage: Passage, envelope: Transaction) -> Passage:
+        """What stage policies want done with the recipients of a message."""
+        everyone = (envelope.effects, *envelope.withheld)
+        both = zip(envelope.plans, envelope.recipients, strict=True)
+        envelope.plans = [changed_plan(plan, recipient, envelope.effects) for plan, recipient in both]
+        extra = tuple(one.address for one in copies_for(everyone))
+        return replace(passage, copies=(*passage.copies, *extra), verdict=verdict_with(passage.verdict, everyone, time.time()))
 
     def _check_facts(self, received: int, bare: bool) -> Reply | None:
         """Bare line ends: DATA has them refused or mended by the native receiver, but chunks are kept octet for octet, so they are

@@ -26,8 +26,10 @@ from gatepost.protocol.smtp.grammar import (
 )
 from gatepost.queue.plan import Planned, Refused, plan_recipient
 from gatepost.routing.senders import NO_CHOICE, Want, choice_of
+from gatepost.routing.stages import AddressFacts, ClientFacts, Facts, RateFacts, Stage, StageAction
 from gatepost.routing.trust import Client, Trust, trust_of
 from gatepost.server.smtp.connection import Connection
+from gatepost.server.smtp.policed import Effects, ask, changed_plan, route_facts
 from gatepost.spool import PlannedRecipient
 
 OK_MAIL = b"250 2.1.0 sender ok\r\n"
@@ -95,10 +97,20 @@ class Transaction(CommandEnvelope):
         """May this sender relay?"""
         self.choice = NO_CHOICE
         """What sender rules say."""
+        self.effects = Effects()
+        """What stage policies want done with the message."""
+        self.withheld: list[Effects] = []
+        """Likewise, with recipients."""
         self.recipients: list[Recipient] = []
         self.plans: list[tuple[PlannedRecipient, ...]] = []
         self.planned = 0
         """Final recipients so far: forwards make several of one."""
+
+    def keep(self, mine: Effects) -> None:
+        """What policies want because of a recipient that was taken; its plan is changed already."""
+        own = (StageAction.HOLD, StageAction.QUARANTINE, StageAction.REROUTE)
+        self.effects.done += [one for one in mine.done if one.action not in own]
+        self.withheld.append(mine)
 
 
 class Commands(Connection):
@@ -114,6 +126,7 @@ class Commands(Connection):
         self.envelope = None
         self.messages = 0
         self.refused_recipients = 0
+        self._session_effects, self._helo_effects = Effects(), Effects()
 
     def catch_up(
         self, helo: str, extended: bool, messages: int, sender: MailArgument | None, recipients: Sequence[tuple[Recipient, Planned]]
@@ -131,9 +144,29 @@ class Commands(Connection):
             self.envelope.planned += len(plan)
 
     def greet(self) -> None:
-        """220."""
+        """220, or what a policy says."""
         self.start_state()
+        refused = self.ask_policies(Stage.CONNECT, self._session_effects)
+        if refused is not None:
+            self.close_with(refused if refused.permanent else Reply(421, refused.enhanced, refused.text))
+            return
         self.line.send(self.server.greeting)
+
+    def ask_policies(self, stage: Stage, effects: Effects, *, trusted: bool | None = None, **facts: object) -> Reply | None:
+        """What the policies of a stage refuse, if anything; what else they want done goes into `effects`."""
+        policies = self.server.stages.policies
+        if policies is None or not policies.by_stage[stage]:
+            return None
+        known = Facts(client=self._client_facts(trusted), rate=RateFacts(self.messages, self.refused_recipients))
+        for name, value in facts.items():
+            setattr(known, name, value)
+        return ask(policies, stage, known, effects, lambda wants: self.over_limit(wants, count=True), self.server.log.warning)
+
+    def _client_facts(self, trusted: bool | None) -> ClientFacts:
+        session = self.session
+        relays = self._is_trusted(None) if trusted is None else trusted
+        names = (self.client, self.server.listener.value, session.user)
+        return ClientFacts(*names, bool(self.tls), relays, session.host_name or "", self.certificate[1])
 
     def on_tls(self) -> None:
         """RFC 3207 4.2: begin anew, without a second greeting."""
@@ -148,7 +181,7 @@ class Commands(Connection):
     @syntax("HELO hostname")
     def smtp_HELO(self, hostname: str) -> None:
         """RFC 5321 4.1.1.1; no extensions."""
-        self.session.host_name = parse_helo(hostname)
+        self._hello(hostname)
         self.session.extended_smtp = False
         self.end_transaction()
         self.line.send(self.server.helo_reply)
@@ -156,10 +189,18 @@ class Commands(Connection):
     @syntax("EHLO hostname")
     def smtp_EHLO(self, hostname: str) -> None:
         """RFC 5321 4.1.1.1; also ends a transaction."""
-        self.session.host_name = parse_helo(hostname)
+        self._hello(hostname)
         self.session.extended_smtp = True
         self.end_transaction()
         self.send(self.server.ehlo_reply(tls=bool(self.tls)))
+
+    def _hello(self, hostname: str) -> None:
+        self.session.host_name = parse_helo(hostname)
+        self._helo_effects = Effects()
+        refused = self.ask_policies(Stage.HELO, self._helo_effects)
+        if refused is not None:
+            self.session.host_name = None
+            raise error(refused)
 
     @syntax("NOOP [text]")
     def smtp_NOOP(self, arg: str) -> None:
@@ -234,6 +275,7 @@ class Commands(Connection):
             raise error(refusal)
         made = self._begin_transaction(mail)
         refusal = made.choice.refusal(mail.text) or self.over_limit(made.choice.wants(1, 0))
+        refusal = refusal or self.ask_policies(Stage.MAIL, made.effects, trusted=made.trusted, sender=AddressFacts(mail.text))
         if refusal is not None:
             raise error(refusal)
         self.envelope = made
@@ -242,6 +284,7 @@ class Commands(Connection):
     def _begin_transaction(self, mail: MailArgument) -> Transaction:
         made = Transaction(mail.text, mail.parameters)
         made.trusted = self._is_trusted(mail.text)
+        made.effects.done += self._session_effects.done + self._helo_effects.done
         rule_set = self.server.context.rule_set()
         if rule_set.sender_rules:
             made.choice = choice_of(rule_set, self.who(mail.text))
@@ -259,7 +302,7 @@ class Commands(Connection):
             return NOT_COUNTED
         return limit_reply(seconds) if seconds else None
 
-    def _is_trusted(self, sender: str) -> bool:
+    def _is_trusted(self, sender: str | None) -> bool:
         rule_set, session = self.server.context.rule_set(), self.session
         if not rule_set.trust:
             return session.trusted
@@ -303,6 +346,11 @@ class Commands(Connection):
         if refusal is not None:
             self.reply(refusal)
             return
+        mine, about = Effects(), {"sender": AddressFacts(envelope.mail_from), "recipient": AddressFacts(recipient.address)}
+        refusal = self.ask_policies(Stage.RCPT, mine, trusted=envelope.trusted, **about)
+        if refusal is not None:
+            self._refuse_recipient(Refused(recipient, refusal))
+            return
         plan = plan_recipient(
             self.server.context.rule_set(),
             envelope.mail_from,
@@ -317,6 +365,13 @@ class Commands(Connection):
         if isinstance(plan, Refused):
             self._refuse_recipient(plan)
             return
+        if self.server.stages.policies is not None:
+            refusal = self.ask_policies(Stage.ROUTE, mine, trusted=envelope.trusted, route=route_facts(plan), **about)
+            if refusal is not None:
+                self._refuse_recipient(Refused(recipient, refusal))
+                return
+            plan = changed_plan(plan, recipient, mine)
+            envelope.keep(mine)
         envelope.planned += len(plan)
         if envelope.planned > MAX_PLANNED:
             self.reply(TOO_MANY_RECIPIENTS)

@@ -25,41 +25,49 @@ _sym_db = _symbol_database.Default()
 from gatepost.api.common.v1 import common_pb2 as gatepost_dot_api_dot_common_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fgatepost/api/flow/v1/flow.proto\x12\x14gatepost.api.flow.v1\x1a#gatepost/api/common/v1/common.proto\"\xa6\x01\n\nTrustEntry\x12\x31\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32!.gatepost.api.flow.v1.TrustAction\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08networks\x18\x03 \x03(\t\x12\r\n\x05users\x18\x04 \x03(\t\x12\x14\n\x0c\x63\x65rtificates\x18\x05 \x03(\t\x12\x0f\n\x07senders\x18\x06 \x03(\t\x12\x0f\n\x07\x63omment\x18\x07 \x01(\t\"\xd6\x03\n\nSenderRule\x12\x0f\n\x07\x63omment\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05users\x18\x03 \x03(\t\x12\x10\n\x08networks\x18\x04 \x03(\t\x12\x0f\n\x07\x64omains\x18\x05 \x03(\t\x12\x0c\n\x04host\x18\x06 \x01(\t\x12\x0c\n\x04port\x18\x07 \x01(\x05\x12.\n\x03tls\x18\x08 \x01(\x0e\x32!.gatepost.api.common.v1.TlsPolicy\x12\x14\n\x0cimplicit_tls\x18\t \x01(\x08\x12\x10\n\x08username\x18\n \x01(\t\x12\x14\n\x0cpassword_ref\x18\x0b \x01(\t\x12\x16\n\x0esource_address\x18\x0c \x01(\t\x12\x0c\n\x04helo\x18\r \x01(\t\x12\x14\n\x0c\x61llowed_from\x18\x0e \x03(\t\x12\x12\n\nmasquerade\x18\x0f \x01(\t\x12\x19\n\x11messages_per_hour\x18\x10 \x01(\x05\x12\x18\n\x10messages_per_day\x18\x11 \x01(\x05\x12\x1b\n\x13recipients_per_hour\x18\x12 \x01(\x05\x12\x1a\n\x12recipients_per_day\x18\x13 \x01(\x05\x12/\n\x08\x63ount_by\x18\x14 \x01(\x0e\x32\x1d.gatepost.api.flow.v1.CountBy\"\x81\x01\n\tFlowEntry\x12\x31\n\x05trust\x18\x01 \x01(\x0b\x32 .gatepost.api.flow.v1.TrustEntryH\x00\x12\x38\n\x0csender_rules\x18\x02 \x01(\x0b\x32 .gatepost.api.flow.v1.SenderRuleH\x00\x42\x07\n\x05\x65ntry\"B\n\x12ListEntriesRequest\x12,\n\x04list\x18\x01 \x01(\x0e\x32\x1e.gatepost.api.flow.v1.FlowList\"U\n\x13ListEntriesResponse\x12\x30\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1f.gatepost.api.flow.v1.FlowEntry\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"C\n\x11\x43heckEntryRequest\x12.\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x1f.gatepost.api.flow.v1.FlowEntry\"2\n\x12\x43heckEntryResponse\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\r\n\x05\x66\x61ult\x18\x02 \x01(\t\"a\n\x0fPutEntryRequest\x12.\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x1f.gatepost.api.flow.v1.FlowEntry\x12\x10\n\x08position\x18\x02 \x01(\x05\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\" \n\x10PutEntryResponse\x12\x0c\n\x04\x65tag\x18\x01 \x01(\t\"^\n\x12\x44\x65leteEntryRequest\x12,\n\x04list\x18\x01 \x01(\x0e\x32\x1e.gatepost.api.flow.v1.FlowList\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\"#\n\x13\x44\x65leteEntryResponse\x12\x0c\n\x04\x65tag\x18\x01 \x01(\t*V\n\x08\x46lowList\x12\x19\n\x15\x46LOW_LIST_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x46LOW_LIST_TRUST\x10\x01\x12\x1a\n\x16\x46LOW_LIST_SENDER_RULES\x10\x02*^\n\x0bTrustAction\x12\x1c\n\x18TRUST_ACTION_UNSPECIFIED\x10\x00\x12\x16\n\x12TRUST_ACTION_TRUST\x10\x01\x12\x19\n\x15TRUST_ACTION_DISTRUST\x10\x02*`\n\x07\x43ountBy\x12\x18\n\x14\x43OUNT_BY_UNSPECIFIED\x10\x00\x12\x11\n\rCOUNT_BY_USER\x10\x01\x12\x13\n\x0f\x43OUNT_BY_CLIENT\x10\x02\x12\x13\n\x0f\x43OUNT_BY_DOMAIN\x10\x03\x32\x91\x03\n\x0b\x46lowService\x12\x62\n\x0bListEntries\x12(.gatepost.api.flow.v1.ListEntriesRequest\x1a).gatepost.api.flow.v1.ListEntriesResponse\x12_\n\nCheckEntry\x12\'.gatepost.api.flow.v1.CheckEntryRequest\x1a(.gatepost.api.flow.v1.CheckEntryResponse\x12Y\n\x08PutEntry\x12%.gatepost.api.flow.v1.PutEntryRequest\x1a&.gatepost.api.flow.v1.PutEntryResponse\x12\x62\n\x0b\x44\x65leteEntry\x12(.gatepost.api.flow.v1.DeleteEntryRequest\x1a).gatepost.api.flow.v1.DeleteEntryResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fgatepost/api/flow/v1/flow.proto\x12\x14gatepost.api.flow.v1\x1a#gatepost/api/common/v1/common.proto\"\xa6\x01\n\nTrustEntry\x12\x31\n\x06\x61\x63tion\x18\x01 \x01(\x0e\x32!.gatepost.api.flow.v1.TrustAction\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08networks\x18\x03 \x03(\t\x12\r\n\x05users\x18\x04 \x03(\t\x12\x14\n\x0c\x63\x65rtificates\x18\x05 \x03(\t\x12\x0f\n\x07senders\x18\x06 \x03(\t\x12\x0f\n\x07\x63omment\x18\x07 \x01(\t\"\xd6\x03\n\nSenderRule\x12\x0f\n\x07\x63omment\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05users\x18\x03 \x03(\t\x12\x10\n\x08networks\x18\x04 \x03(\t\x12\x0f\n\x07\x64omains\x18\x05 \x03(\t\x12\x0c\n\x04host\x18\x06 \x01(\t\x12\x0c\n\x04port\x18\x07 \x01(\x05\x12.\n\x03tls\x18\x08 \x01(\x0e\x32!.gatepost.api.common.v1.TlsPolicy\x12\x14\n\x0cimplicit_tls\x18\t \x01(\x08\x12\x10\n\x08username\x18\n \x01(\t\x12\x14\n\x0cpassword_ref\x18\x0b \x01(\t\x12\x16\n\x0esource_address\x18\x0c \x01(\t\x12\x0c\n\x04helo\x18\r \x01(\t\x12\x14\n\x0c\x61llowed_from\x18\x0e \x03(\t\x12\x12\n\nmasquerade\x18\x0f \x01(\t\x12\x19\n\x11messages_per_hour\x18\x10 \x01(\x05\x12\x18\n\x10messages_per_day\x18\x11 \x01(\x05\x12\x1b\n\x13recipients_per_hour\x18\x12 \x01(\x05\x12\x1a\n\x12recipients_per_day\x18\x13 \x01(\x05\x12/\n\x08\x63ount_by\x18\x14 \x01(\x0e\x32\x1d.gatepost.api.flow.v1.CountBy\"\x8e\x03\n\x0bStagePolicy\x12\x0f\n\x07\x63omment\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12*\n\x05stage\x18\x03 \x01(\x0e\x32\x1b.gatepost.api.flow.v1.Stage\x12\x0c\n\x04when\x18\x04 \x01(\t\x12\x31\n\x06\x61\x63tion\x18\x05 \x01(\x0e\x32!.gatepost.api.flow.v1.StageAction\x12\x14\n\x07\x65nabled\x18\x06 \x01(\x08H\x00\x88\x01\x01\x12\x0c\n\x04\x63ode\x18\x07 \x01(\x05\x12\x0c\n\x04text\x18\x08 \x01(\t\x12\x0e\n\x06header\x18\t \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\n \x01(\t\x12\x0c\n\x04host\x18\x0b \x01(\t\x12\x0c\n\x04port\x18\x0c \x01(\x05\x12.\n\x03tls\x18\r \x01(\x0e\x32!.gatepost.api.common.v1.TlsPolicy\x12\x0c\n\x04most\x18\x0e \x01(\x05\x12\x0f\n\x07seconds\x18\x0f \x01(\x05\x12)\n\x02\x62y\x18\x10 \x01(\x0e\x32\x1d.gatepost.api.flow.v1.LimitByB\n\n\x08_enabled\"\xbe\x01\n\tFlowEntry\x12\x31\n\x05trust\x18\x01 \x01(\x0b\x32 .gatepost.api.flow.v1.TrustEntryH\x00\x12\x38\n\x0csender_rules\x18\x02 \x01(\x0b\x32 .gatepost.api.flow.v1.SenderRuleH\x00\x12;\n\x0estage_policies\x18\x03 \x01(\x0b\x32!.gatepost.api.flow.v1.StagePolicyH\x00\x42\x07\n\x05\x65ntry\"B\n\x12ListEntriesRequest\x12,\n\x04list\x18\x01 \x01(\x0e\x32\x1e.gatepost.api.flow.v1.FlowList\"U\n\x13ListEntriesResponse\x12\x30\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1f.gatepost.api.flow.v1.FlowEntry\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"C\n\x11\x43heckEntryRequest\x12.\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x1f.gatepost.api.flow.v1.FlowEntry\"2\n\x12\x43heckEntryResponse\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\r\n\x05\x66\x61ult\x18\x02 \x01(\t\"a\n\x0fPutEntryRequest\x12.\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x1f.gatepost.api.flow.v1.FlowEntry\x12\x10\n\x08position\x18\x02 \x01(\x05\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\" \n\x10PutEntryResponse\x12\x0c\n\x04\x65tag\x18\x01 \x01(\t\"^\n\x12\x44\x65leteEntryRequest\x12,\n\x04list\x18\x01 \x01(\x0e\x32\x1e.gatepost.api.flow.v1.FlowList\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\"#\n\x13\x44\x65leteEntryResponse\x12\x0c\n\x04\x65tag\x18\x01 \x01(\t*t\n\x08\x46lowList\x12\x19\n\x15\x46LOW_LIST_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x46LOW_LIST_TRUST\x10\x01\x12\x1a\n\x16\x46LOW_LIST_SENDER_RULES\x10\x02\x12\x1c\n\x18\x46LOW_LIST_STAGE_POLICIES\x10\x03*^\n\x0bTrustAction\x12\x1c\n\x18TRUST_ACTION_UNSPECIFIED\x10\x00\x12\x16\n\x12TRUST_ACTION_TRUST\x10\x01\x12\x19\n\x15TRUST_ACTION_DISTRUST\x10\x02*`\n\x07\x43ountBy\x12\x18\n\x14\x43OUNT_BY_UNSPECIFIED\x10\x00\x12\x11\n\rCOUNT_BY_USER\x10\x01\x12\x13\n\x0f\x43OUNT_BY_CLIENT\x10\x02\x12\x13\n\x0f\x43OUNT_BY_DOMAIN\x10\x03*\x82\x01\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x11\n\rSTAGE_CONNECT\x10\x01\x12\x0e\n\nSTAGE_HELO\x10\x02\x12\x0e\n\nSTAGE_MAIL\x10\x03\x12\x0e\n\nSTAGE_RCPT\x10\x04\x12\x0f\n\x0bSTAGE_ROUTE\x10\x05\x12\x0e\n\nSTAGE_DATA\x10\x06*\xde\x02\n\x0bStageAction\x12\x1c\n\x18STAGE_ACTION_UNSPECIFIED\x10\x00\x12\x17\n\x13STAGE_ACTION_ACCEPT\x10\x01\x12\x17\n\x13STAGE_ACTION_REJECT\x10\x02\x12\x16\n\x12STAGE_ACTION_DEFER\x10\x03\x12\x15\n\x11STAGE_ACTION_HOLD\x10\x04\x12\x1b\n\x17STAGE_ACTION_QUARANTINE\x10\x05\x12\x14\n\x10STAGE_ACTION_TAG\x10\x06\x12\x1b\n\x17STAGE_ACTION_ADD_HEADER\x10\x07\x12\x1e\n\x1aSTAGE_ACTION_REMOVE_HEADER\x10\x08\x12\x18\n\x14STAGE_ACTION_REROUTE\x10\t\x12\x15\n\x11STAGE_ACTION_COPY\x10\n\x12\x17\n\x13STAGE_ACTION_NOTIFY\x10\x0b\x12\x16\n\x12STAGE_ACTION_LIMIT\x10\x0c*\xa6\x01\n\x07LimitBy\x12\x18\n\x14LIMIT_BY_UNSPECIFIED\x10\x00\x12\x13\n\x0fLIMIT_BY_CLIENT\x10\x01\x12\x11\n\rLIMIT_BY_USER\x10\x02\x12\x13\n\x0fLIMIT_BY_SENDER\x10\x03\x12\x1a\n\x16LIMIT_BY_SENDER_DOMAIN\x10\x04\x12\x16\n\x12LIMIT_BY_RECIPIENT\x10\x05\x12\x10\n\x0cLIMIT_BY_ALL\x10\x06\x32\x91\x03\n\x0b\x46lowService\x12\x62\n\x0bListEntries\x12(.gatepost.api.flow.v1.ListEntriesRequest\x1a).gatepost.api.flow.v1.ListEntriesResponse\x12_\n\nCheckEntry\x12\'.gatepost.api.flow.v1.CheckEntryRequest\x1a(.gatepost.api.flow.v1.CheckEntryResponse\x12Y\n\x08PutEntry\x12%.gatepost.api.flow.v1.PutEntryRequest\x1a&.gatepost.api.flow.v1.PutEntryResponse\x12\x62\n\x0b\x44\x65leteEntry\x12(.gatepost.api.flow.v1.DeleteEntryRequest\x1a).gatepost.api.flow.v1.DeleteEntryResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gatepost.api.flow.v1.flow_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FLOWLIST']._serialized_start=1410
-  _globals['_FLOWLIST']._serialized_end=1496
-  _globals['_TRUSTACTION']._serialized_start=1498
-  _globals['_TRUSTACTION']._serialized_end=1592
-  _globals['_COUNTBY']._serialized_start=1594
-  _globals['_COUNTBY']._serialized_end=1690
+  _globals['_FLOWLIST']._serialized_start=1872
+  _globals['_FLOWLIST']._serialized_end=1988
+  _globals['_TRUSTACTION']._serialized_start=1990
+  _globals['_TRUSTACTION']._serialized_end=2084
+  _globals['_COUNTBY']._serialized_start=2086
+  _globals['_COUNTBY']._serialized_end=2182
+  _globals['_STAGE']._serialized_start=2185
+  _globals['_STAGE']._serialized_end=2315
+  _globals['_STAGEACTION']._serialized_start=2318
+  _globals['_STAGEACTION']._serialized_end=2668
+  _globals['_LIMITBY']._serialized_start=2671
+  _globals['_LIMITBY']._serialized_end=2837
   _globals['_TRUSTENTRY']._serialized_start=95
   _globals['_TRUSTENTRY']._serialized_end=261
   _globals['_SENDERRULE']._serialized_start=264
   _globals['_SENDERRULE']._serialized_end=734
-  _globals['_FLOWENTRY']._serialized_start=737
-  _globals['_FLOWENTRY']._serialized_end=866
-  _globals['_LISTENTRIESREQUEST']._serialized_start=868
-  _globals['_LISTENTRIESREQUEST']._serialized_end=934
-  _globals['_LISTENTRIESRESPONSE']._serialized_start=936
-  _globals['_LISTENTRIESRESPONSE']._serialized_end=1021
-  _globals['_CHECKENTRYREQUEST']._serialized_start=1023
-  _globals['_CHECKENTRYREQUEST']._serialized_end=1090
-  _globals['_CHECKENTRYRESPONSE']._serialized_start=1092
-  _globals['_CHECKENTRYRESPONSE']._serialized_end=1142
-  _globals['_PUTENTRYREQUEST']._serialized_start=1144
-  _globals['_PUTENTRYREQUEST']._serialized_end=1241
-  _globals['_PUTENTRYRESPONSE']._serialized_start=1243
-  _globals['_PUTENTRYRESPONSE']._serialized_end=1275
-  _globals['_DELETEENTRYREQUEST']._serialized_start=1277
-  _globals['_DELETEENTRYREQUEST']._serialized_end=1371
-  _globals['_DELETEENTRYRESPONSE']._serialized_start=1373
-  _globals['_DELETEENTRYRESPONSE']._serialized_end=1408
-  _globals['_FLOWSERVICE']._serialized_start=1693
-  _globals['_FLOWSERVICE']._serialized_end=2094
+  _globals['_STAGEPOLICY']._serialized_start=737
+  _globals['_STAGEPOLICY']._serialized_end=1135
+  _globals['_FLOWENTRY']._serialized_start=1138
+  _globals['_FLOWENTRY']._serialized_end=1328
+  _globals['_LISTENTRIESREQUEST']._serialized_start=1330
+  _globals['_LISTENTRIESREQUEST']._serialized_end=1396
+  _globals['_LISTENTRIESRESPONSE']._serialized_start=1398
+  _globals['_LISTENTRIESRESPONSE']._serialized_end=1483
+  _globals['_CHECKENTRYREQUEST']._serialized_start=1485
+  _globals['_CHECKENTRYREQUEST']._serialized_end=1552
+  _globals['_CHECKENTRYRESPONSE']._serialized_start=1554
+  _globals['_CHECKENTRYRESPONSE']._serialized_end=1604
+  _globals['_PUTENTRYREQUEST']._serialized_start=1606
+  _globals['_PUTENTRYREQUEST']._serialized_end=1703
+  _globals['_PUTENTRYRESPONSE']._serialized_start=1705
+  _globals['_PUTENTRYRESPONSE']._serialized_end=1737
+  _globals['_DELETEENTRYREQUEST']._serialized_start=1739
+  _globals['_DELETEENTRYREQUEST']._serialized_end=1833
+  _globals['_DELETEENTRYRESPONSE']._serialized_start=1835
+  _globals['_DELETEENTRYRESPONSE']._serialized_end=1870
+  _globals['_FLOWSERVICE']._serialized_start=2840
+  _globals['_FLOWSERVICE']._serialized_end=3241
 # @@protoc_insertion_point(module_scope)

@@ -31,6 +31,8 @@ class _FlowListEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FlowList.Val
     """Who may relay."""
     FLOW_LIST_SENDER_RULES: _FlowList.ValueType  # 2
     """What holds because of who sends."""
+    FLOW_LIST_STAGE_POLICIES: _FlowList.ValueType  # 3
+    """Conditions at the stages of a message."""
 
 class FlowList(_FlowList, metaclass=_FlowListEnumTypeWrapper): ...
 
@@ -39,6 +41,8 @@ FLOW_LIST_TRUST: FlowList.ValueType  # 1
 """Who may relay."""
 FLOW_LIST_SENDER_RULES: FlowList.ValueType  # 2
 """What holds because of who sends."""
+FLOW_LIST_STAGE_POLICIES: FlowList.ValueType  # 3
+"""Conditions at the stages of a message."""
 Global___FlowList: _TypeAlias = FlowList  # noqa: Y015
 
 class _TrustAction:
@@ -81,6 +85,108 @@ COUNT_BY_CLIENT: CountBy.ValueType  # 2
 COUNT_BY_DOMAIN: CountBy.ValueType  # 3
 """The domain of the envelope sender."""
 Global___CountBy: _TypeAlias = CountBy  # noqa: Y015
+
+class _Stage:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StageEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Stage.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STAGE_UNSPECIFIED: _Stage.ValueType  # 0
+    STAGE_CONNECT: _Stage.ValueType  # 1
+    STAGE_HELO: _Stage.ValueType  # 2
+    STAGE_MAIL: _Stage.ValueType  # 3
+    STAGE_RCPT: _Stage.ValueType  # 4
+    STAGE_ROUTE: _Stage.ValueType  # 5
+    """After a recipient was routed."""
+    STAGE_DATA: _Stage.ValueType  # 6
+    """After the end of data and the scanners."""
+
+class Stage(_Stage, metaclass=_StageEnumTypeWrapper):
+    """When a policy is asked."""
+
+STAGE_UNSPECIFIED: Stage.ValueType  # 0
+STAGE_CONNECT: Stage.ValueType  # 1
+STAGE_HELO: Stage.ValueType  # 2
+STAGE_MAIL: Stage.ValueType  # 3
+STAGE_RCPT: Stage.ValueType  # 4
+STAGE_ROUTE: Stage.ValueType  # 5
+"""After a recipient was routed."""
+STAGE_DATA: Stage.ValueType  # 6
+"""After the end of data and the scanners."""
+Global___Stage: _TypeAlias = Stage  # noqa: Y015
+
+class _StageAction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StageActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StageAction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STAGE_ACTION_UNSPECIFIED: _StageAction.ValueType  # 0
+    STAGE_ACTION_ACCEPT: _StageAction.ValueType  # 1
+    STAGE_ACTION_REJECT: _StageAction.ValueType  # 2
+    STAGE_ACTION_DEFER: _StageAction.ValueType  # 3
+    STAGE_ACTION_HOLD: _StageAction.ValueType  # 4
+    STAGE_ACTION_QUARANTINE: _StageAction.ValueType  # 5
+    STAGE_ACTION_TAG: _StageAction.ValueType  # 6
+    """`text` before the subject."""
+    STAGE_ACTION_ADD_HEADER: _StageAction.ValueType  # 7
+    STAGE_ACTION_REMOVE_HEADER: _StageAction.ValueType  # 8
+    STAGE_ACTION_REROUTE: _StageAction.ValueType  # 9
+    """To host and port instead, at RCPT and ROUTE."""
+    STAGE_ACTION_COPY: _StageAction.ValueType  # 10
+    STAGE_ACTION_NOTIFY: _StageAction.ValueType  # 11
+    """A line in the server's log."""
+    STAGE_ACTION_LIMIT: _StageAction.ValueType  # 12
+    """More than `most` in `seconds` get 451 4.7.1."""
+
+class StageAction(_StageAction, metaclass=_StageActionEnumTypeWrapper):
+    """What is done when the condition holds. ACCEPT, REJECT and DEFER end the stage, the others do not."""
+
+STAGE_ACTION_UNSPECIFIED: StageAction.ValueType  # 0
+STAGE_ACTION_ACCEPT: StageAction.ValueType  # 1
+STAGE_ACTION_REJECT: StageAction.ValueType  # 2
+STAGE_ACTION_DEFER: StageAction.ValueType  # 3
+STAGE_ACTION_HOLD: StageAction.ValueType  # 4
+STAGE_ACTION_QUARANTINE: StageAction.ValueType  # 5
+STAGE_ACTION_TAG: StageAction.ValueType  # 6
+"""`text` before the subject."""
+STAGE_ACTION_ADD_HEADER: StageAction.ValueType  # 7
+STAGE_ACTION_REMOVE_HEADER: StageAction.ValueType  # 8
+STAGE_ACTION_REROUTE: StageAction.ValueType  # 9
+"""To host and port instead, at RCPT and ROUTE."""
+STAGE_ACTION_COPY: StageAction.ValueType  # 10
+STAGE_ACTION_NOTIFY: StageAction.ValueType  # 11
+"""A line in the server's log."""
+STAGE_ACTION_LIMIT: StageAction.ValueType  # 12
+"""More than `most` in `seconds` get 451 4.7.1."""
+Global___StageAction: _TypeAlias = StageAction  # noqa: Y015
+
+class _LimitBy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LimitByEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LimitBy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LIMIT_BY_UNSPECIFIED: _LimitBy.ValueType  # 0
+    LIMIT_BY_CLIENT: _LimitBy.ValueType  # 1
+    LIMIT_BY_USER: _LimitBy.ValueType  # 2
+    LIMIT_BY_SENDER: _LimitBy.ValueType  # 3
+    LIMIT_BY_SENDER_DOMAIN: _LimitBy.ValueType  # 4
+    LIMIT_BY_RECIPIENT: _LimitBy.ValueType  # 5
+    LIMIT_BY_ALL: _LimitBy.ValueType  # 6
+
+class LimitBy(_LimitBy, metaclass=_LimitByEnumTypeWrapper):
+    """Whose a limit counts together."""
+
+LIMIT_BY_UNSPECIFIED: LimitBy.ValueType  # 0
+LIMIT_BY_CLIENT: LimitBy.ValueType  # 1
+LIMIT_BY_USER: LimitBy.ValueType  # 2
+LIMIT_BY_SENDER: LimitBy.ValueType  # 3
+LIMIT_BY_SENDER_DOMAIN: LimitBy.ValueType  # 4
+LIMIT_BY_RECIPIENT: LimitBy.ValueType  # 5
+LIMIT_BY_ALL: LimitBy.ValueType  # 6
+Global___LimitBy: _TypeAlias = LimitBy  # noqa: Y015
 
 @_typing.final
 class TrustEntry(_message.Message):
@@ -229,6 +335,81 @@ class SenderRule(_message.Message):
 Global___SenderRule: _TypeAlias = SenderRule  # noqa: Y015
 
 @_typing.final
+class StagePolicy(_message.Message):
+    """A condition and what is done when it holds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMMENT_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    WHEN_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    ENABLED_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    HEADER_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
+    TLS_FIELD_NUMBER: _builtins.int
+    MOST_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    comment: _builtins.str
+    name: _builtins.str
+    """As in TrustEntry."""
+    stage: Global___Stage.ValueType
+    when: _builtins.str
+    """In CEL; see docs/stages.md."""
+    action: Global___StageAction.ValueType
+    enabled: _builtins.bool
+    """Unset: true."""
+    code: _builtins.int
+    """Of reject (5yz) and defer (4yz); 0: 550, 451."""
+    text: _builtins.str
+    """Of the reply; what TAG puts before the subject; the value of ADD_HEADER."""
+    header: _builtins.str
+    address: _builtins.str
+    host: _builtins.str
+    port: _builtins.int
+    """0: 25."""
+    tls: _common_pb2.TlsPolicy.ValueType
+    most: _builtins.int
+    seconds: _builtins.int
+    """0: 3600."""
+    by: Global___LimitBy.ValueType
+    def __init__(
+        self,
+        *,
+        comment: _builtins.str = ...,
+        name: _builtins.str = ...,
+        stage: Global___Stage.ValueType = ...,
+        when: _builtins.str = ...,
+        action: Global___StageAction.ValueType = ...,
+        enabled: _builtins.bool | None = ...,
+        code: _builtins.int = ...,
+        text: _builtins.str = ...,
+        header: _builtins.str = ...,
+        address: _builtins.str = ...,
+        host: _builtins.str = ...,
+        port: _builtins.int = ...,
+        tls: _common_pb2.TlsPolicy.ValueType = ...,
+        most: _builtins.int = ...,
+        seconds: _builtins.int = ...,
+        by: Global___LimitBy.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "enabled", b"enabled"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_enabled", b"_enabled", "action", b"action", "address", b"address", "by", b"by", "code", b"code", "comment", b"comment", "enabled", b"enabled", "header", b"header", "host", b"host", "most", b"most", "name", b"name", "port", b"port", "seconds", b"seconds", "stage", b"stage", "text", b"text", "tls", b"tls", "when", b"when"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__enabled: _TypeAlias = _typing.Literal["enabled"]  # noqa: Y015
+    _WhichOneofArgType__enabled: _TypeAlias = _typing.Literal["_enabled", b"_enabled"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__enabled) -> _WhichOneofReturnType__enabled | None: ...
+
+Global___StagePolicy: _TypeAlias = StagePolicy  # noqa: Y015
+
+@_typing.final
 class FlowEntry(_message.Message):
     """Exactly one is set; which one says which list it is of."""
 
@@ -236,21 +417,25 @@ class FlowEntry(_message.Message):
 
     TRUST_FIELD_NUMBER: _builtins.int
     SENDER_RULES_FIELD_NUMBER: _builtins.int
+    STAGE_POLICIES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def trust(self) -> Global___TrustEntry: ...
     @_builtins.property
     def sender_rules(self) -> Global___SenderRule: ...
+    @_builtins.property
+    def stage_policies(self) -> Global___StagePolicy: ...
     def __init__(
         self,
         *,
         trust: Global___TrustEntry | None = ...,
         sender_rules: Global___SenderRule | None = ...,
+        stage_policies: Global___StagePolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "sender_rules", b"sender_rules", "trust", b"trust"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "sender_rules", b"sender_rules", "stage_policies", b"stage_policies", "trust", b"trust"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "sender_rules", b"sender_rules", "trust", b"trust"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "sender_rules", b"sender_rules", "stage_policies", b"stage_policies", "trust", b"trust"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_entry: _TypeAlias = _typing.Literal["trust", "sender_rules"]  # noqa: Y015
+    _WhichOneofReturnType_entry: _TypeAlias = _typing.Literal["trust", "sender_rules", "stage_policies"]  # noqa: Y015
     _WhichOneofArgType_entry: _TypeAlias = _typing.Literal["entry", b"entry"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_entry) -> _WhichOneofReturnType_entry | None: ...
 

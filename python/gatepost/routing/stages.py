@@ -1,0 +1,417 @@
+"""Policies at the stages of a message: conditions in CEL over what is known then, and what is done when one holds.
+
+Asked by the SMTP and LMTP sessions at each stage, and by `explain`. Pure. Invariants: at a stage its policies are asked in order; the first
+that holds and accepts, rejects or defers ends it; a condition that cannot be worked out defers, so that nothing passes because of a fault.
+Programs are made once per rule set. What is not known yet (UNKNOWN) makes a condition unanswerable unless another part decides, which is
+also how it is found out whether a client, a sender or a recipient can be concerned at all (`may_hold`).
+"""
+
+import ipaddress
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+from gatepost.expression import (
+    BOOL,
+    DOUBLE,
+    INT,
+    STRING,
+    Environment,
+    EvaluationError,
+    ExpressionError,
+    Field,
+    ListOf,
+    Method,
+    Program,
+    Record,
+    compile_expression,
+)
+from gatepost.message.address import AddressError, parse_address
+from gatepost.message.reply import Reply
+from gatepost.routing.route import TlsPolicy
+from gatepost.routing.senders import Want
+from gatepost.routing.trust import networks_of
+
+if TYPE_CHECKING:
+    from gatepost.routing.model import RuleSet
+
+_ATTRIBUTE = "_stage_policies"
+MANY = 1_000
+FEW = 100
+TEXT_MAX = 10_000
+COST_MOST = 20_000
+"""Steps of one evaluation: less than a millisecond, and typically some microseconds."""
+
+
+class Stage(StrEnum):
+    """When a policy is asked. route: after a recipient was routed. data: after the end of data and the scanners."""
+
+    CONNECT = "connect"
+    HELO = "helo"
+    MAIL = "mail"
+    RCPT = "rcpt"
+    ROUTE = "route"
+    DATA = "data"
+
+
+class StageAction(StrEnum):
+    """What is done. accept, reject and defer end a stage; the others do not."""
+
+    ACCEPT = "accept"
+    REJECT = "reject"
+    DEFER = "defer"
+    HOLD = "hold"
+    QUARANTINE = "quarantine"
+    TAG = "tag"
+    ADD_HEADER = "add-header"
+    REMOVE_HEADER = "remove-header"
+    REROUTE = "reroute"
+    COPY = "copy"
+    NOTIFY = "notify"
+    LIMIT = "limit"
+
+
+class LimitBy(StrEnum):
+    """Whose messages a limit counts together."""
+
+    CLIENT = "client"
+    USER = "user"
+    SENDER = "sender"
+    SENDER_DOMAIN = "sender-domain"
+    RECIPIENT = "recipient"
+    ALL = "all"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagePolicy:
+    """when: the condition. code, text: of reject and defer; text is also what tag puts before the subject and the value that add-header
+    gives `header`. address: who gets a copy. host, port, tls: where reroute leads. most in seconds, counted `by`: of limit.
+    """
+
+    comment: str = ""
+    name: str
+    stage: Stage
+    when: str
+    action: StageAction
+    enabled: bool = True
+    code: int = 0
+    text: str = ""
+    header: str = ""
+    address: str = ""
+    host: str = ""
+    port: int = 25
+    tls: TlsPolicy = TlsPolicy.OPPORTUNISTIC
+    most: int = 0
+    seconds: int = 3600
+    by: LimitBy = LimitBy.CLIENT
+
+
+# ---- what conditions see ---------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class ClientFacts:
+    """Who is connected."""
+
+    address: str = ""
+    listener: str = ""
+    user: str = ""
+    tls: bool = False
+    trusted: bool = False
+    helo: str = ""
+    certificate: str = ""
+    """Subject, RFC 4514."""
+
+
+class PartlyKnown:
+    """A client of whom some things are not known (HELO, or what was not asked): as ClientFacts, but naming one of those has no answer."""
+
+    def __init__(self, **known: object) -> None:
+        self.__dict__.update(known)
+
+    def __getattr__(self, name: str) -> Any:
+        raise EvaluationError(f"{name} is not known here")
+
+
+class AddressFacts:
+    """An address, its parts in the form they are compared in."""
+
+    __slots__ = ("address", "domain", "local")
+
+    def __init__(self, text: str) -> None:
+        try:
+            self.address = parse_address(text, lenient_dot=True).key
+        except AddressError:
+            self.address = text.lower()
+        self.local, _, self.domain = self.address.rpartition("@")
+
+
+@dataclass(slots=True)
+class RouteFacts:
+    """Where a recipient goes: kind of route and next hop ('' by MX) of the first, and how many."""
+
+    kind: str = ""
+    host: str = ""
+    count: int = 0
+
+
+@dataclass(slots=True)
+class MessageFacts:
+    """A received message."""
+
+    size: int = 0
+    recipients: Sequence[str] = ()
+    header: Callable[[str], Sequence[str]] = lambda _: ()
+
+
+@dataclass(slots=True)
+class ScanFacts:
+    """What the gate decided; action '' when it was not looked into."""
+
+    action: str = ""
+    policy: str = ""
+    rule: str = ""
+    score: float = 0.0
+
+
+@dataclass(slots=True)
+class RateFacts:
+    """Of this session so far: messages taken, recipients refused."""
+
+    messages: int = 0
+    refused: int = 0
+
+
+class _Time:
+    """Read when asked, in UTC."""
+
+    @property
+    def now(self) -> int:
+        return int(time.time())
+
+    @property
+    def hour(self) -> int:
+        return time.gmtime().tm_hour
+
+    @property
+    def weekday(self) -> int:
+        return time.gmtime().tm_wday + 1
+
+
+class _Unknown:
+    """Of something that is not known: no field has a value."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise EvaluationError(f"{name} is not known here")
+
+
+UNKNOWN: Any = _Unknown()
+TIME = _Time()
+
+
+@dataclass(slots=True)
+class Facts:
+    """All that a condition may name. What a stage does not know yet is UNKNOWN."""
+
+    client: Any = UNKNOWN
+    sender: Any = UNKNOWN
+    recipient: Any = UNKNOWN
+    route: Any = UNKNOWN
+    message: Any = UNKNOWN
+    scan: Any = UNKNOWN
+    time: Any = TIME
+    rate: Any = UNKNOWN
+
+    def values(self) -> tuple[Any, ...]:
+        """In the order of the environment."""
+        return self.client, self.sender, self.recipient, self.route, self.message, self.scan, self.time, self.rate
+
+
+def _fields(**kinds: Any) -> dict[str, Field]:
+    return {name: Field(kind, attrgetter(name)) for name, kind in kinds.items()}
+
+
+def _within(client: ClientFacts, network: str) -> bool:
+    return _in_network(client.address, network)
+
+
+@lru_cache(maxsize=4096)
+def _in_network(address: str, network: str) -> bool:
+    found = networks_of((network,))
+    if not found:
+        raise EvaluationError(f"{network!r:.60} is no network")
+    try:
+        known = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    plain = (known.ipv4_mapped or known) if isinstance(known, ipaddress.IPv6Address) else known
+    return plain.version == found[0].version and plain in found[0]
+
+
+def _header(message: MessageFacts, name: str) -> list[str]:
+    return [text[:TEXT_MAX] for text in message.header(name)[:FEW]]
+
+
+CLIENT = Record(
+    "client",
+    _fields(address=STRING, listener=STRING, user=STRING, tls=BOOL, trusted=BOOL, helo=STRING, certificate=STRING),
+    {"within": Method((STRING,), BOOL, _within)},
+)
+ADDRESS = Record("address", _fields(address=STRING, local=STRING, domain=STRING), {})
+ROUTE = Record("route", _fields(kind=STRING, host=STRING, count=INT), {})
+MESSAGE = Record(
+    "message",
+    {**_fields(size=INT), "recipients": Field(ListOf(STRING, MANY), lambda message: list(message.recipients)[:MANY])},
+    {"header": Method((STRING,), ListOf(STRING, FEW), _header)},
+)
+SCAN = Record("scan", _fields(action=STRING, policy=STRING, rule=STRING, score=DOUBLE), {})
+CLOCK = Record("time", _fields(now=INT, hour=INT, weekday=INT), {})
+RATE = Record("rate", _fields(messages=INT, refused=INT), {})
+ENVIRONMENT = Environment(
+    {
+        "client": CLIENT,
+        "sender": ADDRESS,
+        "recipient": ADDRESS,
+        "route": ROUTE,
+        "message": MESSAGE,
+        "scan": SCAN,
+        "time": CLOCK,
+        "rate": RATE,
+    }
+)
+_ALWAYS = frozenset({"client", "time", "rate"})
+KNOWN: dict[Stage, frozenset[str]] = {
+    Stage.CONNECT: _ALWAYS,
+    Stage.HELO: _ALWAYS,
+    Stage.MAIL: _ALWAYS | {"sender"},
+    Stage.RCPT: _ALWAYS | {"sender", "recipient"},
+    Stage.ROUTE: _ALWAYS | {"sender", "recipient", "route"},
+    Stage.DATA: _ALWAYS | {"sender", "message", "scan"},
+}
+"""What a condition may name at a stage."""
+
+
+def compiled(policy: StagePolicy) -> Program:
+    """Its condition, checked for its stage. Raises ExpressionError."""
+    program = compile_expression(policy.when, ENVIRONMENT)
+    strange = sorted(program.uses - KNOWN[policy.stage])
+    if strange:
+        at = [str(stage) for stage in Stage if strange[0] in KNOWN[stage]]
+        raise ExpressionError(f"{strange[0]!r} is not known at stage {policy.stage}, but at {', '.join(at)}", 1)
+    if program.cost > COST_MOST:
+        raise ExpressionError(f"might take {program.cost:,} steps, of {COST_MOST:,} allowed", 1)
+    return program
+
+
+# ---- asking ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What came of one policy: it holds (True), does not (False), or cannot be worked out (None, and why)."""
+
+    policy: StagePolicy
+    holds: bool | None
+    why: str = ""
+
+
+class StagePolicies:
+    """The policies that are enabled, made ready."""
+
+    def __init__(self, policies: Iterable[StagePolicy]) -> None:
+        self._all: list[tuple[StagePolicy, Program | None]] = []
+        for one in policies:
+            if one.enabled:
+                self._all.append((one, _program(one)))
+        self.by_stage = {stage: [pair for pair in self._all if pair[0].stage is stage] for stage in Stage}
+
+    def ask(self, stage: Stage, facts: Facts, *, go_on: bool = False) -> list[Finding]:
+        """The policies of a stage in order, up to and with the one that ends it. go_on: one that cannot be worked out does not."""
+        values, found = facts.values(), []
+        for policy, program in self.by_stage[stage]:
+            finding = _found(policy, program, values)
+            found.append(finding)
+            if (finding.holds is None and not go_on) or (finding.holds and policy.action in _FINAL):
+                break
+        return found
+
+    def may_hold(self, facts: Facts) -> list[bool]:
+        """Of each policy, whether it may hold where more is known than here."""
+        values = facts.values()
+        return [_may_hold(program, values) for _, program in self._all]
+
+    def places(self, *stages: Stage) -> list[bool]:
+        """Of each policy, whether it is of these stages."""
+        return [policy.stage in stages for policy, _ in self._all]
+
+
+_FINAL = frozenset({StageAction.ACCEPT, StageAction.REJECT, StageAction.DEFER})
+
+
+def _program(policy: StagePolicy) -> Program | None:
+    try:
+        return compiled(policy)
+    except ExpressionError:
+        return None  # stored by another version; whoever it concerns is deferred
+
+
+def _found(policy: StagePolicy, program: Program | None, values: tuple[Any, ...]) -> Finding:
+    if program is None:
+        return Finding(policy, None, "its condition is not understood")
+    try:
+        return Finding(policy, program.evaluate(*values))
+    except EvaluationError as fault:
+        return Finding(policy, None, str(fault))
+
+
+def _may_hold(program: Program | None, values: tuple[Any, ...]) -> bool:
+    try:
+        return program is None or program.evaluate(*values)
+    except EvaluationError:
+        return True
+
+
+def refusal(finding: Finding) -> Reply | None:
+    """What a client is told, if anything."""
+    policy = finding.policy
+    if finding.holds is None:
+        return Reply(451, "4.7.1", f"policy {policy.name} cannot be worked out now, try again later")
+    if not finding.holds:
+        return None
+    if policy.action is StageAction.REJECT:
+        return Reply(policy.code or 550, "5.7.1", policy.text or "refused by policy")
+    if policy.action is StageAction.DEFER:
+        return Reply(policy.code or 451, "4.7.1", policy.text or "not now by policy, try again later")
+    return None
+
+
+def limit_want(policy: StagePolicy, facts: Facts) -> Want:
+    """What a limit counts."""
+    match policy.by:
+        case LimitBy.ALL:
+            whom = ""
+        case LimitBy.CLIENT:
+            whom = facts.client.address
+        case LimitBy.USER:
+            whom = facts.client.user or facts.client.address
+        case LimitBy.SENDER:
+            whom = facts.sender.address
+        case LimitBy.SENDER_DOMAIN:
+            whom = facts.sender.domain
+        case LimitBy.RECIPIENT:
+            whom = facts.recipient.address
+    return Want(f"policy\0{policy.name}\0{policy.by}\0{whom}", policy.seconds, policy.most, 1)
+
+
+def stage_policies(rule_set: "RuleSet") -> StagePolicies | None:
+    """The rule set's policies, compiled at the first call; None when there are none."""
+    if not rule_set.stage_policies:
+        return None
+    found: StagePolicies | None = rule_set.__dict__.get(_ATTRIBUTE)
+    if found is None:
+        found = rule_set.__dict__[_ATTRIBUTE] = StagePolicies(rule_set.stage_policies)
+    return found

@@ -1,0 +1,161 @@
+"""Stage policies in a session: asks them with the facts of the moment and keeps what they want done until the commit.
+
+Used by session.py and data.py, only where the rule set has policies. Effects of connect and helo hold for every message of the session,
+those of mail and data for the message, those of rcpt and route for the recipient. Does not fail: what cannot be asked defers.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+
+from gatepost.message.envelope import Notify, Recipient
+from gatepost.message.fields import FieldPlace
+from gatepost.message.reply import Reply
+from gatepost.message.verdict import Action, Verdict
+from gatepost.queue.jobs import decode_route
+from gatepost.queue.passage import withheld
+from gatepost.queue.plan import ParticularPlan, Planned, planned
+from gatepost.routing.model import Route, RouteKind
+from gatepost.routing.senders import Want
+from gatepost.routing.stages import (
+    UNKNOWN,
+    Facts,
+    Finding,
+    RouteFacts,
+    ScanFacts,
+    Stage,
+    StageAction,
+    StagePolicies,
+    StagePolicy,
+    limit_want,
+    refusal,
+)
+from gatepost.scan.judge import Fate
+from gatepost.scan.notice import marked_subject
+from gatepost.server.smtp.changes import Edit
+from gatepost.spool import PlannedRecipient
+
+Limit = Callable[[list[Want]], Reply | None]
+Log = Callable[..., object]
+
+_WITHHOLDING = {StageAction.HOLD: Fate.HOLD, StageAction.QUARANTINE: Fate.QUARANTINE}
+
+
+@dataclass(slots=True)
+class Effects:
+    """What policies want done with a message or a recipient."""
+
+    done: list[StagePolicy] = field(default_factory=list)
+
+    def of(self, *actions: StageAction) -> list[StagePolicy]:
+        """Those with one of these actions, in order."""
+        return [one for one in self.done if one.action in actions]
+
+
+def ask(policies: StagePolicies, stage: Stage, facts: Facts, effects: Effects, limit: Limit, log: Log) -> Reply | None:
+    """Ask the policies of a stage: the reply that refuses, or None; the rest goes into `effects`."""
+    for finding in policies.ask(stage, facts):
+        found = _follow(finding, facts, effects, limit, log)
+        if found is not None:
+            return found
+    return None
+
+
+def _follow(finding: Finding, facts: Facts, effects: Effects, limit: Limit, log: Log) -> Reply | None:
+    policy = finding.policy
+    if finding.holds is None:
+        log("a policy cannot be worked out; what it concerns waits", policy=policy.name, stage=policy.stage, error=finding.why)
+    if not finding.holds:
+        return refusal(finding)
+    if policy.action is StageAction.NOTIFY:
+        log("policy notice", policy=policy.name, stage=policy.stage, text=policy.text, **_about(facts))
+    elif policy.action is StageAction.LIMIT:
+        return limit([limit_want(policy, facts)])
+    elif policy.action not in (StageAction.ACCEPT, StageAction.REJECT, StageAction.DEFER):
+        effects.done.append(policy)
+    return refusal(finding)
+
+
+def _about(facts: Facts) -> dict[str, str]:
+    """Who and what a notice is about, as far as it is known."""
+    given = {"client": facts.client, "sender": facts.sender, "recipient": facts.recipient}
+    return {name: one.address for name, one in given.items() if one is not UNKNOWN}
+
+
+# ---- carrying out ------------------------------------------------------------------------------------------------------
+
+
+def changed_plan(plan: Planned, recipient: Recipient, effects: Effects) -> Planned:
+    """One recipient's plan after its own policies, and after those of the message."""
+    made = plan
+    for policy in effects.of(StageAction.REROUTE):
+        made = tuple(_rerouted(one.route, recipient, policy) if one.destination else one for one in made)
+    for policy in effects.of(*_WITHHOLDING):
+        made = withheld(made, _WITHHOLDING[policy.action])
+    return _like(plan, made)
+
+
+def scan_facts(verdict: Verdict) -> ScanFacts:
+    """What the gate decided, for conditions."""
+    return ScanFacts(verdict.action.value, verdict.policy, verdict.rule, max((one.score for one in verdict.answers), default=0.0))
+
+
+def route_facts(plan: Planned) -> RouteFacts:
+    """Where a recipient goes, for conditions."""
+    first = decode_route(plan[0].route)
+    return RouteFacts(first.kind.value, first.host, len(plan))
+
+
+def _like(plan: Planned, made: Planned) -> Planned:
+    if not isinstance(plan, ParticularPlan) or made is plan:
+        return made
+    kept = ParticularPlan(made)
+    kept.size_limit = plan.size_limit
+    return kept
+
+
+def _rerouted(encoded: bytes, recipient: Recipient, policy: StagePolicy) -> PlannedRecipient:
+    known = decode_route(encoded)
+    route = Route(RouteKind.SMTP, known.address, host=policy.host, port=policy.port, tls=policy.tls, hold=known.hold)
+    return planned(recipient, route)
+
+
+def verdict_with(verdict: Verdict | None, effects: Iterable[Effects], now: float) -> Verdict | None:
+    """What the queue and the quarantine show as the reason: the policy's, where one withholds."""
+    withholding = [policy for one in effects for policy in one.of(*_WITHHOLDING)]
+    if not withholding:
+        return verdict
+    worst = next((one for one in withholding if one.action is StageAction.QUARANTINE), withholding[0])
+    action = Action.QUARANTINE if worst.action is StageAction.QUARANTINE else Action.HOLD
+    reason = worst.text or worst.comment or f"policy {worst.name} at stage {worst.stage}"
+    if verdict is None:
+        return Verdict(action, f"stage:{worst.stage}", worst.name, reason, at=now)
+    return replace(verdict, action=action, policy=f"stage:{worst.stage}", rule=worst.name, reason=reason)
+
+
+def header_edits(places: Iterable[FieldPlace], header: bytes, effects: Effects) -> tuple[bytes, list[Edit]]:
+    """(fields put in front, edits of the header as it was received)."""
+    places = list(places)
+    front = b"".join(_field(one) for one in effects.of(StageAction.ADD_HEADER))
+    gone = {one.header.lower() for one in effects.of(StageAction.REMOVE_HEADER)}
+    edits: list[Edit] = [(one.start, one.end, b"") for one in places if one.name in gone]
+    tags = effects.of(StageAction.TAG)
+    if tags:
+        edits.append(_tagged(places, header, tags[0].text, gone))
+    return front, edits
+
+
+def _field(policy: StagePolicy) -> bytes:
+    return f"{policy.header}: {policy.text}\r\n".encode()
+
+
+def _tagged(places: list[FieldPlace], header: bytes, tag: str, gone: set[str]) -> Edit:
+    for one in places:
+        if one.name == "subject" and "subject" not in gone:
+            return one.start, one.end, marked_subject(header[one.value : one.end], tag)
+    return 0, 0, marked_subject(b"", tag)
+
+
+def copies_for(effects: Iterable[Effects]) -> list[Recipient]:
+    """Who gets a copy."""
+    addresses = dict.fromkeys(policy.address for one in effects for policy in one.of(StageAction.COPY))
+    return [Recipient(address, Notify.NEVER) for address in addresses]
