@@ -81,6 +81,7 @@ licences: setup
 
 bench: setup ## compare with Postfix and Dovecot on this machine (BENCH_ARGS=--quick for a short run)
 	PYTHONPATH=tests $(BIN)/python benches/run.py $(BENCH_ARGS)
+	PYTHONPATH=tests $(BIN)/python benches/rules.py
 
 soak: soak-histories soak-crash ## random histories on a simulated disk, then a real server killed round after round (SEED=, HISTORIES=, ROUNDS=)
 	@:

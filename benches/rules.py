@@ -1,109 +1,177 @@
-"""What many rules cost: load, memory of two workers, decision, and an update until it is in force. Prints a table.
+"""What many rules cost, against the bars of docs/performance.md: load, decision, memory of a server with two workers, an update of one
+handler until every worker has it, and what rules and policies take from the accept bench. Prints a table; `make bench` runs it.
 
-Run by hand: `.venv/bin/python benches/rules.py [--rules 100000] [--handlers 1000000]`. The directory is filled by SQL, then read as a
-worker reads it, in two processes at once; decisions are asked in one of them, over addresses drawn at random, none of them remembered.
+Run by hand: `PYTHONPATH=tests .venv/bin/python benches/rules.py [--rules 100000] [--handlers 1000000] [--no-accept]`. The directory is
+filled by SQL. Decisions are asked over addresses drawn at random, none of them asked before. The update goes through the control plane of
+a real server, and is seen when every one of several SMTP connections, which were open before, gets another answer.
 """
 
 import argparse
-import multiprocessing
+import asyncio
 import random
+import smtplib
 import sqlite3
 import statistics
 import tempfile
 import time
-from multiprocessing.connection import Connection
+from contextlib import ExitStack
 from pathlib import Path
 
+from gatepost.client import GatepostClient, Handler
 from gatepost.directory import Directory
 from gatepost.routing.decide import decide
-from gatepost.routing.model import AddressHandler, HandlerKind, Question, RouteKind
+from gatepost.routing.model import Question, RuleSet
+from load import Load
+from sides import HELD, measure
+from support.gatepost import ALICE, Gatepost
 from usage import resident_kib
 
 DECISIONS = 20_000
-WORKERS = 2
+CONNECTIONS = 12
+UPDATES = 5
+POLICIES = 10
+ACCEPT_RULES = 1_000
 _RULE = (
-    "INSERT INTO domain_rules"
-    " (id, domain, kind, host, port, tls, implicit_tls, lmtp, username, password_ref, text, accept_untrusted, revision)"
-    " VALUES (?, ?, 'gateway', 'mx.example.test', 25, 'opportunistic', 0, 0, '', '', '', 0, 1)"
+    "INSERT INTO domain_rules (domain, kind, host, port, tls, implicit_tls, lmtp, username, password_ref, text, accept_untrusted, revision,"
+    " settings) VALUES (?, ?, ?, 25, 'opportunistic', 0, 0, '', '', '', 0, 1, ?)"
 )
-_HANDLER = "INSERT INTO handlers (rule_id, pattern, kind, targets, text) VALUES (?, ?, 'forward', ?, '')"
+_HANDLER = "INSERT INTO handlers (rule_id, pattern, kind, targets, text) SELECT id, ?, 'forward', ?, '' FROM domain_rules WHERE domain = ?"
+
+
+def _rule(n: int) -> tuple[str, str, str, str]:
+    """Seven of ten gateways, two hosted domains, one alias of the gateway before it."""
+    if n % 10 == 9:
+        return f"d{n}.test", "alias", "", f'{{"alias_of": "d{n - 9}.test"}}'
+    return (f"d{n}.test", "hosted", "", "") if n % 10 > 6 else (f"d{n}.test", "gateway", "mx.example.test", "")
 
 
 def fill(path: Path, rules: int, handlers: int) -> None:
-    """A directory of `rules` gateway domains with `handlers` forwards spread over them."""
-    Directory(path, migrate=True).close()
+    """Rules of each kind, with handlers spread over those that are no alias; one handler in ten is a prefix."""
+    own = [n for n in range(rules) if n % 10 != 9]
     with sqlite3.connect(path) as connection:
-        connection.executemany(_RULE, ((n + 1, f"d{n}.test") for n in range(rules)))
-        rows = ((n % rules + 1, f"user{n // rules}", f"user{n}@far.test") for n in range(handlers))
+        connection.executemany(_RULE, map(_rule, range(rules)))
+        places = ((n, own[n % len(own)], n // len(own)) for n in range(handlers))
+        rows = ((f"team{k}-*" if k % 10 == 9 else f"user{k}", f"user{n}@far.test", f"d{d}.test") for n, d, k in places)
         connection.executemany(_HANDLER, rows)
 
 
-def worker(path: str, rules: int, per_rule: int, wire: Connection) -> None:
-    """Load, tell how long it took, then decide or reload as told."""
-    directory = Directory(Path(path))
-    begun = time.perf_counter()
-    rule_set = directory.snapshot()
-    wire.send(time.perf_counter() - begun)
-    while (order := wire.recv()) != "end":
-        if order == "decide":
-            wire.send(_decisions(rule_set, rules, per_rule))
-            continue
-        begun = time.perf_counter()
-        rule_set = directory.snapshot()
-        decision = decide(rule_set, Question("", "updated@d0.test", False))
-        assert decision.routes[0].kind is RouteKind.DISCARD
-        wire.send(time.perf_counter() - begun)
+def questions(rules: int, per_rule: int) -> list[Question]:
+    """Half of them exact, the others a detail, a prefix, an address without handler, or any of that at an alias domain."""
+    drawn, made = random.Random(7), []
+    for _ in range(DECISIONS):
+        k, tail = drawn.randrange(per_rule), drawn.randrange(1_000_000)
+        local = drawn.choice([f"user{k}"] * 5 + [f"user{k}+{tail}", f"team9-{tail}", f"nobody{tail}"])
+        made.append(Question("", f"{local}@d{drawn.randrange(rules)}.test", False))
+    return made
 
 
-def _decisions(rule_set: object, rules: int, per_rule: int) -> list[float]:
-    """Microseconds of each decision."""
-    drawn = random.Random(7)
-    asked = [f"user{drawn.randrange(2 * per_rule)}@d{drawn.randrange(rules)}.test" for _ in range(DECISIONS)]
+def decisions(rule_set: RuleSet, asked: list[Question]) -> list[float]:
+    """Microseconds of each."""
     taken = []
-    for recipient in asked:
+    for question in asked:
         begun = time.perf_counter_ns()
-        decide(rule_set, Question("", recipient, False))  # type: ignore[arg-type]
+        decide(rule_set, question)
         taken.append((time.perf_counter_ns() - begun) / 1000)
-    return taken
+    return sorted(taken)
+
+
+def load(path: Path) -> tuple[RuleSet, float]:
+    """The rule set of a fresh look at the directory, and the seconds it took."""
+    directory = Directory(path)
+    begun = time.perf_counter()
+    found = directory.snapshot()
+    return found, time.perf_counter() - begun
+
+
+def _refused(connections: list[smtplib.SMTP], address: str) -> bool:
+    """Whether any of the sessions does not know the address yet."""
+    answers = []
+    for connection in connections:
+        connection.rset()
+        connection.mail("a@far.test")
+        answers.append(connection.rcpt(address)[0])
+    return any(code != 250 for code in answers)
+
+
+async def _update(server: Gatepost, connections: list[smtplib.SMTP], n: int) -> float:
+    domain = f"d{7 + 10 * n}.test"
+    async with GatepostClient(server.data) as client:
+        begun = time.perf_counter()
+        await client.rules.create_handler(domain, Handler("updated", "discard"))
+        while _refused(connections, f"updated@{domain}"):
+            if time.perf_counter() - begun > 30:
+                raise AssertionError("an update was not seen within 30 s")
+        return time.perf_counter() - begun
+
+
+def updates(server: Gatepost) -> float:
+    """The longest of some updates, until every connection has seen it."""
+    with ExitStack() as stack:
+        port = server.port("smtp")
+        connections = [stack.enter_context(smtplib.SMTP("127.0.0.1", port, timeout=30)) for _ in range(CONNECTIONS)]
+        for connection in connections:
+            connection.ehlo("bench.test")
+        return max(asyncio.run(_update(server, connections, n)) for n in range(UPDATES))
+
+
+def accept(place: Path, *, ruled: bool, messages: int) -> float:
+    """Messages per second that a server takes, with rules and policies or without."""
+    place.mkdir()
+    server = Gatepost(place, users=[ALICE], workers=2)
+    server.add_users()
+    directory = Directory(server.data / "directory.db", migrate=True)
+    if ruled:
+        for n in range(POLICIES):
+            directory.put_policy(f"p{n}", f'[[rules]]\nname = "r"\naction = "reject"\nextensions = ["x{n}"]\n', author="bench")
+        fill(server.data / "directory.db", ACCEPT_RULES, 10 * ACCEPT_RULES // 2)
+        with sqlite3.connect(server.data / "directory.db") as connection:
+            connection.execute(f"UPDATE domain_rules SET policy = 'p' || (id % {POLICIES}) WHERE kind <> 'alias'")
+    directory.close()
+    with server.start() as running:
+        running.cli("rule", "add", HELD.rpartition("@")[2], "--kind", "hold")
+        arrived = lambda: int(running.json("status")["queue"]["messages"])  # noqa: E731  # as short as it is
+        return measure(Load(messages), running.port("smtp"), HELD, arrived, wait=False, roots=[running.pid]).rate
+
+
+def line(what: str, seen: float, unit: str, bar: str) -> None:
+    """One row of the table."""
+    print(f"{what:<34} {seen:10.3f} {unit:<4} {bar}")
 
 
 def main() -> None:
-    """Fill, load twice, ask, change."""
+    """Fill, load, ask, serve, change; then the accept bench in turns."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--rules", type=int, default=100_000)
     parser.add_argument("--handlers", type=int, default=1_000_000)
+    parser.add_argument("--messages", type=int, default=2_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--no-accept", action="store_true")
     given = parser.parse_args()
-    context = multiprocessing.get_context("spawn")
-    with tempfile.TemporaryDirectory(dir="/var/tmp") as place:
-        path = Path(place) / "directory.db"
+    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="gatepost-rules-") as name:
+        server = Gatepost(Path(name), users=[ALICE], workers=2)
+        server.add_users()
+        path = server.data / "directory.db"
         fill(path, given.rules, given.handlers)
-        started = []
-        for _ in range(WORKERS):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=worker, args=(str(path), given.rules, max(1, given.handlers // given.rules), theirs))
-            process.start()
-            started.append((process, ours))
-        loads = [wire.recv() for _, wire in started]
-        memory = resident_kib([process.pid or 0 for process, _ in started]) / 1024
-        started[0][1].send("decide")
-        taken = sorted(started[0][1].recv())
-        directory = Directory(path, migrate=True)
-        begun = time.perf_counter()
-        directory.put_handler("d0.test", AddressHandler("updated", HandlerKind.DISCARD), create=True, author="bench")
-        for _, wire in started:
-            wire.send("reload")
-        for _, wire in started:
-            wire.recv()
-        visible = time.perf_counter() - begun
-        for process, wire in started:
-            wire.send("end")
-            process.join()
-    print(f"rules {given.rules:,}, handlers {given.handlers:,}, workers {WORKERS}")
-    print(f"load               {max(loads):8.2f} s      bar 3")
-    print(f"memory, both       {memory:8.0f} MiB    bar 600 MB")
-    print(f"decision, median   {statistics.median(taken):8.1f} us     bar 20")
-    print(f"decision, 99 %     {taken[len(taken) * 99 // 100]:8.1f} us")
-    print(f"update in force in {visible:8.2f} s      bar 1")
+        print(f"rules {given.rules:,}, handlers {given.handlers:,}, workers 2")
+        line("load, from the tables", load(path)[1], "s", "bar 3")
+        rule_set, seconds = load(path)
+        line("load, the file being there", seconds, "s", "bar 3")
+        taken = decisions(rule_set, questions(given.rules, max(1, given.handlers // given.rules)))
+        line("decision, median", statistics.median(taken), "us", "bar 20")
+        line("decision, 99 %", taken[len(taken) * 99 // 100], "us", "")
+        del rule_set
+        with server.start() as running:
+            line("update, in every worker", updates(running), "s", "bar 1")
+            line("memory, whole server", resident_kib([running.pid]) * 1024 / 1e6, "MB", "bar 600")
+        if not given.no_accept:
+            rates: dict[bool, list[float]] = {False: [], True: []}
+            for n in range(2 * given.rounds):
+                ruled = bool(n % 2)
+                rates[ruled].append(accept(Path(name) / f"accept{n}", ruled=ruled, messages=given.messages))
+            plain, ruled_rate = statistics.median(rates[False]), statistics.median(rates[True])
+            line("accept, no rules", plain, "/s", "")
+            line("accept, 1,000 rules, 10 policies", ruled_rate, "/s", "")
+            line("accept loses", 100 * (1 - ruled_rate / plain), "%", "bar 3")
 
 
 if __name__ == "__main__":

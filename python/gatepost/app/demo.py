@@ -23,7 +23,7 @@ def password_file(data: Path) -> Path:
 
 def ensure_demo(directory: Directory, data: Path) -> dict[str, str]:
     """Make domain and users when the directory is empty. Returns the new passwords by address, {} when nothing was made."""
-    if directory.list_rules():
+    if directory.list_rules(limit=1):
         return {}
     directory.put_rule(DomainRule(DOMAIN, RuleKind.HOSTED), etag=None, create=True, author=AUTHOR)
     made: dict[str, str] = {}

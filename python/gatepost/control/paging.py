@@ -33,6 +33,17 @@ def decode_token(token: str) -> str:
         raise invalid("page_token", "is not one this server gave out") from None
 
 
+def window(size: int, token: str) -> tuple[str, int]:
+    """For lists that are read a page at a time: the key to begin behind, and how many to read, one more than the page holds."""
+    return (decode_token(token) if token else ""), page_size(size) + 1
+
+
+def cut(items: list[T], key: Callable[[T], str], limit: int) -> tuple[list[T], str]:
+    """Of what was read with a `window`: the page and the next token."""
+    chosen = items[: limit - 1]
+    return chosen, encode_token(key(chosen[-1])) if len(items) == limit else ""
+
+
 def page(items: Iterable[T], key: Callable[[T], str], size: int, token: str) -> tuple[list[T], str]:
     """The page after `token` of items in key order (they are sorted here), and the next token ('' = that was the last page)."""
     size = page_size(size)

@@ -7,7 +7,7 @@ be reached uses the new rules. Directory calls run in threads. Errors: see contr
 import asyncio
 import hashlib
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from gatepost.api.rules.v1 import rules_pb2 as api
@@ -15,9 +15,9 @@ from gatepost.api.rules.v1 import rules_pb2_grpc
 from gatepost.config import Settings
 from gatepost.control.access import author
 from gatepost.control.convert import timestamp
-from gatepost.control.errors import invalid, not_found
+from gatepost.control.errors import invalid
 from gatepost.control.explain import explain
-from gatepost.control.paging import page
+from gatepost.control.paging import cut, page, window
 from gatepost.control.ports import StatusSource
 from gatepost.control.rules_convert import (
     PASSWORD_PATH,
@@ -32,7 +32,8 @@ from gatepost.control.rules_convert import (
 )
 from gatepost.control.rulesets import surroundings
 from gatepost.control.server import Service
-from gatepost.directory import Directory, StoredRule
+from gatepost.directory import Directory, StoredHandler, StoredRule
+from gatepost.directory.validation import rule_domain
 from gatepost.routing.lints import lint, rule_lints
 from gatepost.routing.model import AddressHandler, DomainRule, RuleSet
 
@@ -75,11 +76,10 @@ class RulesServicer(rules_pb2_grpc.RulesServiceServicer):
 
     async def ListDomainRules(self, request: api.ListDomainRulesRequest, context: object) -> api.ListDomainRulesResponse:
         """See the proto."""
-        rules = await asyncio.to_thread(self._directory.list_rules)
-        if request.kind:
-            kind = rule_kind(request.kind, "kind")
-            rules = [stored for stored in rules if stored.rule.kind is kind]
-        chosen, token = page(rules, lambda stored: stored.rule.domain, request.page_size, request.page_token)
+        kind = rule_kind(request.kind, "kind") if request.kind else None
+        after, limit = window(request.page_size, request.page_token)
+        rules = await asyncio.to_thread(self._directory.list_rules, after, limit, kind)
+        chosen, token = cut(rules, lambda stored: stored.rule.domain, limit)
         return api.ListDomainRulesResponse(rules=map(_proto, chosen), next_page_token=token)
 
     async def UpdateDomainRule(self, request: api.UpdateDomainRuleRequest, context: object) -> api.UpdateDomainRuleResponse:
@@ -110,34 +110,33 @@ class RulesServicer(rules_pb2_grpc.RulesServiceServicer):
         if password:
             handler = _with_handler_password(request.domain, handler)
         stored = await self._put_handler(request.domain, handler, request.etag, create=True, password=password)
-        made = _find(stored, handler.pattern)
-        warnings = await self._warnings(replace(stored.rule, handlers=(made,)))
-        return api.CreateHandlerResponse(handler=handler_proto(made), etag=stored.etag, warnings=warnings)
+        warnings = await self._handler_warnings(request.domain, stored.handler)
+        return api.CreateHandlerResponse(handler=handler_proto(stored.handler), etag=stored.etag, warnings=warnings)
 
     async def GetHandler(self, request: api.GetHandlerRequest, context: object) -> api.GetHandlerResponse:
         """See the proto."""
-        stored = await self._rule(request.domain)
-        return api.GetHandlerResponse(handler=handler_proto(_find(stored, request.pattern)), etag=stored.etag)
+        stored = await asyncio.to_thread(self._directory.get_handler, request.domain, request.pattern)
+        return api.GetHandlerResponse(handler=handler_proto(stored.handler), etag=stored.etag)
 
     async def ListHandlers(self, request: api.ListHandlersRequest, context: object) -> api.ListHandlersResponse:
         """See the proto."""
-        stored = await self._rule(request.domain)
-        chosen, token = page(stored.rule.handlers, lambda handler: handler.pattern, request.page_size, request.page_token)
-        return api.ListHandlersResponse(handlers=map(handler_proto, chosen), next_page_token=token, etag=stored.etag)
+        after, limit = window(request.page_size, request.page_token)
+        handlers, etag = await asyncio.to_thread(self._directory.list_handlers, request.domain, after, limit)
+        chosen, token = cut(handlers, lambda handler: handler.pattern, limit)
+        return api.ListHandlersResponse(handlers=map(handler_proto, chosen), next_page_token=token, etag=etag)
 
     async def UpdateHandler(self, request: api.UpdateHandlerRequest, context: object) -> api.UpdateHandlerResponse:
         """See the proto."""
-        current = await self._rule(request.domain)
-        known, paths = _find(current, request.handler.pattern), request.update_mask.paths
+        current = await asyncio.to_thread(self._directory.get_handler, request.domain, request.handler.pattern)
+        known, paths = current.handler, request.update_mask.paths
         handler, password = merge_handler(known, request.handler, paths), request.handler.options.transport.password
         if password and (not paths or PASSWORD_PATH in paths or "options" in paths or "options.transport" in paths):
             handler = _with_handler_password(request.domain, handler)
         else:
             handler, password = _keeping_password(known, handler), ""
         stored = await self._put_handler(request.domain, handler, request.etag or current.etag, create=False, password=password)
-        made = _find(stored, handler.pattern)
-        warnings = await self._warnings(replace(stored.rule, handlers=(made,)))
-        return api.UpdateHandlerResponse(handler=handler_proto(made), etag=stored.etag, warnings=warnings)
+        warnings = await self._handler_warnings(request.domain, stored.handler)
+        return api.UpdateHandlerResponse(handler=handler_proto(stored.handler), etag=stored.etag, warnings=warnings)
 
     async def DeleteHandler(self, request: api.DeleteHandlerRequest, context: object) -> api.DeleteHandlerResponse:
         """See the proto."""
@@ -192,13 +191,17 @@ class RulesServicer(rules_pb2_grpc.RulesServiceServicer):
         found = await asyncio.to_thread(lint, self._rule_set(), around, [rule])
         return [f"{one.message} [{one.code}]" for one in found]
 
-    async def _put_handler(self, domain: str, handler: AddressHandler, etag: str, *, create: bool, password: str) -> StoredRule:
-        await asyncio.to_thread(self._directory.put_handler, domain, handler, etag=etag or None, create=create, author=author())
+    async def _handler_warnings(self, domain: str, handler: AddressHandler) -> list[str]:
+        rule = self._rule_set().rules.get(rule_domain(domain))
+        return await self._warnings(replace(rule, handlers=(handler,))) if rule is not None else []
+
+    async def _put_handler(self, domain: str, handler: AddressHandler, etag: str, *, create: bool, password: str) -> StoredHandler:
+        stored = await asyncio.to_thread(self._directory.put_handler, domain, handler, etag=etag or None, create=create, author=author())
         transport = handler.options.transport
         if password and transport is not None:
             await asyncio.to_thread(self._directory.put_secret, transport.password_ref, password)
         await self._changed()
-        return await self._rule(domain)
+        return stored
 
 
 def _with_password(rule: DomainRule) -> DomainRule:
@@ -234,11 +237,3 @@ def _with_transport(handler: AddressHandler, *, password_ref: str) -> AddressHan
 
 def _proto(stored: StoredRule) -> api.DomainRule:
     return rule_proto(stored.rule, stored.etag)
-
-
-def _find(stored: StoredRule, pattern: str) -> AddressHandler:
-    handlers: Sequence[AddressHandler] = stored.rule.handlers
-    for handler in handlers:
-        if handler.pattern == pattern or handler.pattern == pattern.lower():
-            return handler
-    raise not_found("handler", f"{pattern}@{stored.rule.domain}")

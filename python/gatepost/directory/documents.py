@@ -25,6 +25,8 @@ from gatepost.routing.tree import Fault, Path, decode
 
 T = TypeVar("T")
 
+MAX_ROWS = 200_000
+"""Rules and handlers of a document; as text that is more than `document.MAX_OCTETS`."""
 MAX_SINGLE = 200
 """Handlers of one rule that are changed one by one; beyond, the rule is written as a whole."""
 _INDEXED = re.compile(r"([^.\[\]]+)(?:\[(\d+)\])?")
@@ -34,8 +36,17 @@ _RELAYING = (RuleKind.MX, RuleKind.GATEWAY, RuleKind.HOLD)
 # ---- reading ---------------------------------------------------------------------------------------------------------
 
 
+def _refuse_too_many(connection: Connection) -> None:
+    """What no file can hold is not read into memory to find that out."""
+    rows = rules.count(connection)
+    if rows > MAX_ROWS:
+        problem = f"{rows:,} rules and handlers are more than one file can hold ({MAX_ROWS:,}); list and change them one by one"
+        raise InvalidValue("source", problem)
+
+
 def read(connection: Connection) -> Document:
     """The document in force."""
+    _refuse_too_many(connection)
     return _document(rules.read_all(connection), policies.texts(connection), parts.read_all(connection))
 
 
@@ -45,6 +56,7 @@ def read_version(connection: Connection, version: int) -> Document:
     if not oldest <= version <= newest:
         kept = f"; versions {oldest} to {newest} can be told" if newest else ""
         raise NotFound(f"no version {version} of the rules{kept}")
+    _refuse_too_many(connection)
     by_domain, texts, lists = rules.read_all(connection), policies.texts(connection), parts.read_all(connection)
     for change in versions.changes_after(connection, version):
         match change.subject:

@@ -21,7 +21,7 @@ from gatepost.directory.database import pepper
 from gatepost.directory.errors import DirectoryError
 from gatepost.directory.mapped import Changes, MappedFile, MappedMailboxes, MappedRules, with_handler
 from gatepost.directory.rows import HANDLER_COLUMNS, handler_of, mailbox_of
-from gatepost.directory.schema import REVISION, domain_rules, handlers, rule_changes, rule_versions
+from gatepost.directory.schema import REVISION, rule_changes, rule_versions
 from gatepost.directory.schema import users as users_table
 from gatepost.native import CoreError, RuleIndex
 from gatepost.routing.model import DomainRule, Mailbox
@@ -78,12 +78,9 @@ class Live:
     def within(self, connection: Connection) -> Tables:
         """As the connection sees them, its own changes included."""
         with self._lock:
+            if self._state is None:
+                self._state = self._open(connection)  # a file holds what is committed
             return self._follow(connection).tables()
-
-    @property
-    def is_known(self) -> bool:
-        """Whether there is a state to follow from."""
-        return self._state is not None
 
     @property
     def is_due(self) -> bool:
@@ -158,8 +155,8 @@ def _fits(connection: Connection, index: RuleIndex) -> bool:
 
 
 def _is_many(connection: Connection) -> bool:
-    counts = (select(func.count()).select_from(table) for table in (domain_rules, handlers, users_table))
-    return sum(int(connection.execute(count).scalar_one()) for count in counts) > MAX_CHANGES
+    mailboxes = int(connection.execute(select(func.count()).select_from(users_table)).scalar_one())
+    return rules.count(connection) + mailboxes > MAX_CHANGES
 
 
 def _in_memory(connection: Connection) -> _State:

@@ -46,11 +46,13 @@ def get_rule(connection: Connection, domain: str) -> StoredRule:
     return StoredRule(_rule(row, tuple(_handlers(connection, row.id))), _etag(row.revision))
 
 
-def list_rules(connection: Connection) -> list[StoredRule]:
-    """Every rule by domain, its handlers by pattern."""
-    grouped = _grouped_handlers(connection)
-    rows = connection.execute(select(domain_rules).order_by(domain_rules.c.domain))
-    return [StoredRule(_rule(row, grouped.get(row.id, ())), _etag(row.revision)) for row in rows]
+def list_rules(connection: Connection, after: str = "", limit: int | None = None, kind: RuleKind | None = None) -> list[StoredRule]:
+    """Rules by domain, their handlers by pattern: those behind a domain, at most so many, of one kind or all."""
+    query = select(domain_rules).where(domain_rules.c.domain > after).order_by(domain_rules.c.domain).limit(limit)
+    if kind is not None:
+        query = query.where(domain_rules.c.kind == str(kind))
+    rows = connection.execute(query).all()
+    return [StoredRule(_rule(row, tuple(_handlers(connection, row.id))), _etag(row.revision)) for row in rows]
 
 
 def get_handler(connection: Connection, domain: str, pattern: str) -> StoredHandler:
@@ -62,9 +64,10 @@ def get_handler(connection: Connection, domain: str, pattern: str) -> StoredHand
     return StoredHandler(_handler(found), _etag(row.revision))
 
 
-def list_handlers(connection: Connection, domain: str) -> list[AddressHandler]:
-    """The handlers of one rule by pattern."""
-    return list(_handlers(connection, _row(connection, validation.rule_domain(domain)).id))
+def list_handlers(connection: Connection, domain: str, after: str = "", limit: int = -1) -> tuple[list[AddressHandler], str]:
+    """The handlers of one rule by pattern, those behind a pattern, at most so many; and the rule's etag."""
+    row = _row(connection, validation.rule_domain(domain))
+    return list(_handlers(connection, row.id, after, limit)), _etag(row.revision)
 
 
 def find_rule(connection: Connection, domain: str) -> DomainRule | None:
@@ -79,6 +82,12 @@ def read_all(connection: Connection) -> dict[str, DomainRule]:
     """Every rule by its domain. Plain tuples and no ORM: 100,000 handlers must load well within a second."""
     grouped = _grouped_handlers(connection)
     return {row.domain: _rule(row, grouped.get(row.id, ())) for row in connection.execute(select(domain_rules))}
+
+
+def count(connection: Connection) -> int:
+    """How many rules and handlers there are."""
+    counts = (select(func.count()).select_from(table) for table in (domain_rules, handlers))
+    return sum(int(connection.execute(one).scalar_one()) for one in counts)
 
 
 def read_one(connection: Connection, domain: str) -> DomainRule | None:
@@ -106,8 +115,9 @@ def _handler_row(connection: Connection, rule_id: int, pattern: str) -> Row[Any]
     return connection.execute(select(handlers).where(handlers.c.rule_id == rule_id, handlers.c.pattern == pattern)).first()
 
 
-def _handlers(connection: Connection, rule_id: int) -> Iterator[AddressHandler]:
-    for row in connection.exec_driver_sql(f"SELECT {HANDLER_COLUMNS} FROM handlers WHERE rule_id = ? ORDER BY pattern", (rule_id,)):
+def _handlers(connection: Connection, rule_id: int, after: str = "", limit: int = -1) -> Iterator[AddressHandler]:
+    query = f"SELECT {HANDLER_COLUMNS} FROM handlers WHERE rule_id = ? AND pattern > ? ORDER BY pattern LIMIT ?"
+    for row in connection.exec_driver_sql(query, (rule_id, after, limit)):
         yield handler_of(tuple(row))
 
 

@@ -21,7 +21,7 @@ from gatepost.directory.secret_files import SecretFiles
 from gatepost.directory.values import AllowedSender, Credentials, RuleVersion, StoredHandler, StoredPolicy, StoredRule, Token, User, Volume
 from gatepost.routing.changes import Change
 from gatepost.routing.document import Document
-from gatepost.routing.model import AddressHandler, DomainRule, RuleSet
+from gatepost.routing.model import AddressHandler, DomainRule, RuleKind, RuleSet
 
 SRS_KEY = "srs-key"
 """Name of the secret that return paths of forwards are signed with (message/srs.py)."""
@@ -138,10 +138,10 @@ class Directory:
         with self._database.read() as connection:
             return rules.get_rule(connection, domain)
 
-    def list_rules(self) -> list[StoredRule]:
-        """Every rule by domain."""
+    def list_rules(self, after: str = "", limit: int | None = None, kind: RuleKind | None = None) -> list[StoredRule]:
+        """Rules by domain: those behind `after`, at most `limit`, of one kind or all."""
         with self._database.read() as connection:
-            return rules.list_rules(connection)
+            return rules.list_rules(connection, after, limit, kind)
 
     def put_rule(self, rule: DomainRule, *, etag: str | None = None, create: bool, author: str) -> StoredRule:
         """Add or replace a rule with all its handlers. Raises AlreadyExists, NotFound, EtagMismatch, InvalidValue.
@@ -162,10 +162,10 @@ class Directory:
         with self._database.read() as connection:
             return rules.get_handler(connection, domain, pattern)
 
-    def list_handlers(self, domain: str) -> list[AddressHandler]:
-        """Handlers of one rule by pattern. Raises NotFound."""
+    def list_handlers(self, domain: str, after: str = "", limit: int = -1) -> tuple[list[AddressHandler], str]:
+        """Handlers of one rule by pattern, those behind `after`, at most `limit`; and the rule's etag. Raises NotFound."""
         with self._database.read() as connection:
-            return rules.list_handlers(connection, domain)
+            return rules.list_handlers(connection, domain, after, limit)
 
     def put_handler(self, domain: str, handler: AddressHandler, *, etag: str | None = None, create: bool, author: str) -> StoredHandler:
         """Add or replace a handler. Raises AlreadyExists, NotFound, EtagMismatch, InvalidValue. `etag` is the rule's."""
