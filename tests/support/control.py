@@ -369,10 +369,10 @@ class Worker:
         volumes: Any = self.volumes
         submitter: Any = self.submitter
         servicer = QueueServicer(queue, queue, submitter, self.rules, self.index)
-        worker = WorkerServicer(self, self.queue.stats, servicer.resolve)
+        quarantine: Any = MemoryQuarantine()
+        worker = WorkerServicer(self, quarantine, self.queue.stats, servicer.resolve)
         switched_off = HistoryService(Place(self.path.parent, self.path.parent, self.index, 2), 0, 0)
         services = [servicer.service(), MailboxServicer(volumes, self.rules).service(), worker.service()]
-        quarantine: Any = MemoryQuarantine()
         services.append(QuarantineServicer(quarantine, queue, servicer.resolve_one, Settings, self.index).service())
         services.append(HistoryServicer(switched_off, self.index).service())
         self.server = ControlServer(services, Access(lambda _: None, relayed=True), unix_path=self.path)

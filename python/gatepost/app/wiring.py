@@ -283,7 +283,7 @@ class WorkerParts:
             QuarantineServicer(self.quarantine, self.queue, queue.resolve_one, self.current, self.index).service(),
             HistoryServicer(self.history, self.index).service(),
             MailboxServicer(self.volumes, self.rules).service(),
-            WorkerServicer(self, self.queue.stats, queue.resolve).service(),
+            WorkerServicer(self, self.quarantine, self.queue.stats, queue.resolve).service(),
         ]
         path = self.settings.data / "run" / f"worker-{self.index}.sock"
         self.control = ControlServer(services, Access(lambda _: None, relayed=True), unix_path=path)

@@ -143,7 +143,12 @@ RPCS: Mapping[str, Rule] = {
     **_rules("server.v1.ServerService", Role.ADMIN, "GetAuditLog", changes=False),
     **_rules("server.v1.ServerService", Role.ADMIN, "Reload Drain", changes=True),
     # Only the supervisor can open a worker's socket, and it has audited the call already.
-    **_rules("worker.v1.WorkerService", Role.ADMIN, "GetWorkerStatus ResolveMessages Reload Drain", changes=False),
+    **_rules(
+        "worker.v1.WorkerService",
+        Role.ADMIN,
+        "GetWorkerStatus ResolveMessages CountQuarantined DescribeQuarantined Reload Drain",
+        changes=False,
+    ),
     # A load balancer asks for health without a login; it learns no more than that there is a server.
     "/grpc.health.v1.Health/Check": Rule(Role.NOBODY),
     "/grpc.health.v1.Health/List": Rule(Role.NOBODY),

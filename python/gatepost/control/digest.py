@@ -1,8 +1,10 @@
 """Digests: collects what the workers have in quarantine by mailbox, sends a mail for each, once a day or week. Runs in the supervisor.
 
+The workers count what they have for each recipient and name the newest messages; only those that a digest lists are read.
+
 Invariants: a mailbox gets a digest of a day once, also when the server is stopped in the middle of sending (DIR/digest.json has how far
-it came; a crash between a mail and that note may send one mailbox its digest again); nothing new is no mail; memory is bounded by
-MAX_TOTAL entries. A worker that is away is left out and logged.
+it came; a crash between a mail and that note may send one mailbox its digest again); nothing new is no mail; in memory are 100,000 ids
+of each worker at most, and the entries of one mailbox. A worker that is away is left out and logged.
 """
 
 import asyncio
@@ -10,7 +12,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,20 +22,19 @@ import structlog
 
 from gatepost.api.quarantine.v1 import quarantine_pb2 as api
 from gatepost.api.queue.v1 import queue_pb2 as queue_api
+from gatepost.api.worker.v1 import worker_pb2 as worker_api
 from gatepost.config import Settings
 from gatepost.control.errors import ControlError, not_found
-from gatepost.control.quarantine_convert import withheld_addresses
 from gatepost.control.workers import CALL_SECONDS, WorkerLink, WorkerLinks
 from gatepost.directory import Directory, NotFound
 from gatepost.message.address import AddressError, parse_address
 from gatepost.message.ids import parse_message_id
-from gatepost.message.verdict import QUARANTINE
 from gatepost.queue.digest import MAX_ENTRIES, Digest, Entry, Link, Setting, build_digest, read_link
 from gatepost.routing.decide import decide
 from gatepost.routing.model import Question, RouteKind, RuleSet
 
-MAX_TOTAL = 100_000
-PAGE = 500
+FAR = 1 << 62
+COUNT_SECONDS = 120.0
 LOOK_SECONDS = 60.0
 KEY = "digest-links"
 
@@ -42,22 +43,16 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class Pile:
-    """What is in quarantine for one mailbox: the newest entries, and how many more."""
+    """What is in quarantine for one mailbox: how many, and the newest as (id, recipient, worker)."""
 
-    entries: list[Entry] = field(default_factory=list)
-    omitted: int = 0
+    count: int = 0
+    newest: list[tuple[bytes, str, int]] = field(default_factory=list)
 
-    def add(self, entry: Entry, *, room: bool) -> bool:
-        """Entries come oldest first. Whether one more is kept now than before."""
-        if not room:
-            self.omitted += 1
-            return False
-        self.entries.append(entry)
-        if len(self.entries) > MAX_ENTRIES:
-            del self.entries[0]
-            self.omitted += 1
-            return False
-        return True
+    def add(self, share: worker_api.CountQuarantinedResponse.Share, worker: int) -> None:
+        """What a worker has for one of its addresses."""
+        self.count += share.count
+        more = ((message_id, share.recipient, worker) for message_id in share.message_ids)
+        self.newest = sorted([*self.newest, *more], reverse=True)[:MAX_ENTRIES]
 
 
 class Digests:
@@ -75,14 +70,11 @@ class Digests:
 
     async def preview(self, mailbox: str) -> Digest | None:
         """The digest of one mailbox with all that is in quarantine for it; None when that is nothing. Raises ControlError."""
-        try:
-            address = parse_address(mailbox).key
-        except AddressError:
-            raise not_found("mailbox", mailbox) from None
+        address = _key(mailbox)
         if address not in self._rule_set().mailboxes:
             raise not_found("mailbox", mailbox)
-        pile = (await self._collect(None, only=address)).get(address)
-        return build_digest(await asyncio.to_thread(self._setting), address, pile.entries, pile.omitted) if pile else None
+        pile = (await self._collect(only=address)).get(address)
+        return await self._digest(await asyncio.to_thread(self._setting), address, pile) if pile else None
 
     async def run(self) -> None:
         """Send what is due, for ever."""
@@ -111,64 +103,58 @@ class Digests:
 
     async def _send(self, moment: datetime, after: str) -> int:
         period = timedelta(days=7 if self._settings().quarantine.digest == "weekly" else 1)
-        piles = await self._collect(moment - period, until=moment)
+        piles = await self._collect(moment - period, moment)
         setting, sent, stamp = await asyncio.to_thread(self._setting), 0, int(moment.timestamp())
         for mailbox in sorted(piles):
             if mailbox > after:
-                pile = piles[mailbox]
-                await self._submit(mailbox, build_digest(setting, mailbox, pile.entries, pile.omitted).octets)
+                made = await self._digest(setting, mailbox, piles[mailbox])
+                if made.listed:
+                    await self._submit(mailbox, made.octets)
+                    sent += 1
                 await asyncio.to_thread(_write, self._path(), Progress(stamp, mailbox))
-                sent += 1
         await asyncio.to_thread(_write, self._path(), Progress(stamp, None))
         log.info("digests of the quarantine are sent", mails=sent)
         return sent
 
-    async def _collect(self, since: datetime | None, until: datetime | None = None, only: str = "") -> dict[str, Pile]:
+    async def _digest(self, setting: Setting, mailbox: str, pile: Pile) -> Digest:
+        """The mail about a pile. What was released or deleted since it was counted is not told of."""
+        entries: list[Entry] = []
+        for worker in sorted({worker for _, _, worker in pile.newest}):
+            theirs = {message_id: recipient for message_id, recipient, owner in reversed(pile.newest) if owner == worker}
+            for found in await self._described(self._links[worker], list(theirs)):
+                received = found.message.received_time.ToDatetime(UTC)
+                entries.append(_entry(found, theirs[parse_message_id(found.message.message_id)], received))
+        return build_digest(setting, mailbox, entries, pile.count - len(pile.newest))
+
+    async def _described(self, link: WorkerLink, ids: Sequence[bytes]) -> Sequence[api.QuarantinedMessage]:
+        try:
+            request = worker_api.DescribeQuarantinedRequest(message_ids=ids)
+            return (await link.worker.DescribeQuarantined(request, timeout=CALL_SECONDS)).messages
+        except grpc.aio.AioRpcError as error:
+            log.warning("a digest lacks the quarantine of a worker", worker=link.index, error=error.details())
+            return ()
+
+    async def _collect(self, since: datetime | None = None, until: datetime | None = None, only: str = "") -> dict[str, Pile]:
         """What came into quarantine in this time, by address of the mailbox it is for."""
-        rules = self._rule_set()
-        names = {one.mailbox_id: address for address, one in rules.mailboxes.items()}
+        owners = _Owners(self._rule_set())
+        request = worker_api.CountQuarantinedRequest(since=_micros(since, 0), until=_micros(until, FAR), newest=MAX_ENTRIES)
         piles: dict[str, Pile] = {}
-        kept = 0
-        async for found in self._quarantined(since):
-            received = found.message.received_time.ToDatetime(UTC)
-            if until is not None and received >= until:
-                continue
-            for address in withheld_addresses(found.message, [QUARANTINE]):
-                mailbox = _mailbox_of(rules, names, address)
+        for link in self._links.all():
+            async for share in self._counted(link, request):
+                mailbox = owners.of(share.recipient)
                 if mailbox and (not only or mailbox == only):
-                    entry = _entry(found, address, received)
-                    kept += piles.setdefault(mailbox, Pile()).add(entry, room=kept < MAX_TOTAL)
+                    piles.setdefault(mailbox, Pile()).add(share, link.index)
         return piles
 
-    async def _quarantined(self, since: datetime | None) -> AsyncIterator[api.QuarantinedMessage]:
-        """Every message in quarantine, oldest first within a worker."""
-        wanted = api.QuarantineFilter(state=api.QUARANTINE_STATE_QUARANTINED)
-        if since is not None:
-            wanted.newer_than.FromTimedelta(max(timedelta(0), datetime.now(UTC) - since))
-        for link in self._links.all():
-            token = ""
-            while True:
-                request = api.ListQuarantinedRequest(filter=wanted, page_size=PAGE, page_token=token)
-                try:
-                    answer = await link.quarantine.ListQuarantined(request, timeout=CALL_SECONDS)
-                except grpc.aio.AioRpcError as error:
-                    log.warning("a digest lacks the quarantine of a worker", worker=link.index, error=error.details())
-                    break
-                for found in answer.messages:
-                    yield await self._whole(link, found)
-                token = answer.next_page_token
-                if not token:
-                    break
-
-    async def _whole(self, link: WorkerLink, found: api.QuarantinedMessage) -> api.QuarantinedMessage:
-        """With all its recipients, which a page does not always have."""
-        if found.message.recipient_count <= len(found.message.recipients):
-            return found
+    async def _counted(
+        self, link: WorkerLink, request: worker_api.CountQuarantinedRequest
+    ) -> AsyncIterator[worker_api.CountQuarantinedResponse.Share]:
         try:
-            request = api.GetQuarantinedRequest(message_id=found.message.message_id)
-            return (await link.quarantine.GetQuarantined(request, timeout=CALL_SECONDS)).message
-        except grpc.aio.AioRpcError:
-            return found
+            async for answer in link.worker.CountQuarantined(request, timeout=COUNT_SECONDS):
+                for share in answer.shares:
+                    yield share
+        except grpc.aio.AioRpcError as error:
+            log.warning("a digest lacks the quarantine of a worker", worker=link.index, error=error.details())
 
     async def _submit(self, mailbox: str, octets: bytes) -> None:
         """Queue a mail with the null reverse-path: nobody is told when it cannot be delivered. Raises ControlError."""
@@ -224,10 +210,38 @@ def newest_moment(settings: Settings, now: datetime) -> datetime | None:
     return moment - timedelta(days=moment.weekday() if quarantine.digest == "weekly" else 0)
 
 
-def _mailbox_of(rules: RuleSet, names: dict[bytes, str], address: str) -> str:
-    """The mailbox that mail to this address goes to now; '' when it goes to none."""
-    routes = decide(rules, Question("", address, trusted=True)).routes
-    return next((names.get(one.mailbox_id, "") for one in routes if one.kind is RouteKind.LOCAL), "")
+class _Owners:
+    """Whose mailbox mail to an address goes to now. All mailboxes are gone through only if one has another name than its address."""
+
+    def __init__(self, rules: RuleSet) -> None:
+        self._rules = rules
+        self._by_id: dict[bytes, str] | None = None
+
+    def of(self, address: str) -> str:
+        """The mailbox's address; '' when mail to that address goes to none."""
+        routes = decide(self._rules, Question("", address, trusted=True)).routes
+        local = next((one for one in routes if one.kind is RouteKind.LOCAL), None)
+        if local is None:
+            return ""
+        key = _key(local.address)
+        found = self._rules.mailboxes.get(key)
+        return key if found is not None and found.mailbox_id == local.mailbox_id else self._by_its_id(local.mailbox_id)
+
+    def _by_its_id(self, mailbox_id: bytes) -> str:
+        if self._by_id is None:
+            self._by_id = {one.mailbox_id: address for address, one in self._rules.mailboxes.items()}
+        return self._by_id.get(mailbox_id, "")
+
+
+def _key(address: str) -> str:
+    try:
+        return parse_address(address).key
+    except AddressError:
+        return ""
+
+
+def _micros(moment: datetime | None, instead: int) -> int:
+    return instead if moment is None else int(moment.timestamp() * 1_000_000)
 
 
 def _entry(found: api.QuarantinedMessage, recipient: str, received: datetime) -> Entry:

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
 from gatepost.api.common.v1 import common_pb2 as common
 from gatepost.api.server.v1 import server_pb2 as server_api
@@ -11,13 +11,19 @@ from gatepost.api.worker.v1 import worker_pb2_grpc
 from gatepost.control.convert import duration, seconds
 from gatepost.control.errors import ControlError, invalid, precondition
 from gatepost.control.ports import WorkerSource
+from gatepost.control.quarantine_convert import quarantined_proto
 from gatepost.control.queue_convert import MAX_IDS, stats_proto
 from gatepost.control.server import Service
 from gatepost.message.ids import format_message_id
+from gatepost.native import NotFoundError
+from gatepost.queue.quarantine import Quarantine
 from gatepost.scan.scanners.breaker import State
 from gatepost.scan.scanners.entry import ScannerState
 
 DEFAULT_GRACE = 8.0
+MAX_DESCRIBED = 1000
+SHARES = 200
+"""Recipients in one piece of an answer, with at most 100 ids each."""
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 Resolve = Callable[[str], Awaitable[Sequence[bytes]]]
@@ -26,8 +32,9 @@ Resolve = Callable[[str], Awaitable[Sequence[bytes]]]
 class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
     """`stats` and `resolve` are those of the worker's queue (QueueServicer.resolve)."""
 
-    def __init__(self, source: WorkerSource, stats: Callable[[], Mapping[str, int]], resolve: Resolve) -> None:
+    def __init__(self, source: WorkerSource, quarantine: Quarantine, stats: Callable[[], Mapping[str, int]], resolve: Resolve) -> None:
         self._source = source
+        self._quarantine = quarantine
         self._stats = stats
         self._resolve = resolve
 
@@ -51,6 +58,28 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
             queue=stats_proto(self._stats()),
             scanners=(_scanner(facts.index, one) for one in facts.scanners),
         )
+
+    async def CountQuarantined(self, request: api.CountQuarantinedRequest, context: object) -> AsyncIterator[api.CountQuarantinedResponse]:
+        """See the proto."""
+        found = await self._quarantine.shares(request.since, request.until, request.newest)
+        pairs = list(found.by_recipient.items())
+        for start in range(0, len(pairs), SHARES):
+            shares = (
+                api.CountQuarantinedResponse.Share(recipient=address, count=share.count, message_ids=share.newest)
+                for address, share in pairs[start : start + SHARES]
+            )
+            yield api.CountQuarantinedResponse(shares=shares)
+
+    async def DescribeQuarantined(self, request: api.DescribeQuarantinedRequest, context: object) -> api.DescribeQuarantinedResponse:
+        """See the proto."""
+        answer = api.DescribeQuarantinedResponse()
+        for message_id in request.message_ids[:MAX_DESCRIBED]:
+            try:
+                found = await self._quarantine.get(message_id)
+            except NotFoundError:
+                continue
+            answer.messages.append(quarantined_proto(found, self._source.facts().index, 0, None))
+        return answer
 
     async def Reload(self, request: api.ReloadRequest, context: object) -> api.ReloadResponse:
         """See the proto."""

@@ -11,7 +11,7 @@ NotFoundError, NoScannerError, CoreError.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Protocol
@@ -25,6 +25,7 @@ from gatepost.native import K_NOTE, K_RELEASED, K_REMOVED, K_REROUTED, NotFoundE
 from gatepost.queue import withheld
 from gatepost.queue.actions import Done, Order, QueueActions, RerouteRefusedError, Ways
 from gatepost.queue.attempt import decode_detail
+from gatepost.queue.quarantine_search import Shares, TextHint
 from gatepost.queue.quarantine_views import Quarantined, QuarantineFilter, note_of, quarantined
 from gatepost.queue.retry import MICROSECONDS
 from gatepost.queue.views import Filter, QueuedMessage, RecipientStatus, decode_summary
@@ -144,6 +145,15 @@ class Quarantine:
         """Reader over the message; its methods block. Raises NotFoundError."""
         return self._spool.open_message(message_id)
 
+    async def shares(self, since: int, until: int, keep: int) -> Shares:
+        """What is in quarantine by recipient, of what was received from `since` until `until` (Unix µs), with the `keep` newest of each."""
+        await self._spool.whole()
+        made = Shares(self._spool, since, until, keep)
+        after = await asyncio.to_thread(made.step, None)
+        while after is not None:
+            after = await asyncio.to_thread(made.step, after)
+        return made
+
     async def select(self, wanted: QuarantineFilter) -> bytes:
         """Packed ids of all that match, oldest first."""
         await self._spool.whole()
@@ -223,23 +233,30 @@ class Quarantine:
                 return QuarantinePage(tuple(found), format_message_id(after) if after else "", partial)
 
     def _step(self, wanted: QuarantineFilter, after: bytes | None, limit: int) -> tuple[list[QueuedMessage], bytes | None]:
-        """The next messages by id, and where to go on: nothing beyond what was looked at for every destination."""
+        """The next messages by id that may fit, and where to go on: nothing beyond what was looked at for every destination."""
+        hint = TextHint(self._spool, wanted.text) if wanted.text else None
         pages = [self._spool.page(part.native(_now()), after, limit) for part in wanted.parts]
         found = {row[0]: row for rows, _ in pages for row in rows}
         nearest = min((end for _, end in pages if end is not None), default=None)
         ids = sorted(one for one in found if nearest is None or one <= nearest)
         if len(ids) > limit:
             ids, nearest = ids[:limit], ids[limit - 1]
-        return [decode_summary(found[one]) for one in ids], nearest
+        return [decode_summary(found[one]) for one in ids if hint is None or hint.may_have(found[one])], nearest
 
     def _select(self, wanted: QuarantineFilter) -> bytes:
-        parts = [self._spool.select(part.native(_now()), withheld.EVERYTHING) for part in wanted.parts]
-        ids = sorted({one for part in parts for one in withheld.split(part)})
         if wanted.text:
-            read = ((one, withheld.read(self._spool, one)) for one in ids)
-            fits = [one for one, message in read if message and wanted.fits(quarantined(self._spool, message, header=False))]
-            return b"".join(fits)
-        return b"".join(ids)
+            return b"".join(self._with_text(wanted))
+        parts = [self._spool.select(part.native(_now()), withheld.EVERYTHING) for part in wanted.parts]
+        return b"".join(sorted({one for part in parts for one in withheld.split(part)}))
+
+    def _with_text(self, wanted: QuarantineFilter) -> Iterator[bytes]:
+        """Ids of all whose verdict has the text, in order."""
+        after: bytes | None = None
+        while True:
+            messages, after = self._step(wanted, after, MAX_PAGE)
+            yield from (one.message_id for one in messages if wanted.fits(quarantined(self._spool, one, header=False)))
+            if after is None:
+                return
 
     def _get(self, message_id: bytes) -> Quarantined:
         message = decode_summary(self._spool.get(message_id))

@@ -6,6 +6,7 @@ A worker also serves QueueService and MailboxService for its own partition and f
 """
 
 from collections import abc as _abc
+from gatepost.api.quarantine.v1 import quarantine_pb2 as _quarantine_pb2
 from gatepost.api.queue.v1 import queue_pb2 as _queue_pb2
 from gatepost.api.server.v1 import server_pb2 as _server_pb2
 from google.protobuf import descriptor as _descriptor
@@ -198,6 +199,124 @@ class ResolveMessagesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResolveMessagesResponse: _TypeAlias = ResolveMessagesResponse  # noqa: Y015
+
+@_typing.final
+class CountQuarantinedRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SINCE_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    NEWEST_FIELD_NUMBER: _builtins.int
+    since: _builtins.int
+    """Received from here (Unix microseconds) …"""
+    until: _builtins.int
+    """… until here."""
+    newest: _builtins.int
+    """Ids told of each recipient, the newest; 100,000 in all."""
+    def __init__(
+        self,
+        *,
+        since: _builtins.int = ...,
+        until: _builtins.int = ...,
+        newest: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["newest", b"newest", "since", b"since", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountQuarantinedRequest: _TypeAlias = CountQuarantinedRequest  # noqa: Y015
+
+@_typing.final
+class CountQuarantinedResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Share(_message.Message):
+        """What is there for one recipient."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        RECIPIENT_FIELD_NUMBER: _builtins.int
+        COUNT_FIELD_NUMBER: _builtins.int
+        MESSAGE_IDS_FIELD_NUMBER: _builtins.int
+        recipient: _builtins.str
+        count: _builtins.int
+        @_builtins.property
+        def message_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+            """16 octets each, oldest first."""
+
+        def __init__(
+            self,
+            *,
+            recipient: _builtins.str = ...,
+            count: _builtins.int = ...,
+            message_ids: _abc.Iterable[_builtins.bytes] | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "message_ids", b"message_ids", "recipient", b"recipient"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    SHARES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def shares(self) -> _containers.RepeatedCompositeFieldContainer[Global___CountQuarantinedResponse.Share]: ...
+    def __init__(
+        self,
+        *,
+        shares: _abc.Iterable[Global___CountQuarantinedResponse.Share] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["shares", b"shares"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountQuarantinedResponse: _TypeAlias = CountQuarantinedResponse  # noqa: Y015
+
+@_typing.final
+class DescribeQuarantinedRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGE_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def message_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """16 octets each."""
+
+    def __init__(
+        self,
+        *,
+        message_ids: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message_ids", b"message_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribeQuarantinedRequest: _TypeAlias = DescribeQuarantinedRequest  # noqa: Y015
+
+@_typing.final
+class DescribeQuarantinedResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[_quarantine_pb2.QuarantinedMessage]: ...
+    def __init__(
+        self,
+        *,
+        messages: _abc.Iterable[_quarantine_pb2.QuarantinedMessage] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DescribeQuarantinedResponse: _TypeAlias = DescribeQuarantinedResponse  # noqa: Y015
 
 @_typing.final
 class DrainRequest(_message.Message):

@@ -50,6 +50,16 @@ class WorkerServiceStub:
                 request_serializer=gatepost_dot_api_dot_worker_dot_v1_dot_worker__pb2.ResolveMessagesRequest.SerializeToString,
                 response_deserializer=gatepost_dot_api_dot_worker_dot_v1_dot_worker__pb2.ResolveMessagesResponse.FromString,
                 _registered_method=True)
+        self.CountQuarantined = channel.unary_stream(
+                '/gatepost.api.worker.v1.WorkerService/CountQuarantined',
+                request_serializer=gatepost_dot_api_dot_worker_dot_v1_dot_worker__pb2.CountQuarantinedRequest.SerializeToString,
+                response_deserializer=gatepost_dot_api_dot_worker_dot_v1_dot_worker__pb2.CountQuarantinedResponse.FromString,
+                _registered_method=True)
+        self.DescribeQuarantined = channel.unary_unary(
+                '/gatepost.api.worker.v1.WorkerService/DescribeQuarantined',
+                request_serializer=gatepost_dot_api_dot_worker_dot_v1_dot_worker__pb2.DescribeQuarantinedRequest.SerializeToString,
+                response_deserializer=gatepost_dot_api_dot_worker_dot_v1_dot_worker__pb2.DescribeQuarantinedResponse.FromString,
+                _registered_method=True)
         self.Drain = channel.unary_unary(
                 '/gatepost.api.worker.v1.WorkerService/Drain',
                 request_serializer=gatepost_dot_api_dot_worker_dot_v1_dot_worker__pb2.DrainRequest.SerializeToString,
@@ -83,6 +93,20 @@ class WorkerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CountQuarantined(self, request, context):
+        """How much is in quarantine for whom, for digests: each recipient once. No effect. Reads one record per message.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DescribeQuarantined(self, request, context):
+        """Messages of the quarantine with all their recipients, at most 1,000 ids; what is not in quarantine any more is left out. No effect.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Drain(self, request, context):
         """Stops taking sessions, lets those under way finish for `grace` (default 8 s), closes the partition, exits. Answers at once.
         """
@@ -107,6 +131,16 @@ def add_WorkerServiceServicer_to_server(servicer, server):
                     servicer.ResolveMessages,
                     request_deserializer=gatepost_dot_api_dot_worker_dot_v1_dot_worker__pb2.ResolveMessagesRequest.FromString,
                     response_serializer=gatepost_dot_api_dot_worker_dot_v1_dot_worker__pb2.ResolveMessagesResponse.SerializeToString,
+            ),
+            'CountQuarantined': grpc.unary_stream_rpc_method_handler(
+                    servicer.CountQuarantined,
+                    request_deserializer=gatepost_dot_api_dot_worker_dot_v1_dot_worker__pb2.CountQuarantinedRequest.FromString,
+                    response_serializer=gatepost_dot_api_dot_worker_dot_v1_dot_worker__pb2.CountQuarantinedResponse.SerializeToString,
+            ),
+            'DescribeQuarantined': grpc.unary_unary_rpc_method_handler(
+                    servicer.DescribeQuarantined,
+                    request_deserializer=gatepost_dot_api_dot_worker_dot_v1_dot_worker__pb2.DescribeQuarantinedRequest.FromString,
+                    response_serializer=gatepost_dot_api_dot_worker_dot_v1_dot_worker__pb2.DescribeQuarantinedResponse.SerializeToString,
             ),
             'Drain': grpc.unary_unary_rpc_method_handler(
                     servicer.Drain,
@@ -196,6 +230,60 @@ class WorkerService:
             '/gatepost.api.worker.v1.WorkerService/ResolveMessages',
             gatepost_dot_api_dot_worker_dot_v1_dot_worker__pb2.ResolveMessagesRequest.SerializeToString,
             gatepost_dot_api_dot_worker_dot_v1_dot_worker__pb2.ResolveMessagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CountQuarantined(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/gatepost.api.worker.v1.WorkerService/CountQuarantined',
+            gatepost_dot_api_dot_worker_dot_v1_dot_worker__pb2.CountQuarantinedRequest.SerializeToString,
+            gatepost_dot_api_dot_worker_dot_v1_dot_worker__pb2.CountQuarantinedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DescribeQuarantined(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gatepost.api.worker.v1.WorkerService/DescribeQuarantined',
+            gatepost_dot_api_dot_worker_dot_v1_dot_worker__pb2.DescribeQuarantinedRequest.SerializeToString,
+            gatepost_dot_api_dot_worker_dot_v1_dot_worker__pb2.DescribeQuarantinedResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -26,6 +26,10 @@ class WorkerServiceStub:
     """
     ResolveMessages: _aio.UnaryUnaryMultiCallable[_worker_pb2.ResolveMessagesRequest, _worker_pb2.ResolveMessagesResponse]
     """Full ids of the messages in this partition that the given ids or prefixes fit; at most two per prefix. No effect."""
+    CountQuarantined: _aio.UnaryStreamMultiCallable[_worker_pb2.CountQuarantinedRequest, _worker_pb2.CountQuarantinedResponse]
+    """How much is in quarantine for whom, for digests: each recipient once. No effect. Reads one record per message."""
+    DescribeQuarantined: _aio.UnaryUnaryMultiCallable[_worker_pb2.DescribeQuarantinedRequest, _worker_pb2.DescribeQuarantinedResponse]
+    """Messages of the quarantine with all their recipients, at most 1,000 ids; what is not in quarantine any more is left out. No effect."""
     Drain: _aio.UnaryUnaryMultiCallable[_worker_pb2.DrainRequest, _worker_pb2.DrainResponse]
     """Stops taking sessions, lets those under way finish for `grace` (default 8 s), closes the partition, exits. Answers at once."""
 
@@ -57,6 +61,22 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_worker_pb2.ResolveMessagesRequest, _abc.Awaitable[_worker_pb2.ResolveMessagesResponse]],
     ) -> _abc.Awaitable[_worker_pb2.ResolveMessagesResponse]:
         """Full ids of the messages in this partition that the given ids or prefixes fit; at most two per prefix. No effect."""
+
+    @_abc_1.abstractmethod
+    def CountQuarantined(
+        self,
+        request: _worker_pb2.CountQuarantinedRequest,
+        context: _aio.ServicerContext[_worker_pb2.CountQuarantinedRequest, _abc.AsyncIterator[_worker_pb2.CountQuarantinedResponse]],
+    ) -> _abc.AsyncIterator[_worker_pb2.CountQuarantinedResponse]:
+        """How much is in quarantine for whom, for digests: each recipient once. No effect. Reads one record per message."""
+
+    @_abc_1.abstractmethod
+    def DescribeQuarantined(
+        self,
+        request: _worker_pb2.DescribeQuarantinedRequest,
+        context: _aio.ServicerContext[_worker_pb2.DescribeQuarantinedRequest, _abc.Awaitable[_worker_pb2.DescribeQuarantinedResponse]],
+    ) -> _abc.Awaitable[_worker_pb2.DescribeQuarantinedResponse]:
+        """Messages of the quarantine with all their recipients, at most 1,000 ids; what is not in quarantine any more is left out. No effect."""
 
     @_abc_1.abstractmethod
     def Drain(
