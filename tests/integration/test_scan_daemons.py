@@ -8,10 +8,13 @@ import signal
 import smtplib
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from gatepost.client import GatepostClient, QuarantineFilter
 from gatepost.config.scan import ScannerSettings
 from gatepost.scan.facts import MailFacts
 from gatepost.scan.scanners.blob import MemoryBlob
@@ -24,6 +27,7 @@ from support.processes import need, need_root, run, wait_until
 from support.programs import message, send, unverified
 from support.scan_daemons import UNWANTED, Daemon, c_icap, clamd, rspamd
 from support.scanners import EICAR, FACTS, mail, pool_of, table, until
+from support.sdk import call, queue, status
 
 GTUBE = b"XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X"
 pytestmark = pytest.mark.timeout(90)
@@ -150,6 +154,12 @@ def test_score_action_symbols_and_fields_of_rspamd_reach_the_mailbox_and_the_his
     assert "scanned: tag, policy shipped, rule suspicious, rspamd suspicious UNWANTED (add header, 7)" in story
 
 
+async def test_rspamd_says_where_a_field_goes_and_what_the_subject_is_to_be(spam: Daemon) -> None:
+    (said,) = await _said(table("rspamd", f"http://127.0.0.1:{spam.port}"), mail(b"Subject: hello\r\n\r\nrenamed-by-gatepost\r\n"))
+    assert (said.action, said.subject) == ("rewrite subject", "*** hello")
+    assert sorted(said.placed) == [("X-End", "yes", -1), ("X-Second", "yes", 1)]
+
+
 class Load:
     """Eight senders who ask about one new message after the other, until the end."""
 
@@ -249,76 +259,104 @@ def test_a_server_refuses_what_clamd_finds_keeps_mail_while_it_is_away_and_deliv
     one = {"name": "clam", "kind": "clamd", "address": f"unix:{clam.root}/clamd.sock", "timeout_seconds": 2, "failures": 1}
     scanners = json.dumps([{**one, "retry_seconds": 0.2, "retry_max_seconds": 0.5, "probe_seconds": 0.5}])
     with Gatepost(tmp_path, environment={**os.environ, "GATEPOST_SCAN__SCANNERS": scanners}) as server:
-
-        def state() -> str:
-            return str(server.json("status")["scanners"][0]["state"])
-
-        wait_until(lambda: state() == "in_service", 30, "clamd is in service")
+        scanner_is(server, "in_service")
         with pytest.raises(smtplib.SMTPDataError) as refused:
             send(server.port("smtp"), message("bad", body=EICAR.decode()))
         assert refused.value.smtp_code == 550
-        clam.kill()
-        wait_until(lambda: state() == "out_of_service", 30, "clamd is missed")
-        send(server.port("smtp"), message("meanwhile"))
-        assert [found["held"] for found in server.json("queue", "list")] == [1]
-        clam.restart()
-        wait_until(lambda: not server.json("queue", "list"), 20, "what waited is delivered", interval=0.3)
-        assert state() in ("in_service", "trying")
-        assert b"Subject: meanwhile" in delivered(server)
+        with an_outage(clam, signal.SIGKILL):
+            scanner_is(server, "out_of_service")
+            send(server.port("smtp"), message("meanwhile"))
+            assert [[one.held for one in found.recipients] for found in queue(server)] == [[True]]
+        wait_until(lambda: not queue(server), 20, "what waited is delivered", interval=0.2)
+        assert status(server).scanners[0].state in ("in_service", "trying")
+        octets = delivered(server)
+    assert b"Subject: meanwhile" in octets
+    head = octets.partition(b"\r\n\r\n")[0]
+    assert b"X-Gatepost-Scan: gatepost.example.test; accept; policy=shipped; clam=clean" in head, "the newest verdict"
+    assert head.count(b"X-Gatepost-Scan") == 1 and b"scanner-out" not in head
 
 
 OUTAGES = {"open": "1@open.test", "closed": "2@closed.test", "hold": "3@hold.test"}
 
 
-@pytest.mark.timeout(300)  # a command each for what is set up and looked at; each takes seconds where other tests run beside it
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
-def test_each_domain_has_its_own_way_when_the_scanner_is_out(clam: Daemon, tmp_path: Path, how: signal.Signals) -> None:
+def test_each_domain_has_its_own_way_when_the_scanner_is_out(clam: Daemon, tmp_path: Path) -> None:
+    """clamd is killed, and when all is well again stopped."""
     one = {"name": "clam", "kind": "clamd", "address": f"unix:{clam.root}/clamd.sock", "timeout_seconds": 1, "failures": 2}
     scan = {"scanners": json.dumps([{**one, "retry_seconds": 0.2, "retry_max_seconds": 0.5}])}
     with Gatepost(tmp_path, users=tuple(OUTAGES.values()), workers=1, scan=scan) as server:
-        for outage, user in OUTAGES.items():
-            text = f'outage = "{outage}"\n[[rules]]\nname = "virus"\naction = "reject"\noutcomes = ["infected"]\n'
-            server.cli("policy", "apply", outage, "-", text=text)
-            server.cli("rule", "set", user.partition("@")[2], "--policy", outage)
+        call(server, _bind_outages)
+        scanner_is(server, "in_service")
+        with an_outage(clam, signal.SIGKILL):
+            _out(server, "killed")
+        _back(server, "killed")
+        with an_outage(clam, signal.SIGSTOP):
+            _out(server, "stopped")
+        _back(server, "stopped")
 
-        def state() -> str:
-            return str(server.json("status")["scanners"][0]["state"])
 
-        def reply(name: str, to: str | list[str]) -> int:
-            try:
-                send(server.port("smtp"), message(name), recipients=to)
-            except smtplib.SMTPDataError as refused:
-                return refused.smtp_code
-            return 250
+async def _bind_outages(client: GatepostClient) -> None:
+    for outage, user in OUTAGES.items():
+        text = f'outage = "{outage}"\n[[rules]]\nname = "virus"\naction = "reject"\noutcomes = ["infected"]\n'
+        await client.policies.apply(outage, text)
+        rule = await client.rules.get(user.partition("@")[2])
+        await client.rules.update(replace(rule, policy=outage), ["policy"])
 
-        def waiting() -> list[str]:
-            return sorted(found["subject"] for found in server.json("quarantine", "list", "--state", "waiting"))
 
-        wait_until(lambda: state() == "in_service", 30, "clamd is in service")
-        try:
-            clam.signal(how)
-            assert {name: reply(f"only {name}", to) for name, to in OUTAGES.items()} == {"open": 250, "closed": 451, "hold": 250}
-            wait_until(lambda: state() == "out_of_service", 30, "clamd is missed")
-            assert reply("all of them", list(OUTAGES.values())) == 250, "SMTP has one reply: who would be put off waits"
-            assert waiting() == ["all of them", "only hold"]
-        finally:
-            if how is signal.SIGKILL:
-                clam.restart()
-            else:
-                clam.signal(signal.SIGCONT)
-        wait_until(lambda: not server.json("queue", "list"), 30, "what waited is scanned and delivered by itself", interval=0.3)
-        assert {box["address"]: box["messages"] for box in server.json("mailbox", "list")} == {
-            "1@open.test": 2,
-            "2@closed.test": 1,
-            "3@hold.test": 2,
-        }
-        assert reply("afterwards", OUTAGES["closed"]) == 250
-        told = [one for one in server.json("trace") if one["subject"] in ("only open", "only hold", "afterwards")]
-        stories = {one["subject"]: server.cli("trace", one["message_id"]) for one in told}
-    assert "tag, policy open, rule scanner-out, clam error" in stories["only open"]
-    assert "hold, policy hold, rule scanner-out, clam error" in stories["only hold"]
-    assert "scanned again: accept, policy hold, clam clean (by gatepost)" in stories["only hold"]
-    assert "accept, policy closed, clam clean" in stories["afterwards"]
+def _out(server: Gatepost, run: str) -> None:
+    """What becomes of mail for each domain while clamd is out."""
+    assert {name: reply(server, f"{run}, only {name}", [to]) for name, to in OUTAGES.items()} == {"open": 250, "closed": 451, "hold": 250}
+    scanner_is(server, "out_of_service")
+    assert reply(server, f"{run}, all", list(OUTAGES.values())) == 250, "SMTP has one reply: who would be put off waits"
+    assert call(server, _waiting) == [f"{run}, all", f"{run}, only hold"]
+
+
+def _back(server: Gatepost, run: str) -> None:
+    """What waited is scanned and delivered by itself, and the history tells it."""
+    wait_until(lambda: not queue(server), 30, "what waited is scanned and delivered by itself", interval=0.2)
+    scanner_is(server, "in_service")
+    assert reply(server, f"{run}, afterwards", [OUTAGES["closed"]]) == 250
+    stories = call(server, _stories)
+    assert "tag, policy open, rule scanner-out, clam error" in stories[f"{run}, only open"]
+    assert "hold, policy hold, rule scanner-out, clam error" in stories[f"{run}, only hold"]
+    assert "scanned again: accept, policy hold, clam clean (by gatepost)" in stories[f"{run}, only hold"]
+    assert "accept, policy closed, clam clean" in stories[f"{run}, afterwards"]
+    assert stories[f"{run}, all"].count("delivered") == len(OUTAGES)
+
+
+async def _waiting(client: GatepostClient) -> list[str]:
+    return sorted([found.subject async for found in client.quarantine.list(QuarantineFilter(state="waiting"))])
+
+
+async def _stories(client: GatepostClient) -> dict[str, str]:
+    """By subject, the history of every message, a line for each event."""
+    found = [one async for one in client.history.search()]
+    whole = [await client.history.get(one.message_id) for one in found]
+    return {one.subject: "\n".join(f"{event.kind} {event.text}" for event in one.events) for one in whole}
+
+
+def scanner_is(server: Gatepost, state: str) -> None:
+    wait_until(lambda: status(server).scanners[0].state == state, 30, f"clamd is {state}", interval=0.1)
+
+
+def reply(server: Gatepost, subject: str, to: list[str]) -> int:
+    try:
+        send(server.port("smtp"), message(subject), recipients=to)
+    except smtplib.SMTPDataError as refused:
+        return refused.smtp_code
+    return 250
+
+
+@contextmanager
+def an_outage(daemon: Daemon, how: signal.Signals) -> Iterator[None]:
+    """The daemon is gone, or does not move, within the block."""
+    daemon.signal(how)
+    try:
+        yield
+    finally:
+        if how is signal.SIGKILL:
+            daemon.restart()
+        else:
+            daemon.signal(signal.SIGCONT)
 
 
 def delivered(server: Gatepost) -> bytes:

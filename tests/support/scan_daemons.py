@@ -77,7 +77,7 @@ options {{
 lua = "{root}/rspamd.lua";
 logging {{ type = "file"; filename = "{root}/log"; level = "notice"; }}
 worker "normal" {{ bind_socket = "127.0.0.1:{port}"; count = 1; }}
-actions {{ reject = 15; add_header = 6; greylist = 4; }}
+actions {{ reject = 15; rewrite_subject = 10; subject = "*** %s"; add_header = 6; greylist = 4; }}
 """
 
 RSPAMD_LUA = """\
@@ -88,6 +88,14 @@ rspamd_config:register_symbol({
     task:set_milter_reply({ add_headers = { ['X-Spam-Status'] = 'Yes, helo=' .. (task:get_helo() or ''), ['X-Twice'] = { 'one', 'two' } },
       remove_headers = { ['X-Spam-Status'] = 0, ['X-Old'] = 1 } })
     return true, tostring(task:get_from_ip() or '')
+  end
+})
+rspamd_config:register_symbol({
+  name = 'RENAMED', score = 11.0,
+  callback = function(task)
+    if not tostring(task:get_content()):find('renamed%-by%-gatepost') then return false end
+    task:set_milter_reply({ add_headers = { ['X-Second'] = { value = 'yes', order = 1 }, ['X-End'] = { value = 'yes', order = -1 } } })
+    return true
   end
 })
 """

@@ -18,6 +18,7 @@ from gatepost.queue.return_path import SRS, report_path
 from gatepost.queue.transport import Job
 from gatepost.routing.model import Route, RuleSet
 from gatepost.routing.settings import Disclaimer, ListSettings
+from gatepost.scan.edits import SCAN_EDIT, renewed
 
 MAX_HEADER = 1 << 20
 FIELD = "X-Gatepost-Changed"
@@ -58,7 +59,7 @@ class RouteChanges:
         if "dkim-signature" in header and (body or any(header.octets[start:end] for start, end, _ in edits)):
             at = len(octets) - 2
             edits.append((at, at, f"{FIELD}: {self._hostname()}; breaks=dkim-signature\r\n".encode()))
-        return edits + body
+        return edits + body + [edit for kind, value in route.edits if kind == SCAN_EDIT for edit in renewed(header, value)]
 
     def _one(self, kind: str, ref: str, header: HeaderView, edits: list[Edit], around: Around) -> Around:
         if kind == "list" and (settings := self._rule_set().list_settings(ref)) is not None:

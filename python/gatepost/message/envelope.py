@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import IntFlag
 from functools import lru_cache
 
-from gatepost.message.verdict import Verdict
+from gatepost.message.verdict import PLAIN, PLAIN_MARK, Verdict
 
 
 class Notify(IntFlag):
@@ -63,7 +63,7 @@ class Envelope:
 class Meta:
     """What the journal keeps of a message besides reverse-path and recipients. `rule_version` decided its routes.
 
-    verdict is None for a message of which scanning had nothing to say; then it takes no octet.
+    verdict is None for a message that nobody looked into; then it takes no octet. That of text looked at in place takes two.
     """
 
     origin: Origin
@@ -82,6 +82,8 @@ class Meta:
         whole = b"%b%d%b" % (before, o.client_port, after)
         if self.verdict is None:
             return whole
+        if self.verdict == PLAIN:
+            return b"%b,%d]" % (whole[:-1], PLAIN_MARK)
         return b"%b,%b]" % (whole[:-1], json.dumps(self.verdict.encode(), separators=(",", ":")).encode())
 
     @classmethod
@@ -89,7 +91,8 @@ class Meta:
         """Inverse of `encode`, also of records without a verdict. Raises ValueError or TypeError on anything else."""
         origin, *rest = json.loads(data)
         if len(rest) > _BEFORE_VERDICT:
-            rest[_BEFORE_VERDICT] = Verdict.decode(rest[_BEFORE_VERDICT])
+            listed = rest[_BEFORE_VERDICT]
+            rest[_BEFORE_VERDICT] = PLAIN if listed == PLAIN_MARK else Verdict.decode(listed)
         return cls(Origin(*origin), *rest)
 
 

@@ -21,6 +21,10 @@ SCAN_WAIT = "scan-wait"
 WITHHELD = frozenset({QUARANTINE, SCAN_WAIT})
 
 
+PLAIN_MARK = 1
+"""Stands for PLAIN where a verdict is encoded: most mail is such mail."""
+
+
 class Action(StrEnum):
     """What becomes of the message, mildest first."""
 
@@ -130,6 +134,10 @@ class Verdict:
             float(str(at)),
             int(str(omitted)),
         )
+
+
+PLAIN = Verdict(Action.ACCEPT)
+"""Of mail that is nothing but text and was looked at in place: no rule and no scanner had anything to say."""
 
 
 def _said(answer: Answer) -> str:

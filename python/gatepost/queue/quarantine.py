@@ -32,6 +32,7 @@ from gatepost.queue.views import Filter, QueuedMessage, RecipientStatus, decode_
 from gatepost.queue.withheld import ID
 from gatepost.routing.decide import decide
 from gatepost.routing.model import Question, Route, RouteKind, RuleSet
+from gatepost.scan.edits import SCAN_EDIT, field_value
 from gatepost.scan.judge import Fate, Judgement
 from gatepost.spool import AsyncSpool
 
@@ -272,14 +273,22 @@ class Quarantine:
             if one.pending and one.destination in WITHHELD and wanted(one.address)
         ]
         ways: dict[int, Route] = {}
+        edits = self._scanned_again(message) if chosen else ()
         for index, one in chosen:
             try:
-                ways[index] = self._route(message, one)
+                route = self._route(message, one)
+                ways[index] = replace(route, edits=(*route.edits, *edits))
             except RerouteRefusedError as error:
                 stays.append(str(error))
         if not ways:
             raise RerouteRefusedError(stays[-1] if chosen else f"nothing of {format_message_id(message.message_id)} is in quarantine")
         return ways
+
+    def _scanned_again(self, message: QueuedMessage) -> tuple[tuple[str, str], ...]:
+        """The edit that has our field say the newest verdict, for mail that was scanned since it was taken."""
+        scans = quarantined(self._spool, message, header=False).scans
+        later = bool(scans) and scans[-1].by
+        return ((SCAN_EDIT, field_value(self._settings().hostname, scans[-1].verdict)),) if later else ()
 
     def _route(self, message: QueuedMessage, one: RecipientStatus) -> Route:
         """By the rules now. An address that also copies to others has its own way among theirs."""

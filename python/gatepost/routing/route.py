@@ -93,7 +93,8 @@ class Route:
     `hold` says the message enters the queue held. `destination` is the key that retry, concurrency and back-off are kept per. next_hops:
     all of them, best first, where there are several; host and port are those of the first. return_path: '' the envelope's; '<>' null;
     'srs:DOMAIN' the envelope's, rewritten under DOMAIN; 'verp:LIST@DOMAIN' one of its own for `address`; else the address to use. edits:
-    what is put into the message for this route, as ('list' | 'disclaimer' | 'auto-reply', reference into the rule set at delivery).
+    what is put into the message for this route, as ('list' | 'disclaimer' | 'auto-reply', reference into the rule set at delivery), or as
+    ('scan', what X-Gatepost-Scan says now).
     """
 
     kind: RouteKind

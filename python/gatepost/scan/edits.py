@@ -6,15 +6,18 @@ as they were received.
 import re
 from collections.abc import Sequence
 
+from gatepost.message.fields import HeaderView
 from gatepost.message.verdict import MAX_TEXT, Answer, Verdict
-from gatepost.scan.fields import added, removed
+from gatepost.scan.fields import added, folded, new_subject, placed, removed
 from gatepost.scan.judge import Judgement
 from gatepost.scan.notice import marked_subject, notice_part
 from gatepost.scan.report import Place, Report
 
 FIELD = "X-Gatepost-Scan"
 """Only ours are believed: fields of this name that come from outside are removed, as RFC 8601 5 asks for forged results."""
-HEADER_SEEN = 65_536
+SCAN_EDIT = "scan"
+"""Kind of a route's edit that puts our field, with the value it carries, in the place of the one that the message has."""
+HEADER_SEEN = 262_144
 """Octets of a header that the native side shows."""
 Edit = tuple[int, int, bytes]
 """Octets from … to … of the message as received, and what takes their place."""
@@ -46,6 +49,17 @@ def field_of(hostname: str, verdict: Verdict) -> bytes:
     return "\r\n".join([*lines, line, ""]).encode("ascii", "replace")
 
 
+def field_value(hostname: str, verdict: Verdict) -> str:
+    """What the field says, on one line."""
+    return field_of(hostname, verdict).decode().partition(": ")[2].replace("\r\n\t", " ").strip()
+
+
+def renewed(header: HeaderView, value: str) -> list[Edit]:
+    """Our field anew, in front; the one that is there goes."""
+    old = [(one.start, one.end, b"") for one in header.named([FIELD.lower()])]
+    return [(0, 0, folded(FIELD, value)), *old]
+
+
 def _value(text: str) -> str:
     if _TOKEN.fullmatch(text):
         return text
@@ -66,7 +80,7 @@ def _comment(text: str) -> str:
 def edits_of(judgement: Judgement, report: Report, header: bytes, hostname: str) -> list[Edit]:
     """All but the field in front. Raises NotStripped."""
     edits = [_marked(header, judgement.subject)] if judgement.subject else []
-    edits += _of_scanners(judgement, header)
+    edits += _of_scanners(judgement, header, sure=all("ambiguous" not in one.flags for one in report.entries[:1]))
     by_place: dict[tuple[int, int], list[int]] = {}
     for number, one in enumerate(judgement.strip):
         place = report.entries[one.entry].place
@@ -104,13 +118,21 @@ def _marked(header: bytes, tag: str) -> Edit:
     return 0, 0, marked_subject(b"", tag)
 
 
-def _of_scanners(judgement: Judgement, header: bytes) -> list[Edit]:
-    """What they add in front, and cuts. The subject is the policy's, if its rule marks it."""
-    answers = judgement.verdict.answers
-    marked = frozenset(("subject",) if judgement.subject else ())
-    front = added(answers, marked)
-    cuts = [(start, end, b"") for start, end in removed(answers, _fields(header), marked)]
-    return [*([(0, 0, front)] if front else []), *cuts]
+def _of_scanners(judgement: Judgement, header: bytes, *, sure: bool) -> list[Edit]:
+    """What they add, cuts, and a subject of theirs. The subject is the policy's, if its rule marks it. All is added in front unless it is
+    sure where the fields of the message stand.
+    """
+    answers, fields = judgement.verdict.answers, _fields(header)
+    subject = "" if judgement.subject else new_subject(answers)
+    theirs = frozenset(("subject",) if judgement.subject or subject else ())
+    puts = placed(answers, fields if sure else [], theirs)
+    puts[0] = added(answers, theirs) + puts.get(0, b"")
+    edits = [(at, at, octets) for at, octets in puts.items() if octets]
+    edits += [(start, end, b"") for start, end in removed(answers, fields, theirs)]
+    if subject:
+        at, end = next(((start, end) for name, start, _, end in fields if name == "subject"), (0, 0))
+        edits.append((at, end, folded("Subject", subject)))
+    return edits
 
 
 def _fields(header: bytes) -> list[tuple[str, int, int, int]]:

@@ -9,7 +9,6 @@ from fnmatch import fnmatchcase
 
 from gatepost.message.verdict import MAX_TEXT, Action, Answer
 from gatepost.native import name_matches
-from gatepost.scan.hashes import hash_file
 from gatepost.scan.notice import printable
 from gatepost.scan.policy import Hit, Policy, Rule, Seen, decide
 from gatepost.scan.report import Found
@@ -59,7 +58,7 @@ def _of_content(rule: Rule, entry: Found) -> Iterator[tuple[str, str]]:
     if rule.signs:
         yield "signs", ", ".join(sign for sign in entry.signs if any(fnmatchcase(sign, glob) for glob in rule.signs))
     if rule.digests:
-        listed = next((path for path in rule.sha256_files if entry.sha256 in hash_file(path)), "")
+        listed = next((one.name for one in rule.read_lists() if entry.sha256 in one), "")
         yield ("sha256_files", listed) if listed else ("sha256", entry.sha256)
     if rule.min_bytes is not None:
         yield "min_bytes", f"{entry.size:,}"

@@ -19,7 +19,6 @@ from gatepost.config.settings import Settings
 from gatepost.message.nearest import nearest
 from gatepost.routing.model import RuleSet
 from gatepost.scan.facts import Direction
-from gatepost.scan.hashes import hash_file
 from gatepost.scan.policies import Defaults, Policies
 from gatepost.scan.policy import DEFAULT, Policy, Rule
 from gatepost.scan.report import Limits
@@ -42,7 +41,7 @@ def load_policy(path: Path) -> Policy:
         raise PolicyError(f"{path}: {fault}") from fault
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1024)  # a few more than there may be policies
 def parse_policy(text: str) -> Policy:
     """From TOML; compiled once for each text. Reads the lists of hashes that it names."""
     try:
@@ -52,8 +51,7 @@ def parse_policy(text: str) -> Policy:
     except (tomllib.TOMLDecodeError, RecursionError) as fault:
         raise PolicyError(str(fault) or "nested too deeply") from fault
     for rule in made.rules:
-        for path in rule.sha256_files:
-            hash_file(path)
+        rule.read_lists()
     return made
 
 

@@ -22,7 +22,7 @@ import structlog
 
 from gatepost.message.envelope import Origin
 from gatepost.message.reply import Reply
-from gatepost.message.verdict import Action, Answer, Verdict
+from gatepost.message.verdict import PLAIN, Action, Answer, Verdict
 from gatepost.native import CoreError, Incoming, MailContent
 from gatepost.routing.model import RuleSet
 from gatepost.scan.edits import FIELD, NotStripped, edits_of, field_of, values_of
@@ -83,6 +83,8 @@ class Passage:
 
 
 UNSEEN = Passage()
+LOOKED_AT = Passage(PLAIN)
+"""Of mail that is nothing but text."""
 
 
 class Gate:
@@ -106,7 +108,7 @@ class Gate:
         self._look = look or inspect_content
         self._room = Room(room)
         self._threads = ThreadPoolExecutor(threads, "judge")
-        self._plain = field_of(hostname, Verdict(Action.ACCEPT))
+        self._plain = field_of(hostname, PLAIN)
 
     def close(self) -> None:
         """No more inspections; those under way end by themselves."""
@@ -147,7 +149,7 @@ class Gate:
         if wanted.plain or self._scanners(wanted, attachments=False) or not incoming.plain:
             return None
         incoming.edit(self._plain, FIELD.encode())
-        return UNSEEN
+        return LOOKED_AT
 
     def _scanners(self, wanted: Needs, *, attachments: bool) -> tuple[str, ...]:
         if self.pool is None:

@@ -19,7 +19,7 @@ from gatepost.message.verdict import Action, Answer
 from gatepost.native import name_matches
 from gatepost.scan.conditions import Condition
 from gatepost.scan.facts import MailFacts
-from gatepost.scan.hashes import hash_file
+from gatepost.scan.hashes import HashFile, hash_file
 from gatepost.scan.report import Found, Report
 
 _log = structlog.get_logger(__name__)
@@ -98,6 +98,7 @@ class Rule(BaseModel):
     """Who gets a copy besides, whatever the action, but for a message that is refused. With the action `copy` by default postmaster."""
 
     _condition: Condition | None = PrivateAttr(None)
+    _lists: tuple[HashFile, ...] = PrivateAttr(())
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
@@ -126,6 +127,12 @@ class Rule(BaseModel):
         numbers = (self.min_bytes, self.min_depth, self.min_entries)
         named = self._condition is not None and self._condition.about_entry
         return named or any(lists) or bool(self.digests or self.verdicts) or any(number is not None for number in numbers)
+
+    def read_lists(self) -> tuple[HashFile, ...]:
+        """*blocking* Its lists of digests, read when it is first asked; they stay in memory as long as the rule."""
+        if not self._lists and self.sha256_files:
+            self._lists = tuple(map(hash_file, self.sha256_files))
+        return self._lists
 
     @property
     def digests(self) -> bool:
@@ -202,7 +209,7 @@ class Rule(BaseModel):
         )
 
     def _knows(self, digest: str) -> bool:
-        return digest in self.sha256 or any(digest in hash_file(path) for path in self.sha256_files)
+        return digest in self.sha256 or any(digest in one for one in self.read_lists())
 
 
 NO_MAIL = MailFacts("", ())
@@ -326,6 +333,8 @@ def _first_for_answer(rules: Sequence[Rule], answer: Answer, seen: Seen) -> Hit 
 
 
 ARCHIVES = ("7z", "arj", "bz2", "cab", "gz", "img", "iso", "lzh", "rar", "tar", "tgz", "xz", "z", "zip")
+NOT_TOLD_OTHERWISE = "!report.flags.exists(one, one in ['encrypted', 'smuggles', 'autorun', 'ambiguous'])"
+"""A rule that names what it is goes before one that only says that not all was seen."""
 DEFAULT = Policy(
     description="refuses what Outlook and Gmail block, tags what they warn of",
     rules=(
@@ -342,6 +351,7 @@ DEFAULT = Policy(
         Rule(name="macro that runs by itself", action=Action.TAG, flags=("autorun",)),
         Rule(name="encrypted", action=Action.TAG, flags=("encrypted",)),
         Rule(name="ambiguous", action=Action.TAG, flags=("ambiguous",)),
+        Rule(name="partly seen", action=Action.TAG, verdicts=("partial",), when=NOT_TOLD_OTHERWISE),
     ),
 )
 """What Outlook and Gmail block (docs/scanning.md); what they only warn of is tagged."""

@@ -215,7 +215,7 @@ pub fn end_of_data(slf: &Bound<'_, Line>, incoming: &Py<Incoming>) -> PyResult<(
         match &dialog.mail {
             Some(mail) if is_sound(&inner, &mail.terms) && passes(&mut inner, mail) => {
                 let recipient = &mail.recipients[0];
-                let meta = origin(dialog, &mail.terms).meta(&mail.sender.body, recipient.rule_version);
+                let meta = origin(dialog, &mail.terms).meta(&mail.sender.body, recipient.rule_version, recipient.field.is_some());
                 let (sender, specs) = (Arc::clone(&mail.sender), recipient.specs.clone());
                 if let Some(mail) = &mut dialog.mail {
                     mail.identity = queue::format_id(&inner.id());

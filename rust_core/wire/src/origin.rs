@@ -57,11 +57,13 @@ impl Origin<'_> {
         field
     }
 
-    /// The journal's note (docs/formats.md, meta). `body` is the BODY parameter of MAIL.
-    pub fn meta(&self, body: &str, rule_version: u64) -> Vec<u8> {
+    /// The journal's note (docs/formats.md, meta). `body` is the BODY parameter of MAIL; `seen` says that scanning looked at it in place
+    /// and accepted it.
+    pub fn meta(&self, body: &str, rule_version: u64, seen: bool) -> Vec<u8> {
         let Self { client, port, helo, listener, .. } = self;
         let protocol = self.protocol();
-        format!(r#"[["{protocol}","{client}",{port},"{helo}","","","{listener}"],"","","{body}",false,{rule_version}]"#).into_bytes()
+        let verdict = if seen { ",1" } else { "" };
+        format!(r#"[["{protocol}","{client}",{port},"{helo}","","","{listener}"],"","","{body}",false,{rule_version}{verdict}]"#).into_bytes()
     }
 }
 
@@ -93,7 +95,8 @@ mod tests {
     #[test]
     fn the_note_is_the_list_that_python_writes() {
         let expected = r#"[["ESMTP","192.0.2.1",4711,"client.example","","","smtp"],"","","8BITMIME",false,7]"#;
-        assert_eq!(ORIGIN.meta("8BITMIME", 7), expected.as_bytes());
+        assert_eq!(ORIGIN.meta("8BITMIME", 7, false), expected.as_bytes());
+        assert_eq!(ORIGIN.meta("8BITMIME", 7, true), expected.replace("7]", "7,1]").as_bytes());
     }
 
     #[test]

@@ -43,7 +43,7 @@ async def test_a_hook_that_failed_is_run_again_at_the_next_refresh(directory):
 
 async def test_policies_are_parsed_and_their_lists_read_in_a_thread_before_they_are_in_force(directory, tmp_path, monkeypatch):
     from gatepost.config import load_settings
-    from gatepost.scan import files, hashes
+    from gatepost.scan import files, hashes, policy
 
     rules = LiveRules(directory)
     settings = load_settings(environ={})
@@ -55,7 +55,7 @@ async def test_policies_are_parsed_and_their_lists_read_in_a_thread_before_they_
         read_by.append(threading.current_thread())
         return hashes.hash_file(path)
 
-    monkeypatch.setattr(files, "hash_file", noted)
+    monkeypatch.setattr(policy, "hash_file", noted)
     digests = tmp_path / "digests"
     digests.write_text("ab" * 32 + "\n")
     text = f'[[rules]]\nname = "known"\naction = "reject"\nsha256_files = ["{digests}"]\n'

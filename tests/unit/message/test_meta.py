@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gatepost.message.envelope import Meta, Origin
-from gatepost.message.verdict import MAX_OCTETS, Action, Answer, Finding, Verdict
+from gatepost.message.verdict import MAX_OCTETS, PLAIN, Action, Answer, Finding, Verdict
 from gatepost.queue.jobs import decode_meta
 
 ORIGIN = Origin("ESMTPS", "192.0.2.1", 4711, "client.example", "", "TLSv1.3", "smtp")
@@ -48,3 +48,9 @@ def test_a_huge_verdict_stays_within_its_bound() -> None:
 def test_a_verdict_of_another_make_is_an_error_that_callers_know(verdict: bytes) -> None:
     with pytest.raises((ValueError, TypeError)):
         Meta.decode(WITHOUT[:-1] + b"," + verdict + b"]")
+
+
+def test_the_verdict_of_text_that_was_looked_at_in_place_takes_two_octets() -> None:
+    meta = Meta(ORIGIN, body="8BITMIME", rule_version=7, verdict=PLAIN)
+    assert meta.encode() == WITHOUT[:-1] + b",1]"
+    assert Meta.decode(meta.encode()) == meta

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from gatepost.message.envelope import Envelope, Notify, Origin, Recipient
+from gatepost.message.fields import HeaderView
 from gatepost.message.verdict import QUARANTINE, SCAN_WAIT, Action, Answer, Finding, Verdict
 from gatepost.native import K_HELD, NotFoundError, new_message_id
 from gatepost.queue.actions import Order
@@ -16,7 +17,8 @@ from gatepost.queue.quarantine import DELETE, RELEASE, NoScannerError, Quarantin
 from gatepost.queue.quarantine_views import Quarantined, QuarantineFilter, Scan
 from gatepost.queue.views import Filter
 from gatepost.queue.waiting import Waiting
-from gatepost.routing.model import AddressHandler, DomainRule, HandlerKind, RuleKind, RuleSet
+from gatepost.routing.model import AddressHandler, DomainRule, HandlerKind, Route, RuleKind, RuleSet
+from gatepost.scan.edits import SCAN_EDIT, renewed
 from gatepost.scan.judge import Fate, Judgement
 from support.queue_lab import MESSAGE, RULES, QueueLab
 
@@ -294,6 +296,34 @@ async def test_waiting_mail_is_scanned_again_when_the_scanner_is_back_and_goes_w
         assert (recipient.held, recipient.destination) == (True, "local:main")
         assert lab.delivered() == ["alice@here.test"] and {one.actor for one in lab.actions.operations()} == {"gatepost"}
         assert [scan.verdict for scan in (await lab.quarantine.get(out)).scans] == [VERDICT], "an outage is not noted each time"
+
+
+async def test_mail_that_was_scanned_again_goes_out_with_a_field_of_the_newest_verdict(tmp_path: Path) -> None:
+    async with Lab(tmp_path) as lab:
+        body = b"X-Gatepost-Scan: gate; hold; policy=default;\r\n\trule=scanner-out\r\nSubject: x\r\nDKIM-Signature: a\r\n\r\nhi\r\n"
+        waited = await lab.withhold("x@far.test", destination=SCAN_WAIT, body=body)
+        never = await lab.withhold("y@far.test", body=body)
+        lab.answers = [replace(CLEAN, verdict=Verdict(Action.ACCEPT, "default", answers=(Answer("clamd", "clean"),)))]
+        assert await waiting(lab).settle(scan=True) == 1
+        await lab.quarantine.release(never, order())
+        await lab.empty()
+        routes = {one.address: one.route for job in lab.remote.jobs for one in job.recipients}  # type: ignore[attr-defined]
+        assert routes["x@far.test"].edits == (("scan", f"{lab.settings.hostname}; accept; policy=default; clamd=clean"),)
+        assert routes["y@far.test"].edits == (), "nothing was found out since"
+        octets = received(body, routes["x@far.test"], lab.settings.hostname)
+        field = f"X-Gatepost-Scan: {lab.settings.hostname}; accept; policy=default;".encode()
+        assert octets.startswith(field) and octets.count(b"X-Gatepost-Scan") == 1 and b"scanner-out" not in octets
+        assert octets.endswith(b"Subject: x\r\nDKIM-Signature: a\r\n\r\nhi\r\n"), "no word of a broken signature: none is"
+        assert waited != never
+
+
+def received(body: bytes, route: Route, hostname: str) -> bytes:
+    """What the next host gets of a message by this route."""
+    (value,) = (value for kind, value in route.edits if kind == SCAN_EDIT)
+    out, at = b"", 0
+    for start, end, octets in sorted(renewed(HeaderView(body), value), key=lambda edit: edit[:2]):
+        out, at = out + body[at:start] + octets, end
+    return out + body[at:]
 
 
 @pytest.mark.parametrize("after_wait", ["quarantine", "release"])

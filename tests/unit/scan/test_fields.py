@@ -6,7 +6,7 @@ from gatepost.message.verdict import Action, Answer, Finding, Verdict
 from gatepost.scan.edits import HEADER_SEEN, edits_of
 from gatepost.scan.fields import added
 from gatepost.scan.judge import Judgement
-from gatepost.scan.report import Report
+from gatepost.scan.report import Found, Report
 from gatepost.scan.scanners.plugin import ScanAnswer
 
 NOTHING = Report("complete", "", 0, ())
@@ -51,6 +51,38 @@ def test_added_fields_stand_in_front_in_their_order_and_each_once() -> None:
 )
 def test_fields_are_removed_by_name_and_place_with_their_folded_lines(which: int, left: bytes) -> None:
     assert changed(HEAD, removing(("X-SPAM", which))) == left
+
+
+@pytest.mark.parametrize(
+    ("order", "behind"),
+    [
+        (1, b"X-Spam: yes\r\n"),
+        (2, b"Subject: a\r\n"),
+        (3, b" folded\r\n"),
+        (99, b"last\r\n"),
+        (-1, b"last\r\n"),
+        (-2, b"text/plain\r\n"),
+        (-99, b""),
+    ],
+)
+def test_a_field_with_a_place_stands_behind_as_many_fields_of_the_message(order: int, behind: bytes) -> None:
+    answer = ScanAnswer("rspamd", "clean", placed=(("X-Here", "1", order), ("X-Here", "2", order)))
+    before, _, after = HEAD.partition(behind) if behind else (b"", b"", HEAD)
+    assert changed(HEAD, answer) == before + behind + b"X-Here: 1\r\nX-Here: 2\r\n" + after
+
+
+def test_a_field_with_a_place_stands_in_front_where_readers_would_see_different_fields() -> None:
+    flags = frozenset({"ambiguous"})
+    entry = Found(None, 0, "", "", "", "", "eml", "message/rfc822", "mail", 0, flags, (), (), "")
+    judgement = Judgement(Verdict(Action.TAG, answers=(ScanAnswer("rspamd", "clean", placed=(("X-Here", "1", 2),)),)), ())
+    assert edits_of(judgement, Report("complete", "", 0, (entry,)), HEAD, "mx.test") == [(0, 0, b"X-Here: 1\r\n")]
+
+
+def test_a_place_a_removal_and_a_subject_of_a_scanner_go_together() -> None:
+    answers = ScanAnswer("a", "clean", placed=(("X-Here", "1", 1),), subject="** a **"), removing(("X-Spam", 0), ("Subject", 0))
+    assert changed(HEAD, *answers) == b"X-Here: 1\r\nSubject: ** a **\r\nContent-Type: text/plain\r\n\r\n"
+    assert changed(b"X: 1\r\n\r\n", answers[0]) == b"Subject: ** a **\r\nX: 1\r\nX-Here: 1\r\n\r\n"
+    assert b"Subject: [t]\r\n a\r\n" in changed(HEAD, answers[0], subject="[t]"), "the policy's mark counts"
 
 
 def test_what_says_how_content_is_read_and_our_own_field_are_left_alone() -> None:

@@ -2,12 +2,14 @@
 
 import hashlib
 import os
+import weakref
 from pathlib import Path
 
 import pytest
 
 from gatepost.scan import hashes
-from gatepost.scan.hashes import HashFile
+from gatepost.scan.files import parse_policy
+from gatepost.scan.hashes import HashFile, hash_file
 from gatepost.scan.header import header_of
 
 ONE, TWO = (hashlib.sha256(text).hexdigest() for text in (b"one", b"two"))
@@ -70,6 +72,28 @@ def test_a_list_is_bounded_and_a_missing_one_is_empty(tmp_path: Path, monkeypatc
     known = HashFile(tmp_path / "list")
     assert (ONE in known, TWO in known) == (True, False)
     assert ONE not in HashFile(tmp_path / "none")
+
+
+def test_lists_stay_in_memory_as_long_as_rules_name_them_however_many_there_are(tmp_path: Path) -> None:
+    paths = [tmp_path / str(number) for number in range(200)]
+    for path in paths:
+        write(path, hashlib.sha256(path.name.encode()).hexdigest(), at=1)
+    text = "".join(f'[[rules]]\nname = "{path.name}"\naction = "reject"\nsha256_files = ["{path}"]\n' for path in paths)
+    policy = parse_policy(text)
+    held = [one for rule in policy.rules for one in rule.read_lists()]
+    assert [hash_file(str(path)) for path in paths] == held
+    assert all(hashlib.sha256(path.name.encode()).hexdigest() in one for path, one in zip(paths, held, strict=True))
+    other = weakref.ref(hash_file(str(tmp_path / "nobody")))
+    assert other() is None, "what no rule names is let go"
+
+
+def test_all_lists_together_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "a", ONE, at=1)
+    write(tmp_path / "b", TWO, at=1)
+    first = hash_file(str(tmp_path / "a"))
+    monkeypatch.setattr(hashes, "TOTAL_MAX", sum(one.octets for one in hashes._files.values()) + 16)
+    second = hash_file(str(tmp_path / "b"))
+    assert (ONE in first, TWO in second) == (True, False)
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ def mail(name: str, content: bytes, kind: str = "application/octet-stream") -> b
         (mail("a.doc", archives.word_with_macro("Sub Helper()\r\nEnd Sub\r\n")), Action.ACCEPT, None),
         (mail("plan.txt", b"#!/bin/sh\necho\n"), Action.REJECT, "disguised script"),
         (mail("build.sh", b"#!/bin/sh\necho\n"), Action.ACCEPT, None),
+        (mail("old.lz", b"LZIP\x01\x0c" + bytes(40)), Action.TAG, "partly seen"),
     ],
 )
 def test_the_shipped_rules_decide(data: bytes, action: Action, rule: str | None) -> None:

@@ -12,6 +12,7 @@ from gatepost.message.verdict import MAX_TEXT
 from gatepost.scan.scanners.plugin import Outcome, ScanAnswer, ScannerFault
 
 MAX_FIELDS = 50
+MAX_SUBJECT = 900
 MAX_FIELD_OCTETS = 4_096
 MAX_ADDED_OCTETS = 65_536
 """Of all fields of an answer."""
@@ -32,12 +33,13 @@ def checked(answer: object, scanner: str, part: str) -> ScanAnswer:
     try:
         if not math.isfinite(answer.score):
             raise ScannerFault(f"score is {answer.score!r}")
-        if len(answer.fields) > MAX_FIELDS:
-            raise ScannerFault(f"{len(answer.fields)} header fields")
-        for name, value in answer.fields:
+        fields = [*answer.fields, *((name, value) for name, value, _ in answer.placed)]
+        if len(fields) > MAX_FIELDS:
+            raise ScannerFault(f"{len(fields)} header fields")
+        for name, value in fields:
             if not _FIELD_NAME.match(name) or _CONTROL.search(value) or len(value.encode()) > MAX_FIELD_OCTETS:
                 raise ScannerFault(f"header field {name!r:.100} cannot stand in a message")
-        if sum(len(name) + len(value.encode()) for name, value in answer.fields) > MAX_ADDED_OCTETS:
+        if sum(len(name) + len(value.encode()) for name, value in fields) > MAX_ADDED_OCTETS:
             raise ScannerFault(f"header fields of more than {MAX_ADDED_OCTETS} octets")
         if len(answer.removes) > MAX_FIELDS or not all(
             _FIELD_NAME.match(name) and abs(int(which)) < 1000 for name, which in answer.removes
@@ -52,6 +54,8 @@ def checked(answer: object, scanner: str, part: str) -> ScanAnswer:
             signatures=plain(answer.signatures),
             action=plain(answer.action),
             fields=tuple((name, value) for name, value in answer.fields),
+            placed=tuple((name, value, int(order)) for name, value, order in answer.placed),
+            subject=_CONTROL.sub(" ", answer.subject[:MAX_SUBJECT]).strip(),
             removes=tuple((name, int(which)) for name, which in answer.removes),
             part=plain(answer.part or part),
         )

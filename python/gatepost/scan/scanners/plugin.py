@@ -53,6 +53,10 @@ class ScanAnswer(Answer):
     """Version of the signatures that gave it; '' is unknown, and the answer is remembered for its time only."""
     fields: tuple[tuple[str, str], ...] = ()
     """Header fields the scanner adds: names and values of printable characters, without line ends. See scan/fields.py."""
+    placed: tuple[tuple[str, str, int], ...] = ()
+    """As `fields`, and behind how many fields of the message: 0 in front, 2 behind the second; -1 behind all, -2 before the last."""
+    subject: str = ""
+    """What the message's subject is to be instead; '' leaves it."""
     removes: tuple[tuple[str, int], ...] = ()
     """Header fields of the message that it takes away: a name, and which: 0 all, 1 the first, -1 the last."""
     outage: bool = False

@@ -7,6 +7,7 @@ symbols and rspamd's header fields; an unknown action, a score that is no number
 import json
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -21,6 +22,7 @@ from gatepost.scan.scanners.plugin import ContentRefused, Outcome, ScanAnswer, S
 
 MAX_ANSWER = 4 << 20
 MAX_RECIPIENTS = 1000
+FAR = 1e6
 ACTIONS = frozenset(("no action", "greylist", "add header", "rewrite subject", "soft reject", "reject", "quarantine", "discard", "accept"))
 CLEAN = frozenset(("no action", "accept"))
 
@@ -34,6 +36,8 @@ class Options(BaseModel):
     """Sent as Password, for a controller worker or one that asks for it."""
     add_fields: bool = True
     """Add the header fields of `milter.add_headers` to the message, and take away those of `milter.remove_headers`."""
+    rewrite_subject: bool = True
+    """With the action 'rewrite subject' the message gets the subject that rspamd made."""
 
 
 class Rspamd:
@@ -70,7 +74,7 @@ class Rspamd:
             raise ContentRefused("larger than rspamd takes")
         if answer.code != 200:
             raise ScannerFault(f"rspamd says {answer.code} {answer.reason}")
-        return understood(body, fields=self._options.add_fields)
+        return understood(body, fields=self._options.add_fields, subject=self._options.rewrite_subject)
 
     async def probe(self, deadline: float) -> str:
         """GET /ping; the version is the server's, rspamd's rules have none."""
@@ -123,7 +127,7 @@ async def _response(connection: Connection) -> tuple[http.Head, bytes]:
     return head, body
 
 
-def understood(body: bytes, *, fields: bool = True) -> ScanAnswer:
+def understood(body: bytes, *, fields: bool = True, subject: bool = True) -> ScanAnswer:
     """An answer of /checkv2. Raises ScannerFault."""
     try:
         said = json.loads(body)
@@ -140,22 +144,33 @@ def understood(body: bytes, *, fields: bool = True) -> ScanAnswer:
         raise ScannerFault("symbols are not a table")
     outcome = Outcome.CLEAN if action in CLEAN else Outcome.SUSPICIOUS
     name = " ".join(sorted(symbols, key=lambda one: -_number(symbols[one].get("score"))))
-    added, removed = (tuple(_added(said)), tuple(_removed(said))) if fields else ((), ())
-    return ScanAnswer("", outcome, name or action, float(score), action=action, fields=added, removes=removed)
+    answer = ScanAnswer("", outcome, name or action, float(score), action=action)
+    if fields:
+        added = tuple(_added(said))
+        front = tuple((field, value) for field, value, order in added if not order)
+        placed = tuple((field, value, order) for field, value, order in added if order)
+        answer = replace(answer, fields=front, placed=placed, removes=tuple(_removed(said)))
+    rewritten = said.get("subject") if subject and action == "rewrite subject" else None
+    return replace(answer, subject=rewritten) if isinstance(rewritten, str) else answer
 
 
 def _number(value: object) -> float:
     return float(value) if isinstance(value, int | float) else 0.0
 
 
-def _added(said: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """`milter.add_headers`: name → text, {value, order} or a list of either. Folded by rspamd, unfolded here."""
+def _added(said: Mapping[str, Any]) -> Iterator[tuple[str, str, int | None]]:
+    """`milter.add_headers`: name → text, {value, order} or a list of either. Folded by rspamd, unfolded here. `order` as in milters: behind
+    how many fields of the message, from the end if it is negative; None when it is not said.
+    """
     for name, values in _block(said, "add_headers").items():
         for value in values if isinstance(values, list) else [values]:
             text = value.get("value") if isinstance(value, dict) else value
             if not isinstance(text, str):
                 raise ScannerFault(f"the value of {name!r:.60} is not text")
-            yield name, " ".join(text.split())
+            order = value.get("order") if isinstance(value, dict) else None
+            if order is not None and (isinstance(order, bool) or not isinstance(order, int | float) or not abs(order) < FAR):
+                raise ScannerFault(f"the order of {name!r:.60} is {order!r:.40}")
+            yield name, " ".join(text.split()), None if order is None else int(order)
 
 
 def _removed(said: Mapping[str, Any]) -> Iterator[tuple[str, int]]:

@@ -63,6 +63,19 @@ async def test_fields_to_remove_come_through_and_both_can_be_switched_off() -> N
     assert (answer.fields, answer.removes) == ((), ())
 
 
+async def test_places_and_a_new_subject_come_through_and_what_is_no_place_is_an_error() -> None:
+    added = {"X-One": {"value": "1", "order": 1}, "X-Last": [{"value": "2", "order": -1.0}], "X-Front": {"value": "3", "order": None}}
+    said = {**GOOD, "action": "rewrite subject", "subject": "*** SPAM ***\r\n hello", "milter": {"add_headers": added}}
+    answer = await _ask(ok(said))
+    assert (answer.fields, answer.placed) == ((("X-Front", "3"),), (("X-One", "1", 1), ("X-Last", "2", -1)))
+    assert answer.subject == "*** SPAM ***  hello"
+    assert (await _ask(ok(said), options={"rewrite_subject": False})).subject == ""
+    assert (await _ask(ok({**said, "action": "add header"}))).subject == "", "rspamd did not ask for it"
+    for order in ("1", True, 1e300, [1]):
+        answer = await _ask(ok({**GOOD, "milter": {"add_headers": {"X-One": {"value": "1", "order": order}}}}))
+        assert (answer.outcome, "order" in answer.name) == ("error", True), order
+
+
 async def test_the_envelope_is_told_and_cannot_smuggle_a_field() -> None:
     seen: list[tuple[list[str], bytes]] = []
     facts = MailFacts("a\r\nIP: 1.2.3.4@x", ("b@example.test", "ü@example.test"), client_address="192.0.2.7", user="carol", helo="there")
