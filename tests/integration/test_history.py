@@ -116,8 +116,9 @@ def test_delivered_failed_and_waiting_mail_is_found_by_what_is_known_of_it(serve
     assert [one["subject"] for one in server.json("trace", "--recipient", "y@down.test", "--outcome", "pending")] == ["waits"]
     shown = server.json("trace", failed.message_id[:18])
     assert shown["finished"]
-    assert [event["kind"] for event in shown["events"]] == ["accepted", "failed"]
-    assert shown["events"][1]["reply"]["code"] == 550
+    assert [event["kind"] for event in shown["events"]] == ["accepted", "scanned", "failed"]
+    assert shown["events"][1]["text"] == "scanned: accept"
+    assert shown["events"][2]["reply"]["code"] == 550
     assert "no such user here" in server.cli("trace", failed.message_id)
     with pytest.raises(CommandFailed) as gone:
         server.cli("trace", "ffffffff-ffff")
@@ -181,7 +182,7 @@ def test_nothing_is_missing_or_doubled_after_a_restart_and_after_a_kill(server):
     wanted = sorted(f"kept {name} {number}" for name in ("first", "second", "third") for number in range(3))
     found = traces(server, recipient=ALICE, subject="kept")
     assert sorted(one.subject for one in found) == wanted
-    assert all(kinds(server, one.message_id) == ["accepted", "delivered"] for one in found[::4])
+    assert all(kinds(server, one.message_id) == ["accepted", "scanned", "delivered"] for one in found[::4])
 
 
 def test_a_deleted_or_damaged_history_stops_no_mail(server):

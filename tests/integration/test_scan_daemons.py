@@ -155,7 +155,7 @@ def test_score_action_symbols_and_fields_of_rspamd_reach_the_mailbox_and_the_his
 
 
 async def test_rspamd_says_where_a_field_goes_and_what_the_subject_is_to_be(spam: Daemon) -> None:
-    (said,) = await _said(table("rspamd", f"http://127.0.0.1:{spam.port}"), mail(b"Subject: hello\r\n\r\nrenamed-by-gatepost\r\n"))
+    (said,) = await _said(table("rspamd", f"http://127.0.0.1:{spam.port}"), mail(b"renamed-by-gatepost\r\n", subject="hello"))
     assert (said.action, said.subject) == ("rewrite subject", "*** hello")
     assert sorted(said.placed) == [("X-End", "yes", -1), ("X-Second", "yes", 1)]
 
