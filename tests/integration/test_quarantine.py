@@ -160,6 +160,21 @@ async def test_mail_of_an_allowed_sender_passes_policy_at_once_and_no_longer_whe
             await asyncio.to_thread(send)
 
 
+async def test_an_operator_tries_a_policy_on_a_message_that_is_in_quarantine(server: Gatepost) -> None:
+    text = '[[rules]]\nname = "seen"\naction = "reject"\nwhen = "mail.header(\\"subject\\").exists(one, one == \\"your invoice 1\\")"\n'
+    async with GatepostClient(server.data) as client:
+        trial = await client.policies.try_on(ids(server, "both")[0], text=text)
+        assert (trial.action, trial.rule) == ("reject", "seen")
+        assert [(one.address, one.fate) for one in trial.recipients] == [(ALICE, "reject"), (BOB, "reject")]
+    assert await asyncio.to_thread(server.cli, "scan", "--queue", ids(server, "alice")[0])
+    assert ids(server, "both")[0] in await _listed(server), "nothing was changed"
+
+
+async def _listed(server: Gatepost) -> list[str]:
+    async with GatepostClient(server.data) as client:
+        return await listed(client)
+
+
 async def test_a_digest_lists_what_waits_for_a_mailbox_and_its_links_act_for_its_owner_only(server: Gatepost) -> None:
     async with GatepostClient(server.data) as client:
         found = await client.quarantine.digest(BOB)

@@ -11,19 +11,25 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
+import grpc.aio
+
 from gatepost.api.policies.v1 import policies_pb2 as api
 from gatepost.api.policies.v1 import policies_pb2_grpc
+from gatepost.api.quarantine.v1 import quarantine_pb2
 from gatepost.api.queue.v1 import queue_pb2
 from gatepost.config import Settings
 from gatepost.control.access import author
-from gatepost.control.errors import ControlError, invalid, not_found
+from gatepost.control.errors import ControlError, from_rpc, invalid, not_found
 from gatepost.control.explain import is_trusted
 from gatepost.control.merge import MergedQueueServicer
 from gatepost.control.paging import page
+from gatepost.control.quarantine_convert import withheld_addresses
+from gatepost.control.quarantine_merge import BODY_SECONDS
 from gatepost.control.server import Service
 from gatepost.directory import Directory, StoredPolicy
 from gatepost.directory.errors import NotFound
 from gatepost.directory.validation import RESERVED_POLICIES
+from gatepost.message.verdict import WITHHELD
 from gatepost.routing.model import RuleSet
 from gatepost.routing.trust import Client
 from gatepost.scan.explain import Key, reasons
@@ -110,9 +116,20 @@ class PoliciesServicer(policies_pb2_grpc.PoliciesServiceServicer):
         unstored = await self._checked(request.text) if request.text else None
         found = await self._queue.GetMessage(queue_pb2.GetMessageRequest(message_id=request.message_id), context)
         async with self._trials:
-            wanted = queue_pb2.DownloadMessageRequest(message_id=request.message_id)
-            data = b"".join([part.chunk async for part in self._queue.DownloadMessage(wanted, context)])
+            data = await self._octets(found.message, context)
             return await asyncio.to_thread(_trial, rule_set, settings, found.message, data, request.policy, unstored)
+
+    async def _octets(self, message: queue_pb2.QueueMessage, context: object) -> bytes:
+        """Of any message of the queue. What is in quarantine goes to nobody: a trial tells no more of it than its verdict does."""
+        if not withheld_addresses(message, [*WITHHELD]):
+            wanted = queue_pb2.DownloadMessageRequest(message_id=message.message_id)
+            return b"".join([part.chunk async for part in self._queue.DownloadMessage(wanted, context)])
+        found = await self._queue.find(message.message_id)
+        kept = quarantine_pb2.ReadContentRequest(message_id=found.message_id)
+        try:
+            return b"".join([part.chunk async for part in found.link.quarantine.ReadContent(kept, timeout=BODY_SECONDS)])
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc(error) from error
 
     async def _checked(self, text: str) -> Policy:
         """Raises ControlError."""

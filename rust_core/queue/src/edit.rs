@@ -67,7 +67,7 @@ pub(crate) fn growth(edits: &[Edit]) -> i64 {
     edits.iter().map(|edit| (edit.with.len() as u64).cast_signed() - (edit.range.end - edit.range.start).cast_signed()).sum()
 }
 
-/// Where fields of that name stand in a header section, with their continuation lines; white space before the colon does not hide one.
+/// Where fields of that name stand in a header section, with their continuation lines; blanks, controls and octets beyond ASCII in it do not hide one.
 pub fn fields_named(header: &[u8], name: &[u8]) -> Vec<Range<usize>> {
     let mut found: Vec<Range<usize>> = Vec::new();
     let (mut at, mut inside) = (0, false);
@@ -86,8 +86,18 @@ pub fn fields_named(header: &[u8], name: &[u8]) -> Vec<Range<usize>> {
     found
 }
 
+/// Controls, blanks and octets beyond ASCII are passed over: some readers leave them out of a name.
 fn is_named(line: &[u8], name: &[u8]) -> bool {
-    line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name)) && line[name.len()..].trim_ascii_start().starts_with(b":")
+    let mut rest = name.iter();
+    for octet in line {
+        match octet {
+            b':' => return rest.as_slice().is_empty(),
+            0x21..=0x7e if rest.next().is_some_and(|wanted| wanted.eq_ignore_ascii_case(octet)) => {}
+            0x21..=0x7e => return false,
+            _ => {}
+        }
+    }
+    false
 }
 
 /// A message that was received and is not committed, to be read elsewhere while it waits. The [`crate::Incoming`] it is of must live.
@@ -183,5 +193,15 @@ mod tests {
         let header = b"X-A: 1\r\nx-scan : a\r\n b\r\n\tc\r\nX-SCAN:d\r\nX-Scanned: no\r\n X-Scan: e\r\nX-Scan\r\n:f\r\n\r\n";
         let found: Vec<&[u8]> = fields_named(header, b"X-Scan").into_iter().map(|range| &header[range]).collect();
         assert_eq!(found, [&b"x-scan : a\r\n b\r\n\tc\r\nX-SCAN:d\r\n"[..]]);
+    }
+
+    #[test]
+    fn what_a_reader_may_leave_out_of_a_name_hides_no_field() {
+        for hidden in [&b"X-Scan\0: a"[..], b"\x0bX-Scan: a", b"\xef\xbb\xbfX-Scan: a", b"X\x7f-Sc\x80an\t : a", b"\x0cx-scan:"] {
+            let header = [b"A: 1\r\n", hidden, b"\r\nB: 2\r\n\r\n"].concat();
+            let found: Vec<&[u8]> = fields_named(&header, b"X-Scan").into_iter().map(|range| &header[range]).collect();
+            assert_eq!(found, [&[hidden, b"\r\n"].concat()[..]], "{}", hidden.escape_ascii());
+        }
+        assert!(fields_named(b"X-Scan2: a\r\nX-Sca: b\r\nYX-Scan: c\r\nX-Scan\r\nX:Scan: d\r\n\r\n", b"X-Scan").is_empty());
     }
 }

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from gatepost.message.envelope import Envelope, Origin, Recipient
-from gatepost.message.verdict import Action, Answer
+from gatepost.message.verdict import PLAIN, Action, Answer
 from gatepost.native import MailContent, panic_on
 from gatepost.queue.submit import SubmissionRefused, Submitter
 from gatepost.routing.model import RuleSet
@@ -111,7 +111,7 @@ async def test_text_passes_at_once_with_our_field_and_nothing_else_changed(recei
     (queued,) = running.queued()
     assert queued.octets.startswith(b"X-Gatepost-Scan: mx.example.test; accept\r\nReceived: from ")
     assert without_ours(queued.octets) == TEXT
-    assert queued.meta.verdict is None
+    assert queued.meta.verdict == PLAIN, "two octets say so"
     assert running.server.wire.plain[2] == int(plain)
 
 
