@@ -63,7 +63,8 @@ impl Origin<'_> {
         let Self { client, port, helo, listener, .. } = self;
         let protocol = self.protocol();
         let verdict = if seen { ",1" } else { "" };
-        format!(r#"[["{protocol}","{client}",{port},"{helo}","","","{listener}"],"","","{body}",false,{rule_version}{verdict}]"#).into_bytes()
+        format!(r#"[["{protocol}","{client}",{port},"{helo}","","","{listener}"],"","","{body}",false,{rule_version}{verdict}]"#)
+            .into_bytes()
     }
 }
 
