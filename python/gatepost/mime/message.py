@@ -202,6 +202,10 @@ class Message:
         """The HTML, decoded; None when there is none."""
         return self.native.html(limit)
 
+    def contents(self, limit: int = LIMIT) -> list[str | bytes]:
+        """What each leaf of the baseline holds, in order: texts as characters, all else as octets; cut at `limit` octets in all."""
+        return self.native.contents(limit)
+
     def preview(self, characters: int = 200) -> str:
         """What a list of messages shows beside the subject."""
         return self.native.preview(characters)

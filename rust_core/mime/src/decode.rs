@@ -88,6 +88,7 @@ impl Decoder {
     /// Clean lines go in packs through the quick decoder; whatever it refuses is read octet by octet.
     fn base64(&mut self, data: &[u8], out: &mut Vec<u8>) {
         out.reserve(data.len() / 4 * 3 + 3);
+        self.packed.reserve(data.len().min(PACKED) + STRIDE);
         let mut rest = data;
         // Lines are as long as the one before, as a rule.
         let mut width = usize::MAX;
@@ -127,8 +128,12 @@ impl Decoder {
             self.base64_octets(&packed[start..=start], out);
             start += 1;
         }
-        let whole = (packed.len() - start) / 4 * 4;
-        // Without padding: a pack never ends the body for sure. Nothing is appended when it fails.
+        let mut whole = (packed.len() - start) / 4 * 4;
+        // The group with the padding waits: a pack never ends the body for sure.
+        if whole > 0 && packed[start + whole - 1] == b'=' {
+            whole -= 4;
+        }
+        // Nothing is appended when it fails.
         if base64_simd::STANDARD_NO_PAD.decode_append(&packed[start..start + whole], out).is_ok() {
             packed.drain(..start + whole);
         } else {
@@ -305,6 +310,15 @@ pub fn charset(name: Option<&[u8]>, octets: &[u8]) -> String {
         Some(name) => guarded(|| charset_decoder(name).map(|decoder| decoder(octets))).flatten().unwrap_or_else(|| utf8(octets)),
         None => utf8(octets),
     }
+}
+
+/// [`charset`] for octets that are not needed any more: UTF-8 becomes text where it lies.
+pub fn into_text(name: Option<&[u8]>, octets: Vec<u8>) -> String {
+    let plain = name.is_none_or(|name| [&b"utf-8"[..], b"us-ascii"].iter().any(|known| name.eq_ignore_ascii_case(known)));
+    if !plain {
+        return charset(name, &octets);
+    }
+    String::from_utf8(octets).unwrap_or_else(|fault| charset(name, fault.as_bytes()))
 }
 
 /// True for UTF-16 with the high octet first. The names with an order are decoded here: the library takes both for the machine's.

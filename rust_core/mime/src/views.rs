@@ -27,8 +27,12 @@ fn joined(analysis: &Analysis, message: &[u8], wanted: &str, max: usize) -> Opti
     for leaf in baseline(analysis).filter(|leaf| leaf.is_inline_text() && leaf.types[0] == wanted) {
         let (octets, _) = leaf.decode(analysis.source(message, leaf), leaf.decodings[0], room);
         room -= octets.len();
-        let octets = if wanted == "text/plain" { without_uuencode(&octets) } else { octets };
-        text.get_or_insert_default().push_str(&decode::charset(leaf.charset.as_deref(), &octets));
+        let octets = if wanted == "text/plain" { without_uuencode(octets) } else { octets };
+        let piece = decode::into_text(leaf.charset.as_deref(), octets);
+        match &mut text {
+            None => text = Some(piece),
+            Some(text) => text.push_str(&piece),
+        }
     }
     text
 }
@@ -45,6 +49,27 @@ pub fn text(analysis: &Analysis, message: &[u8], max: usize) -> Option<String> {
 /// HTML; `None` when the message has none.
 pub fn html(analysis: &Analysis, message: &[u8], max: usize) -> Option<String> {
     joined(analysis, message, "text/html", max)
+}
+
+/// What a leaf of the baseline holds: text as characters, all else as octets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// `text/*`, its charset undone.
+    Text(String),
+    /// Any other.
+    Octets(Vec<u8>),
+}
+
+/// The contents of all leaves of the baseline in order, likeliest decoding; at most `max` octets are decoded in all.
+pub fn contents(analysis: &Analysis, message: &[u8], max: usize) -> Vec<Content> {
+    let mut room = max;
+    let one = |leaf: &Leaf| {
+        let (octets, _) = leaf.decode(analysis.source(message, leaf), leaf.decodings[0], room);
+        room -= octets.len();
+        let text = leaf.types[0].starts_with("text/");
+        if text { Content::Text(decode::into_text(leaf.charset.as_deref(), octets)) } else { Content::Octets(octets) }
+    };
+    baseline(analysis).map(one).collect()
 }
 
 /// The first `chars` characters that a list of messages shows: plain text, or the text of the HTML; white space is one space.
@@ -123,10 +148,10 @@ pub fn content(analysis: &Analysis, message: &[u8], attachment: &Attachment, max
     (inner.unwrap_or_default(), cut)
 }
 
-fn without_uuencode(octets: &[u8]) -> Vec<u8> {
-    let files = uuencode::find(octets);
+fn without_uuencode(octets: Vec<u8>) -> Vec<u8> {
+    let files = uuencode::find(&octets);
     if files.is_empty() {
-        return octets.to_vec();
+        return octets;
     }
     let mut out = Vec::new();
     let mut from = 0;

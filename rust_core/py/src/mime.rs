@@ -146,6 +146,15 @@ impl MimeMessage {
         detached(py, self.data.len(), || views::html(&self.analysis, &self.data, limit))
     }
 
+    fn contents<'py>(&self, py: Python<'py>, limit: usize) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        let found = detached(py, self.data.len(), || views::contents(&self.analysis, &self.data, limit));
+        let one = |content| match content {
+            views::Content::Text(text) => Ok(text.into_pyobject(py)?.into_any()),
+            views::Content::Octets(octets) => Ok(PyBytes::new(py, &octets).into_any()),
+        };
+        found.into_iter().map(one).collect()
+    }
+
     fn preview(&self, py: Python<'_>, characters: usize) -> String {
         detached(py, self.data.len(), || views::preview(&self.analysis, &self.data, characters))
     }

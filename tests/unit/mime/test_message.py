@@ -88,3 +88,15 @@ async def test_the_event_loop_goes_on_while_a_big_message_is_read():
     ticking.cancel()
     assert message.ambiguous or message.incomplete
     assert ticks > 10
+
+
+def test_contents_are_characters_where_a_leaf_is_text_and_octets_else():
+    data = b"".join(
+        (
+            b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: text/plain; charset=iso-8859-1\r\n\r\ncaf\xe9\r\n",
+            b"--b\r\nContent-Type: text/html; charset=utf-8\r\n\r\n<p>\xff\xc3\xa9</p>\r\n--b\r\nContent-Type: image/png\r\n",
+            b"Content-Transfer-Encoding: base64\r\n\r\niVBORw0KGgo=\r\n--b--\r\n",
+        )
+    )
+    assert parse(data).contents() == ["café", "<p>\ufffdé</p>", b"\x89PNG\r\n\x1a\n"]
+    assert parse(data).contents(4) == ["café", "", b""]
