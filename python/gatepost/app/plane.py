@@ -16,6 +16,8 @@ from gatepost.control.audit import AuditLog
 from gatepost.control.directory import DirectoryServicer
 from gatepost.control.flow import FlowServicer
 from gatepost.control.history_merge import MergedHistoryServicer
+from gatepost.control.list_digests import ListDigests
+from gatepost.control.lists import ListsServicer
 from gatepost.control.mailbox import MailboxProxy
 from gatepost.control.merge import MergedQueueServicer
 from gatepost.control.policies import PoliciesServicer
@@ -27,6 +29,7 @@ from gatepost.control.server import Certificates, ControlServer
 from gatepost.control.status import ServerServicer, reload_workers
 from gatepost.control.workers import WorkerLinks
 from gatepost.directory import Directory
+from gatepost.queue.list_store import ListStore
 from gatepost.server.tls import certificate_files
 
 STOP_SECONDS = 1.0
@@ -46,6 +49,7 @@ class ControlPlane:
         source: StatusSource,
         *,
         drains: Container[int] = (),
+        lists: ListStore | None = None,
     ) -> None:
         self._settings = settings
         self._rules = rules
@@ -56,8 +60,11 @@ class ControlPlane:
         mailboxes = MailboxProxy(self._links)
         queue = MergedQueueServicer(self._links)
         self.quarantine = DomainQuarantineServicer(self._links, queue, directory, self.changed, rules, settings)
+        store = lists or ListStore(data)
+        self.list_digests = ListDigests(self._links, store, rules, settings)
         services = [
             queue.service(),
+            ListsServicer(store, rules, settings, self.changed, queue).service(),
             self.quarantine.service(),
             MergedHistoryServicer(self._links).service(),
             RulesServicer(directory, rules, settings, self.changed, source).service(),

@@ -11,6 +11,8 @@ from collections.abc import Callable
 import structlog
 
 from gatepost.directory import Directory, DirectoryError
+from gatepost.queue.list_store import ListStore
+from gatepost.routing.members import LiveBook
 from gatepost.routing.model import RuleSet
 
 POLL_SECONDS = 1.0
@@ -21,12 +23,15 @@ log = structlog.get_logger()
 
 
 class LiveRules:
-    """Holds the current RuleSet; `on_change` hooks run after each swap."""
+    """Holds the current RuleSet; `on_change` hooks run after each swap. `lists`: what members of lists asked for."""
 
-    def __init__(self, directory: Directory) -> None:
+    def __init__(self, directory: Directory, lists: ListStore | None = None) -> None:
         self._directory = directory
+        self._lists = lists
+        self._book = LiveBook()
+        self._read_book()
         self._seen = directory.data_version()
-        self.current: RuleSet = directory.snapshot()
+        self.current: RuleSet = self._snapshot()
         self._hooks: list[Callable[[], None]] = []
         self._preparations: list[Callable[[RuleSet], None]] = []
         self._lock = asyncio.Lock()
@@ -45,14 +50,24 @@ class LiveRules:
 
     def _next(self) -> RuleSet:
         """*blocking* The newest snapshot, ready to be used."""
-        found = self._directory.snapshot()
+        found = self._snapshot()
         for prepare in self._preparations:
             prepare(found)
         return found
 
+    def _snapshot(self) -> RuleSet:
+        """*blocking* The rules; every rule set, old or new, sees the members' newest wishes."""
+        return self._directory.snapshot(self._book)
+
+    def _read_book(self) -> None:
+        """*blocking* Look for members' newer wishes. Raises OSError."""
+        if self._lists is not None and self._lists.revision() != self._book.revision:
+            self._book.revision, self._book.entries = self._lists.book()
+
     async def refresh(self) -> int:
         """Look for a newer version now. Returns the version in force."""
         async with self._lock:
+            await asyncio.to_thread(self._read_book)
             seen, newer = await asyncio.to_thread(self._look)
             if seen != self._seen or newer:
                 self.current = await asyncio.to_thread(self._next)

@@ -30,6 +30,7 @@ from gatepost.config import Endpoint, Settings, SettingsError, load_settings, pa
 from gatepost.control.errors import ControlError
 from gatepost.control.ports import ListenerInfo, ServerFacts, WorkerPlace
 from gatepost.directory import Directory
+from gatepost.queue.list_store import ListStore
 from gatepost.queue.paused import PausedFileError
 from gatepost.server.tls import TlsContexts, TlsError
 
@@ -86,14 +87,16 @@ class Supervisor:
             surplus=left,
             on_retired=self._retired,
         )
-        self._rules = LiveRules(directory)
+        lists = ListStore(data)
+        self._rules = LiveRules(directory, lists)
         workers = [w.index for w in self._pool.workers]
-        self.plane = ControlPlane(lambda: self._settings, directory, self._rules, workers, self, drains=set(left))
+        self.plane = ControlPlane(lambda: self._settings, directory, self._rules, workers, self, drains=set(left), lists=lists)
         try:
             if await self._start_all():
                 self._spawn(self._rules.poll())
                 self._spawn(self._rules.keep_index())
                 self._spawn(self.plane.quarantine.digests.run())
+                self._spawn(self.plane.list_digests.run())
                 self._serving = True
                 self._changed()
                 log.info("ready", data=str(data), workers=len(self._pool.workers), seconds=round(time.monotonic() - self._started, 2))

@@ -32,6 +32,7 @@ from gatepost.delivery.answered import Answered
 from gatepost.delivery.auto_reply import AutoReplyTransport
 from gatepost.delivery.changes import RouteChanges
 from gatepost.delivery.dsn import build_report
+from gatepost.delivery.list_service import ListTransport
 from gatepost.delivery.lmtp import LmtpTransport
 from gatepost.delivery.local import LocalTransport
 from gatepost.delivery.next_hop import Own
@@ -48,6 +49,7 @@ from gatepost.policy.counters import Counters
 from gatepost.policy.trust import TrustedNetworks
 from gatepost.queue.actions import QueueActions
 from gatepost.queue.history import HistoryService, Place
+from gatepost.queue.list_store import ListStore
 from gatepost.queue.operations import OperationLog
 from gatepost.queue.paused import PausedDestinations
 from gatepost.queue.plan import record_with
@@ -111,6 +113,7 @@ class WorkerParts:
     index: int
     directory: Directory
     rules: LiveRules
+    lists: ListStore
     spool: AsyncSpool
     history: HistoryService
     volumes: Volumes
@@ -141,7 +144,8 @@ class WorkerParts:
             return holder[0].settings if holder else settings
 
         directory = await asyncio.to_thread(Directory, data / "directory.db")
-        rules = LiveRules(directory)
+        lists = ListStore(data)
+        rules = LiveRules(directory, lists)
         place = path_of(data / "spool", index)
         failures = await asyncio.to_thread(sync_failure.distrust, place)
         # After a failed sync nothing is trusted before all of it was read.
@@ -161,6 +165,7 @@ class WorkerParts:
             index=index,
             directory=directory,
             rules=rules,
+            lists=lists,
             spool=spool,
             history=await _open_history(settings, index, spool),
             volumes=volumes,
@@ -221,7 +226,7 @@ class WorkerParts:
         return self.gate.policies().get(policy).outage_minutes * 60.0
 
     def _transports(self) -> Mapping[str, Transport]:
-        changes = RouteChanges(self.rules, lambda: self.settings.hostname)
+        changes = RouteChanges(self.rules, lambda: self.settings.hostname, link_base=lambda: self.settings.lists.link_base)
         smtp, lmtp = (
             kind(
                 self.current,
@@ -241,6 +246,7 @@ class WorkerParts:
             "lmtp": lmtp,
             "pipe": PipeTransport(self.current, self.spool.open_message, changes),
             "auto-reply": AutoReplyTransport(self.spool.open_message, self.submitter, self.rules, answered),
+            "list": ListTransport(self.spool.open_message, self.submitter, self.rules, self.current, self.lists, answered),
         }
 
     def _own(self) -> Own:

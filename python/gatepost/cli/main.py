@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
-from gatepost.cli import directory, explain, mime, policies, quarantine, queue, rules, rulesets, sender, server, stage, trace, trust
+from gatepost.cli import directory, explain, lists, mime, policies, quarantine, queue, rules, rulesets, sender, server, stage, trace, trust
 from gatepost.cli import queue_actions as _queue_actions  # noqa: F401  # adds its commands to the queue's
 from gatepost.cli.session import command, take_common_options
 
@@ -29,6 +29,7 @@ app.add_typer(directory.user_app, name="user")
 app.add_typer(rules.rule_app, name="rule")
 app.add_typer(rulesets.rules_app, name="rules")
 app.add_typer(rules.handler_app, name="handler")
+app.add_typer(lists.list_app, name="list")
 app.add_typer(policies.policy_app, name="policy")
 app.add_typer(trust.trust_app, name="trust")
 app.add_typer(sender.sender_app, name="sender")

@@ -32,6 +32,7 @@ from gatepost.client.errors import (
 )
 from gatepost.client.flow import Flow, SenderRule, StagePolicy, TrustEntry
 from gatepost.client.history import History, TraceFilter
+from gatepost.client.lists import Lists
 from gatepost.client.operations import Frozen, RerouteTarget
 from gatepost.client.policies import Policies
 from gatepost.client.quarantine import Quarantine, QuarantineFilter
@@ -68,6 +69,7 @@ class GatepostClient:
     rulesets: Rulesets
     policies: Policies
     flow: Flow
+    lists: Lists
     directory: Directory
     mailboxes: Mailboxes
     server: Server
@@ -92,6 +94,7 @@ class GatepostClient:
         self.rulesets = Rulesets(self._connection)
         self.policies = Policies(self._connection)
         self.flow = Flow(self._connection)
+        self.lists = Lists(self._connection)
         self.directory = Directory(self._connection)
         self.mailboxes = Mailboxes(self._connection)
         self.server = Server(self._connection)
@@ -123,6 +126,7 @@ __all__ = [
     "InUseError",
     "InvalidRequestError",
     "ListSettings",
+    "Lists",
     "NextHop",
     "NotFoundError",
     "NotRunningError",

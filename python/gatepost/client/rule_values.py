@@ -75,6 +75,11 @@ class ListSettings:
     footer_text: str = ""
     footer_html: str = ""
     verp: bool = False
+    any_author: bool = False
+    self_subscribe: bool = False
+    bounce_limit: int = 5
+    bounce_days: int = 14
+    digest_octets: int = 262_144
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where mail for one final recipient goes. kind: 'local', 'smtp', 'lmtp', 'discard', 'pipe', 'auto-reply'."""
+    """Where mail for one final recipient goes. kind: 'local', 'smtp', 'lmtp', 'discard', 'pipe', 'auto-reply', 'list'."""
 
     kind: str
     address: str = ""

@@ -191,6 +191,20 @@ class Quarantine(Section):
     link_days: float = Field(14, gt=0, le=366, allow_inf_nan=False, description="How long the links of a digest work. In days.")
 
 
+class Lists(Section):
+    """Mailing lists."""
+
+    link_base: str = Field(
+        "", description="Public address of the page behind signed links (https://…/); the token follows. Empty: posts carry no such links."
+    )
+
+    @model_validator(mode="after")
+    def _is_https(self) -> Self:
+        if self.link_base and not (self.link_base.startswith("https://") and self.link_base.endswith(("/", "="))):
+            raise ValueError(f"link_base: begins with https:// (RFC 8058 3.1) and ends with / or = (got {self.link_base!r})")
+        return self
+
+
 class Mail(Section):
     """Reading mail over POP3 and IMAP."""
 
@@ -274,6 +288,7 @@ class Settings(Section):
     history: History = History()
     scan: Scan = Scan()
     quarantine: Quarantine = Quarantine()
+    lists: Lists = Lists()
     mail: Mail = Mail()
     auth: Auth = Auth()
     tls: Tls = Tls()

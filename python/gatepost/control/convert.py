@@ -28,6 +28,7 @@ _ROUTE: dict[RouteKind, common.RouteKind.ValueType] = {
     RouteKind.DISCARD: common.ROUTE_KIND_DISCARD,
     RouteKind.PIPE: common.ROUTE_KIND_PIPE,
     RouteKind.AUTO_REPLY: common.ROUTE_KIND_AUTO_REPLY,
+    RouteKind.LIST: common.ROUTE_KIND_LIST,
 }
 _ROUTE_BACK = {number: kind for kind, number in _ROUTE.items()}
 

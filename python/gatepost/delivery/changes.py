@@ -9,12 +9,14 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from gatepost.delivery.list_fields import ListLook, came_through, list_edits
+from gatepost.delivery.list_fields import ListLook, came_through, list_edits, tag_edits
 from gatepost.delivery.surround import Around, Edit, Words, surround
 from gatepost.message.fields import HeaderView
+from gatepost.message.list_link import ListAction, ListLink
 from gatepost.message.srs import DAY_SECONDS, Srs
+from gatepost.message.verp import verp
 from gatepost.native import Reader
-from gatepost.queue.return_path import SRS, report_path
+from gatepost.queue.return_path import SRS, VERP, report_path
 from gatepost.queue.transport import Job
 from gatepost.routing.model import Route, RuleSet
 from gatepost.routing.settings import Disclaimer, ListSettings
@@ -29,9 +31,16 @@ class Circle(Exception):
 
 
 class RouteChanges:
-    """`hostname` says who made a change."""
+    """`hostname` says who made a change. `link_base` begins the links of lists, '' when there is no page behind them."""
 
-    def __init__(self, rule_set: Callable[[], RuleSet], hostname: Callable[[], str], clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        rule_set: Callable[[], RuleSet],
+        hostname: Callable[[], str],
+        clock: Callable[[], float] = time.time,
+        link_base: Callable[[], str] = str,
+    ) -> None:
+        self._link_base = link_base
         self._rule_set = rule_set
         self._hostname = hostname
         self._clock = clock
@@ -43,7 +52,13 @@ class RouteChanges:
         key = self._rule_set().srs_key
         if route.return_path.startswith(SRS) and key:
             return Srs(key).encode(reverse_path, route.return_path.removeprefix(SRS), int(self._clock()) // DAY_SECONDS)
+        if route.return_path.startswith(VERP) and key and reverse_path:
+            return verp(route.return_path.removeprefix(VERP), route.member, key)
         return report_path(reverse_path, route)
+
+    def personal(self, route: Route) -> str:
+        """Whom the copy of this route is made for alone; '' where recipients may share one."""
+        return route.member if route.list_address and self._link_base() else ""
 
     def edits(self, reader: Reader, job: Job, route: Route) -> list[Edit]:
         """The edits of this route. Reads from the disk. Raises Circle, CoreError."""
@@ -54,22 +69,30 @@ class RouteChanges:
         edits: list[Edit] = []
         around = Around(Words(), Words(), job.message_id)
         for kind, ref in route.edits:
-            around = self._one(kind, ref, header, edits, around)
+            around = self._one(kind, ref, header, edits, around, route)
         body = surround(header, reader.size, around)
         if "dkim-signature" in header and (body or any(header.octets[start:end] for start, end, _ in edits)):
             at = len(octets) - 2
             edits.append((at, at, f"{FIELD}: {self._hostname()}; breaks=dkim-signature\r\n".encode()))
         return edits + body + [edit for kind, value in route.edits if kind == SCAN_EDIT for edit in renewed(header, value)]
 
-    def _one(self, kind: str, ref: str, header: HeaderView, edits: list[Edit], around: Around) -> Around:
+    def _one(self, kind: str, ref: str, header: HeaderView, edits: list[Edit], around: Around, route: Route) -> Around:
         if kind == "list" and (settings := self._rule_set().list_settings(ref)) is not None:
             if came_through(header, ref):
                 raise Circle(ref)
-            edits += list_edits(header, _look(ref, settings))
+            if ref == route.list_address:
+                edits += list_edits(header, replace(_look(ref, settings), one_click=self._one_click(ref, route.member)))
+            else:
+                edits += tag_edits(header, _look(ref, settings))
             return replace(around, below=_joined(around.below, Words(settings.footer_text, settings.footer_html)))
         if kind == "disclaimer" and (disclaimer := self._rule_set().disclaimer(ref)) is not None:
             return _disclaimed(around, disclaimer)
         return around
+
+    def _one_click(self, address: str, member: str) -> str:
+        """The link that signs this member off; it does not expire, since posts are kept for years."""
+        base, key = self._link_base(), self._rule_set().srs_key
+        return f"{base}{ListLink(ListAction.UNSUBSCRIBE, address, member).sign(key)}" if base and key else ""
 
 
 def _disclaimed(around: Around, disclaimer: Disclaimer) -> Around:
@@ -86,13 +109,17 @@ def _joined(first: Words, second: Words) -> Words:
 
 
 def _look(address: str, settings: ListSettings) -> ListLook:
-    owner = address.replace("@", "-owner@")
+    def about(word: str) -> str:
+        local, _, domain = address.rpartition("@")
+        return f"{local}-{word}@{domain}"
+
     return ListLook(
         address=address,
         name=settings.name,
         subject_tag=settings.subject_tag,
         reply_to=settings.reply_to or "sender",
-        owner=owner,
-        unsubscribe=f"mailto:{owner}?subject=unsubscribe",
-        help_url=f"mailto:{owner}?subject=help",
+        owner=about("owner"),
+        unsubscribe=f"mailto:{about('unsubscribe')}",
+        help_url=f"mailto:{about('request')}?subject=help",
+        subscribe=f"mailto:{about('subscribe')}" if settings.self_subscribe else "",
     )

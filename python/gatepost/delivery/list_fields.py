@@ -34,7 +34,9 @@ _PLAIN_PHRASE = re.compile(r"[A-Za-z0-9 !#$%&'*+/=?^_`{|}~.-]*\Z")
 
 @dataclass(frozen=True, slots=True)
 class ListLook:
-    """How posts of a list look. `name`: for people, may be ''; `reply_to`: 'sender' (left alone), 'list', or an address; urls may be ''."""
+    """How posts of a list look. `name`: for people, may be ''; `reply_to`: 'sender' (left alone), 'list', or an address; urls may be ''.
+    one_click: where a POST signs this one recipient off (RFC 8058).
+    """
 
     address: str
     name: str = ""
@@ -43,6 +45,8 @@ class ListLook:
     owner: str = ""
     unsubscribe: str = ""
     help_url: str = ""
+    subscribe: str = ""
+    one_click: str = ""
 
 
 def list_id(address: str) -> str:
@@ -54,6 +58,12 @@ def came_through(header: HeaderView, address: str) -> bool:
     """The message has passed this list before (RFC 2919 8): it goes in a circle."""
     own = f"<{list_id(address)}>".encode()
     return any(value.lower().endswith(own) for value in header.raw("list-id"))
+
+
+def tag_edits(header: HeaderView, look: ListLook) -> list[Edit]:
+    """What a list adds whose post another list, which is a member of it, sends on: that one's fields are those of the post."""
+    marked = _tagged(header, look.subject_tag) if look.subject_tag else None
+    return [marked] if marked is not None else []
 
 
 def list_edits(header: HeaderView, look: ListLook) -> list[Edit]:
@@ -79,8 +89,13 @@ def _fields(look: ListLook) -> list[tuple[str, str]]:
         ("List-Id", f"{_phrase(look.name)} <{list_id(address)}>".lstrip()),
         ("List-Post", f"<mailto:{quote(address, safe='@+=')}>"),
     ]
-    if look.unsubscribe:
-        fields.append(("List-Unsubscribe", f"<{_uri(look.unsubscribe)}>"))
+    if look.unsubscribe or look.one_click:
+        ways = [f"<{_uri(one)}>" for one in (look.one_click, look.unsubscribe) if one]
+        fields.append(("List-Unsubscribe", ",\r\n\t".join(ways)))
+    if look.one_click:
+        fields.append(("List-Unsubscribe-Post", "List-Unsubscribe=One-Click"))  # RFC 8058 2
+    if look.subscribe:
+        fields.append(("List-Subscribe", f"<{_uri(look.subscribe)}>"))
     if look.help_url:
         fields.append(("List-Help", f"<{_uri(look.help_url)}>"))
     if look.owner:

@@ -88,7 +88,8 @@ class SmtpTransport:
     async def _job(self, destination: str, job: Job) -> JobResult:
         groups: dict[tuple[object, ...], list[int]] = {}
         for place, one in enumerate(job.recipients):
-            groups.setdefault((self._changes.sender(job.reverse_path, one.route), one.route.edits), []).append(place)
+            alike = self._changes.sender(job.reverse_path, one.route), one.route.edits, self._changes.personal(one.route)
+            groups.setdefault(alike, []).append(place)
         outcomes: dict[int, Outcome] = {}
         tls = ""
         for places in groups.values():

@@ -30,6 +30,7 @@ MAX_HOPS = 16
 MAX_SIZE = 1 << 40
 MAX_BODY_TEXT = 65_536
 MAX_OWNERS = 100
+MAX_DIGEST = 8 << 20
 YEAR = 31_536_000
 
 _HOST = re.compile(r"(?=.{1,253}\Z)(?!-)[a-z0-9_-]{1,63}(?<!-)(?:\.(?!-)[a-z0-9_-]{1,63}(?<!-))*\.?\Z")
@@ -243,6 +244,9 @@ def _list(given: ListSettings, handler: AddressHandler, prefix: str, address: Ch
         raise InvalidValue(f"{field}.errors_to", "with verp bounces come to the list itself")
     _body_text(given.footer_text, f"{field}.footer_text")
     _body_text(given.footer_html, f"{field}.footer_html")
+    _within(given.bounce_limit, f"{field}.bounce_limit", -1, 1000)
+    _within(given.bounce_days, f"{field}.bounce_days", 1, 365)
+    _within(given.digest_octets, f"{field}.digest_octets", 1024, MAX_DIGEST)
     reply_to = given.reply_to
     return replace(
         given,

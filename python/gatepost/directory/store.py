@@ -21,6 +21,7 @@ from gatepost.directory.secret_files import SecretFiles
 from gatepost.directory.values import AllowedSender, Credentials, RuleVersion, StoredHandler, StoredPolicy, StoredRule, Token, User, Volume
 from gatepost.routing.changes import Change
 from gatepost.routing.document import Document
+from gatepost.routing.members import NO_LISTS, ListBook
 from gatepost.routing.model import AddressHandler, DomainRule, RuleKind, RuleSet
 
 SRS_KEY = "srs-key"
@@ -54,8 +55,10 @@ class Directory:
 
     # ---- the whole -------------------------------------------------------------------------------------------------
 
-    def snapshot(self) -> RuleSet:
-        """The rule set now. What is large of it is a mapped file and what changed since (live.py): a change costs what it changed."""
+    def snapshot(self, lists: ListBook = NO_LISTS) -> RuleSet:
+        """The rule set now. What is large of it is a mapped file and what changed since (live.py): a change costs what it changed.
+        `lists`: what members of lists asked for.
+        """
         with self._database.read() as connection:
             version = versions.current(connection)
             seen = revision(connection)
@@ -70,6 +73,7 @@ class Directory:
                 policies.texts(connection),
                 srs_key=self._srs_key(),
                 **parts.read_all(connection),
+                lists=lists,
             )
 
     def index_is_due(self) -> bool:

@@ -12,7 +12,7 @@ from gatepost.message.envelope import Notify, Recipient
 from gatepost.message.reply import Reply
 from gatepost.queue.jobs import decode_route
 from gatepost.routing.decide import decide, way_out
-from gatepost.routing.model import Question, Route, RouteKind, RuleSet
+from gatepost.routing.model import AuthorCheck, Question, Route, RouteKind, RuleSet
 from gatepost.spool import PlannedRecipient
 
 Planned = tuple[PlannedRecipient, ...]
@@ -23,10 +23,11 @@ MAX_REMEMBERED = 4096
 class ParticularPlan(Planned):
     """A plan that holds for this message only, or with a limit: it is not remembered, nor is the recipient a plain one.
 
-    size_limit: octets that the address takes; 0 is no limit of its own.
+    size_limit: octets that the address takes; 0 is no limit of its own. authors: who may be the author of a post to a list.
     """
 
     size_limit = 0
+    authors: AuthorCheck | None = None
 
 
 def size_limit(plans: Iterable[Planned]) -> int:
@@ -95,6 +96,7 @@ def plan_recipient(
     if decision.size_limit or not decision.fixed:
         particular = ParticularPlan(routes)
         particular.size_limit = decision.size_limit
+        particular.authors = decision.authors
         return particular
     plan = tuple(routes)
     if plain:
@@ -111,10 +113,11 @@ def plan_recipients(
     delimiter: str = "+",
     size: int = 0,
     tls: bool = False,
+    user: str = "",
 ) -> list[Planned | Refused]:
     """One answer per recipient, in order. Give the accepted ones to `merge_planned` before the commit."""
     return [
-        plan_recipient(rule_set, reverse_path, recipient, trusted=trusted, delimiter=delimiter, size=size, tls=tls)
+        plan_recipient(rule_set, reverse_path, recipient, trusted=trusted, delimiter=delimiter, size=size, tls=tls, user=user)
         for recipient in recipients
     ]
 
@@ -125,8 +128,8 @@ def planned(recipient: Recipient, route: Route) -> PlannedRecipient:
     if not orcpt and route.address.lower() != recipient.address.lower():
         # RFC 3461 5.2.1: a relay may add ORCPT, and then it is the address by which the message came to us.
         orcpt = f"{'rfc822' if recipient.address.isascii() else 'utf-8'};{recipient.address}"
-    # An answer to the sender is our own doing: when it fails, the sender is not to be told of it.
-    notify = int(Notify.NEVER if route.kind is RouteKind.AUTO_REPLY else recipient.notify)
+    # An answer to the sender, or what a list is told, is our own doing: when it fails, the sender is not to be told of it.
+    notify = int(Notify.NEVER if route.kind in (RouteKind.AUTO_REPLY, RouteKind.LIST) else recipient.notify)
     return PlannedRecipient(route.address, orcpt, notify, route.destination, route.encode(), route.hold)
 
 

@@ -20,4 +20,4 @@ def report_path(reverse_path: str, route: Route) -> str:
     if path == NULL or not reverse_path:
         # RFC 5321 4.5.5: what came with a null reverse-path is a notice, and goes on as one.
         return ""
-    return verp(path.removeprefix(VERP), route.address) if path.startswith(VERP) else path
+    return verp(path.removeprefix(VERP), route.member) if path.startswith(VERP) else path

@@ -15,6 +15,7 @@ from gatepost.message.envelope import Envelope, Recipient
 from gatepost.message.ids import format_message_id
 from gatepost.message.reply import Reply, SmtpError
 from gatepost.native import Incoming, new_message_id
+from gatepost.queue.authors import judge_authors
 from gatepost.queue.passage import copies, pass_through
 from gatepost.queue.plan import Planned, Refused, merge_planned, plan_recipients, size_limit
 from gatepost.routing.model import RuleSet
@@ -78,6 +79,7 @@ class Submitter:
         except BaseException:
             incoming.abort()
             raise
+        plans = judge_authors(plans, lambda: head)
         passed = pass_through(passage, mailed, taken, plans) + copies(passage, rule_set, settings.hostname, delimiter)
         recipients = merge_planned(passed)
         if hold:
@@ -136,7 +138,9 @@ def _plan(
     rule_set: RuleSet, envelope: Envelope, trusted: bool, delimiter: str
 ) -> tuple[list[Recipient], list[Planned], tuple[tuple[str, Reply], ...]]:
     """Recipients that are taken, a plan for each, and those that are refused."""
-    answers = plan_recipients(rule_set, envelope.reverse_path, envelope.recipients, trusted=trusted, delimiter=delimiter, tls=True)
+    answers = plan_recipients(
+        rule_set, envelope.reverse_path, envelope.recipients, trusted=trusted, delimiter=delimiter, tls=True, user=envelope.origin.user
+    )
     refused = tuple((plan.recipient.address, plan.reply) for plan in answers if isinstance(plan, Refused))
     both = [(one, plan) for one, plan in zip(envelope.recipients, answers, strict=True) if not isinstance(plan, Refused)]
     return [one for one, _ in both], [plan for _, plan in both], refused

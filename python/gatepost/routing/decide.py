@@ -15,8 +15,20 @@ from gatepost.message.srs import DAY_SECONDS, Srs, SrsError, is_srs
 from gatepost.routing.by_handler import by_handler
 from gatepost.routing.by_rule import by_default, carry_out
 from gatepost.routing.index import HandlerIndex, RoutingIndex, index_of
-from gatepost.routing.lists import service_targets
-from gatepost.routing.model import AddressHandler, Decision, DomainRule, HandlerKind, Mailbox, Question, RuleKind, RuleSet, TraceStep
+from gatepost.routing.lists import Service, service_of
+from gatepost.routing.model import (
+    AddressHandler,
+    Decision,
+    DomainRule,
+    HandlerKind,
+    Mailbox,
+    Question,
+    Route,
+    RouteKind,
+    RuleKind,
+    RuleSet,
+    TraceStep,
+)
 from gatepost.routing.replies import BAD_ADDRESS, LOOP, NEEDS_TLS, RELAY_DENIED, TOO_BIG, TOO_MANY, UNKNOWN_USER
 from gatepost.routing.run import MAX_TRACE, Here, Run
 from gatepost.routing.senders import Choice, choice_of
@@ -73,7 +85,7 @@ def _decide(index: RoutingIndex, question: Question, delimiter: str, leaving: Ch
     if reply is not None:
         run.note("reply", f"{reply.code} {reply.enhanced} {reply.text}")
         return Decision((), reply, tuple(run.trace), run.policy, fixed=run.fixed)
-    return Decision(run.merged(), None, tuple(run.trace), run.policy, run.size_limit, run.fixed)
+    return Decision(run.merged(), None, tuple(run.trace), run.policy, run.size_limit, run.fixed, run.authors)
 
 
 def _too_big(known: Decision, size: int) -> Decision:
@@ -156,9 +168,9 @@ class Walk(Run):
             if keeps_mail and origin is not None:
                 return origin
         if handler is None and rule.handlers:
-            service = service_targets(local, handlers) if mailbox is None else None
+            service = service_of(local, domain, handlers) if mailbox is None else None
             if service is not None:
-                return self.to_keepers(service, domain, trusted, chain)
+                return self.about_list(service, str(address), trusted, chain)
             handler = self.catch_all(handlers, mailbox)
         reply = None if self.limited else self.take_limits(rule, handler)
         if reply is None:
@@ -188,9 +200,15 @@ class Walk(Run):
         self.note("srs", f"a return path that a forward of ours made: it leads back to {origin}")
         return origin
 
-    def to_keepers(self, owners: tuple[str, ...], domain: str, trusted: bool, chain: tuple[str, ...]) -> Reply | None:
-        """The mail of a list's owners, and its bounces. Owners are named by the administrator, the postmaster is not."""
-        for target in owners or (f"postmaster@{domain}",):
+    def about_list(self, service: Service, address: str, trusted: bool, chain: tuple[str, ...]) -> Reply | None:
+        """The mail of a list's owners, its bounces, its commands. Owners are named by the administrator, the postmaster is not."""
+        if service.word:
+            self.note("list", f"{service.address} is told: {service.word}")
+            self.routes.append(Route(RouteKind.LIST, address, edits=((service.word, service.address),)))
+        if service.keepers is None:
+            return None
+        owners = service.keepers
+        for target in owners or (f"postmaster@{service.address.rpartition('@')[2]}",):
             self.note("list", f"mail about the list goes to {target}")
             reply = self.address(target, trusted or bool(owners), chain)
             if reply is not None:

@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from gatepost.message.address import AddressError, parse_address
 from gatepost.message.reply import Reply
+from gatepost.routing.members import ListBook
 from gatepost.routing.route import DeliveryOptions, NextHop, Program, Route, RouteKind, TlsPolicy
 from gatepost.routing.senders import SenderRule
 from gatepost.routing.settings import NO_OPTIONS, NO_SETTINGS, AutoReply, Disclaimer, HandlerOptions, ListSettings, RuleSettings
@@ -14,6 +15,7 @@ from gatepost.routing.trust import TrustEntry
 
 __all__ = [
     "AddressHandler",
+    "AuthorCheck",
     "Decision",
     "DeliveryOptions",
     "DomainRule",
@@ -128,11 +130,22 @@ class RuleSet:
     """In their order (routing.stages)."""
     srs_key: bytes = b""
     """Keys the addresses that forwards are rewritten to (SRS); not part of versions. Empty: none is taken back."""
+    lists: ListBook = field(default_factory=dict)
+    """What members of lists asked for themselves; not part of versions."""
 
     def list_settings(self, ref: str) -> ListSettings | None:
-        """Of the list that an edit 'list' refers to (its address); None when it is no longer there."""
-        handler = self._handler(ref)
+        """Of the list of this address; None when it is no longer there."""
+        handler = self.list_handler(ref)
         return None if handler is None else handler.options.list
+
+    def list_handler(self, address: str) -> AddressHandler | None:
+        """The handler that makes this address a list; None when it is none."""
+        from gatepost.routing.index import index_of  # the index is made of rule sets
+
+        pattern, _, domain = address.lower().rpartition("@")
+        rule = index_of(self).rule_for(domain)
+        handler = index_of(self).handlers(rule).named(pattern) if rule is not None else None
+        return handler if handler is not None and (handler.kind is HandlerKind.LIST or handler.options.list) else None
 
     def auto_reply(self, ref: str) -> AutoReply | None:
         """What an edit 'auto-reply' refers to ('PATTERN@DOMAIN')."""
@@ -192,6 +205,14 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
+class AuthorCheck:
+    """Who may be the author (header From) of a post to `address`, as mailbox keys; a post of others waits for the owners' word."""
+
+    address: str
+    allowed: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """Either `reply` (refused, with the SMTP reply) or routes (at least one). `policy` is the attachment policy that the address's own
     handler or rule names, '' when neither does. size_limit: octets that the address takes, 0 without a limit of its own. fixed: the answer
@@ -204,3 +225,4 @@ class Decision:
     policy: str = ""
     size_limit: int = 0
     fixed: bool = True
+    authors: AuthorCheck | None = None

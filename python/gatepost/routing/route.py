@@ -24,6 +24,7 @@ class RouteKind(StrEnum):
     DISCARD = "discard"
     PIPE = "pipe"
     AUTO_REPLY = "auto-reply"
+    LIST = "list"
 
 
 class TlsPolicy(StrEnum):
@@ -94,7 +95,8 @@ class Route:
     all of them, best first, where there are several; host and port are those of the first. return_path: '' the envelope's; '<>' null;
     'srs:DOMAIN' the envelope's, rewritten under DOMAIN; 'verp:LIST@DOMAIN' one of its own for `address`; else the address to use. edits:
     what is put into the message for this route, as ('list' | 'disclaimer' | 'auto-reply', reference into the rule set at delivery), or as
-    ('scan', what X-Gatepost-Scan says now).
+    ('scan', what X-Gatepost-Scan says now); ('member', address): who a list knows the recipient as. A route of kind list has one: what
+    mail about the list is, and the list.
     """
 
     kind: RouteKind
@@ -116,9 +118,19 @@ class Route:
     program: Program | None = None
 
     @property
+    def member(self) -> str:
+        """Who a list knows the recipient as."""
+        return next((ref for kind, ref in self.edits if kind == "member"), self.address)
+
+    @property
+    def list_address(self) -> str:
+        """The list that the recipient is a member of; of lists in lists the inner one. '' for what is no list mail."""
+        return next((ref for kind, ref in self.edits if kind == "list"), "")
+
+    @property
     def destination(self) -> str:
         """'local:VOLUME', 'smtp:DOMAIN:TLS' (by MX), 'smtp:[HOST]:PORT:TLS' (given host), 'lmtp:[HOST]:PORT', 'pipe:PROGRAM',
-        'auto-reply:'; '' for discard. Several next hops and options add ':~DIGEST'.
+        'auto-reply:', 'list:WORD'; '' for discard. Several next hops and options add ':~DIGEST'.
         """
         match self.kind:
             case RouteKind.LOCAL:
@@ -127,6 +139,8 @@ class Route:
                 return ""
             case RouteKind.AUTO_REPLY:
                 return "auto-reply:"
+            case RouteKind.LIST:
+                return f"list:{self.edits[0][0] if self.edits else ''}"
             case RouteKind.PIPE:
                 name = self.program.argv[0].rpartition("/")[2] if self.program else ""
                 return f"pipe:{name}{self._digest()}"

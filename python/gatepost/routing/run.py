@@ -12,7 +12,7 @@ from typing import Any
 from gatepost.message.address import Address, AddressError, parse_address
 from gatepost.message.reply import Reply
 from gatepost.routing.index import RoutingIndex
-from gatepost.routing.model import AddressHandler, DomainRule, Mailbox, Question, Route, RouteKind, TraceStep
+from gatepost.routing.model import AddressHandler, AuthorCheck, DomainRule, Mailbox, Question, Route, RouteKind, TraceStep
 from gatepost.routing.replies import DISABLED_USER
 from gatepost.routing.senders import Choice
 from gatepost.routing.settings import NO_OPTIONS, NO_SETTINGS
@@ -50,6 +50,7 @@ class Run(ABC):
     """The state of one decision, and how routes are made."""
 
     __slots__ = (
+        "authors",
         "delimiter",
         "done",
         "fixed",
@@ -80,6 +81,7 @@ class Run(ABC):
         self.in_list = 0
         self.leaving: Choice | None = None
         """The sender rule that says how mail leaves."""
+        self.authors: AuthorCheck | None = None
 
     @abstractmethod
     def address(self, text: str, trusted: bool, chain: tuple[str, ...]) -> Reply | None:
@@ -124,7 +126,7 @@ class Run(ABC):
     def edit(self, start: int, kind: str, ref: str) -> None:
         """Have the messages of the routes from `start` on changed."""
         for n in range(start, len(self.routes)):
-            if self.routes[n].kind not in (RouteKind.DISCARD, RouteKind.AUTO_REPLY):
+            if self.routes[n].kind not in (RouteKind.DISCARD, RouteKind.AUTO_REPLY, RouteKind.LIST):
                 self.routes[n] = replace(self.routes[n], edits=(*self.routes[n].edits, (kind, ref)))
 
     def merged(self) -> tuple[Route, ...]:

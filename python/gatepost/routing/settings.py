@@ -61,7 +61,11 @@ class Posters(StrEnum):
 @dataclass(frozen=True, slots=True)
 class ListSettings:
     """Of a mailing list; its members are the handler's targets. moderated: posts wait, held, for release, but for its owners'. errors_to:
-    who gets its bounces, '' the owners. reply_to: '' is left as it is, 'list', or an address. verp: a return path for each member.
+    who gets its bounces, '' the owners. reply_to: '' is left as it is, 'list', or an address. verp: a return path for each member, and a
+    member is disabled after bounce_limit bounces (negative: never), none of them more than bounce_days after the one before.
+
+    any_author: the header's From has no say in who may post. self_subscribe: who asks and confirms becomes a member. digest_octets: a
+    digest is sent when so much waits, and a day after the first post in it.
     """
 
     name: str = ""
@@ -75,6 +79,11 @@ class ListSettings:
     footer_text: str = ""
     footer_html: str = ""
     verp: bool = False
+    any_author: bool = False
+    self_subscribe: bool = False
+    bounce_limit: int = 5
+    bounce_days: int = 14
+    digest_octets: int = 262_144
 
 
 @dataclass(frozen=True, slots=True)

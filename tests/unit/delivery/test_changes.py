@@ -8,6 +8,7 @@ from email import message_from_bytes
 from gatepost.delivery.smtp import SmtpTransport
 from gatepost.message.address import parse_address
 from gatepost.message.srs import DAY_SECONDS, Srs
+from gatepost.message.verp import verp
 from gatepost.queue.transport import Delivered, Failed, Job
 from gatepost.routing.settings import Disclaimer, ListSettings
 from support.delivery import MESSAGE, make_job, outcomes_of
@@ -49,8 +50,8 @@ async def test_each_member_of_a_list_has_a_return_path_of_its_own(transport: Mak
     assert all(isinstance(one, Delivered) for one in outcomes)
     paths = {(one.mail.split(" ")[1], one.rcpts[0]) for one in peer.transactions}
     assert paths == {
-        ("FROM:<team-bounces+b=x.test@here.test>", "RCPT TO:<b@x.test>"),
-        ("FROM:<team-bounces+c=x.test@here.test>", "RCPT TO:<c@x.test>"),
+        (f"FROM:<{verp('team@here.test', 'b@x.test', KEY)}>", "RCPT TO:<b@x.test>"),
+        (f"FROM:<{verp('team@here.test', 'c@x.test', KEY)}>", "RCPT TO:<c@x.test>"),
     }
 
 

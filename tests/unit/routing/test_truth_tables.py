@@ -57,7 +57,7 @@ def in_words(route: Route) -> str:
     sender = f" from {route.return_path}" if route.return_path else ""
     edits = "".join(f" with {kind} {ref}" for kind, ref in route.edits)
     held = " held" if route.hold else ""
-    if route.kind in (RouteKind.LOCAL, RouteKind.DISCARD, RouteKind.AUTO_REPLY):
+    if route.kind in (RouteKind.LOCAL, RouteKind.DISCARD, RouteKind.AUTO_REPLY, RouteKind.LIST):
         return f"{route.kind} {route.address}{sender}{edits}{held}"
     destination = route.destination.partition(":~")[0]
     hops = "".join(f" or {hop.host}:{hop.port}" for hop in route.next_hops[1:])

@@ -23,6 +23,7 @@ from gatepost.native import CoreError, Incoming, new_message_id
 from gatepost.policy.checks import SMUGGLING_DEFECTS, TOO_BIG, MessageFacts, check_message, defect_reply
 from gatepost.policy.received import missing_fields, received_lead, received_tail
 from gatepost.protocol.smtp.grammar import parse_bdat
+from gatepost.queue.authors import judge_authors
 from gatepost.queue.passage import copies, pass_through
 from gatepost.queue.plan import merge_planned, size_limit
 from gatepost.routing.senders import NO_CHOICE
@@ -359,7 +360,7 @@ class Messages(Commands):
         rule_set = context.rule_set()
         if envelope.effects.done or envelope.withheld:
             passage = self._with_effects(passage, envelope)
-        plans = pass_through(passage, mailed, envelope.recipients, envelope.plans)
+        plans = pass_through(passage, mailed, envelope.recipients, judge_authors(envelope.plans, incoming.header))
         plans += copies(passage, rule_set, context.hostname, self.server.limits.recipient_delimiter)
         planned = plans[0] if len(plans) == 1 else merge_planned(plans)
         self._fates = dict(zip(mailed, passage.fates, strict=False))

@@ -178,6 +178,8 @@ class _RouteKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RouteKind.V
     """Given to a program."""
     ROUTE_KIND_AUTO_REPLY: _RouteKind.ValueType  # 6
     """Answered to the sender (RFC 3834)."""
+    ROUTE_KIND_LIST: _RouteKind.ValueType  # 7
+    """Told to a mailing list itself: a command, a bounce, a post that waits or goes into a digest."""
 
 class RouteKind(_RouteKind, metaclass=_RouteKindEnumTypeWrapper):
     """How a route is carried out."""
@@ -191,6 +193,8 @@ ROUTE_KIND_PIPE: RouteKind.ValueType  # 5
 """Given to a program."""
 ROUTE_KIND_AUTO_REPLY: RouteKind.ValueType  # 6
 """Answered to the sender (RFC 3834)."""
+ROUTE_KIND_LIST: RouteKind.ValueType  # 7
+"""Told to a mailing list itself: a command, a bounce, a post that waits or goes into a digest."""
 Global___RouteKind: _TypeAlias = RouteKind  # noqa: Y015
 
 @_typing.final
@@ -363,7 +367,7 @@ class Route(_message.Message):
 
     @_builtins.property
     def edits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What is put into the message: 'list ADDRESS', 'disclaimer DOMAIN', 'auto-reply ADDRESS'. Output only."""
+        """What is put into the message: 'list ADDRESS', 'disclaimer DOMAIN', 'auto-reply ADDRESS', 'member ADDRESS'; for list: 'WORD ADDRESS'. Output only."""
 
     def __init__(
         self,

@@ -156,7 +156,7 @@ class _PostersEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Posters.Value
     """Those in `posters`, and its owners."""
 
 class Posters(_Posters, metaclass=_PostersEnumTypeWrapper):
-    """Who may write to a list, judged by the envelope sender."""
+    """Who may write to a list, judged by the authenticated user or the envelope sender, and by the header's From."""
 
 POSTERS_UNSPECIFIED: Posters.ValueType  # 0
 POSTERS_MEMBERS: Posters.ValueType  # 1
@@ -392,6 +392,11 @@ class ListSettings(_message.Message):
     FOOTER_TEXT_FIELD_NUMBER: _builtins.int
     FOOTER_HTML_FIELD_NUMBER: _builtins.int
     VERP_FIELD_NUMBER: _builtins.int
+    ANY_AUTHOR_FIELD_NUMBER: _builtins.int
+    SELF_SUBSCRIBE_FIELD_NUMBER: _builtins.int
+    BOUNCE_LIMIT_FIELD_NUMBER: _builtins.int
+    BOUNCE_DAYS_FIELD_NUMBER: _builtins.int
+    DIGEST_OCTETS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """For List-Id."""
     may_post: Global___Posters.ValueType
@@ -407,6 +412,16 @@ class ListSettings(_message.Message):
     footer_html: _builtins.str
     verp: _builtins.bool
     """A return path for each member, so that a bounce tells whose it is."""
+    any_author: _builtins.bool
+    """The header's From has no say in who may post. Default: a post of an author who may not waits for the owners' word."""
+    self_subscribe: _builtins.bool
+    """Who asks and confirms becomes a member. Default: owners alone take new members."""
+    bounce_limit: _builtins.int
+    """With verp: a member is disabled after so many bounces; 0 is 5, -1 never."""
+    bounce_days: _builtins.int
+    """A bounce more than so many days after the one before begins anew; 0 is 14."""
+    digest_octets: _builtins.int
+    """A digest is sent when so many octets wait, else a day after its first post; 0 is 262144."""
     @_builtins.property
     def owners(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -425,10 +440,15 @@ class ListSettings(_message.Message):
         footer_text: _builtins.str = ...,
         footer_html: _builtins.str = ...,
         verp: _builtins.bool = ...,
+        any_author: _builtins.bool = ...,
+        self_subscribe: _builtins.bool = ...,
+        bounce_limit: _builtins.int = ...,
+        bounce_days: _builtins.int = ...,
+        digest_octets: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["errors_to", b"errors_to", "footer_html", b"footer_html", "footer_text", b"footer_text", "may_post", b"may_post", "moderated", b"moderated", "name", b"name", "owners", b"owners", "posters", b"posters", "reply_to", b"reply_to", "subject_tag", b"subject_tag", "verp", b"verp"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["any_author", b"any_author", "bounce_days", b"bounce_days", "bounce_limit", b"bounce_limit", "digest_octets", b"digest_octets", "errors_to", b"errors_to", "footer_html", b"footer_html", "footer_text", b"footer_text", "may_post", b"may_post", "moderated", b"moderated", "name", b"name", "owners", b"owners", "posters", b"posters", "reply_to", b"reply_to", "self_subscribe", b"self_subscribe", "subject_tag", b"subject_tag", "verp", b"verp"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
