@@ -122,10 +122,9 @@ def test_a_post_waits_for_its_owner_who_approves_or_rejects_it(server: Gatepost)
     held = {one["subject"]: one["message_id"] for one in wait_until(lambda: _held(server, slow, 2), 20, "both wait")}
     server.cli("list", "approve", slow, str(held["wait 1"]))
     found(server, ALICE, "wait 1")
-    reject = [
-        line.partition(": ")[2].removeprefix(BASE) for line in _notices(server, held["wait 2"]).splitlines() if line.startswith("Reject")
-    ]
-    server.cli("list", "follow", reject[0])
+    links = dict(line.split(": ", 1) for line in _notices(server, held["wait 2"]).splitlines() if ": https" in line)
+    reject = links["Reject"].removeprefix(BASE)
+    server.cli("list", "follow", reject)
     assert _held(server, slow, 0) == []
     assert not any("wait 2" in str(one["Subject"]) for one in mailbox(server, ALICE))
     with pytest.raises(CommandFailed, match="waits no longer"):

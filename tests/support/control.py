@@ -18,6 +18,7 @@ from gatepost.control.directory import DirectoryServicer
 from gatepost.control.flow import FlowServicer
 from gatepost.control.history import HistoryServicer
 from gatepost.control.history_merge import MergedHistoryServicer
+from gatepost.control.lists import ListsServicer
 from gatepost.control.mailbox import MailboxProxy, MailboxServicer
 from gatepost.control.merge import MergedQueueServicer
 from gatepost.control.policies import PoliciesServicer
@@ -40,6 +41,7 @@ from gatepost.native import Cause, NotFoundError
 from gatepost.queue.actions import Done, Order, RerouteRefusedError, UndoRefusedError, UnknownOperationError, Ways
 from gatepost.queue.events import EventHub, QueueEvent
 from gatepost.queue.history import HistoryService, Place
+from gatepost.queue.list_store import ListStore
 from gatepost.queue.operations import Operation
 from gatepost.queue.quarantine import QuarantinePage
 from gatepost.queue.quarantine_views import QuarantineFilter
@@ -451,6 +453,7 @@ class Plane:
             RulesetsServicer(self.directory, self.rules, settings, self.changed, self, queue).service(),
             PoliciesServicer(self.directory, self.rules, settings, self.changed, queue).service(),
             FlowServicer(self.directory, self.changed).service(),
+            ListsServicer(ListStore(self.data), self.rules, settings, self.changed, queue).service(),
             DirectoryServicer(self.directory, self.changed, proxy.purge).service(),
             proxy.service(),
             ServerServicer(self, self.links, self.rules, self.audit).service(),

@@ -130,8 +130,13 @@ RPCS: Mapping[str, Rule] = {
     **_rules("flow.v1.FlowService", Role.VIEWER, "ListEntries CheckEntry", changes=False),
     **_rules("flow.v1.FlowService", Role.ADMIN, "PutEntry DeleteEntry", changes=True),
     **_rules("lists.v1.ListsService", Role.VIEWER, "ListMailingLists ListMembers ListHeldPosts", changes=False),
-    **_rules("lists.v1.ListsService", Role.OPERATOR, "MakeMemberLink", changes=False),
-    **_rules("lists.v1.ListsService", Role.OPERATOR, "SetMember ForgetMember ApprovePost RejectPost ResolveListLink", changes=True),
+    # A signed link changes nothing, but it is a permission: who made one is worth a line.
+    **_rules(
+        "lists.v1.ListsService",
+        Role.OPERATOR,
+        "SetMember ForgetMember ApprovePost RejectPost ResolveListLink MakeMemberLink",
+        changes=True,
+    ),
     **_rules("directory.v1.DirectoryService", Role.VIEWER, "GetUser ListUsers GetVolume ListVolumes", changes=False),
     **_rules("directory.v1.DirectoryService", Role.ADMIN, "ListTokens", changes=False),
     **_rules(
