@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use gatepost_queue as queue;
+use gatepost_scan::LongText;
 use gatepost_wire::{Origin, plain_name};
 use parking_lot::Mutex;
 use pyo3::intern;
@@ -181,7 +182,12 @@ fn data(slf: &Bound<'_, Line>) -> PyResult<bool> {
         let [recipient] = mail.recipients.as_slice() else { return Ok(false) };
         let id = queue::new_message_id();
         let prefix = origin(dialog, &mail.terms).received(&queue::format_id(&id), &recipient.address, now());
-        wire.spool.get().core().receive(id, prefix.as_bytes(), mail.terms.max_message_bytes, mail.terms.allow_bare)
+        let mut incoming = wire.spool.get().core().receive(id, prefix.as_bytes(), mail.terms.max_message_bytes, mail.terms.allow_bare);
+        if recipient.field.is_some() && !recipient.judged {
+            let mut text = LongText::new(prefix.len());
+            incoming.watch(Box::new(move |octets| text.take(octets)));
+        }
+        incoming
     };
     let incoming = Py::new(slf.py(), Incoming { inner: Mutex::new(incoming) })?;
     let mut state = slf.get().state.lock();
@@ -253,10 +259,15 @@ fn is_sound(incoming: &queue::Incoming, terms: &Terms) -> bool {
 /// an inspection is the session's affair.
 fn passes(incoming: &mut queue::Incoming, mail: &Mail) -> bool {
     let [recipient] = mail.recipients.as_slice() else { return false };
-    if recipient.field.is_some() && (recipient.judged || !incoming.in_memory().is_some_and(gatepost_scan::is_plain)) {
+    if recipient.field.is_some() && (recipient.judged || !is_only_text(incoming)) {
         return false;
     }
     mark(incoming, recipient.field.as_deref().unwrap_or_default(), &mail.terms.scan_field, Vec::new()).is_ok()
+}
+
+/// Looked at where it is: an inspection would find nothing.
+fn is_only_text(incoming: &mut queue::Incoming) -> bool {
+    incoming.in_memory().is_some_and(gatepost_scan::is_plain) || incoming.passes_watch()
 }
 
 /// The message could not be committed: the session says so.

@@ -15,6 +15,9 @@ use crate::spool::Core;
 /// Octets of a long message's front that wait in memory, at most: so much of its header.
 const FRONT: usize = 64 * 1024;
 
+/// Looks at the octets of a message, piece by piece, prefix included; false from the first doubt on.
+pub type Watch = Box<dyn FnMut(&[u8]) -> bool + Send>;
+
 /// A message on its way in.
 pub struct Incoming {
     core: Arc<Core>,
@@ -25,6 +28,7 @@ pub struct Incoming {
     /// By how much edits made it longer.
     grown: i64,
     closed: bool,
+    watch: Option<Watch>,
 }
 
 /// What is in the log already, and the front of that.
@@ -50,6 +54,7 @@ impl Incoming {
             prefix: prefix.len(),
             grown: 0,
             closed: false,
+            watch: None,
         };
         if prefix.len() > BUFFER / 2 {
             incoming.intake.fail(Defect::TooBig);
@@ -80,6 +85,17 @@ impl Incoming {
     /// The whole message without its prefix, if all of it is in memory.
     pub fn in_memory(&self) -> Option<&[u8]> {
         self.pieces.chunks.is_empty().then(|| self.intake.rest().get(self.prefix..)).flatten()
+    }
+
+    /// From now on `watch` is shown each full buffer before it goes to the log.
+    pub fn watch(&mut self, watch: Watch) {
+        self.watch = Some(watch);
+    }
+
+    /// Shows the rest of a complete message to the watch. Whether there is one that had no doubt about any piece.
+    pub fn passes_watch(&mut self) -> bool {
+        let rest = self.intake.rest();
+        self.watch.take().is_some_and(|mut watch| watch(rest))
     }
 
     /// What it takes to read it elsewhere.
@@ -126,8 +142,11 @@ impl Incoming {
 
     /// Takes DATA (RFC 5321 4.5.2). Returns the octets consumed.
     pub fn feed(&mut self, data: &[u8]) -> usize {
-        let (core, id, pieces) = (&self.core, &self.id, &mut self.pieces);
-        let taken = self.intake.feed(data, &mut |full| pieces.store(core, id, full));
+        let (core, id, pieces, watch) = (&self.core, &self.id, &mut self.pieces, &mut self.watch);
+        let taken = self.intake.feed(data, &mut |full| {
+            watch.take_if(|watch| !watch(full));
+            pieces.store(core, id, full)
+        });
         self.shed();
         taken
     }

@@ -13,7 +13,7 @@ use crate::budget::Stop;
 use crate::report::Defect;
 use crate::walk::Walker;
 
-const FIELD: &[u8] = b"content-transfer-encoding";
+pub(crate) const FIELD: &[u8] = b"content-transfer-encoding";
 /// Parts looked at in one text.
 const PARTS_MAX: usize = 200;
 /// Octets of a header block in a text, before and behind the field.
@@ -79,10 +79,13 @@ fn coding(content: &[u8]) -> Option<Method> {
     (escapes >= ESCAPES_MIN && escapes * 6 >= head.len()).then_some(Method::QuotedPrintable)
 }
 
-/// Digits and line ends, and padding, if any, at the end only.
+/// Digits and line ends, and padding, if any, at the end only. One digit over and over is a text: three octets in turn are no file.
 fn is_base64(text: &[u8]) -> bool {
     let digits = text.strip_suffix(b"=").map_or(text, |text| text.strip_suffix(b"=").unwrap_or(text));
     let mut count = 0;
+    if crate::bytes::is_only(digits, digits.first().copied().unwrap_or_default()) {
+        return false;
+    }
     for &octet in digits {
         match octet {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'+' | b'/' => count += 1,

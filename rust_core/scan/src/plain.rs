@@ -11,7 +11,6 @@ use crate::budget::Limits;
 use crate::kind;
 use crate::loose;
 use crate::report::{Flags, Verdict};
-use crate::zip_directory::find_end;
 
 /// Larger messages are not looked at in place.
 pub const PLAIN_MAX: usize = 64 << 10;
@@ -28,6 +27,14 @@ fn has_clean_lines(message: &[u8]) -> bool {
     let lines = memchr_iter(b'\n', message).count();
     memchr(0, message).is_none()
         && memchr_iter(b'\r', message).try_fold(0, |pairs, at| (message.get(at + 1) == Some(&b'\n')).then_some(pairs + 1)) == Some(lines)
+}
+
+/// The body of a message whose header says that it is one text without a coding; None for any other, and while the header has not ended.
+pub(crate) fn single_text(start: &[u8]) -> Option<&[u8]> {
+    let end = memmem::find(start, b"\r\n\r\n").filter(|at| *at > 0 && !start.starts_with(b"\r\n"))?;
+    let header = header(&start[..end + 2])?;
+    let named = header.content_type.is_none_or(|found| found.name == "text/plain");
+    (named && header.method == Method::Identity).then(|| &start[end + 4..])
 }
 
 /// What a part's header says that matters here.
@@ -222,12 +229,12 @@ fn text(body: &[u8], method: Method, declared: &str) -> bool {
     others.is_empty() && defects.is_empty() && shown(&transfer::decode(method, body, PLAIN_MAX).0, declared)
 }
 
-fn shown(content: &[u8], declared: &str) -> bool {
+pub(crate) fn shown(content: &[u8], declared: &str) -> bool {
     if content.is_empty() {
         return true;
     }
+    // The end of a zip has octets that are none of text.
     if !is_all_text(content)
-        || find_end(content).is_some()
         || !uuencode::find(content).is_empty()
         || crate::mail::is_pgp(content)
         || loose::suspicious(content)
@@ -247,7 +254,7 @@ fn shown(content: &[u8], declared: &str) -> bool {
 }
 
 /// No octet that text has not. Written so that it becomes vector code.
-fn is_all_text(content: &[u8]) -> bool {
+pub(crate) fn is_all_text(content: &[u8]) -> bool {
     let odd = |octet: u8| u8::from(octet < 32) & u8::from(octet != b'\t') & u8::from(octet != b'\n') & u8::from(octet != b'\r');
     content.chunks(256).all(|block| block.iter().fold(0, |found, octet| found | odd(*octet)) == 0)
         && !content.starts_with(b"\xff\xfe")

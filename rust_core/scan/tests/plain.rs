@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use gatepost_scan::{Class, Flags, Limits, Verdict, inspect, is_plain};
+use gatepost_scan::{Class, Flags, Limits, LongText, Verdict, inspect, is_plain};
 use proptest::prelude::*;
 
 const TEXT: &str = "Subject: x\r\nFrom: a@b.test\r\nTo: c@d.test\r\n\r\nHello,\r\n--\r\nbye\r\n";
@@ -62,6 +62,88 @@ fn nothing_of_the_corpora_is_plain_that_is_more() {
         assert!(!is_plain(&octets) || is_only_text(&octets), "{}", path.display());
     }
     assert!(seen > 100);
+}
+
+const LINE: &str = "It was the best of times, beginning and end of all talk; begin 644 it did not.\r\n";
+
+/// The quick look at length: the message behind a prefix, in pieces that end at `cuts`.
+fn is_long_text(message: &[u8], cuts: &[usize]) -> bool {
+    let whole = [b"Received: by us\r\n", message].concat();
+    let mut look = LongText::new(whole.len() - message.len());
+    let mut ends: Vec<usize> = cuts.iter().map(|cut| (70 << 10) + cut % (whole.len() - (70 << 10))).collect();
+    ends.push(whole.len());
+    ends.sort_unstable();
+    let mut from = 0;
+    ends.into_iter().all(|end| look.take(&whole[std::mem::replace(&mut from, end)..end]))
+}
+
+#[test]
+fn long_texts_are_plain_however_they_are_cut() {
+    let long = format!("{TEXT}{}", LINE.repeat(4000));
+    assert!(!is_plain(long.as_bytes()) && is_only_text(long.as_bytes()));
+    for cuts in [&[][..], &[1], &[1000, 1001, 200_000], &[100_000, 70_000, 5]] {
+        assert!(is_long_text(long.as_bytes(), cuts), "{cuts:?}");
+    }
+}
+
+#[test]
+fn a_long_message_that_is_more_than_text_is_not_plain() {
+    let long = format!("{TEXT}{}", LINE.repeat(4000));
+    let place = 200_000 - 200_000 % LINE.len() + TEXT.len();
+    for piece in [
+        "begin 644 a.exe\r\n#0V%T\r\n`\r\nend\r\n",
+        "=ybegin line=128 size=3 name=a.exe\r\nabc\r\n=yend size=3\r\n",
+        "a\0b\r\n",
+        "Content-transfer-encoding: base64\r\n\r\nTVqQAAMAAAAEAAAA\r\n",
+        "-----BEGIN PGP MESSAGE-----\r\n",
+        "(This file must be converted with BinHex 4.0)\r\n:abc:\r\n",
+    ] {
+        let mut changed = long.clone();
+        changed.insert_str(place, piece);
+        for cut in place - 90..place + piece.len() + 20 {
+            assert!(!is_long_text(changed.as_bytes(), &[cut - (70 << 10) + 17]), "{piece} cut at {cut}");
+        }
+    }
+    for (from, to) in
+        [("Subject", "Content-Type: text/html\r\nSubject"), ("Subject", "Content-Transfer-Encoding: base64\r\nSubject"), ("Hello", "<a>")]
+    {
+        assert!(!is_long_text(long.replacen(from, to, 1).as_bytes(), &[]), "{to}");
+    }
+}
+
+#[test]
+fn one_letter_over_and_over_is_a_text_and_base64_behind_it_is_not() {
+    let head = &TEXT[..TEXT.find("\r\n\r\n").unwrap() + 4];
+    let line = format!("{}\r\n", "X".repeat(76));
+    for repeats in 1..9 {
+        let short = format!("{head}{}{}\r\n", line.repeat(100), "X".repeat(repeats));
+        assert!(is_plain(short.as_bytes()) && is_only_text(short.as_bytes()));
+    }
+    let long = format!("{head}{}", line.repeat(4000));
+    assert!(is_long_text(long.as_bytes(), &[100_000]) && is_only_text(long.as_bytes()));
+    let behind = format!("{long}TVqQAAMAAAAEAAAA//8AALgAAAA\r\n");
+    assert!(!is_long_text(behind.as_bytes(), &[100_000]));
+    let base64 = format!("{head}{}", "TVqQAAMAAAAEAAAA//8AALgAAAAAAAAAQAAAAAAAAA\r\n".repeat(4000));
+    (0..4).for_each(|cut| assert!(!is_long_text(base64.as_bytes(), &[100_000 + cut])));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+
+    #[test]
+    fn however_it_is_changed_a_long_plain_message_is_only_text(
+        cuts in proptest::collection::vec(any::<usize>(), 0..3),
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<bool>(), any::<prop::sample::Index>()), 1..4),
+    ) {
+        let mut message = format!("{TEXT}{}", LINE.repeat(1100)).into_bytes();
+        let pieces: Vec<&[u8]> = vec![b"--", b"\r\n", b"Content-Type: text/html\r\n", b"\0", b"begin 644 x.exe\r\n#0V%T\r\n`\r\nend\r\n",
+            b"=ybegin name=x\r\nabc\r\n=yend\r\n", b"<script>", b"PK\x05\x06", b"MZ", b"%PDF-1.4", b"CD001", b"ustar", b"MIME-Version: 1.0\r\n"];
+        for (place, early, what) in changes {
+            let at = place.index(if early { 600 } else { message.len() });
+            message.splice(at..at, what.get(&pieces).iter().copied());
+        }
+        prop_assert!(!is_long_text(&message, &cuts) || is_only_text(&message));
+    }
 }
 
 proptest! {

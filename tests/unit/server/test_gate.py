@@ -129,6 +129,23 @@ async def test_forged_copies_of_our_field_do_not_come_through(receive: Receive, 
     assert without_ours(queued.octets) == HEAD + body
 
 
+@pytest.mark.parametrize(
+    ("odd", "code"),
+    [(b"", "250"), (b"begin 644 a.exe\r\n#0V%T\r\n`\r\nend\r\n", "550"), (b"<!-- \x01 -->\r\n", "250")],
+    ids=["text", "file", "control"],
+)
+@pytest.mark.parametrize("lines", [1_500, 15_000])
+async def test_a_long_text_passes_without_an_inspection_and_what_hides_in_one_does_not(
+    receive: Receive, lines: int, odd: bytes, code: str
+) -> None:
+    running = await receive(gate=gate_of())
+    body = b"and so it went on until the end of the year, as letters do\r\n" * lines
+    mail = HEAD + b"\r\n" + body + odd + body
+    assert (await send(running, mail))[:3] == code
+    assert [without_ours(queued.octets) for queued in running.queued()] == ([mail] if code == "250" else [])
+    assert running.server.wire.plain[2] == int(not odd)
+
+
 @pytest.mark.parametrize("looked_at", [True, False], ids=["inspected", "unseen"])
 @pytest.mark.parametrize("filler", [60_000, 100_000, 250_000])
 async def test_forged_copies_far_down_in_a_long_header_do_not_come_through(receive: Receive, filler: int, looked_at: bool) -> None:

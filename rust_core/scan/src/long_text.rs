@@ -1,0 +1,72 @@
+//! Text and nothing else, at length: the quick look ([`crate::is_plain`]) at a message that does not stay in memory, taken while it comes in.
+//!
+//! Called by the binding crate with whole buffers in order. It says yes only where [`crate::inspect`] would find a single text without flag,
+//! sign or defect; what might begin a file within a text is a no, without a look whether a file follows. tests/plain.rs holds the two together.
+
+use memchr::{memchr_iter, memmem};
+
+use crate::bytes::is_only;
+use crate::loose::FIELD;
+use crate::plain::{is_all_text, shown, single_text};
+
+/// Longer messages are inspected.
+const MESSAGE_MAX: u64 = 16 << 20;
+/// Octets of the body that the first piece has to show: marks of file formats are within them.
+const BODY_MIN: usize = 64 << 10;
+/// Octets of a piece that are looked at again with the next: more than any mark that could lie across the border has.
+const OVERLAP: usize = 64;
+/// What files within text begin with (`gatepost_mime::uuencode`), and PGP messages; "begin" counts at the beginning of a line, or as "=ybegin".
+const MARKS: [&[u8]; 2] = [b"(This file must be converted with BinHex", b"-----BEGIN PGP MESSAGE"];
+
+/// The look so far.
+#[derive(Debug)]
+pub struct LongText {
+    /// Octets before the message, which are ours.
+    prefix: usize,
+    taken: u64,
+    tail: Vec<u8>,
+    /// The body is this octet over and over so far; with others behind it, it may be base64.
+    single: Option<u8>,
+    text: bool,
+}
+
+impl LongText {
+    /// For a message that begins behind so many octets of the first piece.
+    pub fn new(prefix: usize) -> Self {
+        Self { prefix, taken: 0, tail: Vec::new(), single: None, text: true }
+    }
+
+    /// The next octets. False from the first doubt on. Lines have to end in CR LF, which the caller sees to.
+    pub fn take(&mut self, piece: &[u8]) -> bool {
+        let first = self.taken == 0;
+        self.taken += piece.len() as u64;
+        self.text = self.text && self.taken <= MESSAGE_MAX && if first { self.begins(piece) } else { self.goes_on(piece) };
+        self.tail = piece[piece.len().saturating_sub(OVERLAP)..].to_vec();
+        self.text
+    }
+
+    fn begins(&mut self, piece: &[u8]) -> bool {
+        let body = piece.get(self.prefix..).and_then(single_text).unwrap_or_default();
+        self.single = body.first().copied().filter(|first| is_only(body, *first));
+        let coded = |octet: &u8| octet.is_ascii_alphanumeric() || octet.is_ascii_whitespace() || b"+/=".contains(octet);
+        body.len() >= BODY_MIN
+            && !body.trim_ascii_start().is_empty()
+            && (self.single.is_some() || !body.iter().all(coded))
+            && shown(body, "text/plain")
+            && !has_mark(body)
+    }
+
+    fn goes_on(&self, piece: &[u8]) -> bool {
+        let border = [&self.tail, &piece[..piece.len().min(OVERLAP)]].concat();
+        is_all_text(piece) && self.single.is_none_or(|octet| is_only(piece, octet)) && !has_mark(piece) && !has_mark(&border)
+    }
+}
+
+/// A file may begin in it, or a part with a field of its own. At the very beginning nothing counts: it was seen with what comes before it.
+fn has_mark(text: &[u8]) -> bool {
+    let at_line_start = |at: usize| at > 0 && matches!(text[at - 1], b'\n' | b'\r') || text[..at].ends_with(b"=y");
+    let is_field = |end: usize| text.get(end + 1..end + 1 + FIELD.len()).is_some_and(|name| name.eq_ignore_ascii_case(FIELD));
+    memmem::find_iter(text, b"begin").any(at_line_start)
+        || memchr_iter(b'\n', text).any(is_field)
+        || MARKS.iter().any(|mark| memmem::find(text, mark).is_some())
+}
