@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
 
 use gatepost_wire::{Interest, Peer, Poller, Socket, accept};
 use parking_lot::Mutex;
@@ -200,6 +201,7 @@ impl Wire {
 
     fn set_now(&self, now: f64) {
         *self.now.lock() = now;
+        self.spool.get().commits.pace.look(Instant::now());
     }
 
     fn listen(&self, fd: RawFd) -> PyResult<()> {
