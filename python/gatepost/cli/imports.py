@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from gatepost.cli import import_hmailserver, import_postfix
+from gatepost.cli import import_hmailserver, import_hmailserver_xml, import_postfix
 from gatepost.cli.imported import Imported
 from gatepost.cli.output import clean, print_json
 from gatepost.cli.session import USAGE, CommandError, Session, command, group
@@ -54,15 +54,13 @@ async def from_postfix(
 @command(import_app, "hmailserver")
 async def from_hmailserver(
     session: Session,
-    source: Annotated[str, typer.Argument(metavar="FOLDER|FILE", help="hm_domains.csv and the others, or an SQL dump")],
+    source: Annotated[str, typer.Argument(metavar="FOLDER|FILE", help="hm_*.csv files, an SQL dump, or hMailServerBackup.xml")],
     output: Output = "",
 ) -> None:
-    """Read hMailServer's tables: a folder of CSV files with headers, or an SQL dump whose INSERTs name their columns."""
+    """Read hMailServer's tables: CSV files with headers in a folder, an SQL dump whose INSERTs name their columns, or its XML backup."""
     made = Imported("hMailServer")
-    folder = Path(source)
     try:
-        tables = import_hmailserver.read_folder(folder) if folder.is_dir() else import_hmailserver.read_dump(_read(source))  # noqa: ASYNC240
-        import_hmailserver.convert(made, tables)
+        import_hmailserver.convert(made, _tables(source))
     except (KeyError, ValueError) as error:
         raise CommandError(f"{source}: a table is not as hMailServer has it: {error}", USAGE) from error
     if not made.rules:
@@ -70,11 +68,20 @@ async def from_hmailserver(
     _finish(session, made, output)
 
 
+def _tables(source: str) -> import_hmailserver.Tables:
+    """By what the source is."""
+    if Path(source).is_dir():
+        return import_hmailserver.read_folder(Path(source))
+    text = _read(source)
+    return import_hmailserver_xml.read_backup(text) if text.lstrip().startswith("<") else import_hmailserver.read_dump(text)
+
+
 def _read(file: str) -> str:
     data = Path(file).read_bytes()
     if len(data) > MAX_OCTETS:
         raise CommandError(f"{file}: longer than {MAX_OCTETS:,} octets", USAGE)
-    return data.decode("utf-8", "replace").removeprefix("\ufeff")
+    coding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
+    return data.decode(coding, "replace").removeprefix("\ufeff")
 
 
 def _finish(session: Session, made: Imported, output: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gatepost.cli import import_hmailserver, import_postfix
+from gatepost.cli import import_hmailserver, import_hmailserver_xml, import_postfix
 from gatepost.cli.imported import Imported
 from support.control import Plane
 
@@ -161,6 +161,34 @@ def dump() -> str:
     return "\n".join(made) + "\n"
 
 
+BACKUP = """<?xml version="1.0" encoding="UTF-8"?>
+<Backup><BackupInformation Mode="7" Version="5.6.8"/><Configuration><Domains>
+<Domain Name="Example.org" Postmaster="boss@example.org" Active="1" MaxMessageSize="0" EnableSignature="0" DKIMSelector="">
+<DomainAliases><DomainAlias Name="example.net"/></DomainAliases>
+<Accounts><Account Name="boss@example.org" Active="1" Password="hush" VacationMessageOn="1" VacationSubject="away" ForwardEnabled="1"
+ ForwardAddress="boss@home.test" ForwardKeepOriginal="1"><Rules/></Account></Accounts>
+<Aliases><Alias Name="info@example.org" Value="boss@example.org" Active="1"/>
+<Alias Name="old@example.org" Value="boss@example.org" Active="0"/></Aliases>
+<DistributionLists><DistributionList Name="team@example.org" Active="1" RequiresAuth="1" RequiresAuthAddress="" ListMode="1">
+<DistributionListRecipients><Recipient Name="boss@example.org"/><Recipient Name="o'hara@far.test"/></DistributionListRecipients>
+</DistributionList></DistributionLists></Domain>
+<Domain Name="off.test" Postmaster="" Active="0" MaxMessageSize="0"/></Domains>
+<Routes><Route Name="partner.test" Description="a (b), c" TargetHost="mx.partner.test" TargetPort="587" NumberOfTries="4"
+ MinutesBetweenTry="60" ToAllAddresses="0" RequiresAuthentication="1" Username="me" Password="hush" ConnectionSecurity="3">
+<RouteAddresses><RouteAddress Name="x@partner.test"/></RouteAddresses></Route></Routes></Configuration></Backup>
+"""
+"""The same as hMailServer's backup has it."""
+
+
+def test_what_is_no_backup_is_refused_with_a_reason() -> None:
+    with pytest.raises(ValueError, match="no XML"):
+        import_hmailserver_xml.read_backup("<Backup><Domain></Backup>")
+    with pytest.raises(ValueError, match="DOCTYPE"):
+        import_hmailserver_xml.read_backup('<!DOCTYPE b [<!ENTITY a "aaaa">]><Backup/>')
+    with pytest.raises(ValueError, match="has no Name"):
+        import_hmailserver_xml.read_backup("<Backup><Domain Active='1'/></Backup>")
+
+
 def folder(place: Path) -> Path:
     """The same as CSV files with headers."""
     for table, rows in HMAIL.items():
@@ -169,10 +197,14 @@ def folder(place: Path) -> Path:
     return place
 
 
-@pytest.fixture(params=["folder", "dump"])
+@pytest.fixture(params=["folder", "dump", "backup"])
 def hmail(request: pytest.FixtureRequest, tmp_path: Path) -> Imported:
     made = Imported("hMailServer")
-    tables = import_hmailserver.read_folder(folder(tmp_path)) if request.param == "folder" else import_hmailserver.read_dump(dump())
+    tables = {
+        "folder": lambda: import_hmailserver.read_folder(folder(tmp_path)),
+        "dump": lambda: import_hmailserver.read_dump(dump()),
+        "backup": lambda: import_hmailserver_xml.read_backup(BACKUP),
+    }[request.param]()
     import_hmailserver.convert(made, tables)
     return made
 
