@@ -65,6 +65,7 @@ from gatepost.queue.waiting import Waiting
 from gatepost.routing.trust import Client, Trust, trust_of
 from gatepost.scan.files import PoliciesInForce, limits_of
 from gatepost.scan.gate import Gate
+from gatepost.scan.scanners.breaker import State
 from gatepost.scan.scanners.pool import ScannerPool
 from gatepost.server.context import Listener, ServerContext
 from gatepost.server.imap import ImapServer
@@ -206,9 +207,8 @@ class WorkerParts:
         self.actions = QueueActions(self.spool, self.scheduler, reporter, operations, self.current)
         rescan = Rescan(self.spool, self.gate, self.rules, self._may_relay)
         self.quarantine = Quarantine(self.spool, self.actions, self.rules, self.current, rescan)
-        self.waiting = Waiting(self.spool, self.quarantine, self.current, self._wait_seconds)
-        if self.scanners is not None:
-            self.scanners.on_back(self.waiting.wake)
+        self.waiting = Waiting(self.spool, self.quarantine, self.current, self._wait_seconds, self._scanners_ready)
+        self.scanners.on_back(self.waiting.wake)
         self.rules.on_change(self.auth.invalidate)
         self.rules.on_change(self._volumes_changed)
         self._wire_servers()
@@ -220,6 +220,9 @@ class WorkerParts:
         if not origin.client_address:
             return True
         return trust_of(self.rules(), Client(origin.client_address, origin.user), Trust(by_settings, "")).trusted
+
+    def _scanners_ready(self) -> bool:
+        return all(one.state is State.CLOSED for one in self.scanners.states())
 
     def _wait_seconds(self, policy: str) -> float:
         """How long a policy lets mail wait for a scanner."""

@@ -1,8 +1,9 @@
 """Mail that waits for a scanner (destination `scan-wait`): scanned again by itself, and not left waiting for ever. Wired by app/.
 
-A pass goes over all of it, oldest first: when a scanner is back (`wake`), and every LOOK_SECONDS for what has waited longer than its
-policy's `outage_minutes`; that goes into quarantine, or on its way, as `quarantine.after_wait` says. What is clean is delivered, what
-policy holds is held with its own destination, all else goes into quarantine: a message in the queue cannot be refused or changed any more.
+A pass goes over all of it, oldest first: when a scanner is back (`wake`), every LOOK_SECONDS if none is out (a single scan may have
+failed), and every LOOK_SECONDS for what has waited longer than its policy's `outage_minutes`; that goes into quarantine, or on its way,
+as `quarantine.after_wait` says. What is clean is delivered, what policy holds is held with its own destination, all else goes into
+quarantine: a message in the queue cannot be refused or changed any more.
 
 Invariants: every verdict is noted before it is acted upon; what a crash cuts short is scanned again; a pass holds PART messages at a time,
 and stops asking scanners after GIVE_UP messages in a row of which one was out. A fault ends the pass, is logged, and the next one goes on.
@@ -27,9 +28,9 @@ from gatepost.spool import AsyncSpool
 PART = 64
 """Messages whose outcomes become one operation."""
 GIVE_UP = 8
-LOOK_SECONDS = 30.0
-EVERY = 10
-"""Looks without a scanner that came back before everything is scanned again all the same: a scanner may be back unnoticed."""
+LOOK_SECONDS = 15.0
+EVERY = 20
+"""Looks while a scanner is out before everything is scanned again all the same: a scanner may be back unnoticed."""
 
 log = structlog.get_logger()
 
@@ -45,15 +46,21 @@ class Outcome:
 
 
 class Waiting:
-    """One per worker. `wait_seconds` says how long a policy, by its name, lets mail wait."""
+    """One per worker. `wait_seconds` says how long a policy, by its name, lets mail wait, `ready` whether every scanner is in service."""
 
     def __init__(
-        self, spool: AsyncSpool, quarantine: Quarantine, settings: Callable[[], Settings], wait_seconds: Callable[[str], float]
+        self,
+        spool: AsyncSpool,
+        quarantine: Quarantine,
+        settings: Callable[[], Settings],
+        wait_seconds: Callable[[str], float],
+        ready: Callable[[], bool] = lambda: False,
     ) -> None:
         self._spool = spool
         self._quarantine = quarantine
         self._settings = settings
         self._wait_seconds = wait_seconds
+        self._ready = ready
         self._back = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -98,7 +105,7 @@ class Waiting:
             except TimeoutError:
                 pass
             looks = 0 if self._back.is_set() else looks + 1
-            scan = looks % EVERY == 0
+            scan = looks % EVERY == 0 or self._ready()
             self._back.clear()
             try:
                 if any(row[0] == SCAN_WAIT for row in self._spool.destinations()):

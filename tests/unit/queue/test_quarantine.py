@@ -298,6 +298,23 @@ async def test_waiting_mail_is_scanned_again_when_the_scanner_is_back_and_goes_w
         assert [scan.verdict for scan in (await lab.quarantine.get(out)).scans] == [VERDICT], "an outage is not noted each time"
 
 
+async def test_mail_waits_no_longer_than_a_look_for_a_scanner_that_failed_once_and_stayed_in_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gatepost.queue.waiting.LOOK_SECONDS", 0.05)
+    async with Lab(tmp_path) as lab:
+        await lab.withhold("alice@here.test", destination=SCAN_WAIT)
+        lab.answers = [CLEAN]
+        in_service = False
+        watch = Waiting(lab.spool, lab.quarantine, lambda: lab.settings, lambda policy: 3600.0, lambda: in_service)
+        watch.start()
+        await asyncio.sleep(0.2)
+        assert len(lab.answers) == 1, "a scanner that is out is left alone until it comes back"
+        in_service = True
+        await lab.until(lambda: lab.delivered() == ["alice@here.test"])
+        await watch.stop()
+
+
 async def test_mail_that_was_scanned_again_goes_out_with_a_field_of_the_newest_verdict(tmp_path: Path) -> None:
     async with Lab(tmp_path) as lab:
         body = b"X-Gatepost-Scan: gate; hold; policy=default;\r\n\trule=scanner-out\r\nSubject: x\r\nDKIM-Signature: a\r\n\r\nhi\r\n"
