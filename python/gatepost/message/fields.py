@@ -25,17 +25,21 @@ class FieldPlace:
 
 
 def field_places(header: bytes) -> list[FieldPlace]:
-    """All fields in order; lines that are none are left out. Reading ends at the empty line."""
+    """All fields in order; lines that are none are left out. Reading ends at the empty line.
+
+    What some reader takes for a field is one, so that nothing that is to go stays: behind a bare CR, and in a continuation with which the
+    header begins. Only a line feed ends a line that may be the empty one.
+    """
     found: list[FieldPlace] = []
     at = 0
     for line in header.splitlines(keepends=True):
         start, at = at, at + len(line)
-        if not line.strip(b"\r\n"):
+        empty = not line.strip(b"\r\n")
+        if empty and (start == 0 or header[start - 1 : start] == b"\n") and line.endswith(b"\n"):
             break
-        if line[:1] in (b" ", b"\t"):
-            if found:
-                last = found[-1]
-                found[-1] = FieldPlace(last.name, last.start, last.value, at)
+        if (empty or line[:1] in (b" ", b"\t")) and found:
+            last = found[-1]
+            found[-1] = FieldPlace(last.name, last.start, last.value, at)
             continue
         name, colon, _ = line.partition(b":")
         if colon:

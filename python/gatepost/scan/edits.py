@@ -6,7 +6,7 @@ as they were received.
 import re
 from collections.abc import Sequence
 
-from gatepost.message.fields import HeaderView
+from gatepost.message.fields import HeaderView, field_places
 from gatepost.message.verdict import MAX_TEXT, Answer, Verdict
 from gatepost.scan.fields import added, folded, new_subject, placed, removed
 from gatepost.scan.judge import Judgement
@@ -136,18 +136,8 @@ def _of_scanners(judgement: Judgement, header: bytes, *, sure: bool) -> list[Edi
 
 
 def _fields(header: bytes) -> list[tuple[str, int, int, int]]:
-    """(name in lower case, start, where the value begins, end) of each field. Linear, whatever the header holds."""
-    found: list[tuple[str, int, int, int]] = []
-    at = 0
-    for line in header.splitlines(keepends=True):
-        start, at = at, at + len(line)
-        if line[:1] in (b" ", b"\t") and found:
-            known, first, value, _ = found[-1]
-            found[-1] = known, first, value, at
-            continue
-        name, colon, _ = line.partition(b":")
-        if colon:
-            found.append((name.strip().decode("latin-1").lower(), start, start + len(name) + 1, at))
+    """(name in lower case, start, where the value begins, end) of each field whose end was seen."""
+    found = [(one.name, one.start, one.value, one.end) for one in field_places(header)]
     if found and len(header) >= HEADER_SEEN and not header.endswith(b"\n\r\n"):
         found.pop()  # its end was not seen, and half a field must not be cut
     return found
