@@ -7,7 +7,6 @@ tombstone that the next start deletes; damaged stretches that recovery set aside
 
 import contextlib
 import fcntl
-import os
 import re
 import shutil
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import structlog
 
+from gatepost.config.files import sync_directory
 from gatepost.queue.paused import PausedDestinations
 
 TOMBSTONE = re.compile(r"removed-p[0-9]+-[0-9]+")
@@ -59,7 +59,7 @@ def remove(spool: Path, index: int) -> None:
         if damaged.is_dir() and any(damaged.iterdir()):
             damaged.rename(spool / f"damaged-p{index}-{stamp}")
         tombstone = path.rename(spool / f"removed-p{index}-{stamp}")
-        _sync_directory(spool)
+        sync_directory(spool)
     shutil.rmtree(tombstone)
 
 
@@ -86,11 +86,3 @@ def _held(path: Path) -> Iterator[None]:
         except BlockingIOError:
             raise PartitionInUse(f"{path} is open in another process") from None
         yield
-
-
-def _sync_directory(path: Path) -> None:
-    directory = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

@@ -6,10 +6,10 @@ it is asked for; at most MAX_DRAFTS. Fails with InvalidValue, NotFound, EtagMism
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from gatepost.config.files import replace_file
 from gatepost.directory import validation
 from gatepost.directory.clock import now_us
 from gatepost.directory.errors import DirectoryError, EtagMismatch, InvalidValue, NotFound
@@ -81,20 +81,11 @@ class Drafts:
         return self._directory / f"{validation.name(name, 'name')}.toml"
 
     def _write(self, path: Path, data: str) -> None:
-        fresh = path.with_suffix(".new")
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with open(fresh, "w", encoding="utf-8", opener=_private) as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(path)
+            replace_file(path, data.encode())
         except OSError as error:
             raise DirectoryError(f"{path}: {error.strerror}") from error
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 def _etag(data: str) -> str:

@@ -11,6 +11,7 @@ import os
 import secrets
 from pathlib import Path
 
+from gatepost.config.files import replace_file, sync_directory, write_new
 from gatepost.directory import validation
 from gatepost.directory.errors import DirectoryError, InvalidValue, NotFound
 
@@ -33,14 +34,10 @@ class SecretFiles:
         data = value.encode()
         if not data or len(data) > MAX_OCTETS:
             raise InvalidValue("password", f"must have 1 to {MAX_OCTETS} octets")
-        temporary = path.with_name(f".{secrets.token_hex(8)}.new")
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._write(temporary, self._sealed(ref, data))
-            temporary.replace(path)
-            self._sync_directory()
+            replace_file(path, self._sealed(ref, data))
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise DirectoryError(f"{path}: {error.strerror}") from error
 
     def get(self, ref: str) -> str:
@@ -103,29 +100,15 @@ class SecretFiles:
 
     def _new_key(self) -> bytes:
         temporary = self._key_path.with_name(f".{secrets.token_hex(8)}.key")
-        self._write(temporary, secrets.token_bytes(_KEY_OCTETS))
+        write_new(temporary, secrets.token_bytes(_KEY_OCTETS))
         try:
             os.link(temporary, self._key_path)  # unlike a rename it fails when there is one already
         except FileExistsError:
             pass
         finally:
             temporary.unlink()
+        sync_directory(self._key_path.parent)
         return self._key()
 
     def _path(self, ref: str) -> Path:
         return self._directory / validation.secret_ref(ref)
-
-    @staticmethod
-    def _write(path: Path, data: bytes) -> None:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(descriptor)
-
-    def _sync_directory(self) -> None:
-        descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -8,7 +8,6 @@ threads.
 """
 
 import json
-import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import structlog
 
+from gatepost.config.files import replace_file
 from gatepost.message.ids import parse_message_id
 
 FORMAT = 1
@@ -91,10 +91,9 @@ class OperationLog:
             self._path.mkdir(mode=0o700, exist_ok=True)
             self._make_room(len(ids))
             if operation.until:
-                self._write(self._file(operation.operation_id, ".ids"), ids)
+                replace_file(self._file(operation.operation_id, ".ids"), ids)
                 self._octets[operation.operation_id] = len(ids)
             self._save(operation)
-            self._sync()
 
     def update(self, operation: Operation) -> None:
         """Write down how far it is. Raises OSError; in memory it is known all the same."""
@@ -161,22 +160,7 @@ class OperationLog:
 
     def _save(self, operation: Operation) -> None:
         self._known[operation.operation_id] = operation
-        self._write(self._file(operation.operation_id, ".json"), json.dumps({"format": FORMAT, **asdict(operation)}).encode())
+        replace_file(self._file(operation.operation_id, ".json"), json.dumps({"format": FORMAT, **asdict(operation)}).encode())
 
     def _file(self, operation_id: str, suffix: str) -> Path:
         return self._path / f"{operation_id}{suffix}"
-
-    def _write(self, path: Path, data: bytes) -> None:
-        fresh = path.with_suffix(".new")
-        with fresh.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.rename(path)
-
-    def _sync(self) -> None:
-        directory = os.open(self._path, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)

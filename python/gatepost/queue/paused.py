@@ -1,14 +1,15 @@
 """Destinations an operator has paused, kept in a small file so that a pause survives a restart. Used by scheduler.
 
-Invariant: the file is replaced as a whole (write, fsync, rename, fsync of the directory). An unreadable file counts as "nothing
+Invariant: the file is replaced as a whole (config.files). An unreadable file counts as "nothing
 paused" only when it does not exist; anything else raises PausedFileError at start, for silently resuming would be worse.
 The file is a JSON object with `format` and `paused`; format 1 was the bare list.
 """
 
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
+
+from gatepost.config.files import replace_file
 
 MAX_PAUSED = 10_000
 FORMAT = 2
@@ -72,14 +73,4 @@ class PausedDestinations:
         return set(names)
 
     def _save(self) -> None:
-        fresh = self._path.with_suffix(".new")
-        with fresh.open("wb") as file:
-            file.write(json.dumps({"format": FORMAT, "paused": sorted(self._names)}).encode())
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.rename(self._path)
-        directory = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        replace_file(self._path, json.dumps({"format": FORMAT, "paused": sorted(self._names)}).encode())

@@ -368,7 +368,7 @@ class AsyncSpool:
     def _settle(self, ticket: int, error: CoreError | None) -> None:
         if isinstance(error, SyncFailedError) and self._fatal is None:
             self._fatal = error
-            log.critical("spool partition failed and is closed; check the disk, then restart", error=str(error))
+            log.critical("spool partition failed and is closed: check the disk; `gatepost status` tells what follows", error=str(error))
         announced = self._announced.pop(ticket, None)
         if announced is not None and error is None:
             self._announce(*announced)

@@ -13,10 +13,13 @@ use crate::id::{Id, hex, new_id, now_us};
 use crate::names;
 use crate::records::{Flags, Key, MessageHead, Op, Row, SEEN};
 use crate::schema;
+use crate::validity;
 
 /// Distance by which UIDs jump on folders where records had to be applied anew after the machine went down: the lost part of the
 /// index may have given out UIDs that clients have seen.
 pub const UID_JUMP: i64 = 10_000;
+/// Age of a message from which on its key's own time is noted.
+const LATE_US: i64 = 86_400_000_000;
 /// Expunged UIDs remembered per folder.
 const TOMBSTONES: i64 = 10_000;
 
@@ -27,6 +30,11 @@ struct Delta {
     unseen: i64,
     octets: i64,
     expunged: i64,
+}
+
+/// When the message of a key was accepted, Unix microseconds: keys begin with its `UUIDv7`.
+fn accepted_us(key: &Key) -> i64 {
+    key[..6].iter().fold(0, |ms, octet| ms << 8 | i64::from(*octet)) * 1_000
 }
 
 /// One transaction on the index.
@@ -133,7 +141,13 @@ impl<'a> Apply<'a> {
 
     /// Remember a delivery's key; false when it was known.
     pub fn new_key(&mut self, key: &Key) -> Result<bool> {
-        Ok(self.db.prepare_cached("INSERT OR IGNORE INTO delivery (key) VALUES (?1)")?.execute([&key[..]])? > 0)
+        let new = self.db.prepare_cached("INSERT OR IGNORE INTO delivery (key) VALUES (?1)")?.execute([&key[..]])? > 0;
+        // Keys go by the age of the message (`gc`). That of one which was held for long has to stay as long as any other's.
+        let now = now_us();
+        if new && accepted_us(key) < now - LATE_US {
+            self.db.prepare_cached("INSERT OR REPLACE INTO delivery_late (key, at) VALUES (?1, ?2)")?.execute(params![&key[..], now])?;
+        }
+        Ok(new)
     }
 
     /// A delivery whose folder went while it was under way comes into INBOX; where that is gone too, with its mailbox, all is made anew. Done by
@@ -354,16 +368,17 @@ impl<'a> Apply<'a> {
     fn create_folder(&mut self, mailbox: &Id, folder: &Id, name: &str, special: &str, subscribed: bool) -> Result<()> {
         self.foreseen.remove(folder);
         // UIDVALIDITY must differ from that of any earlier folder of the name (RFC 3501 2.3.1.1): it only ever grows.
-        let validity = (now_us() / 1_000_000).max(schema::meta(self.db, "uid_validity")?.unwrap_or(0) + 1);
+        let number = (now_us() / 1_000_000).max(schema::meta(self.db, "uid_validity")?.unwrap_or(0) + 1);
         let made = self
             .db
             .prepare_cached(
                 "INSERT OR IGNORE INTO folder (id, mailbox, name, special, subscribed, uid_validity, modseq)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             )?
-            .execute(params![&folder[..], &mailbox[..], name, special, subscribed, validity, self.modseq])?;
+            .execute(params![&folder[..], &mailbox[..], name, special, subscribed, number, self.modseq])?;
         if made > 0 {
-            schema::set_meta(self.db, "uid_validity", validity)?;
+            schema::set_meta(self.db, "uid_validity", number)?;
+            validity::reserve(self.db, number);
             self.folder_keys.insert(*folder, Some(self.db.last_insert_rowid()));
         } else {
             // Foreseen by replay: now it gets its name.

@@ -13,8 +13,10 @@ use crate::lock::try_lock;
 use crate::replay::{self, Held};
 use crate::volume::Volume;
 
-/// How long delivery keys are remembered.
+/// How long delivery keys are remembered, from when the message was accepted or, where that was more than a day later, delivered.
 const KEY_DAYS: i64 = 30;
+/// Which of them go: of messages older than the first parameter, unless delivered at the second, Unix microseconds, or later.
+const STALE: &str = "key < ?1 AND NOT EXISTS (SELECT 1 FROM delivery_late AS late WHERE late.key = delivery.key AND late.at >= ?2)";
 /// Deleted folders remembered for `poll`.
 const GONE_FOLDERS: i64 = 1_000;
 
@@ -87,17 +89,19 @@ impl Volume {
     }
 
     fn expire(&self) -> Result<()> {
-        let horizon = (now_us() / 1_000 - KEY_DAYS * 86_400_000).max(0).cast_unsigned();
-        let oldest = &horizon.to_be_bytes()[2..];
+        let horizon = (now_us() - KEY_DAYS * 86_400_000_000).max(0);
+        let oldest = &(horizon / 1_000).to_be_bytes()[2..];
         let stale = self.read(|db| {
-            let known: Option<i64> = db.query_row("SELECT 1 FROM delivery WHERE key < ?1 LIMIT 1", [oldest], |r| r.get(0)).optional()?;
+            let query = format!("SELECT 1 FROM delivery WHERE {STALE} LIMIT 1");
+            let known: Option<i64> = db.query_row(&query, params![oldest, horizon], |r| r.get(0)).optional()?;
             let gone: i64 = db.query_row("SELECT count(*) FROM gone_folder", [], |r| r.get(0))?;
             Ok(known.is_some() || gone > GONE_FOLDERS)
         })?;
         if stale {
             let db = self.writer.lock();
             // Keys begin with the message's UUIDv7, so they sort by time.
-            db.execute("DELETE FROM delivery WHERE key < ?1", [oldest])?;
+            db.execute(&format!("DELETE FROM delivery WHERE {STALE}"), params![oldest, horizon])?;
+            db.execute("DELETE FROM delivery_late WHERE at < ?1", [horizon])?;
             db.execute(
                 "DELETE FROM gone_folder WHERE modseq <= (SELECT modseq FROM gone_folder ORDER BY modseq DESC LIMIT 1 OFFSET ?1)",
                 [GONE_FOLDERS],

@@ -31,6 +31,7 @@ mod search;
 mod sink;
 mod store;
 mod stored;
+mod validity;
 mod volume;
 
 pub use append::Appender;

@@ -225,8 +225,11 @@ pub fn begin_rebuild(dir: &Path, recovery: &mut Recovery) -> Result<()> {
 
 /// After a rebuild: new UIDVALIDITY everywhere.
 pub fn end_rebuild(db: &Connection) -> Result<()> {
-    let now = crate::id::now_us() / 1_000_000;
-    db.execute("UPDATE folder SET uid_validity = max(uid_validity + 1, ?1)", [now])?;
+    // The clock may have been set back since the lost index gave numbers out.
+    let least = (crate::id::now_us() / 1_000_000).max(crate::validity::highest(db)? + 1);
+    db.execute("UPDATE folder SET uid_validity = max(uid_validity + 1, ?1)", [least])?;
     let newest: i64 = db.query_row("SELECT coalesce(max(uid_validity), 0) FROM folder", [], |r| r.get(0))?;
-    crate::schema::set_meta(db, "uid_validity", newest)
+    crate::schema::set_meta(db, "uid_validity", newest.max(least))?;
+    crate::validity::reserve(db, newest.max(least));
+    Ok(())
 }
