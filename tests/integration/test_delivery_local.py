@@ -6,12 +6,13 @@ from pathlib import Path
 from gatepost.delivery.changes import RouteChanges
 from gatepost.delivery.local import LocalTransport, outcome
 from gatepost.mailbox import Volumes
+from gatepost.message.verp import verp
 from gatepost.native import CoreError, DamagedError, DiskFullError, InvalidError
 from gatepost.queue.transport import Deferred, Delivered
 from gatepost.routing.model import Route, RouteKind
 from gatepost.routing.settings import ListSettings
 from support.queue_lab import MESSAGE, RULES, QueueLab
-from support.rules import make_rules
+from support.rules import KEY, make_rules
 
 BOB = RULES.mailboxes["bob@here.test"].mailbox_id
 ALICE = RULES.mailboxes["alice@here.test"].mailbox_id
@@ -75,7 +76,8 @@ async def test_a_member_of_a_list_gets_the_post_as_the_list_makes_it_and_the_nex
             await lab.empty()
         (changed, again), (plain, _) = await lab.inbox(), await lab.inbox(BOB)
     assert changed == again
-    assert changed.startswith(b"Return-Path: <team-bounces+alice=here.test@here.test>\r\nDelivered-To: alice@here.test\r\nFrom: alice")
+    path = verp("team@here.test", "alice@here.test", KEY).encode()
+    assert changed.startswith(b"Return-Path: <" + path + b">\r\nDelivered-To: alice@here.test\r\nFrom: alice")
     assert b"\r\nSubject: [team] test\r\n" in changed and b"\r\nList-Id: Team <team.here.test>\r\n" in changed
     assert changed.endswith(b"hello\r\n\r\n-- the team\r\n")
     assert plain == b"Return-Path: <alice@here.test>\r\nDelivered-To: bob@here.test\r\n" + MESSAGE
