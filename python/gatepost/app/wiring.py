@@ -40,6 +40,7 @@ from gatepost.delivery.pipe import PipeTransport
 from gatepost.delivery.resolver import Resolver
 from gatepost.delivery.smtp import SmtpTransport
 from gatepost.delivery.tls import ClientTls
+from gatepost.delivery.verify import RecipientVerifier
 from gatepost.directory import Directory
 from gatepost.directory.auth import Authenticator
 from gatepost.mailbox import Volumes
@@ -242,6 +243,7 @@ class WorkerParts:
             )
             for kind in (SmtpTransport, LmtpTransport)
         )
+        self.verifier = RecipientVerifier({"smtp": smtp, "lmtp": lmtp}, self.current)
         answered = Answered(self.settings.data / "answered.db")
         return {
             "local": LocalTransport(self.volumes, self.spool, changes),
@@ -267,6 +269,7 @@ class WorkerParts:
             volumes=self.volumes,
             tls=self.tls,
             hostname=self.settings.hostname,
+            verifier=self.verifier,
             counters=self.counters,
             gate=self.gate,
         )

@@ -109,6 +109,14 @@ _OF_RULES: Table = {
     "footer_text": (str, "Put behind the text of messages", "disclaimer.footer_text", None),
     "footer_html": (str, "The same for HTML", "disclaimer.footer_html", None),
     "journal": (str, "A copy of everything to this address", "journal", None),
+    "verify": (
+        str,
+        "gateway, split domain: ask the next hop for recipients: off, defer or known (when it does not answer)",
+        "verify",
+        None,
+    ),
+    "verify_positive": (str, "How long its yes holds: 1d", "verify_positive", seconds),
+    "verify_negative": (str, "How long its no holds: 1h", "verify_negative", seconds),
     "alias_of": (str, "alias: the domain it stands for", "alias_of", None),
 }
 _OF_HANDLERS: Table = {

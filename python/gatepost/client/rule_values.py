@@ -48,7 +48,7 @@ class Disclaimer:
 
 @dataclass(frozen=True, slots=True)
 class RuleSettings:
-    """Of a domain rule. unknown: 'reject', 'mailbox', 'forward', 'relay', 'accept'."""
+    """Of a domain rule. unknown: 'reject', 'mailbox', 'forward', 'relay', 'accept'. verify: 'off', 'defer', 'known'."""
 
     next_hops: tuple[NextHop, ...] = ()
     delivery: DeliveryOptions | None = None
@@ -58,6 +58,9 @@ class RuleSettings:
     disclaimer: Disclaimer | None = None
     journal: str = ""
     alias_of: str = ""
+    verify: str = "off"
+    verify_positive: int = 0
+    verify_negative: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,6 +81,14 @@ class SmtpTransport:
         while following is not None:
             following = await self._link(destination, following, lane) or await self._rows(destination, lane)
 
+    async def borrow(self, route: Route) -> Session:
+        """An open session for a route, kept or new. Raises NoRoute, HostUnusable."""
+        return self._pool.take(route.destination) or await self._open(route)
+
+    def give_back(self, session: Session, route: Route) -> None:
+        """Keep a session that was borrowed and has nothing under way."""
+        self._keep(session, route.destination)
+
     async def close(self) -> None:
         """QUIT on all kept sessions."""
         await self._pool.close()

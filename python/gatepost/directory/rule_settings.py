@@ -24,6 +24,7 @@ from gatepost.routing.settings import (
     Transport,
     TransportKind,
     UnknownRecipients,
+    Verify,
 )
 
 MAX_HOPS = 16
@@ -130,6 +131,8 @@ def rule_settings(rule: DomainRule, address: Check, domain: Check) -> RuleSettin
     """`address` and `domain` are the checks of those, as (text, field) → stored form."""
     given = rule.settings
     _within(given.size_limit, "size_limit", 0, MAX_SIZE)
+    _within(given.verify_positive, "verify_positive", 0, YEAR)
+    _within(given.verify_negative, "verify_negative", 0, YEAR)
     _check_unknown(rule)
     _check_use(rule)
     if (rule.kind is RuleKind.ALIAS) is not bool(given.alias_of):
@@ -156,6 +159,9 @@ def _check_use(rule: DomainRule) -> None:
         "size_limit": bool(given.size_limit) and rule.kind in (RuleKind.ALIAS, RuleKind.REJECT),
         "disclaimer": given.disclaimer is not None and rule.kind in (RuleKind.REJECT, RuleKind.DISCARD),
         "journal": bool(given.journal) and rule.kind is RuleKind.REJECT,
+        "verify": given.verify is not Verify.OFF and rule.kind is not RuleKind.GATEWAY and given.unknown is not UnknownRecipients.RELAY,
+        "verify_positive": bool(given.verify_positive) and given.verify is Verify.OFF,
+        "verify_negative": bool(given.verify_negative) and given.verify is Verify.OFF,
     }
     for field, is_useless in useless.items():
         if is_useless:

@@ -12,7 +12,7 @@ from gatepost.message.envelope import Notify, Recipient
 from gatepost.message.reply import Reply
 from gatepost.queue.jobs import decode_route
 from gatepost.routing.decide import decide, way_out
-from gatepost.routing.model import AuthorCheck, Question, Route, RouteKind, RuleSet
+from gatepost.routing.model import AuthorCheck, Check, Question, Route, RouteKind, RuleSet
 from gatepost.spool import PlannedRecipient
 
 Planned = tuple[PlannedRecipient, ...]
@@ -28,6 +28,8 @@ class ParticularPlan(Planned):
 
     size_limit = 0
     authors: AuthorCheck | None = None
+    verify: Check | None = None
+    """Whom to ask whether it takes the recipient."""
 
 
 def size_limit(plans: Iterable[Planned]) -> int:
@@ -97,6 +99,7 @@ def plan_recipient(
         particular = ParticularPlan(routes)
         particular.size_limit = decision.size_limit
         particular.authors = decision.authors
+        particular.verify = decision.verify
         return particular
     plan = tuple(routes)
     if plain:

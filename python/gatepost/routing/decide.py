@@ -85,7 +85,7 @@ def _decide(index: RoutingIndex, question: Question, delimiter: str, leaving: Ch
     if reply is not None:
         run.note("reply", f"{reply.code} {reply.enhanced} {reply.text}")
         return Decision((), reply, tuple(run.trace), run.policy, fixed=run.fixed)
-    return Decision(run.merged(), None, tuple(run.trace), run.policy, run.size_limit, run.fixed, run.authors)
+    return Decision(run.merged(), None, tuple(run.trace), run.policy, run.size_limit, run.fixed, run.authors, run.verify)
 
 
 def _too_big(known: Decision, size: int) -> Decision:

@@ -9,13 +9,14 @@ from gatepost.message.reply import Reply
 from gatepost.routing.members import ListBook
 from gatepost.routing.route import DeliveryOptions, NextHop, Program, Route, RouteKind, TlsPolicy
 from gatepost.routing.senders import SenderRule
-from gatepost.routing.settings import NO_OPTIONS, NO_SETTINGS, AutoReply, Disclaimer, HandlerOptions, ListSettings, RuleSettings
+from gatepost.routing.settings import NO_OPTIONS, NO_SETTINGS, AutoReply, Disclaimer, HandlerOptions, ListSettings, RuleSettings, Verify
 from gatepost.routing.stages import StagePolicy
 from gatepost.routing.trust import TrustEntry
 
 __all__ = [
     "AddressHandler",
     "AuthorCheck",
+    "Check",
     "Decision",
     "DeliveryOptions",
     "DomainRule",
@@ -213,6 +214,16 @@ class AuthorCheck:
 
 
 @dataclass(frozen=True, slots=True)
+class Check:
+    """The next hop of this route is to be asked whether it takes the recipient; answers hold so many seconds."""
+
+    route: Route
+    when_down: Verify
+    positive: int
+    negative: int
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """Either `reply` (refused, with the SMTP reply) or routes (at least one). `policy` is the attachment policy that the address's own
     handler or rule names, '' when neither does. size_limit: octets that the address takes, 0 without a limit of its own. fixed: the answer
@@ -226,3 +237,4 @@ class Decision:
     size_limit: int = 0
     fixed: bool = True
     authors: AuthorCheck | None = None
+    verify: Check | None = None

@@ -12,12 +12,13 @@ from typing import Any
 from gatepost.message.address import Address, AddressError, parse_address
 from gatepost.message.reply import Reply
 from gatepost.routing.index import RoutingIndex
-from gatepost.routing.model import AddressHandler, AuthorCheck, DomainRule, Mailbox, Question, Route, RouteKind, TraceStep
+from gatepost.routing.model import AddressHandler, AuthorCheck, Check, DomainRule, Mailbox, Question, Route, RouteKind, TraceStep
 from gatepost.routing.replies import DISABLED_USER
 from gatepost.routing.senders import Choice
-from gatepost.routing.settings import NO_OPTIONS, NO_SETTINGS
+from gatepost.routing.settings import NO_OPTIONS, NO_SETTINGS, RuleSettings, Verify
 
 MAX_TRACE = 500
+VERIFY_POSITIVE, VERIFY_NEGATIVE = 86_400, 3_600
 _ROUTING_CHARACTERS = frozenset("@%!")
 REMOTE = (RouteKind.SMTP, RouteKind.LMTP)
 
@@ -63,6 +64,7 @@ class Run(ABC):
         "routes",
         "size_limit",
         "trace",
+        "verify",
         "visits",
     )
 
@@ -79,6 +81,7 @@ class Run(ABC):
         self.fixed = True
         self.limited = False
         self.in_list = 0
+        self.verify: Check | None = None
         self.leaving: Choice | None = None
         """The sender rule that says how mail leaves."""
         self.authors: AuthorCheck | None = None
@@ -176,6 +179,18 @@ class Run(ABC):
         )
         if self.leaving is not None and rule.domain == "*":
             self._by_sender(self.leaving)
+        if settings.verify is not Verify.OFF and not hold:
+            self._to_verify(settings)
+
+    def _to_verify(self, settings: RuleSettings) -> None:
+        """The next hop is asked, unless another one is already."""
+        if self.verify is not None:
+            return
+        self.fixed = False
+        times = settings.verify_positive or VERIFY_POSITIVE, settings.verify_negative or VERIFY_NEGATIVE
+        self.verify = Check(self.routes[-1], settings.verify, *times)
+        then = "the client comes back" if settings.verify is Verify.DEFER else "what was known holds"
+        self.note("verify", f"the next hop is asked whether it takes {self.routes[-1].address}; when it does not answer, {then}")
 
     def to_mx(self, address: str, rule: DomainRule | None = None, hold: bool = False) -> None:
         """To the mail exchangers of the address's domain, or to the host of an address literal (RFC 5321 4.1.3)."""

@@ -23,6 +23,16 @@ class UnknownRecipients(StrEnum):
     ACCEPT = "accept"
 
 
+class Verify(StrEnum):
+    """Whether the next hop is asked if it takes a recipient, before we do; and what when it does not answer: the client comes back, or
+    what was known of the recipient still holds.
+    """
+
+    OFF = "off"
+    DEFER = "defer"
+    KNOWN = "known"
+
+
 @dataclass(frozen=True, slots=True)
 class Disclaimer:
     """Text put before and behind the text of a message, plain and HTML; where there is no HTML, it is made from the plain text."""
@@ -36,7 +46,8 @@ class Disclaimer:
 @dataclass(frozen=True, slots=True)
 class RuleSettings:
     """Of a domain rule. next_hops: all of them where there are several (the rule's host and port are the first). journal: an address that
-    gets a copy of everything the rule decides. alias_of: the domain that an alias rule stands for.
+    gets a copy of everything the rule decides. alias_of: the domain that an alias rule stands for. verify_positive, verify_negative: how
+    long the next hop's yes and no hold, 0 for a day and an hour.
     """
 
     next_hops: tuple[NextHop, ...] = ()
@@ -47,6 +58,9 @@ class RuleSettings:
     disclaimer: Disclaimer | None = None
     journal: str = ""
     alias_of: str = ""
+    verify: Verify = Verify.OFF
+    verify_positive: int = 0
+    verify_negative: int = 0
 
 
 class Posters(StrEnum):

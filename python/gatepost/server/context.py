@@ -5,6 +5,7 @@ for each connection or message, so that a reload takes effect without a restart.
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Protocol
 
 import structlog
 from structlog.typing import FilteringBoundLogger
@@ -12,9 +13,10 @@ from structlog.typing import FilteringBoundLogger
 from gatepost.config import Settings
 from gatepost.directory import Authenticator
 from gatepost.mailbox import Volumes
+from gatepost.message.reply import Reply
 from gatepost.policy.counters import Counters
 from gatepost.policy.limits import ConnectionCounter
-from gatepost.routing.model import RuleSet
+from gatepost.routing.model import Check, RuleSet
 from gatepost.scan.gate import Gate
 from gatepost.server.tls import TlsContexts
 from gatepost.spool import AsyncSpool
@@ -39,6 +41,13 @@ class Listener(StrEnum):
         return self in (Listener.SUBMISSION, Listener.SUBMISSIONS)
 
 
+class Verifier(Protocol):
+    """See delivery.verify."""
+
+    async def ask(self, check: Check) -> Reply | None:
+        """Why a recipient is not taken now, if so. Does not raise."""
+
+
 @dataclass(slots=True)
 class ServerContext:
     """The parts of a worker that protocol servers use. `connections` is shared by the SMTP and LMTP listeners."""
@@ -54,5 +63,7 @@ class ServerContext:
     connections: ConnectionCounter = field(default_factory=ConnectionCounter)
     counters: Counters | None = None
     """Counts of senders that have limits; None: nobody is limited."""
+    verifier: Verifier | None = None
+    """Asks next hops whether they take a recipient; None: nobody is asked."""
     gate: Gate | None = None
     """What every received message passes before its commit; None: nothing is looked into."""

@@ -109,7 +109,7 @@ def _like(plan: Planned, made: Planned) -> Planned:
     if not isinstance(plan, ParticularPlan) or made is plan:
         return made
     kept = ParticularPlan(made)
-    kept.size_limit = plan.size_limit
+    kept.__dict__.update(plan.__dict__)  # what else is asked of the message because of this recipient
     return kept
 
 

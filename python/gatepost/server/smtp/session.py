@@ -5,7 +5,7 @@ content is in delivery of `DataPhase` (data.py), AUTH in auth.py. A mail transac
 end of data, RSET, a new HELO or EHLO, or TLS (RFC 5321 4.1.4). Recipients are routed at RCPT, and those routes are what is committed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 from aiosmtpd.smtp import Envelope as CommandEnvelope
 from aiosmtpd.smtp import Session as CommandSession
@@ -24,7 +24,7 @@ from gatepost.protocol.smtp.grammar import (
     parse_mail,
     parse_rcpt,
 )
-from gatepost.queue.plan import Planned, Refused, plan_recipient
+from gatepost.queue.plan import ParticularPlan, Planned, Refused, plan_recipient
 from gatepost.routing.senders import NO_CHOICE, Want, choice_of
 from gatepost.routing.stages import AddressFacts, ClientFacts, Facts, RateFacts, Stage, StageAction
 from gatepost.routing.trust import Client, Trust, trust_of
@@ -327,7 +327,7 @@ class Commands(Connection):
         return refusal or server.not_receiving
 
     @syntax("RCPT TO:<address> [parameters]")
-    def smtp_RCPT(self, arg: str) -> None:
+    def smtp_RCPT(self, arg: str) -> Awaitable[None] | None:
         """RFC 5321 4.1.1.3 with NOTIFY and ORCPT. The routes are decided here, so an unknown recipient is refused here."""
         envelope = self.envelope
         if envelope is None:
@@ -340,17 +340,17 @@ class Commands(Connection):
         smtp = self.server.limits
         if len(envelope.recipients) >= smtp.max_recipients:
             self.reply(TOO_MANY_RECIPIENTS)  # not counted as an error: RFC 5321 4.5.3.1.10 makes it a client's normal life
-            return
+            return None
         recipient = Recipient(self._recipient_address(rcpt, envelope), rcpt.parameters.notify, rcpt.parameters.orcpt)
         refusal = self.over_limit(envelope.choice.wants(0, len(envelope.recipients) + 1))
         if refusal is not None:
             self.reply(refusal)
-            return
+            return None
         mine, about = Effects(), {"sender": AddressFacts(envelope.mail_from), "recipient": AddressFacts(recipient.address)}
         refusal = self.ask_policies(Stage.RCPT, mine, trusted=envelope.trusted, **about)
         if refusal is not None:
             self._refuse_recipient(Refused(recipient, refusal))
-            return
+            return None
         plan = plan_recipient(
             self.server.context.rule_set(),
             envelope.mail_from,
@@ -364,8 +364,27 @@ class Commands(Connection):
         )
         if isinstance(plan, Refused):
             self._refuse_recipient(plan)
-            return
+            return None
+        verifier, check = self.server.context.verifier, plan.verify if isinstance(plan, ParticularPlan) else None
+        if verifier is None or check is None:
+            self._take_recipient(recipient, plan, mine)
+            return None
+        return self._verified(verifier.ask(check), recipient, plan, mine)
+
+    async def _verified(self, answer: Awaitable[Reply | None], recipient: Recipient, plan: Planned, mine: Effects) -> None:
+        """Wait for the next hop's word on a recipient."""
+        refusal = await answer
+        if refusal is None:
+            self._take_recipient(recipient, plan, mine)
+        else:
+            self._refuse_recipient(Refused(recipient, refusal))
+
+    def _take_recipient(self, recipient: Recipient, plan: Planned, mine: Effects) -> None:
+        """A routed recipient, unless policies refuse it."""
+        envelope = self.envelope
+        assert envelope is not None  # only the end of a transaction takes it away, and no command runs beside this one
         if self.server.stages.policies is not None:
+            about = {"sender": AddressFacts(envelope.mail_from), "recipient": AddressFacts(recipient.address)}
             refusal = self.ask_policies(Stage.ROUTE, mine, trusted=envelope.trusted, route=route_facts(plan), **about)
             if refusal is not None:
                 self._refuse_recipient(Refused(recipient, refusal))

@@ -141,6 +141,30 @@ UNKNOWN_RECIPIENTS_ACCEPT: UnknownRecipients.ValueType  # 5
 """Taken and dropped."""
 Global___UnknownRecipients: _TypeAlias = UnknownRecipients  # noqa: Y015
 
+class _Verify:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _VerifyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verify.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    VERIFY_UNSPECIFIED: _Verify.ValueType  # 0
+    VERIFY_OFF: _Verify.ValueType  # 1
+    VERIFY_DEFER: _Verify.ValueType  # 2
+    """When it does not answer, the client gets 451."""
+    VERIFY_KNOWN: _Verify.ValueType  # 3
+    """When it does not answer, what was known of the recipient holds, however old; else 451."""
+
+class Verify(_Verify, metaclass=_VerifyEnumTypeWrapper):
+    """Whether the next hop is asked if it takes a recipient, before we do."""
+
+VERIFY_UNSPECIFIED: Verify.ValueType  # 0
+VERIFY_OFF: Verify.ValueType  # 1
+VERIFY_DEFER: Verify.ValueType  # 2
+"""When it does not answer, the client gets 451."""
+VERIFY_KNOWN: Verify.ValueType  # 3
+"""When it does not answer, what was known of the recipient holds, however old; else 451."""
+Global___Verify: _TypeAlias = Verify  # noqa: Y015
+
 class _Posters:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -339,6 +363,9 @@ class RuleSettings(_message.Message):
     DISCLAIMER_FIELD_NUMBER: _builtins.int
     JOURNAL_FIELD_NUMBER: _builtins.int
     ALIAS_OF_FIELD_NUMBER: _builtins.int
+    VERIFY_FIELD_NUMBER: _builtins.int
+    VERIFY_POSITIVE_FIELD_NUMBER: _builtins.int
+    VERIFY_NEGATIVE_FIELD_NUMBER: _builtins.int
     size_limit: _builtins.int
     """Octets, 0 is no limit of its own. Larger messages are refused with 552 5.3.4."""
     unknown: Global___UnknownRecipients.ValueType
@@ -347,6 +374,8 @@ class RuleSettings(_message.Message):
     """An address that gets a copy of everything the rule decides."""
     alias_of: _builtins.str
     """For alias: the domain it stands for."""
+    verify: Global___Verify.ValueType
+    """For gateway and split domains."""
     @_builtins.property
     def next_hops(self) -> _containers.RepeatedCompositeFieldContainer[Global___NextHop]:
         """For gateway, hold and split domains: several next hops; `gateway.host` and `gateway.port` are then those of the best."""
@@ -355,6 +384,12 @@ class RuleSettings(_message.Message):
     def delivery(self) -> Global___DeliveryOptions: ...
     @_builtins.property
     def disclaimer(self) -> Global___Disclaimer: ...
+    @_builtins.property
+    def verify_positive(self) -> _duration_pb2.Duration:
+        """How long the next hop's yes and no hold; unset: a day, an hour."""
+
+    @_builtins.property
+    def verify_negative(self) -> _duration_pb2.Duration: ...
     def __init__(
         self,
         *,
@@ -366,10 +401,13 @@ class RuleSettings(_message.Message):
         disclaimer: Global___Disclaimer | None = ...,
         journal: _builtins.str = ...,
         alias_of: _builtins.str = ...,
+        verify: Global___Verify.ValueType = ...,
+        verify_positive: _duration_pb2.Duration | None = ...,
+        verify_negative: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery", "disclaimer", b"disclaimer"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delivery", b"delivery", "disclaimer", b"disclaimer", "verify_negative", b"verify_negative", "verify_positive", b"verify_positive"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias_of", b"alias_of", "delivery", b"delivery", "disclaimer", b"disclaimer", "journal", b"journal", "next_hops", b"next_hops", "size_limit", b"size_limit", "unknown", b"unknown", "unknown_target", b"unknown_target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alias_of", b"alias_of", "delivery", b"delivery", "disclaimer", b"disclaimer", "journal", b"journal", "next_hops", b"next_hops", "size_limit", b"size_limit", "unknown", b"unknown", "unknown_target", b"unknown_target", "verify", b"verify", "verify_negative", b"verify_negative", "verify_positive", b"verify_positive"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
