@@ -101,3 +101,22 @@ async def test_a_disclaimer_stands_around_the_text(transport: Make) -> None:
     async with SmtpPeer() as peer:
         await outcomes_of(transport(rules=rules), make_job("b@x.test", port=peer.port, edits=(("disclaimer", "here.test"),)))
     assert peer.transactions[0].data.endswith(b"EXTERNAL\r\n\r\n.dot\r\nbody\r\n\r\nconfidential\r\n")
+
+
+async def test_a_list_that_is_a_member_of_another_sends_the_post_on_in_its_own_name_with_both_tags(transport: Make) -> None:
+    outer = ListSettings("All", subject_tag="[all]", footer_text="-- all")
+    edits = (("list", "team@here.test"), ("list", "all@here.test"))
+    async with SmtpPeer() as peer:
+        job = make_job("b@x.test", port=peer.port, return_path="team-bounces@here.test", edits=edits)
+        (outcome,) = await outcomes_of(transport(SIGNED, rules=make_rules(lists={"team": TEAM, "all": outer})), job)
+    assert isinstance(outcome, Delivered)
+    message = message_from_bytes(peer.transactions[0].data)
+    assert message.get_all("List-Id") == ["The Team <team.here.test>"]
+    assert "[team]" in message["Subject"] and "[all]" in message["Subject"]
+
+
+async def test_a_list_under_a_rule_for_a_whole_subtree_has_the_id_of_its_own_domain(transport: Make) -> None:
+    rules = make_rules("*.here.test", lists={"team": TEAM})
+    async with SmtpPeer() as peer:
+        await outcomes_of(transport(rules=rules), make_job("b@x.test", port=peer.port, edits=(("list", "team@a.here.test"),)))
+    assert message_from_bytes(peer.transactions[0].data)["List-Id"] == "The Team <team.a.here.test>"
