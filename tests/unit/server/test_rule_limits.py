@@ -8,6 +8,7 @@ Receive = Callable[..., Awaitable[Receiver]]
 SMALL, SECRET, TEAM = "small@example.test", "secret@example.test", "team@example.test"
 LARGE = b"Subject: x\r\n\r\n" + b"a line of text\r\n" * 100 + b".\r\n"
 SHORT = b"Subject: x\r\n\r\nbody\r\n.\r\n"
+POST = f"From: {BOB}\r\n".encode() + SHORT
 
 
 async def test_a_size_that_is_said_is_refused_at_the_recipient_who_takes_less(receive: Receive) -> None:
@@ -60,7 +61,7 @@ async def test_who_may_post_to_a_list_is_asked_of_each_sender(receive: Receive) 
     running = await receive()
     client = await running.hello()
     for sender, code in ((BOB, "250"), ("stranger@far.test", "550"), (BOB, "250"), ("", "550")):
-        assert (await client.send_mail(sender, TEAM, SHORT))[:3] == code, sender
+        assert (await client.send_mail(sender, TEAM, POST))[:3] == code, sender
         await client.command("RSET")
     assert [message.recipients for message in running.queued()] == [(ALICE, BOB)] * 2
     await client.close()
