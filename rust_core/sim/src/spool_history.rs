@@ -29,6 +29,8 @@ struct Stream {
     number: u64,
     length: usize,
     fed: usize,
+    /// Fed while something was wrong with the disk: it remembers what could not be written, also when all is well again.
+    hurt: bool,
 }
 
 /// What a ticket stands for: the appends of these numbers.
@@ -172,6 +174,8 @@ impl Run<'_> {
         if self.spool().recovered() && !self.disk.dead() && self.spool().fatal().is_none() {
             self.hear()?;
             self.chaos.calm(&self.disk);
+            // A disk that was full is believed to be so for a moment longer.
+            self.disk.pass(Duration::from_millis(600));
             return self.recovered();
         }
         Ok(())
@@ -189,7 +193,7 @@ impl Run<'_> {
                 _ => self.rng.index(45_000),
             };
             let incoming = self.spool().receive(id_of(number), b"", 0, false);
-            self.streams.push(Stream { incoming, number, length, fed: 0 });
+            self.streams.push(Stream { incoming, number, length, fed: 0, hurt: false });
         }
         let n = self.rng.index(self.streams.len());
         if self.streams.get(n).is_some() && self.rng.chance(4) {
@@ -197,11 +201,13 @@ impl Run<'_> {
             return;
         }
         let more = self.rng.index(300_000);
+        let troubled = self.chaos.excuses(&self.disk);
         if let Some(stream) = self.streams.get_mut(n) {
             let body = body(stream.number, stream.length);
             let end = (stream.fed + more).min(body.len());
             stream.incoming.feed_raw(&body[stream.fed..end]);
             stream.fed = end;
+            stream.hurt |= troubled;
         }
     }
 
@@ -252,7 +258,7 @@ impl Run<'_> {
                 }
                 Ok(())
             }
-            Err(error) if self.chaos.excuses(&self.disk) => {
+            Err(error) if stream.hurt || self.chaos.excuses(&self.disk) => {
                 self.diary.note(|| format!("commit of {} refused: {error}", stream.number));
                 self.gone.insert(id);
                 Ok(())
