@@ -153,9 +153,3 @@ impl<'a> Cursor<'a> {
         Some(octets)
     }
 }
-
-/// Nothing but this octet and line ends. Written so that it becomes vector code.
-pub fn is_only(data: &[u8], octet: u8) -> bool {
-    let odd = |found: u8| u8::from(found != octet) & u8::from(found != b'\r') & u8::from(found != b'\n');
-    data.chunks(256).all(|block| block.iter().fold(0, |any, found| any | odd(*found)) == 0)
-}

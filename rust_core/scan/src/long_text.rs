@@ -5,8 +5,7 @@
 
 use memchr::{memchr_iter, memmem};
 
-use crate::bytes::is_only;
-use crate::loose::FIELD;
+use crate::loose::{FIELD, is_filling};
 use crate::plain::{is_all_text, shown, single_text};
 
 /// Longer messages are inspected.
@@ -25,15 +24,13 @@ pub struct LongText {
     prefix: usize,
     taken: u64,
     tail: Vec<u8>,
-    /// The body is this octet over and over so far; with others behind it, it may be base64.
-    single: Option<u8>,
     text: bool,
 }
 
 impl LongText {
     /// For a message that begins behind so many octets of the first piece.
     pub fn new(prefix: usize) -> Self {
-        Self { prefix, taken: 0, tail: Vec::new(), single: None, text: true }
+        Self { prefix, taken: 0, tail: Vec::new(), text: true }
     }
 
     /// The next octets. False from the first doubt on. Lines have to end in CR LF, which the caller sees to.
@@ -45,20 +42,19 @@ impl LongText {
         self.text
     }
 
-    fn begins(&mut self, piece: &[u8]) -> bool {
+    fn begins(&self, piece: &[u8]) -> bool {
         let body = piece.get(self.prefix..).and_then(single_text).unwrap_or_default();
-        self.single = body.first().copied().filter(|first| is_only(body, *first));
         let coded = |octet: &u8| octet.is_ascii_alphanumeric() || octet.is_ascii_whitespace() || b"+/=".contains(octet);
         body.len() >= BODY_MIN
             && !body.trim_ascii_start().is_empty()
-            && (self.single.is_some() || !body.iter().all(coded))
+            && (is_filling(body.trim_ascii()) || !body.iter().all(coded))
             && shown(body, "text/plain")
             && !has_mark(body)
     }
 
     fn goes_on(&self, piece: &[u8]) -> bool {
         let border = [&self.tail, &piece[..piece.len().min(OVERLAP)]].concat();
-        is_all_text(piece) && self.single.is_none_or(|octet| is_only(piece, octet)) && !has_mark(piece) && !has_mark(&border)
+        is_all_text(piece) && !has_mark(piece) && !has_mark(&border)
     }
 }
 

@@ -79,11 +79,11 @@ fn coding(content: &[u8]) -> Option<Method> {
     (escapes >= ESCAPES_MIN && escapes * 6 >= head.len()).then_some(Method::QuotedPrintable)
 }
 
-/// Digits and line ends, and padding, if any, at the end only. One digit over and over is a text: three octets in turn are no file.
+/// Digits and line ends, and padding, if any, at the end only.
 fn is_base64(text: &[u8]) -> bool {
     let digits = text.strip_suffix(b"=").map_or(text, |text| text.strip_suffix(b"=").unwrap_or(text));
     let mut count = 0;
-    if crate::bytes::is_only(digits, digits.first().copied().unwrap_or_default()) {
+    if is_filling(digits) {
         return false;
     }
     for &octet in digits {
@@ -94,6 +94,19 @@ fn is_base64(text: &[u8]) -> bool {
         }
     }
     count % 4 != 1 && count >= BARE_MIN
+}
+
+/// Nearly nothing but one letter, as mail of load generators is: the same three octets in turn are no file. A file may well begin with
+/// octets that are all 0 or 255, which are `A` and `/`.
+pub(crate) fn is_filling(text: &[u8]) -> bool {
+    let head = &text[..text.len().min(4_096)];
+    let mut counts = [0usize; 256];
+    for octet in head {
+        counts[usize::from(*octet)] += 1;
+    }
+    let most = (0..=255u8).filter(|octet| !b"A/\r\n".contains(octet)).map(|octet| counts[usize::from(octet)]).max();
+    let ends = counts[usize::from(b'\r')] + counts[usize::from(b'\n')];
+    most.unwrap_or_default() * 10 > (head.len() - ends) * 9
 }
 
 /// The next part in a text: its header block, which says that it is encoded, and its body up to a line of two dashes.
