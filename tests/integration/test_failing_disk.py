@@ -170,3 +170,16 @@ def test_mail_for_alice_is_acknowledged_only_when_it_is_on_disk(gatepost_factory
     code, text = client.data(b"Subject: x\r\n\r\nx\r\n")
     client.close()
     assert code == 421 and text.startswith(b"4.3.0")
+
+
+def test_a_session_that_goes_with_a_failed_queue_is_not_told_that_the_server_stops(gatepost_factory, disk: FailingDisk):
+    server = gatepost_factory(workers=1, environment=disk.environment, spool={"reopen_seconds": 1})
+    server.cli("rule", "add", HELD, "--kind", "hold")
+    idle = smtplib.SMTP("127.0.0.1", server.port("smtp"), timeout=40)
+    idle.ehlo()
+    disk.break_under(server.data / "spool" / "p0")
+    assert send_until_refused(server, "broken", set()).startswith("421 ")
+    disk.mend()
+    code, text = idle.getreply()
+    idle.close()
+    assert (code, text[:5]) == (421, b"4.3.0")

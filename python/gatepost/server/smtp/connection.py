@@ -41,7 +41,6 @@ NUL_OCTET = Reply(500, "5.5.2", "NUL is not allowed in commands")
 NOT_HTTP = Reply(421, "4.7.0", "this is not a web server")
 TOO_MANY_ERRORS = Reply(421, "4.7.0", "too many errors")
 CLOSING = Reply(421, "4.7.0", "closing the connection")
-SHUTTING_DOWN = Reply(421, "4.3.2", "server is shutting down, try again later")
 TIMED_OUT = Reply(421, "4.4.2", "timeout, closing the connection")
 INTERNAL_ERROR = Reply(421, "4.3.0", "internal error, try again later")
 BAD_LINES = {
@@ -341,6 +340,6 @@ class Connection(SMTP):
         return self.line.in_data or self.line.committing
 
     def shut_down(self) -> None:
-        """The server stops: leave now, unless a message is on its way."""
+        """The server stops, or its queue failed: leave now, unless a message is on its way."""
         if not self.in_message:
-            self.close_with(SHUTTING_DOWN)
+            self.close_with(self.server.farewell)

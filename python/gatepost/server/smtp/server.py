@@ -212,6 +212,11 @@ class SmtpServer:
             return QUEUE_CLOSED
         return NO_SPACE if spool.low_space else None
 
+    @property
+    def farewell(self) -> Reply:
+        """Why sessions have to go now: the queue failed, or the server stops."""
+        return STOPPING if self.context.spool.fatal is None else QUEUE_CLOSED
+
     # ---- what the native side asks (see Wire) ------------------------------------------------------------------------
 
     def open_session(self, line: Line, client: str, port: int) -> Connection:
@@ -284,7 +289,7 @@ class SmtpServer:
         client = session.client
         self._connected += 1
         if self.stopping:
-            return STOPPING
+            return self.farewell
         if self.listener is Listener.LMTP and not self._is_near(client):
             return LMTP_NOT_FOR_ALL
         smtp = settings.smtp
