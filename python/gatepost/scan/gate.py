@@ -33,7 +33,7 @@ from gatepost.scan.report import Found, Limits, Report, report_of
 from gatepost.scan.scanners.entry import ScannerState
 
 ROOM = 128 << 20
-"""Octets of messages under inspection; one that is larger passes alone."""
+"""Octets of messages under inspection and of what is decoded from them; one that needs more passes alone."""
 WAITING = 1_000
 WAIT_SECONDS = 60.0
 PIECE = 262_144
@@ -158,7 +158,7 @@ class Gate:
 
     async def inspect(self, incoming: Incoming, mail: MailFacts) -> Passage:
         """Never raises but CancelledError; a fault of ours is a passage refused with 451."""
-        if not await self._room.enter(incoming.size):
+        if not await self._room.enter(_needed(incoming.size)):
             log.warning("no room to inspect a message", sender=mail.sender, size=incoming.size)
             return Passage(refused=BUSY)
         try:
@@ -171,7 +171,7 @@ class Gate:
             log.exception("message could not be inspected", sender=mail.sender, size=incoming.size)
             return Passage(refused=FAULT)
         finally:
-            self._room.leave(incoming.size)
+            self._room.leave(_needed(incoming.size))
 
     async def _inspect(self, incoming: Incoming, mail: MailFacts) -> Passage:
         content, report, answers = await self._examine(incoming.content(), mail)
@@ -194,14 +194,14 @@ class Gate:
         """The judgement of a message in the queue, fed into a reception which is not committed; nothing is changed. Raises CoreError,
         TimeoutError when there is no room.
         """
-        if not await self._room.enter(incoming.size):
+        if not await self._room.enter(_needed(incoming.size)):
             raise TimeoutError("too many messages are being inspected")
         try:
             mail = replace(mail, size=incoming.size, header=_Header(incoming))
             _, report, answers = await self._examine(incoming.content(), mail)
             return await self._in_thread(judge, self.policies(), mail, report, answers, time.time())
         finally:
-            self._room.leave(incoming.size)
+            self._room.leave(_needed(incoming.size))
 
     def _carry_out(self, incoming: Incoming, mail: MailFacts, report: Report, answers: tuple[Answer, ...]) -> Passage:
         """Judge and change the message. Runs in a thread."""
@@ -237,6 +237,11 @@ def inspect_content(content: MailContent, limits: Limits) -> Report:
             milliseconds=limits.milliseconds,
         )
     )
+
+
+def _needed(size: int) -> int:
+    """Octets that the inspection of a message of this size holds at most, but for what the budget counts: itself, and all of it decoded."""
+    return size + size * 3 // 4
 
 
 class Room:
