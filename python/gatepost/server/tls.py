@@ -11,7 +11,6 @@ import datetime
 import fcntl
 import hashlib
 import ipaddress
-import os
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from gatepost.config import Settings
+from gatepost.config.files import replace_file
 
 HANDSHAKE_SECONDS = 30.0
 SHUTDOWN_SECONDS = 5.0
@@ -103,18 +103,8 @@ def certificate_files(settings: Settings) -> tuple[Path, Path]:
 
 def _write_self_signed(hostname: str, cert: Path, key: Path) -> None:
     certificate, private_key = make_self_signed(hostname)
-    _replace(key, private_key, 0o600)
-    _replace(cert, certificate, 0o644)
-
-
-def _replace(path: Path, content: bytes, mode: int) -> None:
-    """Whole file or none: a crash must not leave half a key behind."""
-    fresh = path.with_suffix(".new")
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
+    replace_file(key, private_key)
+    replace_file(cert, certificate, 0o644)
 
 
 def make_self_signed(hostname: str) -> tuple[bytes, bytes]:
