@@ -15,6 +15,7 @@ from gatepost.config import Endpoint, Settings, load_settings
 from gatepost.control.access import Access
 from gatepost.control.audit import AuditLog
 from gatepost.control.directory import DirectoryServicer
+from gatepost.control.events import EventsServicer, MergedEventsServicer
 from gatepost.control.flow import FlowServicer
 from gatepost.control.history import HistoryServicer
 from gatepost.control.history_merge import MergedHistoryServicer
@@ -33,6 +34,7 @@ from gatepost.control.status import ServerServicer, reload_workers
 from gatepost.control.worker import WorkerServicer
 from gatepost.control.workers import WorkerLinks
 from gatepost.directory import Directory
+from gatepost.events.bus import EventBus
 from gatepost.message.envelope import Envelope, Meta, Origin
 from gatepost.message.ids import format_message_id, parse_message_id
 from gatepost.message.reply import Reply, SmtpError
@@ -359,6 +361,7 @@ class Worker:
         self.queue = MemoryQueue()
         self.submitter = MemorySubmitter(self.queue, 2000 + index * 500)
         self.volumes = MemoryVolumes()
+        self.events = EventBus(index)
         self.path = data / "run" / f"worker-{index}.sock"
         self.reloads: list[bool] = []
         self.scanners: tuple[ScannerState, ...] = ()
@@ -377,6 +380,7 @@ class Worker:
         services = [servicer.service(), MailboxServicer(volumes, self.rules).service(), worker.service()]
         services.append(QuarantineServicer(quarantine, queue, servicer.resolve_one, Settings, self.index).service())
         services.append(HistoryServicer(switched_off, self.index).service())
+        services.append(EventsServicer(self.events).service())
         self.server = ControlServer(services, Access(lambda _: None, relayed=True), unix_path=self.path)
         await self.server.start()
 
@@ -412,6 +416,7 @@ class Plane:
         self.directory = Directory(self.data / "directory.db", migrate=True)
         self.settings: Settings = load_settings(data=self.data, overrides={"trust.networks": ["192.0.2.0/24"]}, environ={})
         self.rules = Rules(self.directory)
+        self.events = EventBus()
         self.workers = [Worker(index, self.data, self.rules) for index in range(workers)]
         self.reload_problem: Exception | None = None
         self.drained = asyncio.Event()
@@ -449,6 +454,7 @@ class Plane:
             queue.service(),
             DomainQuarantineServicer(self.links, queue, self.directory, self.changed, self.rules, settings).service(),
             MergedHistoryServicer(self.links).service(),
+            MergedEventsServicer(self.links, self.events).service(),
             RulesServicer(self.directory, self.rules, settings, self.changed, self).service(),
             RulesetsServicer(self.directory, self.rules, settings, self.changed, self, queue).service(),
             PoliciesServicer(self.directory, self.rules, settings, self.changed, queue).service(),

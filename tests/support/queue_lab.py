@@ -8,11 +8,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import structlog
+
 from gatepost.config import Settings
 from gatepost.config.settings import Queue
 from gatepost.delivery.dsn import build_report
+from gatepost.events.bus import EventBus
 from gatepost.message.envelope import Envelope, Notify, Origin, Recipient
+from gatepost.policy.counters import Counters
+from gatepost.policy.notices import Notices
 from gatepost.queue.actions import QueueActions
+from gatepost.queue.deliver_stage import DeliverStage
 from gatepost.queue.operations import OperationLog
 from gatepost.queue.paused import PausedDestinations
 from gatepost.queue.report import Reporter
@@ -79,6 +85,7 @@ class QueueLab:
         local: Transport | None = None,
         start: bool = True,
         more: Callable[["QueueLab"], Mapping[str, Transport]] = lambda _: {},
+        rules: RuleSet = RULES,
         **queue: Any,
     ) -> None:
         fast = {"retry_initial_seconds": 0.1, "retry_max_seconds": 0.4, "retry_jitter": 0.0, **queue}
@@ -88,14 +95,19 @@ class QueueLab:
         self.local = local or ScriptedTransport(batch=256)
         self.start = start
         self.more = more
+        self.rules = rules
 
     async def __aenter__(self) -> Self:
         self.spool = await AsyncSpool.open(self.path / "p0")
-        self.submitter = Submitter(self.spool, lambda: RULES, lambda: self.settings)
+        self.submitter = Submitter(self.spool, lambda: self.rules, lambda: self.settings)
         reporter = Reporter(self.spool.open_message, self.submitter, build_report, lambda: self.settings)
         paused = PausedDestinations(self.path / "p0" / "paused.json")
         transports = {"local": self.local, "smtp": self.remote, **self.more(self)}
-        self.scheduler = Scheduler(self.spool, transports, lambda: self.settings, reporter, paused, rng=random.Random(1))
+        self.bus = EventBus(0)
+        self.counters = Counters(self.path / "limits.db")
+        notices = Notices(structlog.get_logger(), self.bus)
+        self.stage = DeliverStage(self.spool, lambda: self.rules, self.submitter, notices, self.counters, lambda origin: bool(origin.user))
+        self.scheduler = Scheduler(self.spool, transports, lambda: self.settings, reporter, paused, stage=self.stage, rng=random.Random(1))
         self.service = QueueService(self.spool, self.scheduler)
         operations = OperationLog(self.path / "p0" / "operations", self.scheduler.now)
         self.actions = QueueActions(self.spool, self.scheduler, reporter, operations, lambda: self.settings)
@@ -107,6 +119,7 @@ class QueueLab:
     async def __aexit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         await self.scheduler.stop(1.0)
         await self.actions.stop()
+        self.counters.close()
         await self.spool.close()
 
     async def submit(self, *recipients: str, sender: str = "alice@here.test", notify: Notify = Notify.UNSET, **more: Any) -> bytes:

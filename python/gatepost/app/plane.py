@@ -11,9 +11,10 @@ import structlog
 
 from gatepost.app.snapshot import LiveRules
 from gatepost.config import Settings, parse_endpoint
-from gatepost.control.access import Access
+from gatepost.control.access import Access, author
 from gatepost.control.audit import AuditLog
 from gatepost.control.directory import DirectoryServicer
+from gatepost.control.events import MergedEventsServicer
 from gatepost.control.flow import FlowServicer
 from gatepost.control.history_merge import MergedHistoryServicer
 from gatepost.control.list_digests import ListDigests
@@ -29,6 +30,7 @@ from gatepost.control.server import Certificates, ControlServer
 from gatepost.control.status import ServerServicer, reload_workers
 from gatepost.control.workers import WorkerLinks
 from gatepost.directory import Directory
+from gatepost.events.bus import RULES, EventBus
 from gatepost.queue.list_store import ListStore
 from gatepost.server.tls import certificate_files
 
@@ -57,6 +59,8 @@ class ControlPlane:
         self.unix_path = data / "control.sock"
         self._links = WorkerLinks({index: data / "run" / f"worker-{index}.sock" for index in workers}, drains)
         self._audit = AuditLog(data / "audit.log")
+        self._events = EventBus()
+        self._version = rules.current.version
         mailboxes = MailboxProxy(self._links)
         queue = MergedQueueServicer(self._links)
         self.quarantine = DomainQuarantineServicer(self._links, queue, directory, self.changed, rules, settings)
@@ -67,6 +71,7 @@ class ControlPlane:
             ListsServicer(store, rules, settings, self.changed, queue).service(),
             self.quarantine.service(),
             MergedHistoryServicer(self._links).service(),
+            MergedEventsServicer(self._links, self._events).service(),
             RulesServicer(directory, rules, settings, self.changed, source).service(),
             RulesetsServicer(directory, rules, settings, self.changed, source, queue).service(),
             PoliciesServicer(directory, rules, settings, self.changed, queue).service(),
@@ -96,6 +101,7 @@ class ControlPlane:
 
     async def stop(self) -> None:
         """Let calls under way finish for a second, then close."""
+        self._events.close()
         await self._server.stop(STOP_SECONDS)
         await self._links.close()
         self._audit.close()
@@ -113,6 +119,10 @@ class ControlPlane:
     async def changed(self) -> None:
         """A change was committed: take it over here and in every worker."""
         await self._rules.refresh()
+        version = self._rules.current.version
+        if version != self._version:
+            self._version = version
+            self._events.publish(RULES, f"rule set version {version} is in force", version=str(version), author=author())
         answers = await reload_workers(self._links)
         for warning in answers.warnings:
             log.warning("a worker will read the change when it is back", detail=warning)

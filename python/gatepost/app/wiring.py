@@ -21,6 +21,7 @@ from gatepost.app.partitions import path_of
 from gatepost.app.snapshot import LiveRules
 from gatepost.config import Settings
 from gatepost.control.access import Access
+from gatepost.control.events import EventsServicer
 from gatepost.control.history import HistoryServicer
 from gatepost.control.mailbox import MailboxServicer
 from gatepost.control.ports import WorkerFacts
@@ -43,12 +44,15 @@ from gatepost.delivery.tls import ClientTls
 from gatepost.delivery.verify import RecipientVerifier
 from gatepost.directory import Directory
 from gatepost.directory.auth import Authenticator
+from gatepost.events.bus import EventBus
 from gatepost.mailbox import Volumes
 from gatepost.message.envelope import Origin
 from gatepost.native import CoreError, LockedError
 from gatepost.policy.counters import Counters
+from gatepost.policy.notices import Notices
 from gatepost.policy.trust import TrustedNetworks
 from gatepost.queue.actions import QueueActions
+from gatepost.queue.deliver_stage import DeliverStage
 from gatepost.queue.history import HistoryService, Place
 from gatepost.queue.list_store import ListStore
 from gatepost.queue.operations import OperationLog
@@ -202,7 +206,11 @@ class WorkerParts:
         self.submitter = Submitter(self.spool, self.rules, self.current, self.gate)
         reporter = Reporter(self.spool.open_message, self.submitter, build_report, self.current)
         paused = PausedDestinations(path_of(self.settings.data / "spool", self.index) / "paused.json")
-        self.scheduler = Scheduler(self.spool, self._transports(), self.current, reporter, paused)
+        self.events = EventBus(self.index)
+        self.counters = Counters(self.settings.data / "limits.db")
+        notices = Notices(log, self.events)
+        stage = DeliverStage(self.spool, self.rules, self.submitter, notices, self.counters, self._may_relay)
+        self.scheduler = Scheduler(self.spool, self._transports(), self.current, reporter, paused, stage=stage)
         self.queue = QueueService(self.spool, self.scheduler)
         operations = OperationLog(path_of(self.settings.data / "spool", self.index) / "operations", self.scheduler.now)
         self.actions = QueueActions(self.spool, self.scheduler, reporter, operations, self.current)
@@ -260,7 +268,6 @@ class WorkerParts:
         return Own(names, frozenset(self._own_endpoints))
 
     def _wire_servers(self) -> None:
-        self.counters = Counters(self.settings.data / "limits.db")
         context = ServerContext(
             settings=self.current,
             rule_set=self.rules,
@@ -271,6 +278,7 @@ class WorkerParts:
             hostname=self.settings.hostname,
             verifier=self.verifier,
             counters=self.counters,
+            events=self.events,
             gate=self.gate,
         )
         self.servers = {
@@ -294,6 +302,7 @@ class WorkerParts:
             queue.service(),
             QuarantineServicer(self.quarantine, self.queue, queue.resolve_one, self.current, self.index).service(),
             HistoryServicer(self.history, self.index).service(),
+            EventsServicer(self.events).service(),
             MailboxServicer(self.volumes, self.rules).service(),
             WorkerServicer(self, self.quarantine, self.queue.stats, queue.resolve).service(),
         ]
@@ -351,6 +360,7 @@ class WorkerParts:
         for result in results:
             if isinstance(result, Exception):
                 log.error("a part did not stop cleanly", error=repr(result))
+        self.events.close()
         await self.control.stop(max(0.1, min(1.0, grace - (time.monotonic() - began))))
         await self.waiting.stop()
         await self.quarantine.stop()

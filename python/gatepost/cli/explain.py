@@ -85,12 +85,16 @@ def _route(address: str, one: "RouteOutlook") -> None:
     where = f"into {route.folder} of {route.address} on volume {route.volume}" if route.kind == "local" else ""
     where = where or f"to {route.address} by {route.kind.upper()}, destination {route.destination}"
     print(f"{address} would go {clean(where)}{held}")
+    if one.at_delivery:
+        print(f"    at the first attempt: {clean(', '.join(one.at_delivery))}")
     if not one.tls:
         return
     if one.no_host:
         print(f"    no host: {clean(one.no_host)} ({'returned to the sender' if one.no_host_is_final else 'tried again later'})")
     elif one.hosts:
         print(f"    tried at {clean(', '.join(one.hosts))}")
+    if one.dkim_key:
+        print(f"    DKIM key: {clean(one.dkim_key)}")
     login = f", as {clean(route.username)}" if route.username else ""
     print(f"    TLS: {clean(one.tls)}{login}")
     rate = f", {one.rate_per_minute} a minute" if one.rate_per_minute else ""

@@ -8,7 +8,23 @@ from collections.abc import Sequence
 
 import typer
 
-from gatepost.cli import directory, explain, lists, mime, policies, quarantine, queue, rules, rulesets, sender, server, stage, trace, trust
+from gatepost.cli import (
+    directory,
+    events,
+    explain,
+    lists,
+    mime,
+    policies,
+    quarantine,
+    queue,
+    rules,
+    rulesets,
+    sender,
+    server,
+    stage,
+    trace,
+    trust,
+)
 from gatepost.cli import queue_actions as _queue_actions  # noqa: F401  # adds its commands to the queue's
 from gatepost.cli.session import command, take_common_options
 
@@ -19,6 +35,7 @@ take_common_options(app, HELP)
 
 command(app, "status")(server.status)
 command(app, "explain")(explain.explain)
+command(app, "events")(events.events)
 command(app, "send")(server.send)
 command(app, "mime")(mime.mime)
 command(app, "trace", options=trace.FILTER)(trace.trace)

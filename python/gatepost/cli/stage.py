@@ -14,7 +14,7 @@ stage_app = group("Policies at the stages of a message: conditions in CEL, and w
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="What the policy is known by")]
 Etag = Annotated[str, typer.Option("--etag", help="Only if the list is still this version, as `list --json` gave it")]
-At = Annotated[str, typer.Option("--at", help="connect, helo, mail, rcpt, route or data")]
+At = Annotated[str, typer.Option("--at", help="connect, helo, mail, rcpt, route, data or deliver")]
 When = Annotated[str, typer.Option("--when", metavar="CONDITION", help="In CEL: client.within('10.0.0.0/8') && sender.domain == 'a.test'")]
 
 
@@ -70,7 +70,9 @@ async def stage_add(
     tls: Annotated[str, typer.Option("--tls", help="none, opportunistic, required or verified")] = "opportunistic",
     most: Annotated[int, typer.Option("--most", min=0, help="How many limit takes …")] = 0,
     seconds: Annotated[int, typer.Option("--seconds", min=1, help="… in so many seconds …")] = 3600,
-    by: Annotated[str, typer.Option("--by", help="… of each client, user, sender, sender-domain, recipient, or of all")] = "client",
+    by: Annotated[
+        str, typer.Option("--by", help="… of each client, user, sender, recipient, sender-domain, recipient-domain or all")
+    ] = "client",
     off: Annotated[bool, typer.Option("--off", help="Kept, but not asked")] = False,
     comment: Annotated[str, typer.Option("--comment", help="A line for people")] = "",
     position: Annotated[int, typer.Option("--position", min=0, help="Place in the list, from 1 [the end, or where it is]")] = 0,

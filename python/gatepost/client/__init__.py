@@ -30,6 +30,7 @@ from gatepost.client.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
+from gatepost.client.events import Events
 from gatepost.client.flow import Flow, SenderRule, StagePolicy, TrustEntry
 from gatepost.client.history import History, TraceFilter
 from gatepost.client.lists import Lists
@@ -69,6 +70,7 @@ class GatepostClient:
     rulesets: Rulesets
     policies: Policies
     flow: Flow
+    events: Events
     lists: Lists
     directory: Directory
     mailboxes: Mailboxes
@@ -94,6 +96,7 @@ class GatepostClient:
         self.rulesets = Rulesets(self._connection)
         self.policies = Policies(self._connection)
         self.flow = Flow(self._connection)
+        self.events = Events(self._connection)
         self.lists = Lists(self._connection)
         self.directory = Directory(self._connection)
         self.mailboxes = Mailboxes(self._connection)

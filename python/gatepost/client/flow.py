@@ -54,8 +54,9 @@ class SenderRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StagePolicy:
-    """A condition at a stage and what is done when it holds; see docs/stages.md. stage: 'connect', 'helo', 'mail', 'rcpt', 'route', 'data'.
-    action: 'accept', 'reject', 'defer', 'hold', 'quarantine', 'tag', 'add-header', 'remove-header', 'reroute', 'copy', 'notify', 'limit'.
+    """A condition at a stage and what is done when it holds; see docs/stages.md. stage: 'connect', 'helo', 'mail', 'rcpt', 'route', 'data',
+    'deliver'. action: 'accept', 'reject', 'defer', 'hold', 'quarantine', 'tag', 'add-header', 'remove-header', 'reroute', 'copy', 'notify',
+    'limit'.
     """
 
     comment: str = ""

@@ -106,7 +106,9 @@ class RuleDraft:
 
 @dataclass(frozen=True, slots=True)
 class RouteOutlook:
-    """What becomes of one route. hosts: 'name[address]:port' in order; no_host says why there is none. Waits and spans in seconds."""
+    """What becomes of one route. hosts: 'name[address]:port' in order; no_host says why there is none. Waits and spans in seconds.
+    at_delivery: what stage policies would do at the first attempt; dkim_key: the key that would sign, or 'none: ' and why.
+    """
 
     route: Route
     hosts: tuple[str, ...]
@@ -121,6 +123,8 @@ class RouteOutlook:
     retry_waits: tuple[float, ...]
     expire: float
     delay_notice: float
+    at_delivery: tuple[str, ...] = ()
+    dkim_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,6 +363,8 @@ def _outlook(one: api.RouteOutlook) -> RouteOutlook:
         tuple(wait.ToTimedelta().total_seconds() for wait in one.retry_waits),
         one.expire.ToTimedelta().total_seconds(),
         one.delay_notice.ToTimedelta().total_seconds(),
+        tuple(one.at_delivery),
+        one.dkim_key,
     )
 
 

@@ -129,6 +129,7 @@ RPCS: Mapping[str, Rule] = {
     **_rules("policies.v1.PoliciesService", Role.ADMIN, "ApplyPolicy DeletePolicy", changes=True),
     **_rules("flow.v1.FlowService", Role.VIEWER, "ListEntries CheckEntry", changes=False),
     **_rules("flow.v1.FlowService", Role.ADMIN, "PutEntry DeleteEntry", changes=True),
+    **_rules("events.v1.EventsService", Role.VIEWER, "ListEvents WatchEvents", changes=False),
     **_rules("lists.v1.ListsService", Role.VIEWER, "ListMailingLists ListMembers ListHeldPosts", changes=False),
     # A signed link changes nothing, but it is a permission: who made one is worth a line.
     **_rules(

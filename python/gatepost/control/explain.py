@@ -5,6 +5,7 @@ here, and a test holds the two together.
 """
 
 import ipaddress
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,8 +22,11 @@ from gatepost.routing.decide import decide
 from gatepost.routing.model import Question, Route, RouteKind, RuleSet, TraceStep
 from gatepost.routing.senders import HOUR, choice_of
 from gatepost.routing.stages import (
+    UNKNOWN,
     AddressFacts,
+    AttemptFacts,
     Facts,
+    Finding,
     MessageFacts,
     PartlyKnown,
     RouteFacts,
@@ -30,11 +34,14 @@ from gatepost.routing.stages import (
     StageAction,
     StagePolicy,
     refusal,
+    rerouted,
     stage_policies,
 )
 from gatepost.routing.trust import Client, Trust, trust_of
 
 MAX_HEADER = 262_144
+MAX_TOLD = 20
+"""Routes whose policies at delivery are told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +78,17 @@ class Answer:
     reply: Reply | None = None
     refused_at: str = ""
     size_limit: int = 0
+    at_delivery: tuple[tuple[str, ...], ...] = ()
+    """What policies would do at the first attempt of each route, in words."""
+
+    @property
+    def ways(self) -> list[tuple[Route, tuple[str, ...]]]:
+        """Each route with what policies would do at delivery."""
+        return [(route, self.at_delivery[n] if n < len(self.at_delivery) else ()) for n, route in enumerate(self.routes)]
+
+
+Look = Callable[[Asked, bool], tuple[object, Reply | None]]
+"""Looks into the message of a question: (what conditions see as `scan`, the reply if it is refused). May block."""
 
 
 def explain(settings: Settings, rules: RuleSet, request: api.ExplainRequest, now: int) -> api.ExplainResponse:
@@ -95,8 +113,8 @@ def explain(settings: Settings, rules: RuleSet, request: api.ExplainRequest, now
     return made
 
 
-def answer(settings: Settings, rules: RuleSet, asked: Asked) -> Answer:
-    """What would become of it. Raises ControlError for what is no address."""
+def answer(settings: Settings, rules: RuleSet, asked: Asked, look: Look | None = None) -> Answer:
+    """What would become of it; `look` judges its message. Raises ControlError for what is no address."""
     sender = address_from_text("sender", asked.sender) if asked.sender not in ("", "<>") else None
     recipient = _recipient(settings, rules, asked.recipient)
     if asked.assume_trusted is not None:
@@ -122,10 +140,15 @@ def answer(settings: Settings, rules: RuleSet, asked: Asked) -> Answer:
         reply = stages.ask(steps, Stage.ROUTE, route=RouteFacts(routes[0].kind.value, routes[0].host, len(routes)))
         refused_at = "rcpt" if reply is not None else ""
     if reply is None:
-        reply = stages.ask(steps, Stage.DATA, message=_message(asked, recipient))
+        scan, reply = look(asked, trusted) if look is not None else (UNKNOWN, None)
+        message = _message(asked, recipient)
+        reply = reply or stages.ask(steps, Stage.DATA, message=message, scan=scan)
         refused_at = "data" if reply is not None else ""
-    routes = () if reply is not None else tuple(stages.changed(one) for one in routes)
-    return Answer(trusted, tuple(steps), routes, reply, refused_at, decision.size_limit)
+    if reply is not None:
+        return Answer(trusted, tuple(steps), (), reply, refused_at, decision.size_limit)
+    routes = tuple(stages.changed(one) for one in routes)
+    told = tuple(stages.at_delivery(steps, one, message=message, scan=scan) for one in routes[:MAX_TOLD])
+    return Answer(trusted, tuple(steps), routes, None, "", decision.size_limit, told)
 
 
 def _message(asked: Asked, recipient: str) -> Any:
@@ -133,6 +156,22 @@ def _message(asked: Asked, recipient: str) -> Any:
     if not asked.message:
         return PartlyKnown(recipients=(recipient,), **({"size": asked.size} if asked.size else {}))
     return MessageFacts(len(asked.message), (recipient,), HeaderView(asked.message[:MAX_HEADER]).texts)
+
+
+_DOES = {
+    StageAction.ACCEPT: "let go on",
+    StageAction.REJECT: "returned to the sender",
+    StageAction.DEFER: "put off",
+    StageAction.HOLD: "held",
+    StageAction.QUARANTINE: "put into quarantine",
+    StageAction.TAG: "tagged",
+    StageAction.ADD_HEADER: "given a header field",
+    StageAction.REMOVE_HEADER: "rid of a header field",
+    StageAction.REROUTE: "rerouted",
+    StageAction.COPY: "copied",
+    StageAction.NOTIFY: "told of",
+    StageAction.LIMIT: "counted and limited",
+}
 
 
 class _Stages:
@@ -153,30 +192,40 @@ class _Stages:
         for stage in stages if self._policies is not None else ():
             assert self._policies is not None
             for one in self._policies.ask(stage, facts, go_on=True):
-                said = {
-                    True: f"met: {one.policy.action}",
-                    False: "not met",
-                    None: f"depends on what is not part of the question: {one.why}",
-                }
-                steps.append(
-                    TraceStep(
-                        "policy",
-                        f"{stage}: {one.policy.name} is {said[one.holds]}"
-                        if one.holds is not None
-                        else f"{stage}: {one.policy.name} {said[None]}",
-                    )
-                )
+                self._note(steps, one)
                 reply = refusal(one) if one.holds else None
                 if reply is not None:
                     return reply
                 self._met += [one.policy] if one.holds else []
         return None
 
+    def _note(self, steps: list[TraceStep], one: Finding) -> None:
+        if one.holds is None:
+            said = f"depends on what is not part of the question: {one.why}"
+        else:
+            said = f"is met: {one.policy.action}" if one.holds else "is not met"
+        steps.append(TraceStep("policy", f"{one.policy.stage}: {one.policy.name} {said}"))
+
+    def at_delivery(self, steps: list[TraceStep], route: Route, **more: object) -> tuple[str, ...]:
+        """What policies at deliver would do at the first attempt of a route, noted in `steps`, too."""
+        if self._policies is None or not route.destination or route.kind in (RouteKind.AUTO_REPLY, RouteKind.LIST):
+            return ()
+        facts = Facts(self._client, self._sender, AddressFacts(route.address))
+        facts.route, facts.attempt = RouteFacts(route.kind.value, route.host, 1), AttemptFacts(1, 0, route.destination)
+        for name, value in more.items():
+            setattr(facts, name, value)
+        told: list[str] = []
+        for one in self._policies.ask(Stage.DELIVER, facts, go_on=True):
+            self._note(steps, one)
+            if one.holds:
+                told.append(f"{_DOES.get(one.policy.action, one.policy.action)} by policy {one.policy.name}")
+        return tuple(told)
+
     def changed(self, route: Route) -> Route:
         """A route as the policies that are met have it."""
         for policy in self._met:
-            if policy.action is StageAction.REROUTE and route.kind is not RouteKind.DISCARD:
-                route = Route(RouteKind.SMTP, route.address, host=policy.host, port=policy.port, tls=policy.tls, hold=route.hold)
+            if policy.action is StageAction.REROUTE:
+                route = rerouted(route, policy)
             elif policy.action in (StageAction.HOLD, StageAction.QUARANTINE):
                 route = replace(route, hold=True)
         return route

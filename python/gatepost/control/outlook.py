@@ -7,14 +7,14 @@ scan's one judge; nothing is sent. DNS that does not answer is told, not raised.
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from google.protobuf.duration_pb2 import Duration
 
 from gatepost.api.rulesets.v1 import rulesets_pb2 as api
 from gatepost.config import Settings
 from gatepost.control.convert import route_proto
-from gatepost.control.explain import Answer, Asked
+from gatepost.control.explain import Asked
 from gatepost.control.ports import StatusSource
 from gatepost.delivery.next_hop import NextHops, NoRoute, Own
 from gatepost.delivery.resolver import Resolver
@@ -30,6 +30,8 @@ from gatepost.scan.judge import judge
 from gatepost.scan.report import inspect
 
 WAITS = 6
+NO_KEY = "none: signing is not configured"
+"""Gatepost has no keys: whatever signatures a message has when it comes, it leaves with."""
 LOOK_UP_SECONDS = 5.0
 _TLS = {
     TlsPolicy.NONE: "never encrypted",
@@ -54,9 +56,9 @@ class Outlooks:
         places = (one.address.rpartition(":") for one in facts.listeners if one.service == "smtp")
         return Own(frozenset({facts.hostname.lower()}), frozenset((host.strip("[]"), int(port)) for host, _, port in places))
 
-    async def of(self, route: Route, *, offline: bool) -> api.RouteOutlook:
-        """What would become of a route."""
-        made = api.RouteOutlook(route=route_proto(route))
+    async def of(self, route: Route, at_delivery: Sequence[str] = (), *, offline: bool) -> api.RouteOutlook:
+        """What would become of a route; `at_delivery`: what policies would do."""
+        made = api.RouteOutlook(route=route_proto(route), at_delivery=at_delivery)
         if route.kind not in _BY_CONNECTION:
             return made
         self._conditions(made, route)
@@ -72,6 +74,7 @@ class Outlooks:
         return made
 
     def _conditions(self, made: api.RouteOutlook, route: Route) -> None:
+        made.dkim_key = NO_KEY
         settings, options = self._settings(), route.options or DeliveryOptions()
         made.tls = _TLS[route.tls] + (", from the first octet" if route.implicit_tls else "")
         made.concurrency = options.concurrency or settings.queue.destination_concurrency
@@ -100,13 +103,13 @@ def _duration(seconds: float) -> Duration:
     return Duration(seconds=int(seconds), nanos=int(seconds % 1 * 1e9))
 
 
-def content(rules: RuleSet, settings: Settings, asked: Asked, answer: Answer, data: bytes) -> tuple[api.ContentOutlook, Reply | None]:
-    """*blocking* What the attachment policy says of a message, and the reply to the end of data if that refuses it."""
-    policies = policies_of(rules, settings)
+def content(rules: RuleSet, settings: Settings, asked: Asked, *, trusted: bool) -> tuple[api.ContentOutlook, Reply | None]:
+    """*blocking* What the attachment policy says of the question's message, and the reply to the end of data if that refuses it."""
+    policies, data = policies_of(rules, settings), asked.message
     sender = "" if asked.sender == "<>" else asked.sender
-    direction = direction_of(rules, (asked.recipient,), trusted=answer.trusted)
+    direction = direction_of(rules, (asked.recipient,), trusted=trusted)
     mail = MailFacts(
-        *(sender, (asked.recipient,), direction, answer.trusted, asked.client_address, "", asked.user, len(data)), header=header_of(data)
+        *(sender, (asked.recipient,), direction, trusted, asked.client_address, "", asked.user, len(data)), header=header_of(data)
     )
     found = judge(policies, mail, inspect(data, "message.eml", "message/rfc822", limits_of(settings.scan)), (), time.time())
     verdict, fate = found.verdict, found.fates[0]

@@ -16,7 +16,7 @@ from gatepost.control.access import author
 from gatepost.control.candidate import Candidate, examine
 from gatepost.control.convert import reply_proto, timestamp, trace_proto
 from gatepost.control.errors import ControlError, Status, invalid
-from gatepost.control.explain import Asked, answer
+from gatepost.control.explain import Asked, Look, answer
 from gatepost.control.merge import MergedQueueServicer
 from gatepost.control.outlook import Outlooks, content
 from gatepost.control.ports import StatusSource
@@ -25,11 +25,13 @@ from gatepost.control.replan import replan
 from gatepost.control.server import Service
 from gatepost.directory import Directory
 from gatepost.directory.drafts import Draft
+from gatepost.message.reply import Reply
 from gatepost.routing.changes import Change, differences
 from gatepost.routing.document import Document, dotted, render
 from gatepost.routing.lints import OPEN_RELAY, Lint, Surroundings
 from gatepost.routing.model import RuleSet
 from gatepost.routing.schema import schema_text
+from gatepost.routing.stages import PartlyKnown
 
 MAX_CHANGES = 1000
 MAX_ROUTES = 100
@@ -165,24 +167,34 @@ class RulesetsServicer(rulesets_pb2_grpc.RulesetsServiceServicer):
             message=request.message,
             certificate=request.certificate,
         )
-        told = answer(self._settings(), rules, asked)
+        judged: list[api.ContentOutlook] = []
+        if asked.message:
+            async with self._examining:
+                told = await asyncio.to_thread(answer, self._settings(), rules, asked, self._looking(rules, judged))
+        else:
+            told = answer(self._settings(), rules, asked)
         made = api.ExplainMailResponse(
             trusted=told.trusted,
             refused_at=told.refused_at,
-            routes=await asyncio.gather(*(self._outlooks.of(route, offline=request.offline) for route in told.routes[:MAX_ROUTES])),
+            routes=await asyncio.gather(*(self._outlooks.of(*one, offline=request.offline) for one in told.ways[:MAX_ROUTES])),
+            content=judged[0] if judged else None,
             trace=trace_proto(told.trace),
             rule_version=rules.version,
             size_limit=told.size_limit,
         )
-        reply = told.reply
-        if request.message and reply is None:
-            async with self._examining:
-                judged, reply = await asyncio.to_thread(content, rules, self._settings(), asked, told, request.message)
-            made.content.CopyFrom(judged)
-            made.refused_at = "data" if reply else ""
-        if reply is not None:
-            made.reply.CopyFrom(reply_proto(reply))
+        if told.reply is not None:
+            made.reply.CopyFrom(reply_proto(told.reply))
         return made
+
+    def _looking(self, rules: RuleSet, judged: list[api.ContentOutlook]) -> Look:
+        """What looks into the message of a question; what it says is put into `judged`."""
+
+        def look(asked: Asked, trusted: bool) -> tuple[object, Reply | None]:
+            found, reply = content(rules, self._settings(), asked, trusted=trusted)
+            judged.append(found)
+            return PartlyKnown(action=found.action, policy=found.policy, rule=found.rule), reply
+
+        return look
 
     async def PreviewReplan(self, request: api.PreviewReplanRequest, context: object) -> api.PreviewReplanResponse:
         """See the proto."""

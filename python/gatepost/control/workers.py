@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 import grpc
 import grpc.aio
 
+from gatepost.api.events.v1 import events_pb2_grpc
 from gatepost.api.history.v1 import history_pb2_grpc
 from gatepost.api.mailbox.v1 import mailbox_pb2_grpc
 from gatepost.api.quarantine.v1 import quarantine_pb2_grpc
@@ -45,6 +46,7 @@ class WorkerLink:
         self.quarantine = quarantine_pb2_grpc.QuarantineServiceStub(self._channel)
         self.history = history_pb2_grpc.HistoryServiceStub(self._channel)
         self.mailbox = mailbox_pb2_grpc.MailboxServiceStub(self._channel)
+        self.events = events_pb2_grpc.EventsServiceStub(self._channel)
         self.worker = worker_pb2_grpc.WorkerServiceStub(self._channel)
 
     async def close(self) -> None:

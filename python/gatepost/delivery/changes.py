@@ -16,9 +16,11 @@ from gatepost.message.list_link import ListAction, ListLink
 from gatepost.message.srs import DAY_SECONDS, Srs
 from gatepost.message.verp import verp
 from gatepost.native import Reader
+from gatepost.policy.header_edits import header_edits
 from gatepost.queue.return_path import SRS, VERP, report_path
 from gatepost.queue.transport import Job
 from gatepost.routing.model import Route, RuleSet
+from gatepost.routing.route import STAGE_EDIT
 from gatepost.routing.settings import Disclaimer, ListSettings
 from gatepost.scan.edits import SCAN_EDIT, renewed
 
@@ -70,6 +72,7 @@ class RouteChanges:
         around = Around(Words(), Words(), job.message_id)
         for kind, ref in route.edits:
             around = self._one(kind, ref, header, edits, around, route)
+        edits = self._by_policies(header, edits, route)
         body = surround(header, reader.size, around)
         if "dkim-signature" in header and (body or any(header.octets[start:end] for start, end, _ in edits)):
             at = len(octets) - 2
@@ -88,6 +91,16 @@ class RouteChanges:
         if kind == "disclaimer" and (disclaimer := self._rule_set().disclaimer(ref)) is not None:
             return _disclaimed(around, disclaimer)
         return around
+
+    def _by_policies(self, header: HeaderView, edits: list[Edit], route: Route) -> list[Edit]:
+        """And what stage policies want of the header in this attempt; where a list changes the same field, the list's change holds."""
+        names = {ref for kind, ref in route.edits if kind == STAGE_EDIT}
+        if not names:
+            return edits
+        policies = [one for one in self._rule_set().stage_policies if one.name in names]
+        front, mine = header_edits(header.places, header.octets, policies)
+        apart = [one for one in mine if not any(one[0] < end and start < one[1] for start, end, _ in edits)]
+        return [*([(0, 0, front)] if front else []), *edits, *apart]
 
     def _one_click(self, address: str, member: str) -> str:
         """The link that signs this member off; it does not expire, since posts are kept for years."""

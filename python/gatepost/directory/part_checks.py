@@ -131,8 +131,10 @@ def _check_use(made: StagePolicy) -> None:
             raise InvalidValue(name, f"is of {' and '.join(actions)} only")
     if len(made.text) > MAX_COMMENT or not made.text.isprintable():
         raise InvalidValue("text", f"must be one line of at most {MAX_COMMENT} characters")
-    if made.action is StageAction.REROUTE and made.stage not in (Stage.RCPT, Stage.ROUTE):
-        raise InvalidValue("stage", "must be rcpt or route for reroute")
+    if made.action is StageAction.REROUTE and made.stage not in (Stage.RCPT, Stage.ROUTE, Stage.DELIVER):
+        raise InvalidValue("stage", "must be rcpt, route or deliver for reroute")
+    if made.code and made.stage is Stage.DELIVER:
+        raise InvalidValue("code", "is of a reply, and at stage deliver there is no client to reply to: reject returns the message")
 
 
 def _reply(made: StagePolicy) -> StagePolicy:
@@ -152,10 +154,19 @@ def _header(made: StagePolicy) -> StagePolicy:
     return made
 
 
+_COUNTED = {
+    LimitBy.SENDER: "sender",
+    LimitBy.SENDER_DOMAIN: "sender",
+    LimitBy.RECIPIENT: "recipient",
+    LimitBy.RECIPIENT_DOMAIN: "recipient",
+}
+"""What must be known at the stage, where it is not the client."""
+
+
 def _limit(made: StagePolicy) -> StagePolicy:
     if not 1 <= made.most <= MAX_COUNT or not 1 <= made.seconds <= 31 * 86_400:
         raise InvalidValue("most", f"must be 1 to {MAX_COUNT} in 1 to {31 * 86_400} seconds")
-    known = {LimitBy.SENDER: "sender", LimitBy.SENDER_DOMAIN: "sender", LimitBy.RECIPIENT: "recipient"}.get(made.by, "client")
+    known = _COUNTED.get(made.by, "client")
     if known not in KNOWN[made.stage]:
         raise InvalidValue("by", f"the {known} is not known at stage {made.stage}")
     return made

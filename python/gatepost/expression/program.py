@@ -21,15 +21,20 @@ DEPTH_MAX = 200
 _LITERALS: dict[type, Scalar] = {bool: BOOL, int: INT, float: DOUBLE, str: STRING}
 
 
+Touch = tuple[str, str, tuple[Any, ...] | None]
+"""What is named of a record: (record, field or function, arguments). The arguments of a function are None unless all are literals."""
+
+
 class Program:
-    """A condition that has been checked. `uses` holds the variables it names."""
+    """A condition that has been checked. `uses` holds the variables it names, `touches` what of them."""
 
-    __slots__ = ("_run", "cost", "source", "uses")
+    __slots__ = ("_run", "cost", "source", "touches", "uses")
 
-    def __init__(self, source: str, run: Run, cost: int, uses: frozenset[str]) -> None:
+    def __init__(self, source: str, run: Run, cost: int, uses: frozenset[str], touches: frozenset[Touch] = frozenset()) -> None:
         self.source = source
         self.cost = cost
         self.uses = uses
+        self.touches = touches
         self._run = run
 
     def evaluate(self, *values: Any) -> bool:
@@ -45,7 +50,7 @@ def compile_expression(source: str, environment: Environment) -> Program:
         raise ExpressionError(f"a condition is true or false, and this is a {made.type}", 1)
     if made.cost > COST_MAX:
         raise ExpressionError(f"might take {made.cost:,} steps, of {COST_MAX:,} allowed; nest fewer lists", 1)
-    return Program(source, made.run, made.cost, frozenset(checker.used))
+    return Program(source, made.run, made.cost, frozenset(checker.used), frozenset(checker.touched))
 
 
 class Checker:
@@ -55,6 +60,7 @@ class Checker:
         self.scope: dict[str, tuple[int, Type]] = {name: (n, kind) for n, (name, kind) in enumerate(environment.variables.items())}
         self.width = len(self.scope)
         self.used: set[str] = set()
+        self.touched: set[Touch] = set()
         self._known = frozenset(self.scope)
         self._depth = 0
 
@@ -95,6 +101,7 @@ class Checker:
                 raise ExpressionError(f"{of.type}.{name} is a function: {name}(…)", column)
             raise ExpressionError(f"{of.type} has no field {name!r}{hint(name, of.type.fields)}", column)
         found = of.type.fields[name]
+        self.touched.add((of.type.name, name, ()))
         read, run = found.read, of.run
         return Typed(found.type, of.cost + 1, lambda values: read(run(values)))
 
@@ -129,6 +136,9 @@ class Checker:
         if method is None:
             raise ExpressionError(f"{record} has no function {node.name!r}{hint(node.name, record.methods)}", node.column)
         _check_arguments(node, f"{record}.{node.name}", method, arguments[1:])
+        literal = all(isinstance(one, Literal) for one in node.arguments)
+        given = tuple(one.value for one in node.arguments if isinstance(one, Literal)) if literal else None
+        self.touched.add((record.name, node.name, given))
         runs, call = [one.run for one in arguments], method.call
         return Typed(method.type, method.cost + sum(one.cost for one in arguments), lambda values: call(*[run(values) for run in runs]))
 

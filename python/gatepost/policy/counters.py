@@ -36,6 +36,15 @@ class Counters:
         """As `wait`, and counts it when it fits now. Raises OSError."""
         return self._do(wants, count=True)
 
+    def known(self, key: str, seconds: int) -> int:
+        """How many are counted under a key now. Raises OSError."""
+        now = int(self._clock())
+        try:
+            found = self._open().execute("SELECT until, count FROM counts WHERE key = ?", (_stored(key, seconds),)).fetchone()
+        except sqlite3.Error as error:
+            raise OSError(f"{self._path}: {error}") from error
+        return int(found[1]) if found and now < found[0] <= now + seconds else 0
+
     def _do(self, wants: Sequence[Want], *, count: bool) -> int:
         if not wants:
             return 0
@@ -53,7 +62,7 @@ class Counters:
     def _within(self, database: sqlite3.Connection, wants: Sequence[Want], now: int, *, count: bool) -> int:
         longest, rows = 0, []
         for one in wants:
-            key = sha256(f"{one.seconds}\0{one.key}".encode("utf-8", "surrogatepass")).digest()[:16]
+            key = _stored(one.key, one.seconds)
             found = database.execute("SELECT until, count FROM counts WHERE key = ?", (key,)).fetchone()
             # An end that is too far ahead is of a clock that was set back since.
             until, known = found if found and now < found[0] <= now + one.seconds else (now + one.seconds, 0)
@@ -89,3 +98,7 @@ class Counters:
         if self._database is not None:
             self._database.close()
             self._database = None
+
+
+def _stored(key: str, seconds: int) -> bytes:
+    return sha256(f"{seconds}\0{key}".encode("utf-8", "surrogatepass")).digest()[:16]

@@ -37,8 +37,8 @@ class ChainHost(Protocol):
         """False when nothing may be started for this destination."""
         ...
 
-    def must_yield(self, state: DestinationState) -> bool:
-        """Others wait for the slot of this lane."""
+    def may_chain(self, state: DestinationState) -> bool:
+        """False when a chain has to end: others wait for its slot, or every message has to be looked at."""
         ...
 
     def readable(self, destination: str, raw: RawJob) -> Job | None:
@@ -132,7 +132,7 @@ class ChainLane:
 
     def may_go_on(self) -> bool:
         """Part of Lane."""
-        return self._host.may_take(self._state) and not self._host.must_yield(self._state)
+        return self._host.may_take(self._state) and self._host.may_chain(self._state)
 
     def delivered(self, count: int) -> None:
         """Part of Lane."""

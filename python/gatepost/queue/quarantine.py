@@ -32,6 +32,7 @@ from gatepost.queue.views import Filter, QueuedMessage, RecipientStatus, decode_
 from gatepost.queue.withheld import ID
 from gatepost.routing.decide import decide
 from gatepost.routing.model import Question, Route, RouteKind, RuleSet
+from gatepost.routing.route import DELIVER_EDIT
 from gatepost.scan.edits import SCAN_EDIT, field_value
 from gatepost.scan.judge import Fate, Judgement
 from gatepost.spool import AsyncSpool
@@ -277,7 +278,8 @@ class Quarantine:
         for index, one in chosen:
             try:
                 route = self._route(message, one)
-                ways[index] = replace(route, edits=(*route.edits, *edits))
+                marks = (mark for mark in one.route.edits if mark[0] == DELIVER_EDIT)  # what policies at delivery did once is done
+                ways[index] = replace(route, edits=(*route.edits, *edits, *marks))
             except RerouteRefusedError as error:
                 stays.append(str(error))
         if not ways:

@@ -27,8 +27,8 @@ class RoundHost(Protocol):
         """False when nothing may be started for this destination."""
         ...
 
-    def one_by_one(self) -> bool:
-        """True while every change has to be seen."""
+    def one_by_one(self, state: DestinationState) -> bool:
+        """True while every change has to be seen, or every message looked at."""
         ...
 
     async def attempt_next(self, state: DestinationState, transport: RoundTransport, count: int) -> int:
@@ -75,7 +75,7 @@ class RoundLane:
         """What becomes ready from here on is announced anew, so that a round that took less than it might took all there was."""
         state, started = self._state, self._host.now()
         state.ready = False
-        result = None if self._host.one_by_one() else await transport.round(state.name, self._count)
+        result = None if self._host.one_by_one(state) else await transport.round(state.name, self._count)
         if result is None:
             return await self._host.attempt_next(state, transport, self._count)
         await self._host.settle_round(state, transport, result, started)

@@ -24,6 +24,7 @@ from gatepost.native import Job as RawJob
 from gatepost.queue.attempt import attempt_fields, encode_detail
 from gatepost.queue.chain import ChainLane
 from gatepost.queue.changes import COUNTED, publish_changes
+from gatepost.queue.deliver_stage import DeliverStage
 from gatepost.queue.destination import DestinationState
 from gatepost.queue.events import EventHub, QueueEvent
 from gatepost.queue.jobs import decode_job
@@ -60,6 +61,7 @@ class Scheduler:
         paused: PausedDestinations,
         *,
         events: EventHub | None = None,
+        stage: DeliverStage | None = None,
         clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
     ) -> None:
@@ -67,6 +69,7 @@ class Scheduler:
         self._transports = transports
         self._settings = settings
         self._paused = paused
+        self._stage = stage
         self._clock = clock
         self._rng = rng or random.Random()
         self.events = events or EventHub()
@@ -277,7 +280,7 @@ class Scheduler:
 
     async def _lane(self, state: DestinationState) -> None:
         transport = self._transports.get(state.name.partition(":")[0])
-        chaining = self._chaining.get(state.name.partition(":")[0])
+        chaining = self._chaining.get(state.name.partition(":")[0]) if not self._staged(state) else None
         rounding = self._rounding.get(state.name.partition(":")[0])
         try:
             if rounding is not None:
@@ -308,6 +311,14 @@ class Scheduler:
         """Others wait for the slot of this lane."""
         return bool(self._waiting) and not state.local and self._remote_lanes >= self._settings().queue.total_concurrency
 
+    def may_chain(self, state: DestinationState) -> bool:
+        """For a chain: False when it has to end."""
+        return not self.must_yield(state) and not self._staged(state)
+
+    def _staged(self, state: DestinationState) -> bool:
+        """Whether a policy at deliver may hold for mail of a destination: then every message is looked at before it is tried."""
+        return self._stage is not None and self._stage.concerns(state.name)
+
     def take_first(self, state: DestinationState) -> Job | None:
         """For a chain: the next job."""
         jobs = self._take(state, 1)
@@ -315,7 +326,7 @@ class Scheduler:
 
     def take_next(self, state: DestinationState) -> Job | None:
         """For a chain: one more job, when every lane that the destination may have is busy already."""
-        if state.room(self.now()) or state.failures or self.must_yield(state):
+        if state.room(self.now()) or state.failures or not self.may_chain(state):
             return None
         return self.take_first(state)
 
@@ -393,6 +404,10 @@ class Scheduler:
     # ---- one attempt
 
     async def _attempt(self, state: DestinationState, transport: Transport | None, jobs: list[Job]) -> None:
+        if self._stage is not None and self._staged(state):
+            jobs = await self._stage.pass_jobs(self, state, jobs)
+            if not jobs:
+                return
         started = self.now()
         try:
             results = await self._deliver(state.name, transport, jobs)
@@ -400,6 +415,10 @@ class Scheduler:
             self.give_back(jobs)
             raise
         await self._settle_results(state, jobs, results, started)
+
+    async def settle_ruled(self, state: DestinationState, job: Job, result: JobResult, now: int) -> None:
+        """For the stage deliver: what policies settle is no word of the destination's."""
+        await self._settle(state, [job], [result], now, self.now())
 
     async def _settle_results(self, state: DestinationState, jobs: list[Job], results: Sequence[JobResult], started: int) -> None:
         try:
@@ -413,9 +432,9 @@ class Scheduler:
             log.exception("outcomes not settled", destination=state.name)
             self.put_off(jobs)
 
-    def one_by_one(self) -> bool:
-        """For a lane of rounds: somebody watches, so every change has to become an event."""
-        return self.events.watched
+    def one_by_one(self, state: DestinationState) -> bool:
+        """For a lane of rounds: somebody watches, so every change has to become an event, or policies want to see every message."""
+        return self.events.watched or self._staged(state)
 
     def wake(self, state: DestinationState) -> None:
         """For a lane of rounds: start another one, if there is room and something to do."""

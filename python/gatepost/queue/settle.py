@@ -94,15 +94,15 @@ class Settler:
             if self._expired(job, recipient, at.now):
                 fields["outcome"] = "expired"
                 return (job.message_id, recipient.index, K_EXPIRED, 0, encode_detail(fields))
-            due = self._next_attempt(job, recipient, at)
+            due = self._next_attempt(job, recipient, at, outcome.wait)
             return (job.message_id, recipient.index, K_DEFERRED, due, encode_detail(fields))
         kind = K_DELIVERED if isinstance(outcome, Delivered) else K_FAILED
         return (job.message_id, recipient.index, kind, 0, encode_detail(fields))
 
-    def _next_attempt(self, job: Job, recipient: JobRecipient, at: Moment) -> int:
-        """The recipient's own back-off, not before the destination's, and not after the message expires."""
+    def _next_attempt(self, job: Job, recipient: JobRecipient, at: Moment, wait: int = 0) -> int:
+        """The recipient's own back-off or the wait asked for, not before the destination's, and not after the message expires."""
         policy = self._policy().of(recipient.route.options)
-        due = at.now + int(policy.wait(recipient.attempts + 1, self._rng) * MICROSECONDS)
+        due = at.now + int((wait or policy.wait(recipient.attempts + 1, self._rng)) * MICROSECONDS)
         if due < at.down_until:
             due = at.down_until + int(self._rng.random() * MICROSECONDS)
         return max(min(due, policy.expires_at(job.received_at)), at.now + MICROSECONDS // 100)

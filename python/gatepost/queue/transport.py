@@ -46,13 +46,15 @@ class Delivered:
 @dataclass(frozen=True, slots=True)
 class Deferred:
     """Try again later. `reason` is fit for a DSN's Diagnostic-Code; `enhanced` a 4.x.x code. destination_down: the fault lies with the
-    destination, not the message (connection refused, greeting 4xx, TLS) — back off the destination as a whole.
+    destination, not the message (connection refused, greeting 4xx, TLS) — back off the destination as a whole. wait: seconds until the
+    next attempt instead of the recipient's own back-off, 0 leaves it to that.
     """
 
     reason: str
     enhanced: str = "4.0.0"
     reply: RemoteReply | None = None
     destination_down: bool = False
+    wait: int = 0
 
 
 @dataclass(frozen=True, slots=True)

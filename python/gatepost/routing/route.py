@@ -14,6 +14,11 @@ from typing import Any
 
 from gatepost.message.plain import from_plain, to_plain
 
+STAGE_EDIT = "stage"
+"""Edit of one attempt: the header as the stage policy of this name has it."""
+DELIVER_EDIT = "deliver"
+"""A mark, no edit: the stage policy of this name has moved the recipient before."""
+
 
 class RouteKind(StrEnum):
     """How a route is carried out; the name of the transport, or a terminal decision."""
@@ -95,7 +100,8 @@ class Route:
     all of them, best first, where there are several; host and port are those of the first. return_path: '' the envelope's; '<>' null;
     'srs:DOMAIN' the envelope's, rewritten under DOMAIN; 'verp:LIST@DOMAIN' one of its own for `address`; else the address to use. edits:
     what is put into the message for this route, as ('list' | 'disclaimer' | 'auto-reply', reference into the rule set at delivery), or as
-    ('scan', what X-Gatepost-Scan says now); ('member', address): who a list knows the recipient as. A route of kind list has one: what
+    ('scan', what X-Gatepost-Scan says now); ('member', address): who a list knows the recipient as; STAGE_EDIT and
+    DELIVER_EDIT. A route of kind list has one: what
     mail about the list is, and the list.
     """
 

@@ -3,7 +3,8 @@
 Asked by the SMTP and LMTP sessions at each stage, and by `explain`. Pure. Invariants: at a stage its policies are asked in order; the first
 that holds and accepts, rejects or defers ends it; a condition that cannot be worked out defers, so that nothing passes because of a fault.
 Programs are made once per rule set. What is not known yet (UNKNOWN) makes a condition unanswerable unless another part decides, which is
-also how it is found out whether a client, a sender or a recipient can be concerned at all (`may_hold`).
+also how it is found out whether a client, a sender or a recipient can be concerned at all (`may_hold`). Those of the stage deliver are
+asked by the queue (queue.deliver_stage), of what is in force at the attempt.
 """
 
 import ipaddress
@@ -11,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
+from functools import lru_cache, partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,8 @@ from gatepost.expression import (
 )
 from gatepost.message.address import AddressError, parse_address
 from gatepost.message.reply import Reply
-from gatepost.routing.route import TlsPolicy
+from gatepost.message.verdict import Verdict
+from gatepost.routing.route import Route, RouteKind, TlsPolicy
 from gatepost.routing.senders import Want
 from gatepost.routing.trust import networks_of
 
@@ -43,12 +45,17 @@ _ATTRIBUTE = "_stage_policies"
 MANY = 1_000
 FEW = 100
 TEXT_MAX = 10_000
+RATES_MOST = 4
+"""Rates that one condition may ask for."""
+RATE_SECONDS = 86_400
 COST_MOST = 20_000
 """Steps of one evaluation: less than a millisecond, and typically some microseconds."""
 
 
 class Stage(StrEnum):
-    """When a policy is asked. route: after a recipient was routed. data: after the end of data and the scanners."""
+    """When a policy is asked. route: after a recipient was routed. data: after the end of data and the scanners. deliver: before each
+    attempt to deliver.
+    """
 
     CONNECT = "connect"
     HELO = "helo"
@@ -56,6 +63,7 @@ class Stage(StrEnum):
     RCPT = "rcpt"
     ROUTE = "route"
     DATA = "data"
+    DELIVER = "deliver"
 
 
 class StageAction(StrEnum):
@@ -83,6 +91,7 @@ class LimitBy(StrEnum):
     SENDER = "sender"
     SENDER_DOMAIN = "sender-domain"
     RECIPIENT = "recipient"
+    RECIPIENT_DOMAIN = "recipient-domain"
     ALL = "all"
 
 
@@ -178,12 +187,34 @@ class ScanFacts:
     score: float = 0.0
 
 
+def scan_facts(verdict: Verdict | None) -> ScanFacts:
+    """What the gate decided, for conditions."""
+    if verdict is None:
+        return ScanFacts()
+    score = max((one.score for one in verdict.answers), default=0.0)
+    return ScanFacts(verdict.action.value, verdict.policy, verdict.rule, score)
+
+
 @dataclass(slots=True)
 class RateFacts:
-    """Of this session so far: messages taken, recipients refused."""
+    """Of this session so far: messages taken, recipients refused. count(by, seconds): of all sessions of this machine, see `Rates`."""
 
     messages: int = 0
     refused: int = 0
+    count: Callable[[str, int], int] = lambda by, _: _uncounted(by)
+
+
+def _uncounted(by: str) -> int:
+    raise EvaluationError(f"rate.{by} is not known here")
+
+
+@dataclass(slots=True)
+class AttemptFacts:
+    """An attempt to deliver: which one it is for the recipient (from 1), seconds since the message came, and where it leads."""
+
+    number: int = 1
+    age: int = 0
+    destination: str = ""
 
 
 class _Time:
@@ -225,10 +256,11 @@ class Facts:
     scan: Any = UNKNOWN
     time: Any = TIME
     rate: Any = UNKNOWN
+    attempt: Any = UNKNOWN
 
     def values(self) -> tuple[Any, ...]:
         """In the order of the environment."""
-        return self.client, self.sender, self.recipient, self.route, self.message, self.scan, self.time, self.rate
+        return self.client, self.sender, self.recipient, self.route, self.message, self.scan, self.time, self.rate, self.attempt
 
 
 def _fields(**kinds: Any) -> dict[str, Field]:
@@ -256,6 +288,10 @@ def _header(message: MessageFacts, name: str) -> list[str]:
     return [text[:TEXT_MAX] for text in message.header(name)[:FEW]]
 
 
+def _rate(by: str, rate: RateFacts, seconds: int) -> int:
+    return rate.count(by, seconds)
+
+
 CLIENT = Record(
     "client",
     _fields(address=STRING, listener=STRING, user=STRING, tls=BOOL, trusted=BOOL, helo=STRING, certificate=STRING),
@@ -270,7 +306,12 @@ MESSAGE = Record(
 )
 SCAN = Record("scan", _fields(action=STRING, policy=STRING, rule=STRING, score=DOUBLE), {})
 CLOCK = Record("time", _fields(now=INT, hour=INT, weekday=INT), {})
-RATE = Record("rate", _fields(messages=INT, refused=INT), {})
+RATE = Record(
+    "rate",
+    _fields(messages=INT, refused=INT),
+    {by: Method((INT,), INT, partial(_rate, by), cost=200) for by in ("client", "user", "sender", "sender_domain", "recipient_domain")},
+)
+ATTEMPT = Record("attempt", _fields(number=INT, age=INT, destination=STRING), {})
 ENVIRONMENT = Environment(
     {
         "client": CLIENT,
@@ -281,6 +322,7 @@ ENVIRONMENT = Environment(
         "scan": SCAN,
         "time": CLOCK,
         "rate": RATE,
+        "attempt": ATTEMPT,
     }
 )
 _ALWAYS = frozenset({"client", "time", "rate"})
@@ -291,8 +333,13 @@ KNOWN: dict[Stage, frozenset[str]] = {
     Stage.RCPT: _ALWAYS | {"sender", "recipient"},
     Stage.ROUTE: _ALWAYS | {"sender", "recipient", "route"},
     Stage.DATA: _ALWAYS | {"sender", "message", "scan"},
+    Stage.DELIVER: _ALWAYS | {"sender", "recipient", "route", "message", "scan", "attempt"},
 }
 """What a condition may name at a stage."""
+_NOT_KEPT = {("client", "certificate"), ("rate", "messages"), ("rate", "refused")}
+"""What is of the session, and no longer known when the message is delivered."""
+_RATE_OF = {"sender": "sender", "sender_domain": "sender", "recipient_domain": "recipient"}
+"""What must be known for a rate."""
 
 
 def compiled(policy: StagePolicy) -> Program:
@@ -304,7 +351,34 @@ def compiled(policy: StagePolicy) -> Program:
         raise ExpressionError(f"{strange[0]!r} is not known at stage {policy.stage}, but at {', '.join(at)}", 1)
     if program.cost > COST_MOST:
         raise ExpressionError(f"might take {program.cost:,} steps, of {COST_MOST:,} allowed", 1)
+    gone = sorted(f"{record}.{name}" for record, name, _ in program.touches if (record, name) in _NOT_KEPT)
+    if gone and policy.stage is Stage.DELIVER:
+        raise ExpressionError(f"{gone[0]} is of the session, and not known any more at stage deliver", 1)
+    _check_rates(policy, program)
     return program
+
+
+def _check_rates(policy: StagePolicy, program: Program) -> None:
+    """What is counted has to be known before it is asked for, and must be little."""
+    asked = [(name, given) for record, name, given in program.touches if record == "rate" and name in RATE.methods]
+    for name, given in asked:
+        needed = _RATE_OF.get(name, "client")
+        if needed not in KNOWN[policy.stage]:
+            raise ExpressionError(f"rate.{name} needs the {needed}, which is not known at stage {policy.stage}", 1)
+        if given is None or not 1 <= given[0] <= RATE_SECONDS:
+            raise ExpressionError(f"rate.{name} takes seconds as a plain number, 1 to {RATE_SECONDS}", 1)
+    if len(asked) > RATES_MOST:
+        raise ExpressionError(f"asks for {len(asked)} rates; {RATES_MOST} are possible", 1)
+
+
+def _rates(program: Program | None) -> frozenset["Rate"]:
+    """What has to be counted for a condition."""
+    touches = program.touches if program is not None else ()
+    return frozenset((name, given[0]) for record, name, given in touches if record == "rate" and name in RATE.methods and given)
+
+
+Rate = tuple[str, int]
+"""By what messages are counted together (a function of `rate`), and in how many seconds."""
 
 
 # ---- asking ----------------------------------------------------------------------------------------------------------
@@ -320,14 +394,24 @@ class Finding:
 
 
 class StagePolicies:
-    """The policies that are enabled, made ready."""
+    """The policies that are enabled, made ready. `rates`: what has to be counted of every message because a condition asks for it."""
 
     def __init__(self, policies: Iterable[StagePolicy]) -> None:
-        self._all: list[tuple[StagePolicy, Program | None]] = []
-        for one in policies:
-            if one.enabled:
-                self._all.append((one, _program(one)))
-        self.by_stage = {stage: [pair for pair in self._all if pair[0].stage is stage] for stage in Stage}
+        ready = [(one, _program(one)) for one in policies if one.enabled]
+        self.by_stage = {stage: [pair for pair in ready if pair[0].stage is stage] for stage in Stage}
+        self.rates = frozenset(rate for _, program in ready for rate in _rates(program))
+        self._early = [pair for pair in ready if pair[0].stage is not Stage.DELIVER]
+
+    @property
+    def at_reception(self) -> bool:
+        """Whether a session has anything to do with them."""
+        return bool(self._early or self.rates)
+
+    @property
+    def reads_header(self) -> bool:
+        """Whether a policy at deliver looks into the message."""
+        named = (program.touches for _, program in self.by_stage[Stage.DELIVER] if program is not None)
+        return any(touch[:2] == ("message", "header") for touches in named for touch in touches)
 
     def ask(self, stage: Stage, facts: Facts, *, go_on: bool = False) -> list[Finding]:
         """The policies of a stage in order, up to and with the one that ends it. go_on: one that cannot be worked out does not."""
@@ -340,13 +424,18 @@ class StagePolicies:
         return found
 
     def may_hold(self, facts: Facts) -> list[bool]:
-        """Of each policy, whether it may hold where more is known than here."""
+        """Of each policy of a session, whether it may hold where more is known than here."""
         values = facts.values()
-        return [_may_hold(program, values) for _, program in self._all]
+        return [_may_hold(program, values) for _, program in self._early]
+
+    def may_hold_at_delivery(self, facts: Facts) -> bool:
+        """Whether a policy at deliver may hold where more is known than here."""
+        values = facts.values()
+        return any(_may_hold(program, values) for _, program in self.by_stage[Stage.DELIVER])
 
     def places(self, *stages: Stage) -> list[bool]:
-        """Of each policy, whether it is of these stages."""
-        return [policy.stage in stages for policy, _ in self._all]
+        """Of each policy of a session, whether it is of these stages."""
+        return [policy.stage in stages for policy, _ in self._early]
 
 
 _FINAL = frozenset({StageAction.ACCEPT, StageAction.REJECT, StageAction.DEFER})
@@ -404,7 +493,20 @@ def limit_want(policy: StagePolicy, facts: Facts) -> Want:
             whom = facts.sender.domain
         case LimitBy.RECIPIENT:
             whom = facts.recipient.address
+        case LimitBy.RECIPIENT_DOMAIN:
+            whom = facts.recipient.domain
     return Want(f"policy\0{policy.name}\0{policy.by}\0{whom}", policy.seconds, policy.most, 1)
+
+
+_REROUTED = (RouteKind.LOCAL, RouteKind.SMTP, RouteKind.LMTP, RouteKind.PIPE)
+
+
+def rerouted(route: Route, policy: StagePolicy) -> Route:
+    """A route as a policy that reroutes has it: who it is from and what is put into it stay. What ends here goes nowhere else."""
+    if route.kind not in _REROUTED:
+        return route
+    kept = {"hold": route.hold, "return_path": route.return_path, "edits": route.edits}
+    return Route(RouteKind.SMTP, route.address, host=policy.host, port=policy.port, tls=policy.tls, **kept)  # type: ignore[arg-type]
 
 
 def stage_policies(rule_set: "RuleSet") -> StagePolicies | None:

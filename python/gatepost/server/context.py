@@ -12,6 +12,7 @@ from structlog.typing import FilteringBoundLogger
 
 from gatepost.config import Settings
 from gatepost.directory import Authenticator
+from gatepost.events.bus import EventBus
 from gatepost.mailbox import Volumes
 from gatepost.message.reply import Reply
 from gatepost.policy.counters import Counters
@@ -65,5 +66,7 @@ class ServerContext:
     """Counts of senders that have limits; None: nobody is limited."""
     verifier: Verifier | None = None
     """Asks next hops whether they take a recipient; None: nobody is asked."""
+    events: EventBus | None = None
+    """Where notices of policies go, beside the log."""
     gate: Gate | None = None
     """What every received message passes before its commit; None: nothing is looked into."""

@@ -11,6 +11,7 @@ from gatepost.message.srs import DAY_SECONDS, Srs
 from gatepost.message.verp import verp
 from gatepost.queue.transport import Delivered, Failed, Job
 from gatepost.routing.settings import Disclaimer, ListSettings
+from gatepost.routing.stages import Stage, StageAction, StagePolicy
 from support.delivery import MESSAGE, make_job, outcomes_of
 from support.rules import KEY, make_rules
 from support.smtp_peer import SmtpPeer
@@ -120,3 +121,30 @@ async def test_a_list_under_a_rule_for_a_whole_subtree_has_the_id_of_its_own_dom
     async with SmtpPeer() as peer:
         await outcomes_of(transport(rules=rules), make_job("b@x.test", port=peer.port, edits=(("list", "team@a.here.test"),)))
     assert message_from_bytes(peer.transactions[0].data)["List-Id"] == "The Team <team.a.here.test>"
+
+
+async def test_stage_policies_change_what_goes_out_and_the_next_attempt_knows_nothing_of_it(transport: Make) -> None:
+    policies = tuple(
+        StagePolicy(name=name, stage=Stage.DELIVER, when="true", action=StageAction(action), **more)  # type: ignore[arg-type]
+        for name, action, more in (
+            ("t", "tag", {"text": "[out]"}),
+            ("a", "add-header", {"header": "X-New", "text": "1"}),
+            ("r", "remove-header", {"header": "from"}),
+        )
+    )
+    rules = replace(make_rules(lists={"team": TEAM}), stage_policies=policies)
+    async with SmtpPeer() as peer:
+        job = make_job("b@x.test", port=peer.port, edits=(("stage", "t"), ("stage", "a"), ("stage", "r"), ("stage", "gone")))
+        outcomes = await outcomes_of(transport(SIGNED, rules=rules), job)
+        plain = make_job("b@x.test", port=peer.port)
+        outcomes += await outcomes_of(transport(SIGNED, rules=rules), plain)
+        listed = make_job("b@x.test", port=peer.port, edits=(("stage", "t"), *LIST))
+        outcomes += await outcomes_of(transport(SIGNED, rules=rules), listed)
+    assert all(isinstance(one, Delivered) for one in outcomes)
+    first, second, third = (one.data for one in peer.transactions)
+    assert first.startswith(b"X-New: 1\r\n")
+    assert " ".join(message_from_bytes(first)["Subject"].split()) == "[out] hello"
+    assert message_from_bytes(first)["From"] is None
+    assert "breaks=dkim-signature" in message_from_bytes(first)["X-Gatepost-Changed"]
+    assert second == SIGNED
+    assert message_from_bytes(third)["Subject"] == "[team] hello"  # one word before the subject: the list's

@@ -16,6 +16,7 @@ from gatepost.routing.senders import choice_of
 from gatepost.routing.stages import (
     ENVIRONMENT,
     AddressFacts,
+    AttemptFacts,
     ClientFacts,
     Facts,
     LimitBy,
@@ -128,7 +129,11 @@ def facts_of(case: dict[str, Any]) -> Facts:
         facts.recipient = AddressFacts(case["recipient"])
     if "route" in case:
         facts.route = RouteFacts(**case["route"])
-    if case["stage"] == "data":
+    if "attempt" in case:
+        facts.attempt = AttemptFacts(**case["attempt"])
+    if "rates" in case:
+        facts.rate = RateFacts(count=lambda by, seconds: case["rates"].get(f"{by} {seconds}", 0))
+    if case["stage"] in ("data", "deliver"):
         facts.message = MessageFacts(100, ("x@y.test",), lambda name: header.get(name, ()))
         facts.scan = ScanFacts(**case.get("scan", {}))
     return facts
@@ -153,7 +158,10 @@ def test_what_cannot_concern_a_sender_or_recipient_never_holds_for_it(rules: Rul
     assert policies is not None
     partly = [Facts(client=facts.client), Facts(sender=facts.sender), Facts(recipient=facts.recipient)]
     may = [all(places) for places in zip(*(policies.may_hold(one) for one in partly), strict=True)]
-    enabled = [one.name for one in rules.stage_policies if one.enabled]
+    if case["stage"] == Stage.DELIVER:
+        assert policies.may_hold_at_delivery(Facts(route=facts.route)) or not case["met"]
+        return
+    enabled = [one.name for one in rules.stage_policies if one.enabled and one.stage is not Stage.DELIVER]
     for one in policies.ask(Stage(case["stage"]), facts, go_on=True):
         assert may[enabled.index(one.policy.name)] or one.holds is False, one.policy.name
 
@@ -181,9 +189,18 @@ def test_the_page_names_every_stage_action_and_field() -> None:
     ("stage", "condition", "fault"),
     [
         ("mail", "sender.domian == 'a.test'", "did you mean 'domain'"),
-        ("mail", "recipient.domain == 'a.test'", "'recipient' is not known at stage mail, but at rcpt, route"),
+        ("mail", "recipient.domain == 'a.test'", "'recipient' is not known at stage mail, but at rcpt, route, deliver"),
         ("data", "recipient.domain == 'a.test'", "but at rcpt, route"),
         ("connect", "message.size > 1", "but at data"),
+        ("data", "attempt.number > 1", "'attempt' is not known at stage data, but at deliver"),
+        ("deliver", "client.certificate == 'x'", "client.certificate is of the session, and not known any more at stage deliver"),
+        ("deliver", "rate.messages > 3", "rate.messages is of the session"),
+        ("helo", "rate.sender(60) > 3", "rate.sender needs the sender, which is not known at stage helo"),
+        ("mail", "rate.recipient_domain(60) > 3", "needs the recipient"),
+        ("rcpt", "rate.client(time.hour) > 3", "takes seconds as a plain number, 1 to 86400"),
+        ("rcpt", "rate.client(0) > 3", "takes seconds as a plain number"),
+        ("rcpt", " + ".join(f"rate.client({n})" for n in range(1, 6)) + " > 3", "asks for 5 rates; 4 are possible"),
+        ("rcpt", "rate.clients(60) > 3", "did you mean 'client'"),
         ("data", "message.size", "a condition is true or false"),
         ("data", "message.recipients.exists(a, message.recipients.exists(b, a == b))", "steps"),
         ("data", "clinet.tls", "did you mean 'client'"),

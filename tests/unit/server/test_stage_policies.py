@@ -1,15 +1,19 @@
 """Stage policies in a running server: each stage and action on a real connection; plain mail that none concerns stays native."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gatepost.directory import part_checks
+from gatepost.events.bus import FAULT, NOTICE, EventBus
 from gatepost.message.verdict import QUARANTINE
 from gatepost.policy.counters import Counters
 from gatepost.queue.jobs import decode_route
+from gatepost.routing.model import AddressHandler, HandlerKind, HandlerOptions
+from gatepost.routing.settings import AutoReply
 from gatepost.routing.stages import Stage, StageAction, StagePolicy
 from support.receiving import ALICE, BOB, Receiver
 
@@ -178,3 +182,77 @@ async def test_mail_that_no_policy_can_concern_is_taken_natively(receive: Receiv
     put(running, ("data", "message.header('subject').size() > 0", "tag", {"text": "[all]"}))
     assert (await client.send_mail("a@b.test", BOB, MAIL)).startswith("250")
     assert (running.server.wire.plain[2], b"[all]" in running.queued()[-1].octets) == (natively, True)
+
+
+async def test_a_rate_counts_over_sessions_workers_and_all_mail(receive: Receive, tmp_path: Path) -> None:
+    running = await receive()
+    running.server.context.counters = Counters(tmp_path / "limits.db")
+    put(
+        running,
+        ("rcpt", "recipient.local == 'bob' && rate.client(600) >= 2", "reject", {"text": "two are enough"}),
+        ("mail", "rate.sender_domain(60) >= 3 && rate.sender(60) < 3", "defer", {"text": "many of you"}),
+        ("rcpt", "rate.recipient_domain(60) >= 100 || rate.user(60) >= 1", "reject", {}),
+    )
+    for sender in ("a@b.test", "x@b.test"):
+        client = await running.hello()
+        assert (await client.send_mail(sender, ALICE, MAIL)).startswith("250")
+    assert running.server.wire.plain[2] == 0  # what has to be counted is seen
+    client = await running.hello()
+    assert await client.send_mail("a@b.test", BOB, MAIL) == "550 5.7.1 two are enough"
+    await client.command("RSET")
+    assert (await client.send_mail("a@b.test", ALICE, MAIL)).startswith("250")
+    assert await client.send_mail("y@b.test", ALICE, MAIL) == "451 4.7.1 many of you"
+    running.server.context.counters = Counters(tmp_path / "limits.db")  # as another worker sees it
+    assert await client.send_mail("z@b.test", ALICE, MAIL) == "451 4.7.1 many of you"
+    assert (await client.send_mail("a@c.test", ALICE, MAIL)).startswith("250")
+
+
+async def test_without_counts_a_rate_has_no_answer_and_the_client_comes_back(receive: Receive) -> None:
+    running = await receive()
+    put(running, ("mail", "rate.client(60) > 5", "reject", {}))
+    client = await running.hello()
+    assert (await client.send_mail("a@b.test", ALICE, MAIL)).startswith("451 4.7.1 policy p0 cannot be worked out now")
+
+
+async def test_a_notice_is_an_event(receive: Receive) -> None:
+    running = await receive()
+    running.server.context.events = bus = EventBus(1)
+    put(
+        running,
+        ("rcpt", "recipient.local == 'alice'", "notify", {"text": "mail for alice"}),
+        ("data", "message.header('x-count')[0] == '1'", "tag", {"text": "[x]"}),
+    )
+    client = await running.hello()
+    assert (await client.send_mail("a@b.test", ALICE, MAIL)).startswith("451")
+    fault, notice = bus.newest(10)
+    assert (notice.kind, notice.text, notice.worker) == (NOTICE, "mail for alice", 1)
+    assert notice.fields == {"policy": "p0", "stage": "rcpt", "client": "127.0.0.1", "sender": "a@b.test", "recipient": ALICE}
+    assert (fault.kind, fault.fields["policy"]) == (FAULT, "p1")
+
+
+async def test_mail_leaves_the_fast_path_for_no_policy_at_delivery(receive: Receive) -> None:
+    running = await receive()
+    put(running, ("deliver", "true", "reject", {}))
+    client = await running.connect()
+    await client.reply()
+    await client.command("EHLO client.test")
+    assert (await client.send_mail("a@b.test", BOB, MAIL)).startswith("250")
+    assert running.server.wire.plain[2] == 1
+
+
+async def test_what_is_rerouted_keeps_its_return_path_and_answers_stay_where_they_are(receive: Receive) -> None:
+    running = await receive()
+    away = AddressHandler("away", HandlerKind.FORWARD, ("x@gateway.test",), options=HandlerOptions(srs=True))
+    reply = AddressHandler("holiday", HandlerKind.AUTO_REPLY, options=HandlerOptions(reply=AutoReply("away")))
+    rule = running.rules[0].rules["example.test"]
+    rules = {**running.rules[0].rules, "example.test": replace(rule, handlers=(*rule.handlers, away, reply))}
+    mailboxes = dict(running.rules[0].mailboxes)
+    mailboxes["holiday@example.test"] = replace(mailboxes[ALICE], address="holiday@example.test")
+    running.put_rules(rules=rules, mailboxes=mailboxes, srs_key=b"k" * 32)
+    put(running, ("route", "true", "reroute", {"host": "filter.test"}))
+    client = await running.hello()
+    for one in ("away@example.test", "holiday@example.test"):
+        assert (await client.send_mail("a@b.test", one, MAIL)).startswith("250")
+    queued = [[decode_route(one[4]) for one in running.spool.get(each)[6]] for each in running.spool.list_ids(None, 10)]
+    assert [(one.kind, one.host, one.return_path) for one in queued[0]] == [("smtp", "filter.test", "srs:example.test")]
+    assert sorted((one.kind, one.host) for one in queued[1]) == [("auto-reply", ""), ("smtp", "filter.test")]

@@ -21,20 +21,22 @@ from gatepost.message.reply import Reply, SmtpError
 from gatepost.message.verdict import Verdict
 from gatepost.native import CoreError, Incoming, new_message_id
 from gatepost.policy.checks import SMUGGLING_DEFECTS, TOO_BIG, MessageFacts, check_message, defect_reply
+from gatepost.policy.header_edits import header_edits
 from gatepost.policy.received import missing_fields, received_lead, received_tail
 from gatepost.protocol.smtp.grammar import parse_bdat
 from gatepost.queue.authors import judge_authors
 from gatepost.queue.passage import copies, pass_through
 from gatepost.queue.plan import merge_planned, size_limit
+from gatepost.routing.rates import wants
 from gatepost.routing.senders import NO_CHOICE
-from gatepost.routing.stages import AddressFacts, ScanFacts, Stage
+from gatepost.routing.stages import AddressFacts, Stage, scan_facts
 from gatepost.routing.stages import MessageFacts as MailSeen
 from gatepost.scan.facts import MailFacts
 from gatepost.scan.gate import FAULT, UNSEEN, Gate, Passage
 from gatepost.scan.judge import Fate
 from gatepost.server.smtp.changes import Pending, authors, masqueraded
 from gatepost.server.smtp.intake import Intake
-from gatepost.server.smtp.policed import changed_plan, copies_for, header_edits, scan_facts, verdict_with
+from gatepost.server.smtp.policed import changed_plan, copies_for, verdict_with
 from gatepost.server.smtp.session import NEED_MAIL, Commands, Transaction, error
 from gatepost.spool import reply_for
 
@@ -334,11 +336,11 @@ class Messages(Commands):
             return None
         view, verdict = HeaderView(incoming.header()), passage.verdict
         message = MailSeen(incoming.size, [one.address for one in envelope.recipients], view.texts)
-        scan = ScanFacts() if verdict is None else scan_facts(verdict)
+        scan = scan_facts(verdict)
         facts = {"sender": AddressFacts(envelope.mail_from), "message": message, "scan": scan}
         refused = self.ask_policies(Stage.DATA, envelope.effects, trusted=envelope.trusted, **facts)
         if refused is None and envelope.effects.done:
-            front, edits = header_edits(view.places, view.octets, envelope.effects)
+            front, edits = header_edits(view.places, view.octets, envelope.effects.done)
             if self._pending is not None:
                 self._pending.front += front
                 self._pending.edits += edits
@@ -422,6 +424,7 @@ class Messages(Commands):
         identity, recipients = self._committed
         if fault is None:
             self.server.accepted += 1
+            self._count_taken()
             reply = Reply(250, "2.0.0", f"{identity} queued")
         else:
             reply = reply_for(fault)
@@ -437,6 +440,17 @@ class Messages(Commands):
             for one in replies:
                 self.reply(one)
         self._go_on(leaving=reply.code == 421)
+
+    def _count_taken(self) -> None:
+        """For conditions that ask how much was sent lately."""
+        policies, counters, envelope = self.server.stages.policies, self.server.context.counters, self.envelope
+        if policies is None or not policies.rates or counters is None or envelope is None:
+            return
+        addresses = (one.address for one in envelope.recipients)
+        try:
+            counters.take(wants(policies.rates, self.client, self.session.user, envelope.mail_from, addresses))
+        except OSError as fault:
+            self.server.log.error("what was taken cannot be counted; conditions with a rate are not met in time", error=str(fault))
 
     def _go_on(self, *, leaving: bool) -> None:
         """The message that held the line is answered: run what the client sent behind it, or end the session."""

@@ -8,34 +8,29 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from gatepost.message.envelope import Notify, Recipient
-from gatepost.message.fields import FieldPlace
 from gatepost.message.reply import Reply
 from gatepost.message.verdict import Action, Verdict
+from gatepost.policy.notices import Notices
 from gatepost.queue.jobs import decode_route
 from gatepost.queue.passage import withheld
 from gatepost.queue.plan import ParticularPlan, Planned, planned
-from gatepost.routing.model import Route, RouteKind
 from gatepost.routing.senders import Want
 from gatepost.routing.stages import (
-    UNKNOWN,
     Facts,
     Finding,
     RouteFacts,
-    ScanFacts,
     Stage,
     StageAction,
     StagePolicies,
     StagePolicy,
     limit_want,
     refusal,
+    rerouted,
 )
 from gatepost.scan.judge import Fate
-from gatepost.scan.notice import marked_subject
-from gatepost.server.smtp.changes import Edit
 from gatepost.spool import PlannedRecipient
 
 Limit = Callable[[list[Want]], Reply | None]
-Log = Callable[..., object]
 
 _WITHHOLDING = {StageAction.HOLD: Fate.HOLD, StageAction.QUARANTINE: Fate.QUARANTINE}
 
@@ -51,34 +46,28 @@ class Effects:
         return [one for one in self.done if one.action in actions]
 
 
-def ask(policies: StagePolicies, stage: Stage, facts: Facts, effects: Effects, limit: Limit, log: Log) -> Reply | None:
+def ask(policies: StagePolicies, stage: Stage, facts: Facts, effects: Effects, limit: Limit, tell: Notices) -> Reply | None:
     """Ask the policies of a stage: the reply that refuses, or None; the rest goes into `effects`."""
     for finding in policies.ask(stage, facts):
-        found = _follow(finding, facts, effects, limit, log)
+        found = _follow(finding, facts, effects, limit, tell)
         if found is not None:
             return found
     return None
 
 
-def _follow(finding: Finding, facts: Facts, effects: Effects, limit: Limit, log: Log) -> Reply | None:
+def _follow(finding: Finding, facts: Facts, effects: Effects, limit: Limit, tell: Notices) -> Reply | None:
     policy = finding.policy
     if finding.holds is None:
-        log("a policy cannot be worked out; what it concerns waits", policy=policy.name, stage=policy.stage, error=finding.why)
+        tell.fault(policy, finding.why, facts)
     if not finding.holds:
         return refusal(finding)
     if policy.action is StageAction.NOTIFY:
-        log("policy notice", policy=policy.name, stage=policy.stage, text=policy.text, **_about(facts))
+        tell.notice(policy, facts)
     elif policy.action is StageAction.LIMIT:
         return limit([limit_want(policy, facts)])
     elif policy.action not in (StageAction.ACCEPT, StageAction.REJECT, StageAction.DEFER):
         effects.done.append(policy)
     return refusal(finding)
-
-
-def _about(facts: Facts) -> dict[str, str]:
-    """Who and what a notice is about, as far as it is known."""
-    given = {"client": facts.client, "sender": facts.sender, "recipient": facts.recipient}
-    return {name: one.address for name, one in given.items() if one is not UNKNOWN}
 
 
 # ---- carrying out ------------------------------------------------------------------------------------------------------
@@ -92,11 +81,6 @@ def changed_plan(plan: Planned, recipient: Recipient, effects: Effects) -> Plann
     for policy in effects.of(*_WITHHOLDING):
         made = withheld(made, _WITHHOLDING[policy.action])
     return _like(plan, made)
-
-
-def scan_facts(verdict: Verdict) -> ScanFacts:
-    """What the gate decided, for conditions."""
-    return ScanFacts(verdict.action.value, verdict.policy, verdict.rule, max((one.score for one in verdict.answers), default=0.0))
 
 
 def route_facts(plan: Planned) -> RouteFacts:
@@ -114,9 +98,7 @@ def _like(plan: Planned, made: Planned) -> Planned:
 
 
 def _rerouted(encoded: bytes, recipient: Recipient, policy: StagePolicy) -> PlannedRecipient:
-    known = decode_route(encoded)
-    route = Route(RouteKind.SMTP, known.address, host=policy.host, port=policy.port, tls=policy.tls, hold=known.hold)
-    return planned(recipient, route)
+    return planned(recipient, rerouted(decode_route(encoded), policy))
 
 
 def verdict_with(verdict: Verdict | None, effects: Iterable[Effects], now: float) -> Verdict | None:
@@ -130,29 +112,6 @@ def verdict_with(verdict: Verdict | None, effects: Iterable[Effects], now: float
     if verdict is None:
         return Verdict(action, f"stage:{worst.stage}", worst.name, reason, at=now)
     return replace(verdict, action=action, policy=f"stage:{worst.stage}", rule=worst.name, reason=reason)
-
-
-def header_edits(places: Iterable[FieldPlace], header: bytes, effects: Effects) -> tuple[bytes, list[Edit]]:
-    """(fields put in front, edits of the header as it was received)."""
-    places = list(places)
-    front = b"".join(_field(one) for one in effects.of(StageAction.ADD_HEADER))
-    gone = {one.header.lower() for one in effects.of(StageAction.REMOVE_HEADER)}
-    edits: list[Edit] = [(one.start, one.end, b"") for one in places if one.name in gone]
-    tags = effects.of(StageAction.TAG)
-    if tags:
-        edits.append(_tagged(places, header, tags[0].text, gone))
-    return front, edits
-
-
-def _field(policy: StagePolicy) -> bytes:
-    return f"{policy.header}: {policy.text}\r\n".encode()
-
-
-def _tagged(places: list[FieldPlace], header: bytes, tag: str, gone: set[str]) -> Edit:
-    for one in places:
-        if one.name == "subject" and "subject" not in gone:
-            return one.start, one.end, marked_subject(header[one.value : one.end], tag)
-    return 0, 0, marked_subject(b"", tag)
 
 
 def copies_for(effects: Iterable[Effects]) -> list[Recipient]:

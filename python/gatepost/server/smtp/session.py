@@ -15,6 +15,7 @@ from gatepost.message.address import Address
 from gatepost.message.envelope import Origin, Recipient
 from gatepost.message.reply import Reply, SmtpError
 from gatepost.policy.checks import TOO_BIG, check_own_address, check_utf8, postmaster_domain
+from gatepost.policy.notices import Notices
 from gatepost.policy.received import protocol_name
 from gatepost.protocol.smtp.grammar import (
     MailArgument,
@@ -25,6 +26,7 @@ from gatepost.protocol.smtp.grammar import (
     parse_rcpt,
 )
 from gatepost.queue.plan import ParticularPlan, Planned, Refused, plan_recipient
+from gatepost.routing.rates import counting
 from gatepost.routing.senders import NO_CHOICE, Want, choice_of
 from gatepost.routing.stages import AddressFacts, ClientFacts, Facts, RateFacts, Stage, StageAction
 from gatepost.routing.trust import Client, Trust, trust_of
@@ -157,10 +159,13 @@ class Commands(Connection):
         policies = self.server.stages.policies
         if policies is None or not policies.by_stage[stage]:
             return None
-        known = Facts(client=self._client_facts(trusted), rate=RateFacts(self.messages, self.refused_recipients))
+        known, context = Facts(client=self._client_facts(trusted)), self.server.context
         for name, value in facts.items():
             setattr(known, name, value)
-        return ask(policies, stage, known, effects, lambda wants: self.over_limit(wants, count=True), self.server.log.warning)
+        counters = context.counters
+        known.rate = RateFacts(self.messages, self.refused_recipients, counting(counters.known if counters is not None else None, known))
+        tell = Notices(self.server.log, context.events)
+        return ask(policies, stage, known, effects, lambda wants: self.over_limit(wants, count=True), tell)
 
     def _client_facts(self, trusted: bool | None) -> ClientFacts:
         session = self.session

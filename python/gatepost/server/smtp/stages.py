@@ -16,7 +16,9 @@ TRUST = 1 << 63
 """Whether the client is trusted depends on the sender."""
 SENDERS = 32
 """Bits of sender rules, from the lowest; further rules share them."""
-POLICIES, LAST = SENDERS, 63
+COUNTED = 1 << 61
+"""A condition asks how much was sent lately, so every message is counted."""
+POLICIES, LAST = SENDERS, 61
 """Bits of stage policies, from the first to before the last; further policies share them."""
 
 
@@ -27,7 +29,9 @@ class Stages:
         self.rule_set = rule_set
         self._trust = trust_list(rule_set)
         self._senders = sender_rules(rule_set)
-        self.policies = stage_policies(rule_set)
+        found = stage_policies(rule_set)
+        self.policies = found if found is not None and found.at_reception else None
+        self._always = COUNTED if found is not None and found.rates else 0
         early, mail = ((Stage.CONNECT, Stage.HELO), (Stage.MAIL,))
         self.at_connect = _bits(self.policies.places(*early), POLICIES) if self.policies is not None else 0
         self.at_mail = TRUST | ((1 << SENDERS) - 1) | (_bits(self.policies.places(*mail), POLICIES) if self.policies is not None else 0)
@@ -52,7 +56,7 @@ class Stages:
         if self.policies is None:
             return 0
         facts.time = UNKNOWN
-        return _bits(self.policies.may_hold(facts), POLICIES)
+        return _bits(self.policies.may_hold(facts), POLICIES) | self._always
 
 
 def _bits(fits: Iterable[bool], first: int = 0) -> int:

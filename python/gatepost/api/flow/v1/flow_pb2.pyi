@@ -101,6 +101,8 @@ class _StageEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Stage.ValueType
     """After a recipient was routed."""
     STAGE_DATA: _Stage.ValueType  # 6
     """After the end of data and the scanners."""
+    STAGE_DELIVER: _Stage.ValueType  # 7
+    """Before each attempt to deliver."""
 
 class Stage(_Stage, metaclass=_StageEnumTypeWrapper):
     """When a policy is asked."""
@@ -114,6 +116,8 @@ STAGE_ROUTE: Stage.ValueType  # 5
 """After a recipient was routed."""
 STAGE_DATA: Stage.ValueType  # 6
 """After the end of data and the scanners."""
+STAGE_DELIVER: Stage.ValueType  # 7
+"""Before each attempt to deliver."""
 Global___Stage: _TypeAlias = Stage  # noqa: Y015
 
 class _StageAction:
@@ -133,10 +137,10 @@ class _StageActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StageActi
     STAGE_ACTION_ADD_HEADER: _StageAction.ValueType  # 7
     STAGE_ACTION_REMOVE_HEADER: _StageAction.ValueType  # 8
     STAGE_ACTION_REROUTE: _StageAction.ValueType  # 9
-    """To host and port instead, at RCPT and ROUTE."""
+    """To host and port instead, at RCPT, ROUTE and DELIVER."""
     STAGE_ACTION_COPY: _StageAction.ValueType  # 10
     STAGE_ACTION_NOTIFY: _StageAction.ValueType  # 11
-    """A line in the server's log."""
+    """Raises an event; see EventsService."""
     STAGE_ACTION_LIMIT: _StageAction.ValueType  # 12
     """More than `most` in `seconds` get 451 4.7.1."""
 
@@ -154,10 +158,10 @@ STAGE_ACTION_TAG: StageAction.ValueType  # 6
 STAGE_ACTION_ADD_HEADER: StageAction.ValueType  # 7
 STAGE_ACTION_REMOVE_HEADER: StageAction.ValueType  # 8
 STAGE_ACTION_REROUTE: StageAction.ValueType  # 9
-"""To host and port instead, at RCPT and ROUTE."""
+"""To host and port instead, at RCPT, ROUTE and DELIVER."""
 STAGE_ACTION_COPY: StageAction.ValueType  # 10
 STAGE_ACTION_NOTIFY: StageAction.ValueType  # 11
-"""A line in the server's log."""
+"""Raises an event; see EventsService."""
 STAGE_ACTION_LIMIT: StageAction.ValueType  # 12
 """More than `most` in `seconds` get 451 4.7.1."""
 Global___StageAction: _TypeAlias = StageAction  # noqa: Y015
@@ -175,6 +179,7 @@ class _LimitByEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LimitBy.Value
     LIMIT_BY_SENDER_DOMAIN: _LimitBy.ValueType  # 4
     LIMIT_BY_RECIPIENT: _LimitBy.ValueType  # 5
     LIMIT_BY_ALL: _LimitBy.ValueType  # 6
+    LIMIT_BY_RECIPIENT_DOMAIN: _LimitBy.ValueType  # 7
 
 class LimitBy(_LimitBy, metaclass=_LimitByEnumTypeWrapper):
     """Whose a limit counts together."""
@@ -186,6 +191,7 @@ LIMIT_BY_SENDER: LimitBy.ValueType  # 3
 LIMIT_BY_SENDER_DOMAIN: LimitBy.ValueType  # 4
 LIMIT_BY_RECIPIENT: LimitBy.ValueType  # 5
 LIMIT_BY_ALL: LimitBy.ValueType  # 6
+LIMIT_BY_RECIPIENT_DOMAIN: LimitBy.ValueType  # 7
 Global___LimitBy: _TypeAlias = LimitBy  # noqa: Y015
 
 @_typing.final

@@ -766,6 +766,8 @@ class RouteOutlook(_message.Message):
     RETRY_WAITS_FIELD_NUMBER: _builtins.int
     EXPIRE_FIELD_NUMBER: _builtins.int
     DELAY_NOTICE_FIELD_NUMBER: _builtins.int
+    AT_DELIVERY_FIELD_NUMBER: _builtins.int
+    DKIM_KEY_FIELD_NUMBER: _builtins.int
     no_host: _builtins.str
     """Why there is none, if so; and whether that would be final."""
     no_host_is_final: _builtins.bool
@@ -777,6 +779,8 @@ class RouteOutlook(_message.Message):
     rate_per_minute: _builtins.int
     source_address: _builtins.str
     helo: _builtins.str
+    dkim_key: _builtins.str
+    """The DKIM key that would sign the message, or 'none: ' and why."""
     @_builtins.property
     def route(self) -> _common_pb2.Route: ...
     @_builtins.property
@@ -792,6 +796,10 @@ class RouteOutlook(_message.Message):
     @_builtins.property
     def delay_notice(self) -> _duration_pb2.Duration:
         """Unset: no notice."""
+
+    @_builtins.property
+    def at_delivery(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What policies at stage deliver would do at the first attempt, in words; empty: nothing."""
 
     def __init__(
         self,
@@ -809,10 +817,12 @@ class RouteOutlook(_message.Message):
         retry_waits: _abc.Iterable[_duration_pb2.Duration] | None = ...,
         expire: _duration_pb2.Duration | None = ...,
         delay_notice: _duration_pb2.Duration | None = ...,
+        at_delivery: _abc.Iterable[_builtins.str] | None = ...,
+        dkim_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["delay_notice", b"delay_notice", "expire", b"expire", "route", b"route"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["concurrency", b"concurrency", "delay_notice", b"delay_notice", "expire", b"expire", "helo", b"helo", "hosts", b"hosts", "messages_per_connection", b"messages_per_connection", "no_host", b"no_host", "no_host_is_final", b"no_host_is_final", "rate_per_minute", b"rate_per_minute", "retry_waits", b"retry_waits", "route", b"route", "source_address", b"source_address", "tls", b"tls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_delivery", b"at_delivery", "concurrency", b"concurrency", "delay_notice", b"delay_notice", "dkim_key", b"dkim_key", "expire", b"expire", "helo", b"helo", "hosts", b"hosts", "messages_per_connection", b"messages_per_connection", "no_host", b"no_host", "no_host_is_final", b"no_host_is_final", "rate_per_minute", b"rate_per_minute", "retry_waits", b"retry_waits", "route", b"route", "source_address", b"source_address", "tls", b"tls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
