@@ -214,9 +214,9 @@ class WorkerParts:
         self.queue = QueueService(self.spool, self.scheduler)
         operations = OperationLog(path_of(self.settings.data / "spool", self.index) / "operations", self.scheduler.now)
         self.actions = QueueActions(self.spool, self.scheduler, reporter, operations, self.current)
-        rescan = Rescan(self.spool, self.gate, self.rules, self._may_relay)
+        rescan = Rescan(self.spool, self.gate, self.rules, self._may_relay, lambda: self.settings.smtp.recipient_delimiter)
         self.quarantine = Quarantine(self.spool, self.actions, self.rules, self.current, rescan)
-        self.waiting = Waiting(self.spool, self.quarantine, self.current, self._wait_seconds, self._scanners_ready)
+        self.waiting = Waiting(self.spool, self.quarantine, self.current, rescan.wait_seconds, self._scanners_ready)
         self.scanners.on_back(self.waiting.wake)
         self.rules.on_change(self.auth.invalidate)
         self.rules.on_change(self._volumes_changed)
@@ -232,10 +232,6 @@ class WorkerParts:
 
     def _scanners_ready(self) -> bool:
         return all(one.state is State.CLOSED for one in self.scanners.states())
-
-    def _wait_seconds(self, policy: str) -> float:
-        """How long a policy lets mail wait for a scanner."""
-        return self.gate.policies().get(policy).outage_minutes * 60.0
 
     def _transports(self) -> Mapping[str, Transport]:
         changes = RouteChanges(self.rules, lambda: self.settings.hostname, link_base=lambda: self.settings.lists.link_base)

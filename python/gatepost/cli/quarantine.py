@@ -66,8 +66,9 @@ async def list_(session: Session, options: dict[str, Any], limit: Limit = 100) -
 
 def _row(shown: str, one: "QuarantinedMessage") -> list[str]:
     message = one.message
-    first = next((rcpt.address for rcpt in message.recipients if rcpt.destination in ("quarantine", "scan-wait")), "")
-    more = f" +{message.recipient_count - 1}" if message.recipient_count > 1 else ""
+    kept = ("quarantine", "scan-wait")
+    first = next((rcpt.address for rcpt in message.recipients if rcpt.state == "PENDING" and rcpt.destination in kept), "")
+    more = f" +{one.withheld_count - 1}" if one.withheld_count > 1 else ""
     verdict = one.verdict.text if one.verdict is not None else ""
     why = f"waits for a scanner ({verdict})" if one.state == "waiting" else verdict
     return [shown, age(message.received), human_size(message.size), message.sender or "<>", first + more, one.subject[:40], why]

@@ -74,7 +74,9 @@ class Scan:
 
 @dataclass(frozen=True, slots=True)
 class QuarantinedMessage:
-    """state: 'quarantined' or 'waiting'. header_from and subject are those of the header, decoded."""
+    """state: 'quarantined' or 'waiting'. header_from and subject are those of the header, decoded. withheld_count: recipients it is
+    withheld from; infected: a scanner named what is in it, and has not called it clean since.
+    """
 
     message: QueueMessage
     state: str
@@ -82,6 +84,8 @@ class QuarantinedMessage:
     header_from: str
     subject: str
     expires: datetime | None
+    withheld_count: int = 0
+    infected: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +275,8 @@ def _message(one: api.QuarantinedMessage) -> QuarantinedMessage:
         one.header_from,
         one.subject,
         time_or_none(one, "expire_time"),
+        one.withheld_count,
+        one.infected,
     )
 
 

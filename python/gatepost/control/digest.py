@@ -2,21 +2,23 @@
 
 The workers count what they have for each recipient and name the newest messages; only those that a digest lists are read.
 
-Invariants: a mailbox gets a digest of a day once, also when the server is stopped in the middle of sending (DIR/digest.json has how far
-it came; a crash between a mail and that note may send one mailbox its digest again); nothing new is no mail; in memory are 100,000 ids
-of each worker at most, and the entries of one mailbox. A worker that is away is left out and logged.
+Invariants: a mailbox gets a digest of a day once, also when the server is stopped in the middle of sending: DIR/digest.json has how far
+it came. That note is made durably, or a power failure could leave an empty one, which means "switched on just now", and nobody after it
+would get the digest of that day; but only every NOTE_SECONDS, since a sync for each of 50,000 mailboxes is minutes of disk: a crash may
+send again what was sent since the last one. Nothing new is no mail; in memory are 100,000 ids of each worker at most, and the entries of
+one mailbox. A worker that is away is left out and logged; when no mail can be queued at all, the rest is tried again from where it stopped.
 """
 
 import asyncio
 import json
-import os
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import grpc
 import grpc.aio
 import structlog
 
@@ -24,7 +26,8 @@ from gatepost.api.quarantine.v1 import quarantine_pb2 as api
 from gatepost.api.queue.v1 import queue_pb2 as queue_api
 from gatepost.api.worker.v1 import worker_pb2 as worker_api
 from gatepost.config import Settings
-from gatepost.control.errors import ControlError, not_found
+from gatepost.config.files import replace_file
+from gatepost.control.errors import ControlError, from_rpc, not_found
 from gatepost.control.workers import CALL_SECONDS, WorkerLink, WorkerLinks
 from gatepost.directory import Directory, NotFound
 from gatepost.message.address import AddressError, parse_address
@@ -36,7 +39,10 @@ from gatepost.routing.model import Question, RouteKind, RuleSet
 FAR = 1 << 62
 COUNT_SECONDS = 120.0
 LOOK_SECONDS = 60.0
+NOTE_SECONDS = 1.0
 KEY = "digest-links"
+LATER = frozenset((grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED))
+"""Answers that are about the server, not about one mailbox."""
 
 log = structlog.get_logger()
 
@@ -82,8 +88,8 @@ class Digests:
             await asyncio.sleep(LOOK_SECONDS)
             try:
                 await self.send_due(datetime.now().astimezone())
-            except (ControlError, OSError) as error:
-                log.error("digests of the quarantine are not sent; tried again", error=str(error))
+            except Exception as error:  # of whatever kind: there is a digest tomorrow, too
+                log.error("digests of the quarantine are not sent; tried again", error=str(error), exc_info=not _is_ours(error))
 
     async def send_due(self, now: datetime) -> int:
         """Send the digests of the newest moment that is over, unless they were sent; how many mails."""
@@ -92,7 +98,7 @@ class Digests:
             return 0
         known = await asyncio.to_thread(_read, self._path())
         if known is None:  # switched on just now: the first digest is that of the next moment
-            await asyncio.to_thread(_write, self._path(), Progress(int(moment.timestamp()), None))
+            await asyncio.to_thread(Progress(int(moment.timestamp()), None).write, self._path())
             return 0
         if known.moment >= int(moment.timestamp()) and known.after is None:
             return 0
@@ -104,15 +110,24 @@ class Digests:
     async def _send(self, moment: datetime, after: str) -> int:
         period = timedelta(days=7 if self._settings().quarantine.digest == "weekly" else 1)
         piles = await self._collect(moment - period, moment)
-        setting, sent, stamp = await asyncio.to_thread(self._setting), 0, int(moment.timestamp())
-        for mailbox in sorted(piles):
-            if mailbox > after:
+        setting, sent = await asyncio.to_thread(self._setting), 0
+        progress = Progress(int(moment.timestamp()), after)
+        noted = time.monotonic()
+        try:
+            for mailbox in sorted(piles):
+                if mailbox <= after:
+                    continue
                 made = await self._digest(setting, mailbox, piles[mailbox])
                 if made.listed:
                     await self._submit(mailbox, made.octets)
                     sent += 1
-                await asyncio.to_thread(_write, self._path(), Progress(stamp, mailbox))
-        await asyncio.to_thread(_write, self._path(), Progress(stamp, None))
+                progress = replace(progress, after=mailbox)
+                if time.monotonic() - noted > NOTE_SECONDS:
+                    await asyncio.to_thread(progress.write, self._path())
+                    noted = time.monotonic()
+            progress = replace(progress, after=None)
+        finally:
+            progress.write(self._path())  # here, not in a thread: the server may be stopping
         log.info("digests of the quarantine are sent", mails=sent)
         return sent
 
@@ -157,7 +172,7 @@ class Digests:
             log.warning("a digest lacks the quarantine of a worker", worker=link.index, error=error.details())
 
     async def _submit(self, mailbox: str, octets: bytes) -> None:
-        """Queue a mail with the null reverse-path: nobody is told when it cannot be delivered. Raises ControlError."""
+        """Queue a mail with the null reverse-path: nobody hears when it is not delivered. Raises ControlError when none can be queued."""
         link = await self._links.pick_healthy()
         header = queue_api.SubmitHeader(sender="", recipients=[queue_api.SubmitRecipient(address=mailbox, notify=["NEVER"])])
 
@@ -170,6 +185,8 @@ class Digests:
         try:
             await link.queue.SubmitMessage(requests(), timeout=CALL_SECONDS)
         except grpc.aio.AioRpcError as error:
+            if error.code() in LATER:
+                raise from_rpc(error) from error
             log.warning("a digest cannot be sent", mailbox=mailbox, error=error.details())
 
     def _setting(self) -> Setting:
@@ -197,6 +214,10 @@ class Progress:
 
     moment: int
     after: str | None
+
+    def write(self, path: Path) -> None:
+        """*blocking* Durably."""
+        replace_file(path, json.dumps({"format": 1, "moment": self.moment, "after": self.after}).encode())
 
 
 def newest_moment(settings: Settings, now: datetime) -> datetime | None:
@@ -266,7 +287,6 @@ def _read(path: Path) -> Progress | None:
         return None
 
 
-def _write(path: Path, progress: Progress) -> None:
-    fresh = path.with_suffix(".new")
-    fresh.write_text(json.dumps({"format": 1, "moment": progress.moment, "after": progress.after}))
-    os.replace(fresh, path)
+def _is_ours(error: Exception) -> bool:
+    """Whether its text says it all."""
+    return isinstance(error, ControlError | OSError)

@@ -30,11 +30,12 @@ from gatepost.directory import Directory, StoredPolicy
 from gatepost.directory.errors import NotFound
 from gatepost.directory.validation import RESERVED_POLICIES
 from gatepost.message.verdict import WITHHELD
+from gatepost.queue.named import named_address
 from gatepost.routing.model import RuleSet
 from gatepost.routing.trust import Client
 from gatepost.scan.explain import Key, reasons
 from gatepost.scan.facts import MailFacts, direction_of
-from gatepost.scan.files import PolicyError, limits_of, parse_policy, policies_of
+from gatepost.scan.files import PolicyError, limits_of, parse_policy, policies_of, unreadable_list
 from gatepost.scan.header import header_of
 from gatepost.scan.judge import Judgement, judge
 from gatepost.scan.policies import SHIPPED
@@ -90,7 +91,7 @@ class PoliciesServicer(policies_pb2_grpc.PoliciesServiceServicer):
     async def CheckPolicy(self, request: api.CheckPolicyRequest, context: object) -> api.CheckPolicyResponse:
         """See the proto."""
         try:
-            policy = await asyncio.to_thread(parse_policy, request.text)
+            policy = await asyncio.to_thread(_parsed, request.text)
         except PolicyError as fault:
             return api.CheckPolicyResponse(fault=str(fault))
         return api.CheckPolicyResponse(rule_count=len(policy.rules))
@@ -134,9 +135,17 @@ class PoliciesServicer(policies_pb2_grpc.PoliciesServiceServicer):
     async def _checked(self, text: str) -> Policy:
         """Raises ControlError."""
         try:
-            return await asyncio.to_thread(parse_policy, text)
+            return await asyncio.to_thread(_parsed, text)
         except PolicyError as fault:
             raise invalid("text", str(fault)) from fault
+
+
+def _parsed(text: str) -> Policy:
+    """*blocking* A policy that can be carried out as it stands. Raises PolicyError."""
+    policy = parse_policy(text)
+    if fault := unreadable_list(policy):
+        raise PolicyError(fault)
+    return policy
 
 
 def _unknown(name: str, known: Sequence[str]) -> ControlError:
@@ -162,7 +171,8 @@ def _trial(rule_set: RuleSet, settings: Settings, message: Any, data: bytes, pol
     policies = policies_of(rule_set, settings)
     if policy or unstored is not None:
         policies = policies.only("file" if unstored is not None else policy, unstored)
-    recipients = tuple(dict.fromkeys(_envelope_address(one) for one in message.recipients))
+    delimiter = settings.smtp.recipient_delimiter
+    recipients = tuple(dict.fromkeys(named_address(rule_set, one.address, one.original_recipient, delimiter) for one in message.recipients))
     client, user = message.origin.client_address, message.origin.user
     trusted = is_trusted(settings, rule_set, Client(client, user)).trusted
     mail = MailFacts(
@@ -180,12 +190,6 @@ def _trial(rule_set: RuleSet, settings: Settings, message: Any, data: bytes, pol
     found = judge(policies, mail, report, (), time.time())
     told = reasons([policies.get(name) for name in dict.fromkeys(policies.of(mail))], Seen(report, mail))
     return _answer(mail, policies.of(mail), report, found, told)
-
-
-def _envelope_address(recipient: Any) -> str:
-    """What RCPT named: handlers may have led elsewhere, and then it stands in ORCPT (queue/plan.py)."""
-    kind, semicolon, address = recipient.original_recipient.partition(";")
-    return address if semicolon and kind.lower() in ("rfc822", "utf-8") else str(recipient.address)
 
 
 def _answer(mail: MailFacts, names: tuple[str, ...], report: Report, found: Judgement, told: Mapping[Key, str]) -> api.TryPolicyResponse:

@@ -8,8 +8,9 @@ from gatepost.control.convert import timestamp
 from gatepost.control.errors import invalid
 from gatepost.control.queue_convert import LIST_RECIPIENTS, filter_from_proto, message_proto
 from gatepost.directory import AllowedSender
-from gatepost.message.verdict import Action, Answer, Finding, Verdict
+from gatepost.message.verdict import WITHHELD, Action, Answer, Finding, Verdict
 from gatepost.queue.quarantine_views import Quarantined, QuarantineFilter, Scan
+from gatepost.queue.views import RecipientStatus
 
 DAY_US = 86_400_000_000
 MAX_IDS = 1000
@@ -101,13 +102,14 @@ def scan_proto(scan: Scan) -> api.Scan:
 
 
 def quarantined_proto(found: Quarantined, worker: int, keep_days: float, limit: int | None = LIST_RECIPIENTS) -> api.QuarantinedMessage:
-    """A message with at most `limit` recipients (None = all)."""
+    """A message with at most `limit` recipients (None = all), those it is withheld from first in line for a place."""
     made = api.QuarantinedMessage(
-        message=message_proto(found.message, worker, limit),
+        message=message_proto(found.message, worker, limit, is_kept),
         state=api.QUARANTINE_STATE_WAITING if found.waiting else api.QUARANTINE_STATE_QUARANTINED,
         header_from=found.header_from,
         subject=found.subject,
         infected=found.infected,
+        withheld_count=sum(map(is_kept, found.message.recipients)),
     )
     if found.verdict is not None:
         made.verdict.CopyFrom(verdict_proto(found.verdict))
@@ -119,6 +121,11 @@ def quarantined_proto(found: Quarantined, worker: int, keep_days: float, limit: 
 def allowed_proto(one: AllowedSender) -> api.AllowedSender:
     """One entry."""
     return api.AllowedSender(sender=one.sender, recipient=one.recipient, author=one.author, create_time=timestamp(one.created_at))
+
+
+def is_kept(one: RecipientStatus) -> bool:
+    """Whether the message is withheld from this recipient."""
+    return one.pending and one.destination in WITHHELD
 
 
 def withheld_addresses(message: queue_api.QueueMessage, names: Sequence[str]) -> list[str]:

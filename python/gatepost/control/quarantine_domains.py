@@ -62,7 +62,7 @@ class DomainQuarantineServicer(MergedQuarantineServicer):
         if domains is None:
             return answer
         own = {one.index for one in answer.message.message.recipients if _is_own(one.address, domains)}
-        if not _keep_own(answer.message.message, domains):
+        if not _keep_own(answer.message, domains):
             raise not_found("message", request.message_id)
         history = [one for one in answer.history if one.recipient_index == SERVER_WIDE or one.recipient_index in own]
         del answer.history[:]
@@ -90,7 +90,7 @@ class DomainQuarantineServicer(MergedQuarantineServicer):
         if one.message.recipient_count > len(one.message.recipients):
             whole = await super().GetQuarantined(api.GetQuarantinedRequest(message_id=one.message.message_id), context)
             one = whole.message
-        return one if _keep_own(one.message, domains) else None
+        return one if _keep_own(one, domains) else None
 
     async def _narrowed(self, request: Any, context: object) -> Any:
         """A release or deletion kept to his recipients. Raises ControlError before anything is touched."""
@@ -126,10 +126,12 @@ def _is_own(address: str, domains: Iterable[str]) -> bool:
     return address.rpartition("@")[2].lower() in domains
 
 
-def _keep_own(message: queue_api.QueueMessage, domains: frozenset[str]) -> bool:
+def _keep_own(found: api.QuarantinedMessage, domains: frozenset[str]) -> bool:
     """Leave out other recipients; whether something is withheld from one of the rest."""
+    message = found.message
     own = [one for one in message.recipients if _is_own(one.address, domains)]
     del message.recipients[:]
     message.recipients.extend(own)
     message.recipient_count = len(own)
-    return any(one.state == queue_api.RECIPIENT_STATE_PENDING and one.destination in WITHHELD for one in own)
+    found.withheld_count = sum(one.state == queue_api.RECIPIENT_STATE_PENDING and one.destination in WITHHELD for one in own)
+    return found.withheld_count > 0

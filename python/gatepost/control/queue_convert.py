@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from gatepost.api.common.v1 import common_pb2 as common
 from gatepost.api.queue.v1 import queue_pb2 as api
@@ -107,12 +107,17 @@ def check_selection(selection: api.MessageSelection) -> None:
         raise invalid("selection.message_ids", f"must be at most {MAX_IDS}")
 
 
-def message_proto(message: QueuedMessage, worker: int, limit: int | None = LIST_RECIPIENTS) -> api.QueueMessage:
-    """A message with at most `limit` recipients (None = all), those still pending first in line for a place."""
+def message_proto(
+    message: QueuedMessage,
+    worker: int,
+    limit: int | None = LIST_RECIPIENTS,
+    wanted: Callable[[RecipientStatus], bool] = lambda one: one.pending,
+) -> api.QueueMessage:
+    """A message with at most `limit` recipients (None = all), those wanted first in line for a place."""
     meta, origin = message.meta, message.meta.origin
     chosen = list(enumerate(message.recipients))
     if limit is not None and len(chosen) > limit:
-        chosen = sorted(sorted(chosen, key=lambda item: item[1].state != "PENDING")[:limit])
+        chosen = sorted(sorted(chosen, key=lambda item: not wanted(item[1]))[:limit])
     made = api.QueueMessage(
         message_id=format_message_id(message.message_id),
         sender=message.reverse_path,

@@ -11,7 +11,7 @@ NotFoundError, NoScannerError, CoreError.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Protocol
@@ -49,14 +49,19 @@ DELETE = "quarantine delete"
 EXPIRE = "quarantine expire"
 CONFINE = "quarantine confine"
 
+Single = Mapping[bytes, Collection[int]]
+"""Recipients of messages: their indices, by message id."""
+Choice = Callable[[QueuedMessage, int, RecipientStatus], bool]
+"""Whether this recipient (its index, itself) of the message is meant."""
+
 log = structlog.get_logger()
 
 
 class Rescanner(Protocol):
     """Judges a queued message by today's policy (rescan.Rescan)."""
 
-    def __call__(self, message: QueuedMessage, recipients: Sequence[str]) -> Awaitable[Judgement]:
-        """What would become of it for these recipients; nothing is changed. Raises CoreError."""
+    def __call__(self, message: QueuedMessage, recipients: Sequence[RecipientStatus]) -> Awaitable[Judgement]:
+        """What would become of it for these recipients (`fates` are theirs, in order); nothing is changed. Raises CoreError."""
         ...
 
 
@@ -71,14 +76,20 @@ class Outlook(Enum):
     """A scanner gave no answer."""
 
 
-def outlook_of(judgement: Judgement) -> Outlook:
-    """The severest of its recipients' fates."""
-    fates = set(judgement.fates)
-    if fates & {Fate.WAIT, Fate.DEFER}:
-        return Outlook.OUT
-    if fates & {Fate.QUARANTINE, Fate.REJECT} or judgement.strip:
-        return Outlook.BAD
-    return Outlook.HELD if Fate.HOLD in fates else Outlook.CLEAN
+_OUTLOOKS = {
+    Fate.WAIT: Outlook.OUT,
+    Fate.DEFER: Outlook.OUT,
+    Fate.QUARANTINE: Outlook.BAD,
+    Fate.REJECT: Outlook.BAD,
+    Fate.HOLD: Outlook.HELD,
+    Fate.DELIVER: Outlook.CLEAN,
+}
+
+
+def outlook_of(judgement: Judgement, fate: Fate) -> Outlook:
+    """For a recipient of that fate."""
+    found = _OUTLOOKS[fate]
+    return Outlook.BAD if judgement.strip and found in (Outlook.CLEAN, Outlook.HELD) else found
 
 
 class NoScannerError(Exception):
@@ -163,18 +174,23 @@ class Quarantine:
 
     # ---- acting; ids are packed
 
-    async def release(self, ids: bytes, order: Order, recipients: Collection[str] = (), *, hold: bool = False) -> Done:
-        """Deliver by the rules as they are now, to these of its recipients or all; with `hold` they are only put on that way. Those that
-        cannot go there are counted as refused.
-        """
+    async def release(self, ids: bytes, order: Order, recipients: Collection[str] = ()) -> Done:
+        """Deliver by the rules as they are now, to these of its recipients or all. Those that cannot go there are counted as refused."""
+        wanted = withheld.chooser(recipients)
+        return await self._send_on(ids, order, lambda _, __, one: wanted(one.address))
+
+    async def send_waiting(self, some: Single, order: Order, *, hold: bool = False) -> Done:
+        """The same for single recipients that wait for a scanner; with `hold` they are only put on their way."""
+        return await self._send_on(b"".join(some), order, lambda one, index, _: index in some[one.message_id], hold=hold)
+
+    async def _send_on(self, ids: bytes, order: Order, wanted: Choice, *, hold: bool = False) -> Done:
+        stays: list[str] = []
+
+        def choose(message: QueuedMessage) -> Ways:
+            ways = self._ways(message, wanted, stays)
+            return {index: replace(route, hold=True) for index, route in ways.items()} if hold else ways
+
         async with self._one_release:
-            stays: list[str] = []
-            wanted = withheld.chooser(recipients)
-
-            def choose(message: QueuedMessage) -> Ways:
-                ways = self._ways(message, wanted, stays)
-                return {index: replace(route, hold=True) for index, route in ways.items()} if hold else ways
-
             done = await self._actions.send_on(RELEASE, ids, choose, order)
         return replace(done, refused=max(done.refused, bool(stays)), first_refusal=done.first_refusal or next(iter(stays), ""))
 
@@ -191,30 +207,32 @@ class Quarantine:
         NoScannerError.
         """
         found = await self.get(message_id)
-        judgement, outlook = await self._scan(found.message, order.actor)
-        if not release_if_clean or outlook is not Outlook.CLEAN:
-            return Rescanned(judgement.verdict)
-        return Rescanned(judgement.verdict, await self.release(message_id, order))
+        verdict, outlooks = await self._scan(found.message, order.actor, WITHHELD)
+        if not release_if_clean or set(outlooks.values()) != {Outlook.CLEAN}:
+            return Rescanned(verdict)
+        return Rescanned(verdict, await self.release(message_id, order))
 
-    async def scan(self, message: QueuedMessage, actor: str) -> Outlook:
-        """Scan it again and note the verdict, unless a scanner is out. Raises NoScannerError."""
-        return (await self._scan(message, actor))[1]
+    async def scan_waiting(self, message: QueuedMessage, actor: str) -> Mapping[int, Outlook]:
+        """Scan it again for the recipients that wait for a scanner, by index; notes the verdict, unless it is out for all of them. Raises
+        NoScannerError.
+        """
+        return (await self._scan(message, actor, (SCAN_WAIT,)))[1]
 
-    async def _scan(self, message: QueuedMessage, actor: str) -> tuple[Judgement, Outlook]:
+    async def _scan(self, message: QueuedMessage, actor: str, destinations: Collection[str]) -> tuple[Verdict, Mapping[int, Outlook]]:
         if self._rescan is None:
             raise NoScannerError("nothing scans mail on this server")
-        withheld_ones = [one.address for one in message.recipients if one.pending and one.destination in WITHHELD]
-        judgement = await self._rescan(message, withheld_ones)
-        outlook = outlook_of(judgement)
-        if outlook is not Outlook.OUT:
+        chosen = {index: one for index, one in enumerate(message.recipients) if one.pending and one.destination in destinations}
+        judgement = await self._rescan(message, list(chosen.values()))
+        outlooks = {index: outlook_of(judgement, fate) for index, fate in zip(chosen, judgement.fates, strict=True)}
+        if set(outlooks.values()) - {Outlook.OUT}:
             note = note_of(judgement.verdict, now=_now(), by=actor)
             await self._spool.change([(message.message_id, -1, K_NOTE, 0, note)])
-        return judgement, outlook
+        return judgement.verdict, outlooks
 
-    async def confine(self, ids: bytes, order: Order) -> Done:
-        """Put what waits for a scanner into quarantine."""
+    async def confine(self, some: Single, order: Order) -> Done:
+        """Put single recipients that wait for a scanner into quarantine."""
         async with self._one_release:
-            return await self._actions.send_on(CONFINE, ids, _confined, order)
+            return await self._actions.send_on(CONFINE, b"".join(some), lambda one: _confined(one, some[one.message_id]), order)
 
     # ---- inside; what begins with a look at the spool blocks
 
@@ -266,12 +284,12 @@ class Quarantine:
             raise NotFoundError(f"{format_message_id(message_id)} is not in quarantine")
         return quarantined(self._spool, message)
 
-    def _ways(self, message: QueuedMessage, wanted: Callable[[str], bool], stays: list[str]) -> dict[int, Route]:
+    def _ways(self, message: QueuedMessage, wanted: Choice, stays: list[str]) -> dict[int, Route]:
         """Where the withheld recipients are to go. Raises RerouteRefusedError when none of them can."""
         chosen = [
             (index, one)
             for index, one in enumerate(message.recipients)
-            if one.pending and one.destination in WITHHELD and wanted(one.address)
+            if one.pending and one.destination in WITHHELD and wanted(message, index, one)
         ]
         ways: dict[int, Route] = {}
         edits = self._scanned_again(message) if chosen else ()
@@ -384,8 +402,12 @@ class Confined:
         return self.route.encode()
 
 
-def _confined(message: QueuedMessage) -> Ways:
-    waiting = {index: Confined(one.route) for index, one in enumerate(message.recipients) if one.pending and one.destination == SCAN_WAIT}
+def _confined(message: QueuedMessage, indices: Collection[int]) -> Ways:
+    waiting = {
+        index: Confined(one.route)
+        for index, one in enumerate(message.recipients)
+        if index in indices and one.pending and one.destination == SCAN_WAIT
+    }
     if not waiting:
         raise RerouteRefusedError("it does not wait for a scanner any more")
     return waiting

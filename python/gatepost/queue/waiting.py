@@ -3,7 +3,8 @@
 A pass goes over all of it, oldest first: when a scanner is back (`wake`), every LOOK_SECONDS if none is out (a single scan may have
 failed), and every LOOK_SECONDS for what has waited longer than its policy's `outage_minutes`; that goes into quarantine, or on its way,
 as `quarantine.after_wait` says. What is clean is delivered, what policy holds is held with its own destination, all else goes into
-quarantine: a message in the queue cannot be refused or changed any more.
+quarantine: a message in the queue cannot be refused or changed any more. Each recipient goes by the policy that holds for it, as at
+reception; those in quarantine stay there.
 
 Invariants: every verdict is noted before it is acted upon; what a crash cuts short is scanned again; a pass holds PART messages at a time,
 and stops asking scanners after GIVE_UP messages in a row of which one was out. A fault ends the pass, is logged, and the next one goes on.
@@ -11,8 +12,9 @@ and stops asking scanners after GIVE_UP messages in a row of which one was out. 
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 
 import structlog
 
@@ -22,7 +24,7 @@ from gatepost.queue import withheld
 from gatepost.queue.actions import Order
 from gatepost.queue.quarantine import ACTOR, NoScannerError, Outlook, Quarantine
 from gatepost.queue.retry import MICROSECONDS
-from gatepost.queue.views import QueuedMessage
+from gatepost.queue.views import QueuedMessage, RecipientStatus
 from gatepost.spool import AsyncSpool
 
 PART = 64
@@ -35,25 +37,38 @@ EVERY = 20
 log = structlog.get_logger()
 
 
+class Fate(Enum):
+    """What becomes of a recipient that waited; the value tells the operation's reason."""
+
+    CLEAN = "scanned again, clean"
+    HELD = "scanned again, held by policy"
+    BAD = "scanned again, not clean"
+    LATE = "waited too long for a scanner"
+
+
+_FATES = {Outlook.CLEAN: Fate.CLEAN, Outlook.HELD: Fate.HELD, Outlook.BAD: Fate.BAD}
+
+
 @dataclass(slots=True)
 class Outcome:
-    """Packed ids by what becomes of them."""
+    """Recipients (indices by message id) by what becomes of them."""
 
-    clean: list[bytes] = field(default_factory=list)
-    held: list[bytes] = field(default_factory=list)
-    bad: list[bytes] = field(default_factory=list)
-    late: list[bytes] = field(default_factory=list)
+    parts: dict[Fate, dict[bytes, set[int]]] = field(default_factory=dict)
+
+    def add(self, fate: Fate, message_id: bytes, index: int) -> None:
+        """One more."""
+        self.parts.setdefault(fate, {}).setdefault(message_id, set()).add(index)
 
 
 class Waiting:
-    """One per worker. `wait_seconds` says how long a policy, by its name, lets mail wait, `ready` whether every scanner is in service."""
+    """One per worker. `wait_seconds`: how long the policy of a recipient lets mail wait; `ready`: whether every scanner is in service."""
 
     def __init__(
         self,
         spool: AsyncSpool,
         quarantine: Quarantine,
         settings: Callable[[], Settings],
-        wait_seconds: Callable[[str], float],
+        wait_seconds: Callable[[QueuedMessage, RecipientStatus], float],
         ready: Callable[[], bool] = lambda: False,
     ) -> None:
         self._spool = spool
@@ -79,7 +94,7 @@ class Waiting:
         self._back.set()
 
     async def settle(self, *, scan: bool) -> int:
-        """One pass; how many messages wait no more. Without `scan` only those that have waited long enough are looked at."""
+        """One pass; for how many messages somebody waits no more. Without `scan` only what has waited long enough is looked at."""
         settled = out = 0
         after: bytes | None = None
         while True:
@@ -121,45 +136,39 @@ class Waiting:
         ]
 
     async def _look(self, message: QueuedMessage, outcome: Outcome, *, scan: bool) -> bool:
-        """Sort one message. True when a scanner was out."""
-        late = self._is_late(message)
+        """Sort the recipients of one message. True when a scanner was out."""
+        waiting = [index for index, one in enumerate(message.recipients) if one.pending and one.destination == SCAN_WAIT]
+        late = {index for index in waiting if self._is_late(message, index)}
+        outlooks: Mapping[int, Outlook] = dict.fromkeys(waiting, Outlook.OUT)
         if scan:
             try:
-                outlook = await self._quarantine.scan(message, ACTOR)
+                outlooks = await self._quarantine.scan_waiting(message, ACTOR)
             except NoScannerError:
-                outlook = Outlook.CLEAN if late else Outlook.OUT  # nothing scans here any more
+                outlooks = {index: Outlook.CLEAN if index in late else Outlook.OUT for index in waiting}  # nothing scans here any more
+        for index, outlook in outlooks.items():
             if outlook is not Outlook.OUT:
-                sorted_by = {Outlook.CLEAN: outcome.clean, Outlook.HELD: outcome.held, Outlook.BAD: outcome.bad}
-                sorted_by[outlook].append(message.message_id)
-                return False
-        if late:
-            outcome.late.append(message.message_id)
-        return scan
+                outcome.add(_FATES[outlook], message.message_id, index)
+            elif index in late:
+                outcome.add(Fate.LATE, message.message_id, index)
+        return scan and Outlook.OUT in outlooks.values()
 
-    def _is_late(self, message: QueuedMessage) -> bool:
-        verdict = message.meta.verdict
-        limit = self._wait_seconds(verdict.policy if verdict is not None else "")
-        return time.time() - message.received_at / MICROSECONDS > limit
+    def _is_late(self, message: QueuedMessage, index: int) -> bool:
+        age = time.time() - message.received_at / MICROSECONDS
+        return age > self._wait_seconds(message, message.recipients[index])
 
     async def _carry_out(self, outcome: Outcome) -> int:
-        settled = 0
-        if outcome.clean:
-            order = Order(ACTOR, selection="scanned again, clean")
-            settled += (await self._quarantine.release(b"".join(outcome.clean), order)).changed
-        if outcome.held:
-            order = Order(ACTOR, selection="scanned again, held by policy")
-            settled += (await self._quarantine.release(b"".join(outcome.held), order, hold=True)).changed
-        if outcome.bad:
-            order = Order(ACTOR, selection="scanned again, not clean")
-            settled += (await self._quarantine.confine(b"".join(outcome.bad), order)).changed
-        if outcome.late:
-            settled += await self._give_up(b"".join(outcome.late))
-        return settled
+        """A change of one does not undo that of another: they are of different recipients."""
+        return sum([await self._settled(fate, some) for fate, some in outcome.parts.items()])
 
-    async def _give_up(self, ids: bytes) -> int:
-        """The time in which a scanner had to come back is over."""
-        release = self._settings().quarantine.after_wait == "release"
-        log.warning("a scanner has been out for too long", messages=len(ids) // withheld.ID, released=release)
-        order = Order(ACTOR, selection="waited too long for a scanner")
-        done = await (self._quarantine.release(ids, order) if release else self._quarantine.confine(ids, order))
-        return done.changed
+    async def _settled(self, fate: Fate, some: Mapping[bytes, set[int]]) -> int:
+        if fate is Fate.LATE:
+            log.warning("a scanner has been out for too long", messages=len(some), released=self._lets_go)
+        order = Order(ACTOR, selection=fate.value)
+        if fate in (Fate.CLEAN, Fate.HELD) or (fate is Fate.LATE and self._lets_go):
+            return (await self._quarantine.send_waiting(some, order, hold=fate is Fate.HELD)).changed
+        return (await self._quarantine.confine(some, order)).changed
+
+    @property
+    def _lets_go(self) -> bool:
+        """Whether mail goes on its way when the time in which a scanner had to come back is over."""
+        return self._settings().quarantine.after_wait == "release"

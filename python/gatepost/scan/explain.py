@@ -56,7 +56,7 @@ def _of_content(rule: Rule, entry: Found) -> Iterator[tuple[str, str]]:
         if wanted:
             yield condition, ", ".join(one for one in wanted if one in there)
     if rule.signs:
-        yield "signs", ", ".join(sign for sign in entry.signs if any(fnmatchcase(sign, glob) for glob in rule.signs))
+        yield "signs", ", ".join(sign for sign in entry.signs if any(fnmatchcase(sign.lower(), glob) for glob in rule.signs))
     if rule.digests:
         listed = next((one.name for one in rule.read_lists() if entry.sha256 in one), "")
         yield ("sha256_files", listed) if listed else ("sha256", entry.sha256)

@@ -55,6 +55,19 @@ def parse_policy(text: str) -> Policy:
     return made
 
 
+def unreadable_list(policy: Policy) -> str:
+    """*blocking* 'rule 1 (known): sha256_files: …' for the first list that cannot be read; '' when there is none. A policy in force does
+    without such a list, which is logged; who stores one wants to know.
+    """
+    for number, rule in enumerate(policy.rules, 1):
+        for one in rule.read_lists():
+            if not one.known:
+                one.refresh()
+            if not one.known:
+                return f"rule {number} ({rule.name}): sha256_files: cannot read {one.name!r}"
+    return ""
+
+
 def _first_fault(fault: ValidationError, text: str) -> str:
     """'rule 2 (programs): flags.0: …'. Of several a key that does not exist: another fault may be that it is missing."""
     first = min(fault.errors(), key=lambda one: one["type"] != "extra_forbidden")

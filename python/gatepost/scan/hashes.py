@@ -48,6 +48,11 @@ class HashFile:
         """What it takes in memory."""
         return len(self._digests.packed)
 
+    @property
+    def known(self) -> bool:
+        """Whether it could be read at least once."""
+        return self._stamp is not None
+
     def __contains__(self, digest: str) -> bool:
         """`digest` in hex, or '' for content that was not seen whole."""
         if time.monotonic() >= self._due and self._busy.acquire(blocking=False):

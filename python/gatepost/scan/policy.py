@@ -21,6 +21,7 @@ from gatepost.scan.conditions import Condition
 from gatepost.scan.facts import MailFacts
 from gatepost.scan.hashes import HashFile, hash_file
 from gatepost.scan.report import Found, Report
+from gatepost.scan.spelling import CopyAddress, Defect, Digest, Extension, Family, LowerGlob
 
 _log = structlog.get_logger(__name__)
 
@@ -58,18 +59,18 @@ class Rule(BaseModel):
 
     names: tuple[str, ...] = ()
     """Globs on the name as it is meant (look-alikes, case and trailing dots undone)."""
-    extensions: tuple[str, ...] = ()
-    """Without the dot."""
-    declared: tuple[str, ...] = ()
+    extensions: tuple[Extension, ...] = ()
+    """Folded, without the dot."""
+    declared: tuple[LowerGlob, ...] = ()
     """Globs on the media type it claims."""
-    types: tuple[str, ...] = ()
+    types: tuple[LowerGlob, ...] = ()
     """Globs on what it is by content: `pe`, `application/zip`, `image/*`."""
-    families: tuple[str, ...] = ()
+    families: tuple[Family, ...] = ()
     flags: tuple[Flag, ...] = ()
-    signs: tuple[str, ...] = ()
-    """Globs, e.g. `macro:*` or `pdf:javascript`."""
-    defects: tuple[str, ...] = ()
-    sha256: tuple[str, ...] = ()
+    signs: tuple[LowerGlob, ...] = ()
+    """Globs, e.g. `macro:*` or `pdf:javascript`; case does not count."""
+    defects: tuple[Defect, ...] = ()
+    sha256: tuple[Digest, ...] = ()
     """In hex."""
     sha256_files: tuple[str, ...] = Field((), max_length=8)
     """Paths of lists of digests, a line each; with `sha256` one list."""
@@ -85,16 +86,16 @@ class Rule(BaseModel):
     """What a scanner said. A rule with this or the three below is put to the scanners' answers, not to entries."""
     scanners: tuple[str, ...] = ()
     """Globs on the scanner's name."""
-    signatures: tuple[str, ...] = ()
-    """Globs on the name of what it found."""
-    min_score: float | None = None
+    signatures: tuple[LowerGlob, ...] = ()
+    """Globs on the name of what it found, or on one of several names; case does not count."""
+    min_score: float | None = Field(None, allow_inf_nan=False)
 
     when: str = ""
     """A condition in CEL over entry, report, mail and answers. One that does not name `entry` is decided once, for the message itself."""
 
     subject: str = Field("", max_length=60)
     """Put before the subject of a message that goes on."""
-    copy_to: str = Field("", max_length=320)
+    copy_to: CopyAddress = Field("", max_length=320)
     """Who gets a copy besides, whatever the action, but for a message that is refused. With the action `copy` by default postmaster."""
 
     _condition: Condition | None = PrivateAttr(None)
@@ -158,7 +159,7 @@ class Rule(BaseModel):
             self.about_answers
             and (not self.outcomes or answer.outcome in self.outcomes)
             and (not self.scanners or any(fnmatchcase(answer.scanner, glob) for glob in self.scanners))
-            and (not self.signatures or any(fnmatchcase(answer.name, glob) for glob in self.signatures))
+            and (not self.signatures or any(fnmatchcase(name, glob) for name in _names(answer) for glob in self.signatures))
             and (self.min_score is None or answer.score >= self.min_score)
             and self._holds(seen.report.entries[0], seen)
         )
@@ -201,7 +202,7 @@ class Rule(BaseModel):
             (not self.types or any(fnmatchcase(entry.kind, glob) or fnmatchcase(entry.media_type, glob) for glob in self.types))
             and (not self.families or entry.family in self.families)
             and (not self.flags or not entry.flags.isdisjoint(self.flags))
-            and (not self.signs or any(fnmatchcase(sign, glob) for sign in entry.signs for glob in self.signs))
+            and (not self.signs or any(fnmatchcase(sign.lower(), glob) for sign in entry.signs for glob in self.signs))
             and (not self.defects or not set(entry.defects).isdisjoint(self.defects))
             and (not self.digests or self._knows(entry.sha256))
             and entry.size >= (self.min_bytes or 0)
@@ -210,6 +211,12 @@ class Rule(BaseModel):
 
     def _knows(self, digest: str) -> bool:
         return digest in self.sha256 or any(digest in one for one in self.read_lists())
+
+
+def _names(answer: Answer) -> tuple[str, ...]:
+    """What was found, as a whole and word by word: rspamd and YARA name several things."""
+    found = answer.name.lower()
+    return found, *(found.split() if " " in found else ())
 
 
 NO_MAIL = MailFacts("", ())

@@ -64,6 +64,10 @@ async def test_a_policy_is_applied_listed_shown_and_removed_and_workers_are_told
         ),
         ('[[rules]]\nname = "x"\naction = "hold"', "rule 1 (x): has no condition"),
         ('[[rules]]\nname = "x"\naction = "hold"\nflags = ["odd"]', "rule 1 (x): flags.0: must be one of container, encrypted,"),
+        (
+            '[[rules]]\nname = "x"\naction = "hold"\nsha256_files = ["/nowhere/list"]',
+            "rule 1 (x): sha256_files: cannot read '/nowhere/list'",
+        ),
     ],
 )
 async def test_a_faulty_text_is_said_so_and_never_stored(plane: Plane, text: str, fault: str) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +16,12 @@ from gatepost.queue.actions import Order
 from gatepost.queue.plan import merge_planned, plan_recipients
 from gatepost.queue.quarantine import DELETE, RELEASE, NoScannerError, Quarantine
 from gatepost.queue.quarantine_views import Quarantined, QuarantineFilter, Scan
-from gatepost.queue.views import Filter
+from gatepost.queue.views import Filter, QueuedMessage, RecipientStatus
 from gatepost.queue.waiting import Waiting
 from gatepost.routing.model import AddressHandler, DomainRule, HandlerKind, Route, RuleKind, RuleSet
 from gatepost.scan.edits import SCAN_EDIT, renewed
-from gatepost.scan.judge import Fate, Judgement
+from gatepost.scan.judge import Fate, Judgement, Stripped
+from gatepost.scan.notice import Removed
 from support.queue_lab import MESSAGE, RULES, QueueLab
 
 VERDICT = Verdict(
@@ -48,6 +50,7 @@ class Lab(QueueLab):
         )
         self.rules: RuleSet = RULES
         self.answers: list[Judgement] = []
+        self.asked: list[list[str]] = []
 
     async def __aenter__(self) -> "Lab":
         await super().__aenter__()
@@ -58,17 +61,23 @@ class Lab(QueueLab):
         await self.quarantine.stop()
         await super().__aexit__(*args)  # type: ignore[arg-type]
 
-    async def rescan(self, message: object, recipients: object) -> Judgement:
+    async def rescan(self, message: object, recipients: Sequence[RecipientStatus]) -> Judgement:
+        self.asked.append([one.address for one in recipients])
         return self.answers.pop(0)
 
     async def withhold(
         self, *recipients: str, destination: str = QUARANTINE, plain: tuple[str, ...] = (), body: bytes = MESSAGE, **more: object
     ) -> bytes:
-        """A message in quarantine, as reception commits it; `plain` recipients are not."""
+        """A message in quarantine, as reception commits it; `plain` recipients are not, those `apart` are in any case."""
+        apart = more.pop("apart", ())
         everyone = [Recipient(one, Notify.UNSET) for one in (*recipients, *plain)]
         envelope = Envelope("mallory@evil.test", tuple(everyone), Origin("ESMTP", "192.0.2.9"), verdict=more.pop("verdict", VERDICT))  # type: ignore[arg-type]
         plans = merge_planned(plan for plan in plan_recipients(self.rules, "", everyone, trusted=True) if isinstance(plan, tuple))
-        planned = [one if one.address in plain else replace(one, destination=destination, held=True) for one in plans]
+
+        def where(address: str) -> str:
+            return QUARANTINE if address in apart else destination  # type: ignore[operator]
+
+        planned = [one if one.address in plain else replace(one, destination=where(one.address), held=True) for one in plans]
         incoming = self.spool.receive(prefix=b"Received: here\r\n", max_bytes=0, allow_bare=True, message_id=new_message_id())
         incoming.feed_raw(body)
         incoming.finish()
@@ -277,7 +286,7 @@ async def test_many_quarantined_messages_cost_a_page_what_the_page_holds(tmp_pat
 
 
 def waiting(lab: Lab, seconds: float = 3600.0) -> Waiting:
-    return Waiting(lab.spool, lab.quarantine, lambda: lab.settings, lambda policy: seconds if policy == "default" else 0.0)
+    return Waiting(lab.spool, lab.quarantine, lambda: lab.settings, lambda message, one: seconds)
 
 
 async def test_waiting_mail_is_scanned_again_when_the_scanner_is_back_and_goes_where_its_verdict_says(tmp_path: Path) -> None:
@@ -306,7 +315,7 @@ async def test_mail_waits_no_longer_than_a_look_for_a_scanner_that_failed_once_a
         await lab.withhold("alice@here.test", destination=SCAN_WAIT)
         lab.answers = [CLEAN]
         in_service = False
-        watch = Waiting(lab.spool, lab.quarantine, lambda: lab.settings, lambda policy: 3600.0, lambda: in_service)
+        watch = Waiting(lab.spool, lab.quarantine, lambda: lab.settings, lambda message, one: 3600.0, lambda: in_service)
         watch.start()
         await asyncio.sleep(0.2)
         assert len(lab.answers) == 1, "a scanner that is out is left alone until it comes back"
@@ -332,6 +341,39 @@ async def test_mail_that_was_scanned_again_goes_out_with_a_field_of_the_newest_v
         assert octets.startswith(field) and octets.count(b"X-Gatepost-Scan") == 1 and b"scanner-out" not in octets
         assert octets.endswith(b"Subject: x\r\nDKIM-Signature: a\r\n\r\nhi\r\n"), "no word of a broken signature: none is"
         assert waited != never
+
+
+async def test_each_recipient_that_waited_goes_by_its_own_policy_and_those_in_quarantine_stay(tmp_path: Path) -> None:
+    async with Lab(tmp_path) as lab:
+        one = await lab.withhold("alice@here.test", "bob@here.test", "x@far.test", destination=SCAN_WAIT, apart=("x@far.test",))
+        lab.answers = [replace(CLEAN, fates=(Fate.DELIVER, Fate.WAIT))]
+        await waiting(lab).settle(scan=True)
+        await lab.until(lambda: lab.delivered() == ["alice@here.test"])
+        lab.answers = [replace(CLEAN, fates=(Fate.QUARANTINE,))]
+        await waiting(lab).settle(scan=True)
+        assert lab.asked == [["alice@here.test", "bob@here.test"], ["bob@here.test"]]
+        assert [each.destination for each in (await lab.service.get(one)).recipients[1:]] == [QUARANTINE, QUARANTINE]
+        assert lab.delivered() == ["alice@here.test"]
+
+
+async def test_what_would_lose_a_part_goes_to_quarantine_for_all_who_waited(tmp_path: Path) -> None:
+    async with Lab(tmp_path) as lab:
+        await lab.withhold("alice@here.test", destination=SCAN_WAIT)
+        lab.answers = [replace(CLEAN, strip=(Stripped(1, Removed("a.doc", "macros")),))]
+        await waiting(lab).settle(scan=True)
+        assert len((await lab.quarantine.page(QuarantineFilter(waiting=False))).messages) == 1
+
+
+async def test_each_recipient_waits_as_long_as_its_own_policy_says(tmp_path: Path) -> None:
+    async with Lab(tmp_path) as lab:
+        one = await lab.withhold("alice@here.test", "bob@here.test", destination=SCAN_WAIT)
+
+        def seconds(message: QueuedMessage, recipient: RecipientStatus) -> float:
+            return 0.0 if recipient.address.startswith("alice") else 3600.0
+
+        watch = Waiting(lab.spool, lab.quarantine, lambda: lab.settings, seconds)
+        assert await watch.settle(scan=False) == 1
+        assert [each.destination for each in (await lab.service.get(one)).recipients] == [QUARANTINE, SCAN_WAIT]
 
 
 def received(body: bytes, route: Route, hostname: str) -> bytes:

@@ -1,16 +1,19 @@
 """Rules, their order, and what the shipped ones decide."""
 
 import io
+import re
 import zipfile
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import ValidationError
 
-from gatepost.message.verdict import Action
-from gatepost.scan.files import PolicyError, load_policy
+from gatepost.message.verdict import Action, Answer
+from gatepost.scan.files import PolicyError, load_policy, parse_policy
 from gatepost.scan.policy import DEFAULT, Policy, Rule, Seen, decide
 from gatepost.scan.report import inspect
+from gatepost.scan.spelling import Defect, Family
 from support import archives
 from support.archives import PROGRAM
 
@@ -99,3 +102,56 @@ def test_a_policy_file_is_read_and_its_faults_name_the_key(tmp_path: Path) -> No
         load_policy(tmp_path / "none.toml")
     with pytest.raises(ValidationError):
         Rule.model_validate({"name": "x", "action": "hold", "flags": ["unheard-of"]})
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        'extensions = [".pdf"]',
+        'extensions = ["PDF"]',
+        'extensions = ["\uff30df"]',
+        'declared = ["Image/PNG"]',
+        'types = ["Application/PDF"]',
+        'signs = ["PDF:*"]',
+        'sha256 = ["{digest}"]',
+    ],
+)
+def test_values_are_taken_however_they_are_spelt(condition: str) -> None:
+    report = inspect(mail("invoice 1.PDF", b"%PDF-1.4 1 0 obj <</JS (x)>>", "IMAGE/png"))
+    text = condition.replace("{digest}", report.entries[1].sha256.upper())
+    assert decide(parse_policy(f'[[rules]]\nname = "x"\naction = "reject"\n{text}\n'), Seen(report)).action == Action.REJECT, text
+
+
+@pytest.mark.parametrize(
+    ("condition", "fault"),
+    [
+        ('extensions = ["tar.gz"]', r"extensions.0: an extension is what follows the last dot .* names = \[\"\*.tar.gz\"\]"),
+        ('extensions = ["x*"]', "extensions.0: must be an extension"),
+        ('extensions = [""]', "extensions.0: must be an extension"),
+        ('families = ["programs"]', "families.0: must be one of archive,"),
+        ('defects = ["damanged"]', "defects.0: must be one of .*; did you mean 'damaged'"),
+        ('sha256 = ["d41d8cd98f00b204e9800998ecf8427e"]', "sha256.0: must be a SHA-256, 64 hexadecimal digits"),
+        ("min_score = nan", "min_score: "),
+        ('when = "true"\ncopy_to = "not an address"', "copy_to: must be an address"),
+    ],
+)
+def test_a_value_that_can_match_nothing_is_refused_by_its_key(condition: str, fault: str) -> None:
+    with pytest.raises(PolicyError, match=rf"rule 1 \(x\): {fault}"):
+        parse_policy(f'[[rules]]\nname = "x"\naction = "reject"\n{condition}\n')
+
+
+@pytest.mark.parametrize("glob", ["*eicar*", "SECOND", "first second"])
+def test_signatures_are_compared_without_case_and_one_by_one(glob: str) -> None:
+    rule = Rule(name="x", action=Action.REJECT, signatures=(glob,))
+    answers = (Answer("a", "infected", "Win.Test.EICAR_HDB-1"), Answer("b", "suspicious", "FIRST SECOND"))
+    report = inspect(mail("a.txt", b"x"))
+    assert decide(Policy(rules=(rule,)), Seen(report, answers=answers)).action == Action.REJECT
+    assert decide(Policy(rules=(rule,)), Seen(report, answers=(Answer("c", "infected", "SECONDS"),))).action == Action.ACCEPT
+
+
+def test_families_and_defects_of_rules_are_those_of_the_inspection() -> None:
+    source = Path(__file__).parents[3] / "rust_core" / "scan" / "src"
+    defects = (source / "report.rs").read_text().partition("impl Defect")[2].partition("fn hides")[0]
+    assert set(get_args(Defect)) == set(re.findall(r'=> "([a-z-]+)"', defects))
+    families = re.findall(r'Self::\w+ => "([a-z]+)",', (source / "kind.rs").read_text().partition("impl Class")[2].partition("\n}\n")[0])
+    assert set(get_args(Family)) == set(families)

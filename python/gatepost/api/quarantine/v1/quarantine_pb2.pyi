@@ -326,12 +326,15 @@ class QuarantinedMessage(_message.Message):
     SUBJECT_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     INFECTED_FIELD_NUMBER: _builtins.int
+    WITHHELD_COUNT_FIELD_NUMBER: _builtins.int
     state: Global___QuarantineState.ValueType
     header_from: _builtins.str
     """From and Subject of the header, decoded, at most 300 characters."""
     subject: _builtins.str
     infected: _builtins.bool
     """A scanner named what is in it, and has not called it clean since. A scan that did not ask that scanner changes nothing."""
+    withheld_count: _builtins.int
+    """Recipients it is withheld from; others of the message have got it, or are in the queue like any mail."""
     @_builtins.property
     def message(self) -> _queue_pb2.QueueMessage: ...
     @_builtins.property
@@ -352,10 +355,11 @@ class QuarantinedMessage(_message.Message):
         subject: _builtins.str = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         infected: _builtins.bool = ...,
+        withheld_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "message", b"message", "verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "header_from", b"header_from", "infected", b"infected", "message", b"message", "state", b"state", "subject", b"subject", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "header_from", b"header_from", "infected", b"infected", "message", b"message", "state", b"state", "subject", b"subject", "verdict", b"verdict", "withheld_count", b"withheld_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
