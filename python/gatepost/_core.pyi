@@ -54,6 +54,7 @@ __all__ = [
     "CoreError",
     "DamagedError",
     "DiskFullError",
+    "DkimBody",
     "ExistsError",
     "FetchStream",
     "FormatVersionError",
@@ -78,6 +79,7 @@ __all__ = [
     "analyse_name",
     "blocked_extension",
     "build_rule_index",
+    "dkim_header",
     "inspect",
     "mime_decode",
     "name_matches",
@@ -182,6 +184,20 @@ class MailContent:
         """Octets from `start`, fewer at the end."""
     def part(self, body: int, end: int, coding: str) -> bytes:
         """A part's content by its `Inspection.place`. Raises InvalidError for an unknown coding."""
+
+def dkim_header(fields: Sequence[bytes], relaxed: bool) -> bytes:
+    """SHA-256 of header fields in canonical form (RFC 6376 3.7): each with its line end, the last one the signature's own, without its `b`."""
+
+@final
+class DkimBody:
+    """SHA-256 of a body in canonical forms (RFC 6376 3.4). `take` releases the interpreter lock; for threads."""
+
+    def __new__(cls, forms: Sequence[tuple[bool, int | None]]) -> DkimBody:
+        """One digest for each (relaxed, `l=`: octets of the canonical form that count)."""
+    def take(self, octets: bytes) -> None:
+        """The next octets of the body; lines end in CRLF."""
+    def finish(self) -> list[tuple[bytes, int]]:
+        """Of each form the digest, and the octets it has in all. Nothing after the first call."""
 
 K_ACCEPTED: int
 """Only in history: its first entry."""

@@ -19,25 +19,38 @@ Zone = Mapping[tuple[str, str], Sequence[str]]
 """(name without trailing dot, type) → rdata texts, e.g. {('example.net', 'MX'): ['10 mx.example.net.']}."""
 
 
-class DnsStub:
-    """Answers from `zone`; names it does not know are NXDOMAIN, names in `failing` SERVFAIL. `questions` records what was asked."""
+UDP_MOST = 1232
 
-    def __init__(self, zone: Zone, failing: Sequence[str] = ()) -> None:
-        self.zone = {(name.lower(), kind): list(values) for (name, kind), values in zone.items()}
-        self.failing = {name.lower() for name in failing}
+
+def txt(text: str) -> str:
+    """A TXT record's rdata: strings of at most 255 octets."""
+    parts = [text[at : at + 255] for at in range(0, len(text), 255)] or [""]
+    return " ".join('"' + part.replace("\\", "\\\\").replace('"', '\\"') + '"' for part in parts)
+
+
+class DnsStub:
+    """Answers from `zone`; names it does not know are NXDOMAIN, names in `failing` SERVFAIL, names in `silent` get no answer. What is too
+    long for UDP is cut there (TC). `questions` records what was asked.
+    """
+
+    def __init__(self, zone: Zone, failing: Sequence[str] = (), silent: Sequence[str] = ()) -> None:
         self.questions: list[tuple[str, str]] = []
+        self.use(zone, failing, silent)
         stub = self
 
         class Datagram(socketserver.BaseRequestHandler):
             def handle(self) -> None:
                 data, socket = self.request
-                socket.sendto(stub.answer(data), self.client_address)
+                reply = stub.answer(data)
+                if reply:
+                    socket.sendto(reply if len(reply) <= UDP_MOST else stub.cut(data), self.client_address)
 
         class Stream(socketserver.StreamRequestHandler):
             def handle(self) -> None:
                 (length,) = struct.unpack("!H", self.rfile.read(2))
                 reply = stub.answer(self.rfile.read(length))
-                self.wfile.write(struct.pack("!H", len(reply)) + reply)
+                if reply:
+                    self.wfile.write(struct.pack("!H", len(reply)) + reply)
 
         for tries in range(20, 0, -1):
             self._udp = socketserver.ThreadingUDPServer(("127.0.0.1", 0), Datagram)
@@ -50,12 +63,27 @@ class DnsStub:
                 if tries == 1:
                     raise
 
+    def use(self, zone: Zone, failing: Sequence[str] = (), silent: Sequence[str] = ()) -> None:
+        """Answer from another zone, as if nothing had been asked."""
+        self.zone = {(name.lower(), kind): list(values) for (name, kind), values in zone.items()}
+        self.failing = {name.lower() for name in failing}
+        self.silent = {name.lower() for name in silent}
+        self.questions.clear()
+
+    def cut(self, data: bytes) -> bytes:
+        """The reply to a query whose answer is too long."""
+        reply = dns.message.make_response(dns.message.from_wire(data))
+        reply.flags |= dns.flags.RA | dns.flags.TC
+        return bytes(reply.to_wire())
+
     def answer(self, data: bytes) -> bytes:
-        """The reply to one query, in wire format."""
+        """The reply to one query, in wire format; empty for none."""
         query = dns.message.from_wire(data)
         question = query.question[0]
         name, kind = question.name.to_text(omit_final_dot=True).lower(), dns.rdatatype.to_text(question.rdtype)
         self.questions.append((name, kind))
+        if name in self.silent:
+            return b""
         reply = dns.message.make_response(query)
         reply.flags |= dns.flags.RA | dns.flags.AA
         if name in self.failing:
@@ -70,7 +98,7 @@ class DnsStub:
             reply.answer.append(dns.rrset.from_text_list(f"{name}.", 60, dns.rdataclass.IN, kind, values))
         elif not any(known == name for known, _ in self.zone):
             reply.set_rcode(dns.rcode.NXDOMAIN)
-        return bytes(reply.to_wire())
+        return bytes(reply.to_wire(max_size=65_535))
 
     def __enter__(self) -> Self:
         for server in self._servers():

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from itertools import zip_longest
 
 from gatepost.config import Settings
-from gatepost.delivery.resolver import DnsAnswer, DnsStatus, Mx, Resolver
+from gatepost.delivery.resolver import Resolver
 from gatepost.delivery.smtp_session import Peer
 from gatepost.message.address import domain_key
+from gatepost.policy.dns import DnsAnswer, DnsStatus, Mx
 from gatepost.queue.transport import Deferred, Failed
 from gatepost.routing.model import NextHop, Route
 

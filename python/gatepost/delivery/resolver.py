@@ -1,15 +1,15 @@
-"""DNS for delivery: MX, A and AAAA over dnspython's asyncio resolver, with a bounded cache. Called by mx.py.
+"""DNS for delivery and the verification of senders: MX, A, AAAA, TXT and PTR over dnspython's asyncio resolver, with a bounded cache.
+Called by next_hop.py and, as `policy.dns.Dns`, by policy/mail_auth.
 
 Invariants: an answer, good or "there is none", is kept for its TTL (bounded below and above); equal questions asked at once are asked
-once; at most MAX_PARALLEL questions are under way. A question has dns.lifetime_seconds. Never raises for a DNS fault: the status says.
+once; at most `parallel` questions are under way; of an answer TEXT_MAX octets of text are kept. A question has
+dns.lifetime_seconds. Never raises for a DNS fault: the status says.
 """
 
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Callable, Iterable
 
 import dns.asyncresolver
 import dns.exception
@@ -17,52 +17,31 @@ import dns.message
 import dns.name
 import dns.rdatatype
 import dns.resolver
+import dns.reversename
 
 from gatepost.config import Settings
+from gatepost.policy.dns import DnsAnswer, DnsStatus, Mx
 
 MAX_PARALLEL = 64
 MAX_TTL = 86_400.0
 MAX_NEGATIVE_TTL = 300.0
 DEFAULT_NEGATIVE_TTL = 60.0
 MAX_RECORDS = 64
-
-
-class DnsStatus(StrEnum):
-    """found; nodata: the name exists without such a record; nxdomain; temporary: nobody knows (SERVFAIL, timeout)."""
-
-    FOUND = "found"
-    NODATA = "nodata"
-    NXDOMAIN = "nxdomain"
-    TEMPORARY = "temporary"
-
-
-@dataclass(frozen=True, slots=True)
-class Mx:
-    """One MX record; host '' is the null MX (RFC 7505)."""
-
-    preference: int
-    host: str
-
-
-@dataclass(frozen=True, slots=True)
-class DnsAnswer:
-    """records: Mx values or address texts. `detail` says what went wrong when status is TEMPORARY."""
-
-    status: DnsStatus
-    mx: tuple[Mx, ...] = ()
-    addresses: tuple[str, ...] = ()
-    detail: str = ""
+TEXT_MAX = 16_384
+"""Octets of the TXT records of one name: a domain that has more keeps its first ones."""
 
 
 class Resolver:
     """One per worker. `settings` is asked at each look-up, so that a reload takes effect."""
 
-    def __init__(self, settings: Callable[[], Settings], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, settings: Callable[[], Settings], clock: Callable[[], float] = time.monotonic, *, parallel: int = MAX_PARALLEL
+    ) -> None:
         self._settings = settings
         self._clock = clock
         self._cache: OrderedDict[tuple[str, str], tuple[float, DnsAnswer]] = OrderedDict()
         self._asking: dict[tuple[str, str], asyncio.Task[DnsAnswer]] = {}
-        self._parallel = asyncio.Semaphore(MAX_PARALLEL)
+        self._parallel = asyncio.Semaphore(parallel)
         self._resolver: dns.asyncresolver.Resolver | None = None
         self._made_for: object = None
 
@@ -74,6 +53,18 @@ class Resolver:
         """The A and the AAAA answer of a host, asked side by side."""
         both = await asyncio.gather(self._ask(host, "A"), self._ask(host, "AAAA"))
         return both[0], both[1]
+
+    async def address(self, host: str, version: int) -> DnsAnswer:
+        """The A (4) or AAAA (6) answer of a host."""
+        return await self._ask(host, "A" if version == 4 else "AAAA")
+
+    async def txt(self, name: str) -> DnsAnswer:
+        """The TXT records of a name, each with its strings joined."""
+        return await self._ask(name, "TXT")
+
+    async def pointers(self, address: str) -> DnsAnswer:
+        """The names that an IP address points to."""
+        return await self._ask(dns.reversename.from_address(address).to_text(omit_final_dot=True), "PTR")
 
     def clear(self) -> None:
         """Forget the cache."""
@@ -142,7 +133,22 @@ def _found(answer: dns.resolver.Answer, kind: str) -> DnsAnswer:
     records = list(answer)[:MAX_RECORDS]
     if kind == "MX":
         return DnsAnswer(DnsStatus.FOUND, mx=tuple(Mx(int(one.preference), _host(one.exchange)) for one in records))
+    if kind == "TXT":
+        return DnsAnswer(DnsStatus.FOUND, texts=_texts(b"".join(one.strings) for one in answer))
+    if kind == "PTR":
+        return DnsAnswer(DnsStatus.FOUND, names=tuple(_host(one.target) for one in records))
     return DnsAnswer(DnsStatus.FOUND, addresses=tuple(str(one.address) for one in records))
+
+
+def _texts(texts: Iterable[bytes]) -> tuple[bytes, ...]:
+    """As many as there is room for."""
+    kept, octets = [], 0
+    for text in texts:
+        octets += len(text)
+        if octets > TEXT_MAX:
+            break
+        kept.append(text)
+    return tuple(kept)
 
 
 def _host(name: dns.name.Name) -> str:

@@ -1,7 +1,8 @@
-//! `gatepost._core`: registers the spool, store, MIME, scan and rule index classes for Python. Converts and registers only.
+//! `gatepost._core`: registers the spool, store, MIME, DKIM, scan and rule index classes for Python. Converts and registers only.
 use pyo3::prelude::*;
 
 mod connections;
+mod dkim;
 mod errors;
 mod filter;
 mod history;
@@ -22,6 +23,7 @@ mod wire;
 #[pymodule]
 fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     errors::register(m)?;
+    dkim::register(m)?;
     history::register(m)?;
     mail_content::register(m)?;
     mime::register(m)?;

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from gatepost.delivery.next_hop import NextHops, NoRoute, Own, address_literal, is_local_address
-from gatepost.delivery.resolver import DnsStatus, Resolver
+from gatepost.delivery.resolver import Resolver
+from gatepost.policy.dns import DnsStatus
 from gatepost.queue.transport import Deferred, Failed
 from gatepost.routing.model import Route, RouteKind
 from support.delivery import make_settings
