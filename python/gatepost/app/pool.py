@@ -1,8 +1,9 @@
-"""The workers as processes: start, watch, restart, stop. Used by the supervisor only.
+"""The workers as processes: start, watch, restart, stop. Used by app.start and the supervisor only.
 
-A worker is exec'ed, never forked. It inherits its listening sockets, a pipe on which it tells how it is (`parent_line`), and the read end
-of a life line: when the supervisor is gone, the pipe closes and the worker drains and leaves. A worker that dies is started again
-at once, later with growing pauses; the listening sockets stay open meanwhile, so clients wait instead of being refused. After
+A worker is exec'ed, never forked. It inherits its listening sockets, a pipe on which it tells how it is (`parent_line`), and the read ends
+of two more: the word to begin, given by closing it when directory and certificates are ready (`start`; `launch` executes them earlier, so
+that they import meanwhile), and a life line: when the supervisor is gone, it closes and the worker drains and leaves. A worker that dies is
+started again at once, later with growing pauses; the listening sockets stay open meanwhile, so clients wait instead of being refused. After
 GIVE_UP failed starts in a row the sockets are closed, so that the kernel sends clients to the other workers, until it is back.
 
 Surplus partitions, left by an earlier start with more workers, get a drain worker each: no sockets, nobody waits for it at the start, and
@@ -65,7 +66,7 @@ class WorkerProcess:
 
 class WorkerPool:
     """Keeps `count` workers alive, and those of `surplus` partitions until they are empty. `arguments` are passed to each: data directory,
-    config file. `on_retired` gets the number of a partition that has been emptied and closed.
+    config file.
     """
 
     def __init__(
@@ -73,32 +74,50 @@ class WorkerPool:
         count: int,
         listeners: ListenerSet,
         arguments: Sequence[str],
-        on_change: Callable[[], None],
         *,
         surplus: Sequence[int] = (),
-        on_retired: Callable[[int], Awaitable[None]] | None = None,
     ) -> None:
         self._listeners = listeners
         self._arguments = list(arguments)
-        self._on_change = on_change
-        self._on_retired = on_retired
+        self._on_change: Callable[[], None] = lambda: None
+        self._on_retired: Callable[[int], Awaitable[None]] | None = None
         self._life_read, self._life_write = os.pipe()
+        self._word_read, self._word_write = os.pipe()
         self._keepers: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
         self.workers = [WorkerProcess(n, {}) for n in range(count)] + [WorkerProcess(n, {}, drains=True) for n in surplus]
 
-    async def start(self) -> None:
-        """Start all, and wait for those that listen. Raises RuntimeError with the worker's number when one does not become ready."""
-        waited: list[tuple[WorkerProcess, asyncio.Task[None]]] = []
+    def report_to(self, on_change: Callable[[], None], on_retired: Callable[[int], Awaitable[None]]) -> None:
+        """Who is told from now on: that a worker came, went or said something; and the number of a partition that is emptied and closed."""
+        self._on_change, self._on_retired = on_change, on_retired
+
+    async def launch(self) -> None:
+        """Execute all; they prepare themselves and then wait for `start`. Returns when each is a process, or could not become one."""
         for worker in self.workers:
             worker.sockets = {} if worker.drains else self._listeners.open()
+            self._keepers.append(asyncio.create_task(self._keep(worker), name=f"worker {worker.index}"))
+        while any(not worker.pid and not keeper.done() for worker, keeper in self._places()):
+            await asyncio.sleep(0.001)
+
+    async def start(self) -> None:
+        """Give the word to begin, and wait for those that listen. Raises RuntimeError with the worker's number when one does not become
+        ready.
+        """
+        waited = [(worker, keeper) for worker, keeper in self._places() if not worker.drains]
+        for worker, _ in waited:
             worker.heard = time.monotonic()
-            keeper = asyncio.create_task(self._keep(worker), name=f"worker {worker.index}")
-            self._keepers.append(keeper)
-            if not worker.drains:
-                waited.append((worker, keeper))
+        self._say_begin()
         for worker, keeper in waited:
             await self._await_ready(worker, keeper)
+
+    def _places(self) -> list[tuple[WorkerProcess, asyncio.Task[None]]]:
+        return list(zip(self.workers, self._keepers, strict=True))
+
+    def _say_begin(self) -> None:
+        """Close the pipe: who waits begins, and who is executed later finds it closed."""
+        if self._word_write >= 0:
+            os.close(self._word_write)
+            self._word_write = -1
 
     async def _await_ready(self, worker: WorkerProcess, keeper: asyncio.Task[None]) -> None:
         """Wait as long as the worker gets further; READY_SECONDS of silence are too many."""
@@ -172,10 +191,10 @@ class WorkerPool:
 
     async def _exec(self, worker: WorkerProcess, ready_write: int) -> asyncio.subprocess.Process:
         plan = {name: [s.fileno() for s in group] for name, group in worker.sockets.items()}
-        fds = [fd for group in plan.values() for fd in group] + [ready_write, self._life_read]
+        fds = [fd for group in plan.values() for fd in group] + [ready_write, self._life_read, self._word_read]
         command = [sys.executable, "-m", "gatepost.app.worker", *self._arguments]
         command += ["--index", str(worker.index), "--sockets", json.dumps(plan)]
-        command += ["--ready-fd", str(ready_write), "--life-fd", str(self._life_read)]
+        command += ["--ready-fd", str(ready_write), "--life-fd", str(self._life_read), "--word-fd", str(self._word_read)]
         command += ["--drain"] if worker.drains else []
         return await asyncio.create_subprocess_exec(*command, pass_fds=fds, stdin=asyncio.subprocess.DEVNULL)
 
@@ -233,7 +252,9 @@ class WorkerPool:
                 worker.process.send_signal(number)
 
     async def stop(self, grace: float) -> None:
-        """SIGTERM, wait `grace` seconds, then SIGKILL what is left."""
+        """SIGTERM, wait `grace` seconds, then SIGKILL what is left. A second call finds nothing to do."""
+        if self._stopping.is_set():
+            return
         self._stopping.set()
         self.signal_all(signal.SIGTERM)
         pending = [k for k in self._keepers if not k.done()]
@@ -247,8 +268,9 @@ class WorkerPool:
             keeper.cancel()
         for worker in self.workers:
             close_all(worker.sockets)
-        os.close(self._life_write)
-        os.close(self._life_read)
+        self._say_begin()
+        for fd in (self._life_write, self._life_read, self._word_read):
+            os.close(fd)
 
 
 def _status(code: int) -> str:

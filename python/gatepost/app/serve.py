@@ -8,24 +8,17 @@ import argparse
 import asyncio
 import contextlib
 import errno
+import gc
 import os
 import resource
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gatepost.app import logs
-from gatepost.app.listeners import ListenError
-from gatepost.app.supervisor import StartError, Supervisor
-from gatepost.config import SettingsError, load_settings
-from gatepost.control.audit import AuditError
-from gatepost.control.server import ControlServerError
-from gatepost.directory import DirectoryError
-from gatepost.scan.scanners.registry import make_scanners
-from gatepost.server.tls import TlsError
+from gatepost.app.start import first_steps
+from gatepost.config import Settings, load_settings
 
-FAULTS = (SettingsError, ListenError, StartError, DirectoryError, TlsError, ControlServerError, AuditError)
-"""What an administrator can mend."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -54,18 +47,35 @@ def serve(argv: Sequence[str]) -> int:
     os.umask(0o077)  # mail, queue and secrets are the owner's alone, on volumes in shared directories too
     overrides: dict[str, object] = {} if options.workers is None else {"workers": options.workers}
     data = options.data or (Path(os.environ["GATEPOST_DATA"]) if os.environ.get("GATEPOST_DATA") else None)
+    gc.disable()  # until everything is imported: there is nothing to collect, and looking for it is a tenth of a start
     try:
         settings = load_settings(options.config, data, overrides)
-        make_scanners(settings.scan.scanners)  # each worker makes its own; a fault is told here, once
         logs.configure(settings, "supervisor")
-        return asyncio.run(Supervisor(settings, options.config, overrides, demo=options.demo).run())
-    except FAULTS as error:
-        print(f"gatepost: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        print(f"gatepost: the data directory's disk is full ({error.strerror}): free a few megabytes and start again", file=sys.stderr)
-        return 1
+        return asyncio.run(_run(settings, options, overrides))
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        text = _what_to_mend(error)
+        if not text:
+            raise
+        print(f"gatepost: {text}", file=sys.stderr)
+        return 1
+
+
+async def _run(settings: Settings, options: argparse.Namespace, overrides: Mapping[str, object]) -> int:
+    async with first_steps(settings, options.config, overrides) as started:
+        from gatepost.app.supervisor import Supervisor  # most of a second; the workers import meanwhile
+
+        gc.enable()
+        return await Supervisor(started, demo=options.demo).run()
+
+
+def _what_to_mend(error: Exception) -> str:
+    """The line for the administrator; empty when only a trace helps."""
+    from gatepost.app.supervisor import FAULTS
+
+    if isinstance(error, FAULTS):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in FULL:
+        return f"the data directory's disk is full ({error.strerror}): free a few megabytes and start again"
+    return ""

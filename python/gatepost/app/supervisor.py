@@ -1,58 +1,58 @@
 """The supervisor: one directory, one set of listening sockets, N workers, one control plane. It owns no mail.
 
-Run by app.serve. Order of start: data directory and its lock, directory (migrated), certificate, sockets, workers and control
-plane side by side; then `run/endpoints.json` is written: whoever sees it can connect. SIGTERM or SIGINT drains: workers finish what
-they are at within the grace, then everything stops, 10 s at most. SIGHUP reads settings, rules and certificates anew. Faults at
-start raise StartError or the layers' own errors, each with one line that says what to do.
+Run by app.serve, after app.start has the data directory's lock, the sockets, and the workers executed. Then: directory (migrated),
+certificate, the workers' word to begin and the control plane side by side; then `run/endpoints.json` is written: whoever sees it can
+connect. SIGTERM or SIGINT drains: workers finish what they are at within the grace, then everything stops, 10 s at most. SIGHUP reads
+settings, rules and certificates anew. Faults at start raise StartError or the layers' own errors, each with one line that says what to
+do.
 """
 
 import asyncio
-import contextlib
-import fcntl
 import json
 import os
 import signal
 import time
-from collections.abc import Coroutine, Iterator, Mapping
-from pathlib import Path
-from typing import IO
+from collections.abc import Coroutine, Mapping
 
 import structlog
 
 from gatepost import __version__
 from gatepost.app import banner, partitions
 from gatepost.app.demo import ensure_demo
-from gatepost.app.listeners import ListenerSet
+from gatepost.app.listeners import ListenError
 from gatepost.app.plane import ControlPlane
-from gatepost.app.pool import WorkerPool, WorkerProcess
+from gatepost.app.pool import WorkerProcess
 from gatepost.app.snapshot import LiveRules
-from gatepost.config import Endpoint, Settings, SettingsError, load_settings, parse_endpoint
+from gatepost.app.start import STOP_SECONDS, Started, StartError
+from gatepost.config import Settings, SettingsError, load_settings
+from gatepost.control.audit import AuditError
 from gatepost.control.errors import ControlError
 from gatepost.control.ports import ListenerInfo, ServerFacts, WorkerPlace
-from gatepost.directory import Directory
+from gatepost.control.server import ControlServerError
+from gatepost.directory import Directory, DirectoryError
 from gatepost.queue.list_store import ListStore
-from gatepost.queue.paused import PausedFileError
+from gatepost.scan.scanners.registry import make_scanners
 from gatepost.server.tls import TlsContexts, TlsError
 
-STOP_SECONDS = 9.0
-MAIL_LISTENERS = ("smtp", "submission", "submissions", "lmtp", "pop3", "pop3s", "imap", "imaps")
 IMPLICIT_TLS = ("submissions", "pop3s", "imaps")
 
+FAULTS = (SettingsError, ListenError, StartError, DirectoryError, TlsError, ControlServerError, AuditError)
+"""What ends a start and an administrator can mend."""
+
 log = structlog.get_logger()
-
-
-class StartError(Exception):
-    """The server cannot start; the text says why and what to do."""
 
 
 class Supervisor:
     """One running server over one data directory."""
 
-    def __init__(self, settings: Settings, config: Path | None, overrides: Mapping[str, object], *, demo: bool) -> None:
-        self._settings = settings
-        self._config = config
-        self._overrides = dict(overrides)
+    def __init__(self, started: Started, *, demo: bool) -> None:
+        self._settings = started.settings
+        self._config = started.config
+        self._overrides = dict(started.overrides)
         self._demo = demo
+        self._listeners = started.listeners
+        self._pool = started.pool
+        self._surplus = started.surplus
         self._stop = asyncio.Event()
         self._serving = False
         self._started = time.monotonic()
@@ -61,36 +61,25 @@ class Supervisor:
 
     async def run(self) -> int:
         """Start, stay until told to stop, drain. Returns the exit status."""
+        make_scanners(self._settings.scan.scanners)  # each worker makes its own; a fault is told here, once
         data = self._settings.data
-        make_layout(data)
-        with hold_lock(data):
-            directory = Directory(data / "directory.db", migrate=True)
+        directory = Directory(data / "directory.db", migrate=True)
+        try:
             passwords = ensure_demo(directory, data) if self._demo else {}
             self._tls = TlsContexts(lambda: self._settings)
-            self._listeners = ListenerSet.reserve(wanted(self._settings))
             self._handle_signals()
-            try:
-                await self._serve(directory, passwords)
-            finally:
-                self._listeners.close()
-                directory.close()
+            await self._serve(directory, passwords)
+        finally:
+            directory.close()
         return 0
 
     async def _serve(self, directory: Directory, passwords: Mapping[str, str]) -> None:
         data = self._settings.data
-        left = await asyncio.to_thread(prepare_partitions, data / "spool", self._settings.workers)
-        self._pool = WorkerPool(
-            self._settings.workers,
-            self._listeners,
-            self._arguments(),
-            self._changed,
-            surplus=left,
-            on_retired=self._retired,
-        )
+        self._pool.report_to(self._changed, self._retired)
         lists = ListStore(data)
         self._rules = LiveRules(directory, lists)
         workers = [w.index for w in self._pool.workers]
-        self.plane = ControlPlane(lambda: self._settings, directory, self._rules, workers, self, drains=set(left), lists=lists)
+        self.plane = ControlPlane(lambda: self._settings, directory, self._rules, workers, self, drains=set(self._surplus), lists=lists)
         try:
             if await self._start_all():
                 self._spawn(self._rules.poll())
@@ -145,10 +134,6 @@ class Supervisor:
             await self._pool.start()
         except RuntimeError as error:
             raise StartError(str(error)) from error
-
-    def _arguments(self) -> list[str]:
-        words = ["--data", str(self._settings.data), "--overrides", json.dumps(self._overrides)]
-        return words + (["--config", str(self._config)] if self._config else [])
 
     # ---- what ServerService asks of us ----
 
@@ -249,54 +234,8 @@ class Supervisor:
         temporary.replace(path)
 
 
-def wanted(settings: Settings) -> dict[str, list[Endpoint]]:
-    """Listener name → endpoints, for the mail protocols."""
-    return {name: [parse_endpoint(text) for text in getattr(settings.listen, name)] for name in MAIL_LISTENERS}
-
-
-def prepare_partitions(spool: Path, workers: int) -> list[int]:
-    """*blocking* Finish what an earlier start began, spread the pauses. Returns the surplus partitions. Raises StartError."""
-    try:
-        partitions.delete_tombstones(spool)
-        left = partitions.surplus(spool, workers)
-        partitions.spread_pauses(spool, workers)
-    except (OSError, PausedFileError) as error:
-        raise StartError(f"spool directory {spool}: {error}") from error
-    if left:
-        log.info(
-            "partitions from an earlier start are drained and then removed", partitions=[f"p{index}" for index in left], workers=workers
-        )
-    return left
-
-
 def frozen_keys(old: Settings, new: Settings) -> list[str]:
     """Settings that differ but are only read at start."""
     keys = [k for k in ("data", "workers", "listen", "spool", "history") if getattr(old, k) != getattr(new, k)]
     keys += [f"scan.{k}" for k in ("scanners", "deadline_seconds") if getattr(old.scan, k) != getattr(new.scan, k)]
     return keys + [f"control.{k}" for k in type(old.control).model_fields if getattr(old.control, k) != getattr(new.control, k)]
-
-
-def make_layout(data: Path) -> None:
-    """The data directory and its rooms, private to the owner. Raises StartError."""
-    try:
-        for room in (data, data / "run", data / "spool", data / "volumes", data / "secrets"):
-            room.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise StartError(f"data directory {data}: {error.strerror or error}; give another by --data") from error
-
-
-@contextlib.contextmanager
-def hold_lock(data: Path) -> Iterator[IO[str]]:
-    """The lock that keeps a second server off the directory. Raises StartError naming the holder."""
-    with open(data / "run" / "supervisor.lock", "a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise StartError(f"{data} is in use by another gatepost (pid {holder}); stop it, or give another --data") from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        yield file
-        file.truncate(0)

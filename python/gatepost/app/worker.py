@@ -1,8 +1,9 @@
 """One worker process: protocol servers, one partition of the spool, its deliveries, and a control socket for the supervisor.
 
-Exec'ed by the supervisor (app.pool) as `python -m gatepost.app.worker`. Tells it over --ready-fd how far recovery is, that it is ready,
-that a disk failed (`parent_line`). Drains and leaves on SIGTERM or when the life line --life-fd closes. Start-up errors end the process
-with one clear line. With --drain it empties a surplus partition: no listeners, and it leaves when nothing is left.
+Exec'ed (by app.pool) as `python -m gatepost.app.worker`; begins when --word-fd closes. Tells the supervisor over --ready-fd how far
+recovery is, that it is ready, that a disk failed (`parent_line`). Drains and leaves on SIGTERM or when the life line --life-fd closes.
+Start-up errors end the process with one clear line. With --drain it empties a surplus partition: no listeners, and it leaves when nothing
+is left.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import asyncio
 import gc
 import json
 import os
+import select
 import signal
 import socket
 import sys
@@ -50,6 +52,8 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     parent = ParentLine(arguments.ready_fd)
+    if not word_to_begin(arguments.word_fd, arguments.life_fd):
+        return 0
 
     def load() -> Settings:
         return load_settings(arguments.config, arguments.data, json.loads(arguments.overrides))
@@ -74,7 +78,14 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--drain", action="store_true")
     parser.add_argument("--ready-fd", type=int, required=True)
     parser.add_argument("--life-fd", type=int, required=True)
+    parser.add_argument("--word-fd", type=int, required=True)
     return parser.parse_args(argv)
+
+
+def word_to_begin(word_fd: int, life_fd: int) -> bool:
+    """Wait until the supervisor has directory and certificates ready. False when it is gone instead. Either is a pipe that closes."""
+    closed, _, _ = select.select([word_fd, life_fd], [], [])
+    return life_fd not in closed
 
 
 def _adopt(plan: str) -> dict[str, list[socket.socket]]:

@@ -1,6 +1,7 @@
 """The worker pool without real workers: what it does when a worker cannot be started, keeps dying, or is told to stop meanwhile."""
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gatepost.app import pool
+from gatepost.app import pool, worker
 from gatepost.app.listeners import ListenerSet
 from gatepost.app.parent_line import ParentLine
 from gatepost.app.pool import WorkerPool
@@ -48,7 +49,7 @@ def make_pool(monkeypatch):
             return start(next(starts), int(command[command.index("--ready-fd") + 1]))
 
         monkeypatch.setattr(asyncio, "create_subprocess_exec", execute)
-        return WorkerPool(1, ListenerSet({"smtp": []}, []), [], lambda: None, **options)
+        return WorkerPool(1, ListenerSet({"smtp": []}, []), [], **options)
 
     return make
 
@@ -60,6 +61,7 @@ async def test_a_worker_that_cannot_be_started_for_now_is_tried_again(make_pool)
         return FakeProcess(fd, 0.05 if number == 0 else 60)
 
     workers = make_pool(start)
+    await workers.launch()
     await workers.start()
     async with asyncio.timeout(5):
         while workers.workers[0].restarts < 2 or not workers.workers[0].ready.is_set():
@@ -74,6 +76,7 @@ def ready_only_at_first(number: int, fd: int) -> FakeProcess:
 async def test_stop_does_not_wait_for_the_pause_of_a_worker_that_cannot_start(make_pool, monkeypatch):
     monkeypatch.setattr(pool, "GIVE_UP", 1)
     workers = make_pool(ready_only_at_first)
+    await workers.launch()
     await workers.start()
     await asyncio.sleep(0.5)
     began = time.monotonic()
@@ -84,6 +87,7 @@ async def test_stop_does_not_wait_for_the_pause_of_a_worker_that_cannot_start(ma
 async def test_a_dead_worker_is_not_called_ready(make_pool, monkeypatch):
     monkeypatch.setattr(pool, "GIVE_UP", 1)
     workers = make_pool(ready_only_at_first)
+    await workers.launch()
     await workers.start()
     assert workers.workers[0].ready.is_set()
     await asyncio.sleep(0.5)
@@ -95,6 +99,7 @@ async def test_a_worker_that_was_ready_is_never_given_up_however_often_it_is_kil
     """Guards against a server left with half its workers for 30 s because somebody killed them a few times in a row."""
     monkeypatch.setattr(pool, "LONGEST_PAUSE", 0.05)
     workers = make_pool(lambda _, fd: FakeProcess(fd, 0.02))
+    await workers.launch()
     await workers.start()
     async with asyncio.timeout(5):
         while workers.workers[0].restarts < 3 * pool.GIVE_UP:
@@ -115,6 +120,7 @@ async def test_a_worker_that_gets_further_may_take_longer_to_start(make_pool, mo
     """Guards against a start given up in the middle of a long recovery."""
     monkeypatch.setattr(pool, "READY_SECONDS", 0.5)
     workers = make_pool(lambda number, fd: slow_start(number, fd, details=8))
+    await workers.launch()
     await workers.start()
     assert workers.workers[0].ready.is_set()
     await workers.stop(5)
@@ -123,6 +129,7 @@ async def test_a_worker_that_gets_further_may_take_longer_to_start(make_pool, mo
 async def test_a_worker_that_gets_no_further_is_given_up(make_pool, monkeypatch):
     monkeypatch.setattr(pool, "READY_SECONDS", 0.5)
     workers = make_pool(lambda number, fd: slow_start(number, fd, details=0))
+    await workers.launch()
     with pytest.raises(RuntimeError, match="step 0"):
         await workers.start()
     await workers.stop(5)
@@ -141,7 +148,9 @@ async def test_an_empty_surplus_partition_loses_its_place_and_is_not_started_aga
             line.say("empty")
         return FakeProcess(fd, 0.05 if number else 60, ready=False)
 
-    workers = make_pool(start, surplus=[3], on_retired=on_retired)
+    workers = make_pool(start, surplus=[3])
+    workers.report_to(lambda: None, on_retired)
+    await workers.launch()
     await workers.start()
     async with asyncio.timeout(5):
         while not retired:
@@ -149,3 +158,24 @@ async def test_an_empty_surplus_partition_loses_its_place_and_is_not_started_aga
     assert retired == [3]
     assert [worker.index for worker in workers.workers] == [0]
     await workers.stop(5)
+
+
+@pytest.fixture
+def two_pipes():
+    ends = [*os.pipe(), *os.pipe()]
+    yield ends
+    for fd in ends:
+        with contextlib.suppress(OSError):
+            os.close(fd)
+
+
+async def test_a_worker_begins_only_at_the_word_and_not_at_all_when_the_supervisor_is_gone(two_pipes):
+    word_read, word_write, life_read, life_write = two_pipes
+    waiting = asyncio.create_task(asyncio.to_thread(worker.word_to_begin, word_read, life_read))
+    await asyncio.sleep(0.1)
+    assert not waiting.done()
+    os.close(word_write)
+    async with asyncio.timeout(5):
+        assert await waiting
+    os.close(life_write)
+    assert not await asyncio.to_thread(worker.word_to_begin, word_read, life_read)
