@@ -1,12 +1,16 @@
-"""The `gatepost` command: `serve` starts the supervisor here, `scan` looks into a file, `scanners` tries
+"""The `gatepost` command: `serve` starts the supervisor here, which executes `worker`s, `scan` looks into a file, `scanners` tries
 the scanners; every other word is the CLI, a gRPC client.
 
 The words are told apart before anything heavy is imported, so that each half starts quickly. Options that stand before the word, as
 the CLI takes them, go to these three as well.
 """
 
+import gc
+import os
 import sys
 from collections.abc import Sequence
+from types import ModuleType
+from typing import cast
 
 FLAGS = ("--json", "--no-tls", "--help")
 """Options of the CLI that take no value."""
@@ -17,10 +21,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     at = _word(words)
     word, rest = (words[at], words[at + 1 :] + words[:at]) if at < len(words) else ("", [])
-    if word == "serve":
-        from gatepost.app.serve import serve
-
-        return serve(rest)
+    if word in ("serve", "worker"):
+        return _server(word, rest)
     if word == "scan":
         from gatepost.app.scan_file import main as scan
 
@@ -32,6 +34,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     from gatepost.cli.main import main as cli
 
     return cli(words)
+
+
+def _server(word: str, rest: Sequence[str]) -> int:
+    """The supervisor, or a worker it executes."""
+    gc.disable()  # until everything is imported: there is nothing to collect, and looking for it is a tenth of a start
+    lean_imports()
+    if word == "worker":
+        from gatepost.app.worker import main as worker
+
+        return worker(rest)
+    from gatepost.app.serve import serve
+
+    return serve(rest)
+
+
+def lean_imports() -> None:
+    """Keep out what two libraries take along and a server has no use for, a tenth of a second each time one starts: pydantic looks through
+    every installed package for plug-ins, structlog imports rich for coloured traces. Whoever wants rich later finds it.
+    """
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    if "rich" not in sys.modules:
+        sys.modules["rich"] = cast("ModuleType", None)  # an ImportError for who asks, as if it were not installed
+        import structlog.dev  # noqa: F401
+
+        del sys.modules["rich"]
 
 
 def _word(words: Sequence[str]) -> int:

@@ -1,7 +1,7 @@
 """The workers as processes: start, watch, restart, stop. Used by app.start and the supervisor only.
 
 A worker is exec'ed, never forked. It inherits its listening sockets, a pipe on which it tells how it is (`parent_line`), and the read ends
-of two more: the word to begin, given by closing it when directory and certificates are ready (`start`; `launch` executes them earlier, so
+of two more: the word to begin, given by closing it when directory and certificates are ready (`begin`; `launch` executes them earlier, so
 that they import meanwhile), and a life line: when the supervisor is gone, it closes and the worker drains and leaves. A worker that dies is
 started again at once, later with growing pauses; the listening sockets stay open meanwhile, so clients wait instead of being refused. After
 GIVE_UP failed starts in a row the sockets are closed, so that the kernel sends clients to the other workers, until it is back.
@@ -92,32 +92,29 @@ class WorkerPool:
         self._on_change, self._on_retired = on_change, on_retired
 
     async def launch(self) -> None:
-        """Execute all; they prepare themselves and then wait for `start`. Returns when each is a process, or could not become one."""
+        """Execute all; they prepare themselves and then wait for `begin`. Returns when each is a process, or could not become one."""
         for worker in self.workers:
             worker.sockets = {} if worker.drains else self._listeners.open()
             self._keepers.append(asyncio.create_task(self._keep(worker), name=f"worker {worker.index}"))
         while any(not worker.pid and not keeper.done() for worker, keeper in self._places()):
             await asyncio.sleep(0.001)
 
-    async def start(self) -> None:
-        """Give the word to begin, and wait for those that listen. Raises RuntimeError with the worker's number when one does not become
-        ready.
-        """
-        waited = [(worker, keeper) for worker, keeper in self._places() if not worker.drains]
-        for worker, _ in waited:
+    def begin(self) -> None:
+        """Give the word: close the pipe. Who waits begins, and who is executed later finds it closed."""
+        for worker in self.workers:
             worker.heard = time.monotonic()
-        self._say_begin()
-        for worker, keeper in waited:
-            await self._await_ready(worker, keeper)
-
-    def _places(self) -> list[tuple[WorkerProcess, asyncio.Task[None]]]:
-        return list(zip(self.workers, self._keepers, strict=True))
-
-    def _say_begin(self) -> None:
-        """Close the pipe: who waits begins, and who is executed later finds it closed."""
         if self._word_write >= 0:
             os.close(self._word_write)
             self._word_write = -1
+
+    async def wait_ready(self) -> None:
+        """Wait for those that listen. Raises RuntimeError with the worker's number when one does not become ready."""
+        for worker, keeper in self._places():
+            if not worker.drains:
+                await self._await_ready(worker, keeper)
+
+    def _places(self) -> list[tuple[WorkerProcess, asyncio.Task[None]]]:
+        return list(zip(self.workers, self._keepers, strict=True))
 
     async def _await_ready(self, worker: WorkerProcess, keeper: asyncio.Task[None]) -> None:
         """Wait as long as the worker gets further; READY_SECONDS of silence are too many."""
@@ -192,7 +189,7 @@ class WorkerPool:
     async def _exec(self, worker: WorkerProcess, ready_write: int) -> asyncio.subprocess.Process:
         plan = {name: [s.fileno() for s in group] for name, group in worker.sockets.items()}
         fds = [fd for group in plan.values() for fd in group] + [ready_write, self._life_read, self._word_read]
-        command = [sys.executable, "-m", "gatepost.app.worker", *self._arguments]
+        command = [sys.executable, "-m", "gatepost", "worker", *self._arguments]
         command += ["--index", str(worker.index), "--sockets", json.dumps(plan)]
         command += ["--ready-fd", str(ready_write), "--life-fd", str(self._life_read), "--word-fd", str(self._word_read)]
         command += ["--drain"] if worker.drains else []
@@ -268,7 +265,7 @@ class WorkerPool:
             keeper.cancel()
         for worker in self.workers:
             close_all(worker.sockets)
-        self._say_begin()
+        self.begin()
         for fd in (self._life_write, self._life_read, self._word_read):
             os.close(fd)
 

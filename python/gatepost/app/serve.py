@@ -47,7 +47,6 @@ def serve(argv: Sequence[str]) -> int:
     os.umask(0o077)  # mail, queue and secrets are the owner's alone, on volumes in shared directories too
     overrides: dict[str, object] = {} if options.workers is None else {"workers": options.workers}
     data = options.data or (Path(os.environ["GATEPOST_DATA"]) if os.environ.get("GATEPOST_DATA") else None)
-    gc.disable()  # until everything is imported: there is nothing to collect, and looking for it is a tenth of a start
     try:
         settings = load_settings(options.config, data, overrides)
         logs.configure(settings, "supervisor")
@@ -64,10 +63,14 @@ def serve(argv: Sequence[str]) -> int:
 
 async def _run(settings: Settings, options: argparse.Namespace, overrides: Mapping[str, object]) -> int:
     async with first_steps(settings, options.config, overrides) as started:
-        from gatepost.app.supervisor import Supervisor  # most of a second; the workers import meanwhile
+        from gatepost.app.ground import laid  # the workers import meanwhile what they need
 
-        gc.enable()
-        return await Supervisor(started, demo=options.demo).run()
+        with laid(settings, demo=options.demo) as ground:
+            started.pool.begin()
+            from gatepost.app.supervisor import Supervisor  # and here they open their partitions meanwhile
+
+            gc.enable()
+            return await Supervisor(started, ground, demo=options.demo).run()
 
 
 def _what_to_mend(error: Exception) -> str:

@@ -1,7 +1,7 @@
 """The first steps of a start, before anything heavy is imported: data directory and its lock, sockets, worker processes.
 
 Called by app.serve. A worker imports for most of a second before it can do anything, and so does the supervisor; so the workers are
-executed as early as possible and then wait for the word (`WorkerPool.start`) that directory and certificates are ready for them. This
+executed as early as possible and then wait for the word (`WorkerPool.begin`) that directory and certificates are ready for them. This
 module and what it imports must stay light: every millisecond here is one of every start. Fails with StartError, ListenError or OSError.
 """
 

@@ -1,10 +1,9 @@
 """The supervisor: one directory, one set of listening sockets, N workers, one control plane. It owns no mail.
 
-Run by app.serve, after app.start has the data directory's lock, the sockets, and the workers executed. Then: directory (migrated),
-certificate, the workers' word to begin and the control plane side by side; then `run/endpoints.json` is written: whoever sees it can
-connect. SIGTERM or SIGINT drains: workers finish what they are at within the grace, then everything stops, 10 s at most. SIGHUP reads
-settings, rules and certificates anew. Faults at start raise StartError or the layers' own errors, each with one line that says what to
-do.
+Run by app.serve, after app.start (lock, sockets, workers executed) and app.ground (directory, certificate) have told the workers to begin:
+it starts the control plane beside them, then `run/endpoints.json` is written: whoever sees it can connect. SIGTERM or SIGINT drains:
+workers finish what they are at within the grace, then everything stops, 10 s at most. SIGHUP reads settings, rules and certificates anew.
+Faults at start raise StartError or the layers' own errors, each with one line that says what to do.
 """
 
 import asyncio
@@ -12,13 +11,13 @@ import json
 import os
 import signal
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 
 import structlog
 
 from gatepost import __version__
 from gatepost.app import banner, partitions
-from gatepost.app.demo import ensure_demo
+from gatepost.app.ground import Ground
 from gatepost.app.listeners import ListenError
 from gatepost.app.plane import ControlPlane
 from gatepost.app.pool import WorkerProcess
@@ -29,9 +28,8 @@ from gatepost.control.audit import AuditError
 from gatepost.control.errors import ControlError
 from gatepost.control.ports import ListenerInfo, ServerFacts, WorkerPlace
 from gatepost.control.server import ControlServerError
-from gatepost.directory import Directory, DirectoryError
+from gatepost.directory import DirectoryError
 from gatepost.queue.list_store import ListStore
-from gatepost.scan.scanners.registry import make_scanners
 from gatepost.server.tls import TlsContexts, TlsError
 
 IMPLICIT_TLS = ("submissions", "pop3s", "imaps")
@@ -45,8 +43,11 @@ log = structlog.get_logger()
 class Supervisor:
     """One running server over one data directory."""
 
-    def __init__(self, started: Started, *, demo: bool) -> None:
+    def __init__(self, started: Started, ground: Ground, *, demo: bool) -> None:
+        self._directory = ground.directory
+        self._passwords = ground.passwords
         self._settings = started.settings
+        self._tls = TlsContexts(lambda: self._settings)
         self._config = started.config
         self._overrides = dict(started.overrides)
         self._demo = demo
@@ -61,25 +62,15 @@ class Supervisor:
 
     async def run(self) -> int:
         """Start, stay until told to stop, drain. Returns the exit status."""
-        make_scanners(self._settings.scan.scanners)  # each worker makes its own; a fault is told here, once
-        data = self._settings.data
-        directory = Directory(data / "directory.db", migrate=True)
-        try:
-            passwords = ensure_demo(directory, data) if self._demo else {}
-            self._tls = TlsContexts(lambda: self._settings)
-            self._handle_signals()
-            await self._serve(directory, passwords)
-        finally:
-            directory.close()
-        return 0
-
-    async def _serve(self, directory: Directory, passwords: Mapping[str, str]) -> None:
+        self._handle_signals()
         data = self._settings.data
         self._pool.report_to(self._changed, self._retired)
         lists = ListStore(data)
-        self._rules = LiveRules(directory, lists)
+        self._rules = LiveRules(self._directory, lists)
         workers = [w.index for w in self._pool.workers]
-        self.plane = ControlPlane(lambda: self._settings, directory, self._rules, workers, self, drains=set(self._surplus), lists=lists)
+        self.plane = ControlPlane(
+            lambda: self._settings, self._directory, self._rules, workers, self, drains=set(self._surplus), lists=lists
+        )
         try:
             if await self._start_all():
                 self._spawn(self._rules.poll())
@@ -89,7 +80,7 @@ class Supervisor:
                 self._serving = True
                 self._changed()
                 log.info("ready", data=str(data), workers=len(self._pool.workers), seconds=round(time.monotonic() - self._started, 2))
-                banner.show(self._settings, self._published(), passwords, demo=self._demo)
+                banner.show(self._settings, self._published(), self._passwords, demo=self._demo)
                 await self._stop.wait()
             log.info("stopping")
         finally:
@@ -98,6 +89,7 @@ class Supervisor:
             for task in list(self._tasks):
                 task.cancel()
             log.info("stopped")
+        return 0
 
     async def _start_all(self) -> bool:
         """Start workers and control plane. False when told to stop before they were ready: a recovery may take long."""
@@ -131,7 +123,7 @@ class Supervisor:
 
     async def _start_pool(self) -> None:
         try:
-            await self._pool.start()
+            await self._pool.wait_ready()
         except RuntimeError as error:
             raise StartError(str(error)) from error
 

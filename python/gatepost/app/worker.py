@@ -1,6 +1,6 @@
 """One worker process: protocol servers, one partition of the spool, its deliveries, and a control socket for the supervisor.
 
-Exec'ed (by app.pool) as `python -m gatepost.app.worker`; begins when --word-fd closes. Tells the supervisor over --ready-fd how far
+Exec'ed (by app.pool) as `python -m gatepost worker`; begins when --word-fd closes. Tells the supervisor over --ready-fd how far
 recovery is, that it is ready, that a disk failed (`parent_line`). Drains and leaves on SIGTERM or when the life line --life-fd closes.
 Start-up errors end the process with one clear line. With --drain it empties a surplus partition: no listeners, and it leaves when nothing
 is left.
@@ -15,7 +15,7 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import structlog
@@ -45,7 +45,7 @@ FAULTS = (SettingsError, CoreError, DirectoryError, TlsError, ControlServerError
 log = structlog.get_logger()
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str]) -> int:
     """Entry point. Returns the exit status."""
     arguments = _parse(argv)
     os.umask(0o077)
@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _parse(argv: list[str] | None) -> argparse.Namespace:
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="gatepost worker")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--config", type=Path)
@@ -119,6 +119,7 @@ async def _run(arguments: argparse.Namespace, load: Callable[[], Settings], pare
         await parts.start(_adopt(arguments.sockets), stop)
         gc.set_threshold(GC_THRESHOLD)
         gc.freeze()  # what start-up made lives as long as the process: keep the collector off it
+        gc.enable()
         parent.say("ready")
         await stop.wait()
     finally:
@@ -137,7 +138,3 @@ async def _reload(parts: WorkerParts) -> None:
         await parts.reload(settings=True)
     except (SettingsError, TlsError, OSError) as error:
         log.error("reload refused; the settings in force stay", error=str(error))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

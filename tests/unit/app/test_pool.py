@@ -62,7 +62,8 @@ async def test_a_worker_that_cannot_be_started_for_now_is_tried_again(make_pool)
 
     workers = make_pool(start)
     await workers.launch()
-    await workers.start()
+    workers.begin()
+    await workers.wait_ready()
     async with asyncio.timeout(5):
         while workers.workers[0].restarts < 2 or not workers.workers[0].ready.is_set():
             await asyncio.sleep(0.02)
@@ -77,7 +78,8 @@ async def test_stop_does_not_wait_for_the_pause_of_a_worker_that_cannot_start(ma
     monkeypatch.setattr(pool, "GIVE_UP", 1)
     workers = make_pool(ready_only_at_first)
     await workers.launch()
-    await workers.start()
+    workers.begin()
+    await workers.wait_ready()
     await asyncio.sleep(0.5)
     began = time.monotonic()
     await workers.stop(5)
@@ -88,7 +90,8 @@ async def test_a_dead_worker_is_not_called_ready(make_pool, monkeypatch):
     monkeypatch.setattr(pool, "GIVE_UP", 1)
     workers = make_pool(ready_only_at_first)
     await workers.launch()
-    await workers.start()
+    workers.begin()
+    await workers.wait_ready()
     assert workers.workers[0].ready.is_set()
     await asyncio.sleep(0.5)
     assert not workers.workers[0].ready.is_set()
@@ -100,7 +103,8 @@ async def test_a_worker_that_was_ready_is_never_given_up_however_often_it_is_kil
     monkeypatch.setattr(pool, "LONGEST_PAUSE", 0.05)
     workers = make_pool(lambda _, fd: FakeProcess(fd, 0.02))
     await workers.launch()
-    await workers.start()
+    workers.begin()
+    await workers.wait_ready()
     async with asyncio.timeout(5):
         while workers.workers[0].restarts < 3 * pool.GIVE_UP:
             await asyncio.sleep(0.02)
@@ -121,7 +125,8 @@ async def test_a_worker_that_gets_further_may_take_longer_to_start(make_pool, mo
     monkeypatch.setattr(pool, "READY_SECONDS", 0.5)
     workers = make_pool(lambda number, fd: slow_start(number, fd, details=8))
     await workers.launch()
-    await workers.start()
+    workers.begin()
+    await workers.wait_ready()
     assert workers.workers[0].ready.is_set()
     await workers.stop(5)
 
@@ -131,7 +136,7 @@ async def test_a_worker_that_gets_no_further_is_given_up(make_pool, monkeypatch)
     workers = make_pool(lambda number, fd: slow_start(number, fd, details=0))
     await workers.launch()
     with pytest.raises(RuntimeError, match="step 0"):
-        await workers.start()
+        await workers.wait_ready()
     await workers.stop(5)
 
 
@@ -151,7 +156,8 @@ async def test_an_empty_surplus_partition_loses_its_place_and_is_not_started_aga
     workers = make_pool(start, surplus=[3])
     workers.report_to(lambda: None, on_retired)
     await workers.launch()
-    await workers.start()
+    workers.begin()
+    await workers.wait_ready()
     async with asyncio.timeout(5):
         while not retired:
             await asyncio.sleep(0.02)
