@@ -7,6 +7,8 @@
 //! - Every call is counted, and can fail ([`Fault`]) or be the last before the power goes ([`Disk::cut_power_at`]).
 //! - After a sync that failed the changes are lost or kept, and the next sync succeeds all the same, as with Linux.
 //! - A capacity, locks that die with the process, bits that flip, pages that cannot be read, a clock.
+//!
+//! The calls themselves are in `mount`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -14,92 +16,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gatepost_log::{LockGuard, Storage, StorageFile};
+use gatepost_log::Storage;
 use parking_lot::Mutex;
 
 use crate::inode::Inode;
 use crate::names::Names;
 use crate::rng::Rng;
 
-/// What a call is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Call {
-    /// `Storage::create`
-    Create,
-    /// `Storage::open`
-    Open,
-    /// `Storage::rename`
-    Rename,
-    /// `Storage::remove`
-    Remove,
-    /// `Storage::list`
-    List,
-    /// `Storage::make_dir`
-    MakeDir,
-    /// `Storage::sync_dir`
-    SyncDir,
-    /// `Storage::free_bytes`
-    FreeBytes,
-    /// `Storage::lock`
-    Lock,
-    /// `StorageFile::read_at`
-    Read,
-    /// `StorageFile::write_at`
-    Write,
-    /// `StorageFile::sync`
-    Sync,
-    /// `StorageFile::allocate`
-    Allocate,
-    /// `StorageFile::truncate`
-    Truncate,
-    /// `StorageFile::len`
-    Len,
-}
+mod fault;
+mod mount;
 
-/// A call as it happened, for a test to look at.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Traced {
-    /// Which.
-    pub call: Call,
-    /// File name, without the directory.
-    pub name: String,
-}
-
-/// Calls that are to fail.
-#[derive(Debug, Clone)]
-pub struct Fault {
-    /// These calls.
-    pub call: Call,
-    /// Only on files whose name contains this.
-    pub name: String,
-    /// Only writes whose data contains this.
-    pub needle: Vec<u8>,
-    /// How many such calls succeed before.
-    pub after: u64,
-    /// How many fail then.
-    pub times: u64,
-    /// With this error number.
-    pub errno: i32,
-    /// Octets of a write that get through before it fails; None for any number.
-    pub partial: Option<usize>,
-}
-
-impl Fault {
-    /// All such calls fail from now on.
-    pub fn new(call: Call, errno: i32) -> Self {
-        Self { call, name: String::new(), needle: Vec::new(), after: 0, times: u64::MAX, errno, partial: None }
-    }
-
-    /// The next such call fails.
-    pub fn once(call: Call, errno: i32) -> Self {
-        Self { times: 1, ..Self::new(call, errno) }
-    }
-
-    fn matches(&self, call: Call, name: &str, data: &[u8]) -> bool {
-        let found = || data.windows(self.needle.len()).any(|w| w == self.needle);
-        self.call == call && name.contains(&self.name) && (self.needle.is_empty() || found())
-    }
-}
+pub use fault::{Call, Fault, Traced};
+use mount::Mount;
 
 /// The disk. Clones are the same disk; [`Disk::fork`] makes another.
 #[derive(Clone)]
@@ -169,7 +97,7 @@ impl Disk {
 
     /// For one process: fails for good once that was killed or the power was cut.
     pub fn storage(&self) -> Arc<dyn Storage> {
-        Arc::new(Mount { life: self.0.lock().life, disk: self.clone() })
+        Arc::new(Mount::new(self, self.0.lock().life))
     }
 
     /// Another disk with the same contents, as after [`Disk::kill`].
@@ -381,236 +309,5 @@ impl Inner {
 
     fn inode(&mut self, number: u64) -> io::Result<&mut Inode> {
         self.inodes.get_mut(&number).ok_or_else(|| error(libc::EIO))
-    }
-}
-
-/// What the caller is told of a call that was carried out.
-fn told<T>(heard: bool, value: T) -> io::Result<T> {
-    if heard { Ok(value) } else { Err(error(libc::EIO)) }
-}
-
-struct SimFile {
-    disk: Disk,
-    inode: u64,
-    life: u64,
-    path: PathBuf,
-}
-
-impl SimFile {
-    fn open(disk: &Disk, inner: &mut Inner, inode: u64, path: &Path) -> io::Result<Box<dyn StorageFile>> {
-        inner.inode(inode)?.handles += 1;
-        Ok(Box::new(Self { disk: disk.clone(), inode, life: inner.life, path: path.to_owned() }))
-    }
-}
-
-impl Drop for SimFile {
-    fn drop(&mut self) {
-        let mut inner = self.disk.0.lock();
-        if inner.life == self.life {
-            if let Some(inode) = inner.inodes.get_mut(&self.inode) {
-                inode.handles -= 1;
-            }
-            inner.drop_nameless();
-        }
-    }
-}
-
-impl StorageFile for SimFile {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        let mut inner = self.disk.0.lock();
-        let heard = inner.gate(self.life, Call::Read, &self.path)?;
-        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
-        let inode = inner.inode(self.inode)?;
-        if inode.spoilt(offset, buf.len()) {
-            return Err(error(libc::EIO));
-        }
-        let n = inode.read(buf, offset);
-        told(heard, n)
-    }
-
-    fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
-        let mut guard = self.disk.0.lock();
-        let inner = &mut *guard;
-        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
-        let (mut through, mut outcome) = match inner.judge(self.life, Call::Write, &name_of(&self.path), data) {
-            Verdict::Fine => (data.len(), Ok(())),
-            Verdict::Fails(e, partial) => (partial.unwrap_or_else(|| inner.rng.index(data.len() + 1)).min(data.len()), Err(e)),
-            Verdict::Last => (inner.rng.index(data.len() + 1), Err(error(libc::EIO))),
-        };
-        let len = inner.inode(self.inode)?.len();
-        if let Err(full) = inner.room((offset + through).saturating_sub(len) as u64) {
-            // As much as fits: what was there already, and a part of what is free.
-            through = through.min(len.saturating_sub(offset));
-            outcome = Err(full);
-        }
-        inner.inode(self.inode)?.write(&data[..through], offset);
-        outcome
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        let mut guard = self.disk.0.lock();
-        let inner = &mut *guard;
-        let rng = &mut inner.rng.clone();
-        inner.rng.draw();
-        match inner.judge(self.life, Call::Sync, &name_of(&self.path), &[]) {
-            Verdict::Fine => inner.inode(self.inode)?.sync(),
-            // The power cut decides about what is dirty.
-            Verdict::Last => return Err(error(libc::EIO)),
-            Verdict::Fails(e, _) => {
-                if self.life == inner.life && !inner.dead {
-                    inner.inode(self.inode)?.fail_sync(rng);
-                }
-                return Err(e);
-            }
-        }
-        Ok(())
-    }
-
-    fn allocate(&self, len: u64) -> io::Result<()> {
-        let mut inner = self.disk.0.lock();
-        let heard = inner.gate(self.life, Call::Allocate, &self.path)?;
-        let now = inner.inode(self.inode)?.len() as u64;
-        inner.room(len.saturating_sub(now))?;
-        if len > now {
-            inner.inode(self.inode)?.set_len(usize::try_from(len).unwrap_or(usize::MAX));
-        }
-        told(heard, ())
-    }
-
-    fn truncate(&self, len: u64) -> io::Result<()> {
-        let mut inner = self.disk.0.lock();
-        let heard = inner.gate(self.life, Call::Truncate, &self.path)?;
-        inner.inode(self.inode)?.set_len(usize::try_from(len).unwrap_or(usize::MAX));
-        told(heard, ())
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        let mut inner = self.disk.0.lock();
-        let heard = inner.gate(self.life, Call::Len, &self.path)?;
-        let len = inner.inode(self.inode)?.len() as u64;
-        told(heard, len)
-    }
-}
-
-struct SimLock {
-    disk: Disk,
-    path: PathBuf,
-    life: u64,
-}
-
-impl LockGuard for SimLock {}
-
-impl Drop for SimLock {
-    fn drop(&mut self) {
-        let mut inner = self.disk.0.lock();
-        if inner.life == self.life {
-            inner.locks.remove(&self.path);
-        }
-    }
-}
-
-/// The disk as one process sees it.
-struct Mount {
-    disk: Disk,
-    life: u64,
-}
-
-impl Storage for Mount {
-    fn create(&self, path: &Path) -> io::Result<Box<dyn StorageFile>> {
-        let mut inner = self.disk.0.lock();
-        let life = self.life;
-        let heard = inner.gate(life, Call::Create, path)?;
-        let number = inner.next_inode;
-        inner.names.create(path, number)?;
-        inner.next_inode += 1;
-        inner.inodes.insert(number, Inode::default());
-        let file = SimFile::open(&self.disk, &mut inner, number, path)?;
-        drop(inner);
-        told(heard, file)
-    }
-
-    fn open(&self, path: &Path, _write: bool) -> io::Result<Box<dyn StorageFile>> {
-        let mut inner = self.disk.0.lock();
-        let life = self.life;
-        let heard = inner.gate(life, Call::Open, path)?;
-        let number = inner.names.find(path).ok_or_else(|| error(libc::ENOENT))?;
-        let file = SimFile::open(&self.disk, &mut inner, number, path)?;
-        drop(inner);
-        told(heard, file)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut inner = self.disk.0.lock();
-        let life = self.life;
-        let heard = inner.gate(life, Call::Rename, to)?;
-        inner.names.rename(from, to)?;
-        inner.drop_nameless();
-        told(heard, ())
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        let mut inner = self.disk.0.lock();
-        let life = self.life;
-        let heard = inner.gate(life, Call::Remove, path)?;
-        inner.names.remove(path)?;
-        inner.drop_nameless();
-        told(heard, ())
-    }
-
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        let mut inner = self.disk.0.lock();
-        let life = self.life;
-        let heard = inner.gate(life, Call::List, dir)?;
-        let names = inner.names.list(dir)?;
-        told(heard, names)
-    }
-
-    fn make_dir(&self, dir: &Path) -> io::Result<()> {
-        let mut inner = self.disk.0.lock();
-        let life = self.life;
-        let heard = inner.gate(life, Call::MakeDir, dir)?;
-        inner.names.make_dir(dir);
-        told(heard, ())
-    }
-
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        let mut inner = self.disk.0.lock();
-        let life = self.life;
-        let heard = inner.gate(life, Call::SyncDir, dir)?;
-        inner.names.check_dir(dir)?;
-        inner.names.sync(dir);
-        inner.drop_nameless();
-        told(heard, ())
-    }
-
-    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
-        let mut inner = self.disk.0.lock();
-        let life = self.life;
-        let heard = inner.gate(life, Call::FreeBytes, dir)?;
-        let free = inner.capacity.map_or(1 << 40, |capacity| capacity.saturating_sub(inner.used()));
-        inner.most_told = inner.most_told.max(free);
-        told(heard, free)
-    }
-
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn LockGuard>> {
-        let mut inner = self.disk.0.lock();
-        let life = self.life;
-        let heard = inner.gate(life, Call::Lock, path)?;
-        if !inner.locks.insert(path.to_owned()) {
-            return Err(error(libc::EWOULDBLOCK));
-        }
-        if inner.names.find(path).is_none() {
-            let number = inner.next_inode;
-            inner.next_inode += 1;
-            inner.names.create(path, number)?;
-            inner.inodes.insert(number, Inode::default());
-        }
-        drop(inner);
-        told(heard, Box::new(SimLock { disk: self.disk.clone(), path: path.to_owned(), life }) as Box<dyn LockGuard>)
-    }
-
-    fn now(&self) -> Instant {
-        let inner = self.disk.0.lock();
-        inner.start + inner.elapsed
     }
 }
