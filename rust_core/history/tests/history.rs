@@ -441,6 +441,34 @@ fn records_that_were_gone_before_they_were_read_leave_a_gap_and_no_lie() {
 }
 
 #[test]
+fn restarts_without_mail_leave_no_gap() {
+    let mut room = Room::new(1 << 30);
+    let all = |room: &Room| room.page(&Filter::default(), Scope::All, None, 10, false);
+    for killed in [false, true, false] {
+        room.caught_up();
+        assert_eq!((all(&room).gaps, room.notices()), (Vec::new(), Vec::new()));
+        if killed {
+            // As after SIGKILL: nothing is said at the end of the last segment.
+            let kept = room.dir.path().join("kept");
+            copy_dir(&room.dir.path().join("spool"), &kept);
+            room.close();
+            fs::remove_dir_all(room.dir.path().join("spool")).unwrap();
+            fs::rename(kept, room.dir.path().join("spool")).unwrap();
+        } else {
+            room.close();
+        }
+        room.open();
+    }
+    let id = room.accept("a@x", &["b@y"], "first");
+    room.caught_up();
+    room.close();
+    room.open();
+    room.caught_up();
+    let page = all(&room);
+    assert_eq!((page.gaps, page.found.len(), page.found[0].message.id), (Vec::new(), 1, id));
+}
+
+#[test]
 fn files_of_the_first_layout_are_read_on() {
     let mut room = Room::new(4 << 20);
     let live = room.accept("live@a.example", &["x@b.example"], "s");

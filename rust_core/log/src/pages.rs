@@ -1,8 +1,8 @@
 //! Pages of a file that the disk cannot read, told from a disk that does not answer. Used by recovery and by readers behind the writer.
 //!
 //! A read that fails is repeated page by page. A page counts as lost when it fails each time while the file's first page, which was read when the
-//! segment was opened, is read in between; zeroes stand for it, which are no record. Anything else, and more than [`MOST`] lost pages in one read, is
-//! the disk's failure: the error goes to the caller, who must not take what is there for gone.
+//! segment was opened, is read from the disk in between; zeroes stand for it, which are no record. Anything else is the disk's failure: the error goes to
+//! the caller, who must not take what is there for gone. However many pages are lost, the others are read.
 
 use std::path::Path;
 
@@ -17,8 +17,9 @@ pub(crate) const UNREADABLE: &str = "cannot be read from the disk";
 pub(crate) const PAGE: u64 = 4096;
 /// Times that a page must fail.
 const TRIES: usize = 4;
-/// Lost pages in one read beyond which it is not the place that fails.
-const MOST: usize = 64;
+/// Times that it must when so many of the same read are lost already: a disk takes its time for each.
+const TRIES_MORE: usize = 2;
+const MANY: usize = 16;
 
 /// Is this what a read says of a place that is gone? `EUCLEAN` and `EBADMSG` come from file systems with checksums.
 pub(crate) fn of_place(error: &std::io::Error) -> bool {
@@ -44,13 +45,11 @@ impl Lost {
         while at < stop {
             let end = ((at / PAGE + 1) * PAGE).min(stop);
             let page = &mut buf[usize::try_from(at - offset).unwrap_or(0)..usize::try_from(end - offset).unwrap_or(0)];
-            if !page_is_there(segment, page, at).map_err(|e| failed(&e))? {
+            let tries = if lost < MANY { TRIES } else { TRIES_MORE };
+            if !page_is_there(segment, page, at, tries).map_err(|e| failed(&e))? {
                 page.fill(0);
                 self.add(at / PAGE * PAGE, (at / PAGE + 1) * PAGE);
                 lost += 1;
-                if lost > MOST {
-                    return Err(failed(&std::io::Error::from_raw_os_error(libc::EIO)));
-                }
             }
             at = end;
         }
@@ -90,14 +89,16 @@ impl Lost {
 }
 
 /// Reads a page. False when it is lost; an error when the disk does not answer.
-fn page_is_there(segment: &Segment, page: &mut [u8], at: u64) -> std::io::Result<bool> {
-    for _ in 0..TRIES {
+fn page_is_there(segment: &Segment, page: &mut [u8], at: u64, tries: usize) -> std::io::Result<bool> {
+    for _ in 0..tries {
         match segment.file().read_at(page, at) {
             Ok(n) if n == page.len() => return Ok(true),
             Ok(_) => return Err(std::io::ErrorKind::UnexpectedEof.into()),
             Err(error) if !of_place(&error) => return Err(error),
             Err(_) => {}
         }
+        // Out of the system's memory it would tell nothing of the disk.
+        segment.file().forget_read(0, PAGE);
         segment.file().read_at(&mut [0; SEGMENT_HEADER as usize], 0)?;
     }
     Ok(false)

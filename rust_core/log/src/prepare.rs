@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
@@ -257,6 +258,7 @@ impl Prepared {
             return;
         }
         shared.state.lock().segments.retain(|(n, _)| *n != number);
+        shared.empty.store(number, Ordering::Relaxed);
         if shared.storage.remove(&self.dir.join(segment_name(number))).is_ok() {
             let _ = shared.sync_dir();
         }

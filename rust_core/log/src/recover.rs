@@ -17,6 +17,8 @@ use crate::storage::Storage;
 
 /// Octets read at a time while scanning.
 const WINDOW: usize = 1 << 20;
+/// Damaged places of a segment that are told one by one; the last of them reaches to the end of all others.
+const TOLD: usize = 64;
 
 /// Takes a record of the log: its place, kind and payload. An error ends the replay.
 pub type Replay<'a> = dyn FnMut(Loc, u8, &[u8]) -> Result<(), LogError> + 'a;
@@ -49,6 +51,19 @@ pub struct Recovery {
     pub torn_bytes: u64,
     /// Damaged places, in log order.
     pub damaged: Vec<Damage>,
+}
+
+impl Recovery {
+    /// Takes in the `n`-th damaged place of a segment; what is said, and copied, is bounded.
+    fn tell(&mut self, n: usize, damage: Damage) {
+        match self.damaged.last_mut().filter(|_| n > TOLD) {
+            Some(last) => {
+                last.length = damage.offset + damage.length - last.offset;
+                last.reason = format!("{} places from here on are damaged, the last at {}: {}", n - TOLD + 1, damage.offset, damage.reason);
+            }
+            None => self.damaged.push(damage),
+        }
+    }
 }
 
 /// How far a scan of one segment came.
@@ -161,6 +176,7 @@ pub(crate) fn scan(
     let mut window = Window::new(segment)?;
     let mut at = from.max(SEGMENT_HEADER);
     let mut mark = at;
+    let mut places = 0;
     while u64::from(at) < window.len {
         if let Some((kind, payload)) = window.record(at)? {
             let size = record_size(payload.len() as u32);
@@ -182,12 +198,16 @@ pub(crate) fn scan(
         // Behind the last record of the newest segment there are only octets of a former life.
         let rest = unread.filter(|_| last).unwrap_or(window.len).min(window.len);
         let end = next.map_or(rest, u64::from);
-        recovery.damaged.push(Damage {
-            file: segment_name(segment.number()),
-            offset: u64::from(at),
-            length: end - u64::from(at),
-            reason: if unread.is_some() { UNREADABLE } else { "checksum does not match" }.to_owned(),
-        });
+        places += 1;
+        recovery.tell(
+            places,
+            Damage {
+                file: segment_name(segment.number()),
+                offset: u64::from(at),
+                length: end - u64::from(at),
+                reason: if unread.is_some() { UNREADABLE } else { "checksum does not match" }.to_owned(),
+            },
+        );
         at = end as u32;
     }
     Ok(ScanEnd { end: at, torn: 0, synced: mark, unread: window.lost.any() })

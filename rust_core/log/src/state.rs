@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -125,6 +125,8 @@ pub(crate) struct Shared {
     pub durable: AtomicU64,
     /// Segments with pages that cannot be read: they are not given back, but put away.
     pub unread: Mutex<BTreeSet<u32>>,
+    /// The newest segment of the run before, if it held nothing and was removed; 0: none.
+    pub empty: AtomicU32,
     started: Instant,
     space_checked: AtomicU64,
     space_low: AtomicBool,
@@ -158,6 +160,7 @@ impl Shared {
             spares: AtomicU64::new(0),
             durable: AtomicU64::new(durable),
             unread: Mutex::default(),
+            empty: AtomicU32::new(0),
             space_checked: AtomicU64::new(u64::MAX),
             space_low: AtomicBool::new(false),
             free_bytes: AtomicU64::new(0),

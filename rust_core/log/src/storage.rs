@@ -22,6 +22,8 @@ pub trait StorageFile: Send + Sync {
     fn begin_writing(&self, _offset: u64, _length: u64) {}
     /// A hint that these octets will be read soon. Does not wait.
     fn begin_reading(&self, _offset: u64, _length: u64) {}
+    /// A hint that the next reading of these octets, which are synced, is to come from the disk.
+    fn forget_read(&self, _offset: u64, _length: u64) {}
     /// Makes written data and the file's size durable.
     fn sync(&self) -> io::Result<()>;
     /// Reserves blocks for `len` octets and makes the file that long.
@@ -75,6 +77,15 @@ pub struct OsStorage;
 
 struct OsFile(File);
 
+impl OsFile {
+    fn advise(&self, offset: u64, length: u64, advice: libc::c_int) {
+        if let (Ok(offset), Ok(length)) = (libc::off_t::try_from(offset), libc::off_t::try_from(length)) {
+            // SAFETY: the descriptor is open for as long as `self` lives.
+            unsafe { libc::posix_fadvise(self.0.as_raw_fd(), offset, length, advice) };
+        }
+    }
+}
+
 impl StorageFile for OsFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut done = 0;
@@ -101,10 +112,11 @@ impl StorageFile for OsFile {
     }
 
     fn begin_reading(&self, offset: u64, length: u64) {
-        if let (Ok(offset), Ok(length)) = (libc::off_t::try_from(offset), libc::off_t::try_from(length)) {
-            // SAFETY: the descriptor is open for as long as `self` lives.
-            unsafe { libc::posix_fadvise(self.0.as_raw_fd(), offset, length, libc::POSIX_FADV_WILLNEED) };
-        }
+        self.advise(offset, length, libc::POSIX_FADV_WILLNEED);
+    }
+
+    fn forget_read(&self, offset: u64, length: u64) {
+        self.advise(offset, length, libc::POSIX_FADV_DONTNEED);
     }
 
     fn sync(&self) -> io::Result<()> {

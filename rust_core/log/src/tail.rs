@@ -55,13 +55,16 @@ impl Log {
         let end = self.durable();
         let mut scan = Scan { limits, left: limits.records, skipped: false, window: Vec::new(), base: 0 };
         let (mut at, mut jumped) = (from, false);
+        let empty = self.shared.empty.load(Ordering::Relaxed);
         for (number, length) in self.segments() {
             if number < at.segment || number > end.segment || scan.left == 0 {
                 continue;
             }
             if number > at.segment {
-                // Numbers have no holes but those of segments that were freed before they were read.
-                let jump = !at.is_none() && (number > at.segment + 1 || self.shared.table.get(at.segment).is_err());
+                // Numbers have no holes but those of segments that were freed before they were read, and of one that nothing was written to.
+                let holes = number - at.segment - 1 - u32::from((at.segment + 1..number).contains(&empty));
+                let gone = at.segment != empty && self.shared.table.get(at.segment).is_err();
+                let jump = !at.is_none() && (holes > 0 || gone);
                 if jump && scan.left < limits.records {
                     break;
                 }

@@ -158,3 +158,42 @@ fn a_read_that_fails_for_a_moment_loses_nothing() {
         assert_eq!((recovery.damaged, seen.len()), (Vec::new(), places.len()), "{after} {times}");
     }
 }
+
+/// Segments of a megabyte and more, so that one read meets many pages.
+fn large(disk: &Disk) -> Options {
+    Options { segment_bytes: 4 << 20, ..options(disk) }
+}
+
+#[test]
+fn however_many_pages_are_lost_all_other_records_are_there_and_what_is_told_is_bounded() {
+    let disk = Disk::new(7);
+    let log = Log::prepare(Path::new(DIR), large(&disk)).unwrap().start(Box::new(|_, _| {})).unwrap();
+    let places: Vec<Loc> = (0..1200u16).map(|n| log.append(1, &[&payload((n % 255) as u8 + 1)], Class::Message, None).unwrap()).collect();
+    log.close().unwrap();
+    drop(log);
+    disk.power_cut();
+    // Every third page for a while, then a stretch of a megabyte.
+    let lost: Vec<u64> = (3..400).step_by(3).chain(420..676).map(|n| n * PAGE).collect();
+    for page in &lost {
+        disk.spoil(&file(1), *page);
+    }
+    let mut seen = Vec::new();
+    let mut prepared = Log::prepare(Path::new(DIR), large(&disk)).unwrap();
+    let recovery = prepared.replay(Loc::NONE, &mut |loc, _, _| {
+        seen.push(loc);
+        Ok(())
+    });
+    let damaged = recovery.unwrap().damaged;
+    let hit = |loc: &&Loc| {
+        let (start, end) = (u64::from(loc.offset), u64::from(loc.offset) + 3012);
+        loc.segment == 1 && lost.iter().any(|page| start < page + PAGE && end > *page)
+    };
+    let sound: Vec<Loc> = places.iter().filter(|loc| !hit(loc)).copied().collect();
+    let missing: Vec<&Loc> = sound.iter().filter(|loc| !seen.contains(loc)).collect();
+    let extra: Vec<&Loc> = seen.iter().filter(|loc| !sound.contains(loc)).collect();
+    assert!(missing.is_empty() && seen.len() == sound.len(), "{missing:?} {extra:?} {} {}", seen.len(), sound.len());
+    assert_eq!(damaged.len(), 64);
+    let reaches = damaged.last().map(|last| last.offset + last.length).unwrap();
+    assert!(reaches >= 676 * PAGE && damaged[63].reason.contains("places from here on"), "{}", damaged[63]);
+    assert!(lost.iter().all(|page| damaged.iter().any(|d| d.offset < page + PAGE && d.offset + d.length > *page)));
+}
