@@ -21,6 +21,7 @@ from gatepost.app import partitions
 from gatepost.app.listeners import ListenerSet
 from gatepost.app.pool import WorkerPool
 from gatepost.config import Endpoint, Settings, parse_endpoint
+from gatepost.config.files import NewerFormatError
 from gatepost.queue.paused import PausedFileError
 
 MAIL_LISTENERS = ("smtp", "submission", "submissions", "lmtp", "pop3", "pop3s", "imap", "imaps")
@@ -77,7 +78,7 @@ def prepare_partitions(spool: Path, workers: int) -> list[int]:
         partitions.delete_tombstones(spool)
         left = partitions.surplus(spool, workers)
         partitions.spread_pauses(spool, workers)
-    except (OSError, PausedFileError) as error:
+    except (OSError, PausedFileError, NewerFormatError) as error:
         raise StartError(f"spool directory {spool}: {error}") from error
     if left:
         log.info(

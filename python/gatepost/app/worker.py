@@ -26,6 +26,7 @@ from gatepost.app.parent_line import ParentLine
 from gatepost.app.progress import progress
 from gatepost.app.wiring import WorkerParts
 from gatepost.config import Settings, SettingsError, load_settings
+from gatepost.config.files import NewerFormatError
 from gatepost.control.server import ControlServerError
 from gatepost.directory import DirectoryError
 from gatepost.native import CoreError
@@ -40,7 +41,7 @@ GC_THRESHOLD = 10_000
 for nothing.
 """
 
-FAULTS = (SettingsError, CoreError, DirectoryError, TlsError, ControlServerError, PausedFileError, ScannersError)
+FAULTS = (SettingsError, CoreError, DirectoryError, TlsError, ControlServerError, PausedFileError, NewerFormatError, ScannersError)
 
 log = structlog.get_logger()
 

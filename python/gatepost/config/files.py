@@ -2,14 +2,36 @@
 
 Invariants: a crash leaves the old file or the new one, never a part; when `replace_file` returns, the new one and its name are on the disk.
 Every function *blocks* on the disk and fails with OSError; then the old file is there as it was, unless only the last sync of the
-directory failed.
+directory failed. What a newer Gatepost wrote is never read as if it were ours, nor replaced: NewerFormatError.
 """
 
 import os
 import secrets
+import sqlite3
 from pathlib import Path
 
 PRIVATE = 0o600
+
+
+class NewerFormatError(ValueError):
+    """A file of a newer Gatepost; the text names it and says what to do."""
+
+
+def check_format(path: Path, found: object, known: int) -> None:
+    """Refuse a file whose format is newer than what this program knows. Raises NewerFormatError."""
+    if isinstance(found, int) and found > known:
+        raise NewerFormatError(f"{path}: format version {found}, this program knows up to {known}; run the Gatepost that wrote it")
+
+
+def mark_database(path: Path, database: sqlite3.Connection, known: int) -> None:
+    """A small SQLite file has its format in `user_version`: refuse a newer one, note ours in one that has none. Raises OSError."""
+    (found,) = database.execute("PRAGMA user_version").fetchone()
+    try:
+        check_format(path, found, known)
+    except NewerFormatError as error:
+        raise OSError(str(error)) from error
+    if found < known:
+        database.execute(f"PRAGMA user_version = {known}")
 
 
 def replace_file(path: Path, data: bytes, mode: int = PRIVATE) -> None:

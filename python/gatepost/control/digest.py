@@ -26,7 +26,7 @@ from gatepost.api.quarantine.v1 import quarantine_pb2 as api
 from gatepost.api.queue.v1 import queue_pb2 as queue_api
 from gatepost.api.worker.v1 import worker_pb2 as worker_api
 from gatepost.config import Settings
-from gatepost.config.files import replace_file
+from gatepost.config.files import NewerFormatError, check_format, replace_file
 from gatepost.control.errors import ControlError, from_rpc, not_found
 from gatepost.control.workers import CALL_SECONDS, WorkerLink, WorkerLinks
 from gatepost.directory import Directory, NotFound
@@ -36,6 +36,7 @@ from gatepost.queue.digest import MAX_ENTRIES, Digest, Entry, Link, Setting, bui
 from gatepost.routing.decide import decide
 from gatepost.routing.model import Question, RouteKind, RuleSet
 
+FORMAT = 1
 FAR = 1 << 62
 COUNT_SECONDS = 120.0
 LOOK_SECONDS = 60.0
@@ -96,7 +97,7 @@ class Digests:
         moment = newest_moment(self._settings(), now)
         if moment is None:
             return 0
-        known = await asyncio.to_thread(_read, self._path())
+        known = await asyncio.to_thread(read_progress, self._path())
         if known is None:  # switched on just now: the first digest is that of the next moment
             await asyncio.to_thread(Progress(int(moment.timestamp()), None).write, self._path())
             return 0
@@ -217,7 +218,7 @@ class Progress:
 
     def write(self, path: Path) -> None:
         """*blocking* Durably."""
-        replace_file(path, json.dumps({"format": 1, "moment": self.moment, "after": self.after}).encode())
+        replace_file(path, json.dumps({"format": FORMAT, "moment": self.moment, "after": self.after}).encode())
 
 
 def newest_moment(settings: Settings, now: datetime) -> datetime | None:
@@ -279,14 +280,18 @@ def _entry(found: api.QuarantinedMessage, recipient: str, received: datetime) ->
     )
 
 
-def _read(path: Path) -> Progress | None:
+def read_progress(path: Path) -> Progress | None:
+    """*blocking* How far digests are sent; None when nobody knows. Raises NewerFormatError."""
     try:
         fields = json.loads(path.read_bytes())
+        check_format(path, fields["format"], FORMAT)
         return Progress(int(fields["moment"]), fields["after"] if fields["after"] is None else str(fields["after"]))
+    except NewerFormatError:
+        raise
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
 
 def _is_ours(error: Exception) -> bool:
     """Whether its text says it all."""
-    return isinstance(error, ControlError | OSError)
+    return isinstance(error, ControlError | OSError | NewerFormatError)

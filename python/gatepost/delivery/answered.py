@@ -12,6 +12,9 @@ from hashlib import sha256
 from pathlib import Path
 from threading import Lock
 
+from gatepost.config.files import mark_database
+
+FORMAT = 1
 MAX_ROWS = 100_000
 SPARE = 1_000
 """Rows dropped at once when there are too many."""
@@ -64,6 +67,7 @@ class Answered:
         if self._database is None:
             database = sqlite3.connect(self._path, timeout=WAIT_SECONDS, check_same_thread=False)
             self._path.chmod(0o600)
+            mark_database(self._path, database, FORMAT)
             database.execute("CREATE TABLE IF NOT EXISTS answered (pair BLOB PRIMARY KEY, until INTEGER NOT NULL) WITHOUT ROWID")
             self._database = database
         return self._database

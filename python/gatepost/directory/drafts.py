@@ -9,13 +9,14 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from gatepost.config.files import replace_file
+from gatepost.config.files import NewerFormatError, check_format, replace_file
 from gatepost.directory import validation
 from gatepost.directory.clock import now_us
 from gatepost.directory.errors import DirectoryError, EtagMismatch, InvalidValue, NotFound
 from gatepost.routing.document import MAX_OCTETS
 
 MAX_DRAFTS = 100
+FORMAT = 1
 _HEAD = "# draft "
 """Begins the first line, which says in JSON whose the draft is; the document follows."""
 
@@ -49,8 +50,11 @@ class Drafts:
         head, _, text = data.partition("\n")
         try:
             facts = json.loads(head.removeprefix(_HEAD))
+            check_format(self._path(name), facts.get("format", FORMAT), FORMAT)
             return Draft(name, str(facts["author"]), int(facts["changed_at"]), int(facts["base"]), text, _etag(data))
-        except (KeyError, TypeError, ValueError) as error:
+        except NewerFormatError as error:
+            raise DirectoryError(str(error)) from error
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DirectoryError(f"draft {name} is not one of Gatepost's: {error}") from error
 
     def listed(self) -> list[Draft]:
@@ -66,7 +70,7 @@ class Drafts:
             raise EtagMismatch(f"draft {name} was changed by someone else since it was read", self.get(name).etag if path.exists() else "")
         if not path.exists() and len(list(self._directory.glob("*.toml"))) >= MAX_DRAFTS:
             raise InvalidValue("name", f"there are {MAX_DRAFTS} drafts already; discard some")
-        facts = {"author": author, "changed_at": now_us(), "base": base}
+        facts = {"format": FORMAT, "author": author, "changed_at": now_us(), "base": base}
         self._write(path, f"{_HEAD}{json.dumps(facts)}\n{text}")
         return self.get(name)
 

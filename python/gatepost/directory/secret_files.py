@@ -17,6 +17,7 @@ from gatepost.directory.errors import DirectoryError, InvalidValue, NotFound
 
 MAX_OCTETS = 4096
 _SEALED = b"gatepost-secret-1\n"
+_ANY_SEALED = b"gatepost-secret-"
 _NONCE_OCTETS = 12
 _KEY_OCTETS = 32
 
@@ -65,7 +66,8 @@ class SecretFiles:
         if not self._directory.is_dir():
             return
         for path in sorted(self._directory.iterdir()):
-            if not path.name.startswith(".") and path.is_file() and not path.read_bytes().startswith(_SEALED):
+            if not path.name.startswith(".") and path.is_file() and not (data := path.read_bytes()).startswith(_SEALED):
+                self._refuse_newer(path, data)
                 self.put(path.name, path.read_text("utf-8"))
 
     def _sealed(self, ref: str, data: bytes) -> bytes:
@@ -76,6 +78,7 @@ class SecretFiles:
 
     def _opened(self, ref: str, data: bytes) -> bytes:
         if not data.startswith(_SEALED):
+            self._refuse_newer(self._path(ref), data)
             return data
         from cryptography.exceptions import InvalidTag
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -85,6 +88,11 @@ class SecretFiles:
             return AESGCM(self._key()).decrypt(box[:_NONCE_OCTETS], box[_NONCE_OCTETS:], ref.encode())
         except (InvalidTag, ValueError):
             raise DirectoryError(f"{self._path(ref)}: cannot be opened with {self._key_path}; give the password again") from None
+
+    def _refuse_newer(self, path: Path, data: bytes) -> None:
+        """What a newer version sealed is no password in the clear."""
+        if data.startswith(_ANY_SEALED):
+            raise DirectoryError(f"{path}: sealed by a newer Gatepost; run that one, or give the password again")
 
     def _key(self, *, make: bool = False) -> bytes:
         """Made once. Two who make it at the same time agree on the one that was first."""

@@ -12,8 +12,10 @@ from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 
+from gatepost.config.files import mark_database
 from gatepost.routing.senders import Want
 
+FORMAT = 1
 MAX_ROWS = 100_000
 WAIT_SECONDS = 0.5
 """For another worker's transaction, which takes far less."""
@@ -86,6 +88,7 @@ class Counters:
         if self._database is None:
             database = sqlite3.connect(self._path, timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False)
             self._path.chmod(0o600)
+            mark_database(self._path, database, FORMAT)
             database.execute("PRAGMA journal_mode=WAL")
             database.execute("PRAGMA synchronous=OFF")
             columns = "key BLOB PRIMARY KEY, until INTEGER NOT NULL, count INTEGER NOT NULL"

@@ -263,13 +263,18 @@ class ListStore:
             database = sqlite3.connect(self._path, timeout=WAIT_SECONDS, check_same_thread=False, isolation_level=None)
             self._path.chmod(0o600)
             database.execute("PRAGMA synchronous=FULL")
+            self._check_format(database)
             database.executescript(_TABLES)
-            (found,) = database.execute("SELECT value FROM state WHERE key = 'format'").fetchone()
-            if found != 1:
-                database.close()
-                raise OSError(f"{self._path}: written by a newer Gatepost (format {found}); nothing was changed")
             self._connection = database
         return self._connection
+
+    def _check_format(self, database: sqlite3.Connection) -> None:
+        if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'state'").fetchone() is None:
+            return
+        (found,) = database.execute("SELECT value FROM state WHERE key = 'format'").fetchone() or (1,)
+        if found != 1:
+            database.close()
+            raise OSError(f"{self._path}: written by a newer Gatepost (format {found}); nothing was changed")
 
 
 def _member(address: str, state: str, digest: int) -> Member:

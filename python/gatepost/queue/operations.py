@@ -3,8 +3,8 @@
 Two files per operation in `path`: ID.json says what was done, ID.ids (16 octets per message) to which messages. Both are on disk
 before the first message is touched; the journal says which of them were. Invariants: a file is replaced as a whole; an operation
 found running at start was interrupted; at most MAX_OPERATIONS are kept and MAX_ID_OCTETS of ids, the oldest lose theirs first. A
-file that cannot be read is left alone and logged. Every method but the properties *blocks*; they may be called from several
-threads.
+damaged file is left alone and logged; one of a newer format raises NewerFormatError at start, and nothing is touched. Every method but
+the properties *blocks*; they may be called from several threads.
 """
 
 import json
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import structlog
 
-from gatepost.config.files import replace_file
+from gatepost.config.files import NewerFormatError, check_format, replace_file
 from gatepost.message.ids import parse_message_id
 
 FORMAT = 1
@@ -138,12 +138,16 @@ class OperationLog:
         for file in self._path.glob("*.json"):
             try:
                 fields = json.loads(file.read_bytes())
-                if fields.pop("format") != FORMAT:
+                found = fields.pop("format")
+                check_format(file, found, FORMAT)
+                if found != FORMAT:
                     raise ValueError("unknown format")
                 operation = Operation(**fields)
                 if parse_message_id(operation.operation_id) and operation.state == "running":
                     operation = replace(operation, state="interrupted")
                     self._cut_short.append(operation.operation_id)
+            except NewerFormatError:
+                raise
             except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
                 log.warning("an operation cannot be read; it cannot be undone", file=str(file), error=str(error))
                 continue

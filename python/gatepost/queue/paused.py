@@ -1,7 +1,8 @@
 """Destinations an operator has paused, kept in a small file so that a pause survives a restart. Used by scheduler.
 
 Invariant: the file is replaced as a whole (config.files). An unreadable file counts as "nothing
-paused" only when it does not exist; anything else raises PausedFileError at start, for silently resuming would be worse.
+paused" only when it does not exist; anything else raises PausedFileError or NewerFormatError at start, for silently resuming would be
+worse.
 The file is a JSON object with `format` and `paused`; format 1 was the bare list.
 """
 
@@ -9,7 +10,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from gatepost.config.files import replace_file
+from gatepost.config.files import check_format, replace_file
 
 MAX_PAUSED = 10_000
 FORMAT = 2
@@ -65,8 +66,7 @@ class PausedDestinations:
         except ValueError as error:
             raise PausedFileError(f"{self._path}: {error}; mend it or remove it") from error
         found = told.get("format") if isinstance(told, dict) else 1
-        if isinstance(found, int) and found > FORMAT:
-            raise PausedFileError(f"{self._path}: format version {found}, this program knows up to {FORMAT}")
+        check_format(self._path, found, FORMAT)
         names = told.get("paused") if isinstance(told, dict) else told
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise PausedFileError(f"{self._path}: not a list of destinations; mend it or remove it")

@@ -63,7 +63,7 @@ def test_the_number_of_operations_and_of_their_ids_is_bounded(tmp_path: Path, mo
     assert MAX_OPERATIONS >= 5
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"format":2}', '{"format":1,"operation_id":5}', "\x00" * 9000])
+@pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"format":0}', '{"format":1,"operation_id":5}', "\x00" * 9000])
 def test_a_file_that_cannot_be_read_costs_that_operation_only(tmp_path: Path, text: str):
     kept = OperationLog(tmp_path / "operations", lambda: NOW)
     one = operation()
