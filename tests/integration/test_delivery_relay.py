@@ -1,8 +1,6 @@
 """From the real spool over real sockets: Postfix's smtp-sink, MX records from a real DNS server, a crash in the middle, large messages."""
 
 import asyncio
-import os
-import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +15,9 @@ from gatepost.delivery.smtp import SmtpTransport
 from gatepost.message.envelope import Notify
 from gatepost.queue.views import Filter
 from support.dns import DnsStub
-from support.processes import accepts, find, free_port, need, wait_until
 from support.queue_lab import QueueLab
 from support.smtp_peer import CLOSE, SmtpPeer
+from support.smtp_sink import smtp_sink
 
 
 class RelayLab(QueueLab):
@@ -63,16 +61,8 @@ def dns() -> Iterator[DnsStub]:
 @pytest.fixture
 def sink() -> Iterator[int]:
     """Port of a running smtp-sink."""
-    need("smtp-sink")
-    port = free_port()
-    command = [find("smtp-sink") or "", *(["-u", "nobody"] if os.geteuid() == 0 else []), f"127.0.0.1:{port}", "1000"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        wait_until(lambda: accepts("127.0.0.1", port), 5, "smtp-sink listens")
-        yield port
-    finally:
-        process.terminate()
-        process.wait(5)
+    with smtp_sink() as running:
+        yield running.port
 
 
 async def test_five_hundred_messages_reach_smtp_sink(tmp_path: Path, dns: DnsStub, sink: int) -> None:

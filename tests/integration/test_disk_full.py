@@ -14,14 +14,15 @@ import pytest
 
 from gatepost.client import ServerRefusedError
 from support.gatepost import ALICE, PASSWORD, PROGRAM, Gatepost
-from support.processes import wait_until
+from support.processes import free_port, wait_until
 from support.programs import imap
 from support.sdk import call, queue, worker
 from support.small_disk import SmallDisk, small_disk
+from support.smtp_sink import smtp_sink
 
 MIB = 1 << 20
 MIN_FREE, RESUME = 24 * MIB, 40 * MIB  # a volume takes a segment of 64 MiB for itself at once
-HELD = "held.test"
+HELD, AWAY = "held.test", "away.test"
 BODY = b"x" * 76 + b"\r\n"
 
 
@@ -107,6 +108,21 @@ def test_a_full_disk_stops_senders_and_the_queue_empties_and_reception_comes_bac
     # A volume gives space back in its upkeep, twice a minute.
     wait_until(lambda: takes_mail(server), 90, "mail is taken again once there is room", 0.5)
     assert "nearly full" not in worker(server, 0).detail
+
+
+@pytest.mark.timeout(300)
+def test_relayed_mail_frees_a_disk_without_a_free_octet_and_reception_comes_back_by_itself(server: Gatepost, disk: SmallDisk):
+    port = free_port()
+    server.cli("rule", "add", AWAY, "--kind", "gateway", "--host", "127.0.0.1", "--port", str(port))
+    taken, (_, code, text) = fill(server, "away", f"someone@{AWAY}")
+    assert code == 452 and text.startswith(b"4.3.1")
+    disk.leave(0)
+    assert deliver(server, "late", 100, f"x@{AWAY}")[:2] == ("MAIL", 452)
+    with smtp_sink(port) as sink:
+        wait_until(lambda: queue(server) == [], 120, "all of it is relayed although nothing can be written beside the reserve", 0.5)
+        wait_until(lambda: takes_mail(server), 30, "mail is taken again, nobody having done anything", 0.5)
+        assert sink.count() == len(taken)
+    assert disk.free > MIN_FREE
 
 
 @pytest.mark.timeout(300)
