@@ -117,7 +117,7 @@ def test_relayed_mail_frees_a_disk_without_a_free_octet_and_reception_comes_back
     taken, (_, code, text) = fill(server, "away", f"someone@{AWAY}")
     assert code == 452 and text.startswith(b"4.3.1")
     disk.leave(0)
-    assert deliver(server, "late", 100, f"x@{AWAY}")[:2] == ("MAIL", 452)
+    wait_until(lambda: deliver(server, "late", 100, f"x@{AWAY}")[:2] == ("MAIL", 452), 10, "refused at MAIL already")
     with smtp_sink(port) as sink:
         wait_until(lambda: queue(server) == [], 120, "all of it is relayed although nothing can be written beside the reserve", 0.5)
         wait_until(lambda: takes_mail(server), 30, "mail is taken again, nobody having done anything", 0.5)

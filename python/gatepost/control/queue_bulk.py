@@ -33,7 +33,7 @@ from gatepost.queue.actions import (
 )
 from gatepost.queue.selections import TTL_SECONDS, Selections, UnknownSelectionError
 from gatepost.queue.service import QueueService
-from gatepost.queue.views import Filter, QueuedMessage
+from gatepost.queue.views import Filter, Outline, QueuedMessage
 from gatepost.queue.withheld import is_withheld
 from gatepost.routing.decide import decide
 from gatepost.routing.model import Question, Route, RuleSet
@@ -129,12 +129,17 @@ class BulkServicer(queue_pb2_grpc.QueueServiceServicer):
         """See the proto."""
         check_target(request)
         refused: list[Done] = []
+        # One route for all, but for their addresses.
+        fixed = request.WhichOneof("target") == "route" and not request.route.address
+        common_route = route_from_proto(request.route, "") if fixed else None
 
-        def choose(message: QueuedMessage) -> Ways:
+        def choose(message: Outline) -> Ways:
             try:
                 pending = [(n, one) for n, one in enumerate(message.recipients) if one.pending and one.destination not in WITHHELD]
                 if not pending and is_withheld(message):
                     raise RerouteRefusedError(IN_QUARANTINE)
+                if common_route is not None:
+                    return {n: replace(common_route, address=one.address) for n, one in pending}
                 return {n: self._new_route(message, one.address, request) for n, one in pending}
             except ControlError as error:
                 raise RerouteRefusedError(str(error)) from error
@@ -246,7 +251,7 @@ class BulkServicer(queue_pb2_grpc.QueueServiceServicer):
                 continue
         return found
 
-    def _new_route(self, message: QueuedMessage, address: str, request: Any) -> Route:
+    def _new_route(self, message: QueuedMessage | Outline, address: str, request: Any) -> Route:
         """`request`: either of the two reroutes; they have the same targets."""
         if request.WhichOneof("target") == "route":
             return route_from_proto(request.route, address)

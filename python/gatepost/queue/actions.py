@@ -9,7 +9,7 @@ meanwhile is no error.
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 import structlog
@@ -17,7 +17,7 @@ import structlog
 from gatepost.config import Settings
 from gatepost.message.ids import format_message_id
 from gatepost.message.verdict import WITHHELD
-from gatepost.native import K_HELD, K_RELEASED, K_REMOVED, K_RETRY, CoreError, InvalidError, NotFoundError, new_message_id
+from gatepost.native import K_HELD, K_RELEASED, K_REMOVED, K_RETRY, CoreError, InvalidError, NotFoundError, Summary, new_message_id
 from gatepost.queue import withheld
 from gatepost.queue.attempt import encode_detail
 from gatepost.queue.changes import KIND_NAMES
@@ -27,7 +27,7 @@ from gatepost.queue.report import Action, RecipientReport, Reporter, Subject, is
 from gatepost.queue.retry import MICROSECONDS
 from gatepost.queue.return_path import report_path
 from gatepost.queue.scheduler import Scheduler
-from gatepost.queue.views import QueuedMessage, decode_summary
+from gatepost.queue.views import Outline, QueuedMessage, decode_outline, decode_summary
 from gatepost.queue.withheld import Some
 from gatepost.spool import AsyncSpool
 
@@ -73,6 +73,8 @@ class Way(Protocol):
 
 
 Ways = Mapping[int, Way]
+Choose = Callable[[Summary], Ways]
+"""Of a message as the native spool gives it. Raises RerouteRefusedError for one that stays as it is."""
 
 log = structlog.get_logger()
 
@@ -108,13 +110,23 @@ class Done:
     first_refusal: str = ""
 
 
+Row = tuple[bytes, int, str, str, bytes, bool]
+
+
 @dataclass(slots=True)
 class Chosen:
-    """Where the pending recipients of some messages are to go, and how many messages cannot go there."""
+    """Where the pending recipients of some messages are to go: a row each, of so many messages; and how many messages cannot go there."""
 
-    ways: list[tuple[bytes, Ways]]
+    rows: list[Row] = field(default_factory=list)
+    messages: int = 0
     refused: int = 0
     first_refusal: str = ""
+
+    def add(self, message_id: bytes, ways: Ways) -> None:
+        """One message's new ways."""
+        self.messages += bool(ways)
+        for index, way in ways.items():
+            self.rows.append((message_id, index, way.address, way.destination, way.encode(), way.hold))
 
 
 class QueueActions:
@@ -171,13 +183,13 @@ class QueueActions:
         """
         return await self._unbroken(self._reroute(message_id, lambda _: ways, order))
 
-    async def reroute_all(self, ids: bytes, choose: Callable[[QueuedMessage], Ways], order: Order) -> Done:
+    async def reroute_all(self, ids: bytes, choose: Callable[[Outline], Ways], order: Order) -> Done:
         """The same for many; `choose` raises RerouteRefusedError for a message that stays as it is."""
-        return await self._unbroken(self._reroute(ids, choose, order, skip=True))
+        return await self._unbroken(self._reroute(ids, lambda raw: choose(decode_outline(raw)), order, skip=True))
 
     async def send_on(self, kind: str, ids: bytes, choose: Callable[[QueuedMessage], Ways], order: Order) -> Done:
         """As `reroute_all`, as an operation of another kind."""
-        return await self._unbroken(self._reroute(ids, choose, order, skip=True, kind=kind))
+        return await self._unbroken(self._reroute(ids, lambda raw: choose(decode_summary(raw)), order, skip=True, kind=kind))
 
     async def change_some(self, kind: str, change: int, some: Some, order: Order) -> Done:
         """One transition (K_REMOVED or K_RELEASED) of exactly these recipients, as an operation of this kind."""
@@ -260,9 +272,7 @@ class QueueActions:
             await self._tell_removed(message_id)
         return await self._change("remove", K_REMOVED, ids, order, TOLD)
 
-    async def _reroute(
-        self, ids: bytes, choose: Callable[[QueuedMessage], Ways], order: Order, *, skip: bool = False, kind: str = "reroute"
-    ) -> Done:
+    async def _reroute(self, ids: bytes, choose: Choose, order: Order, *, skip: bool = False, kind: str = "reroute") -> Done:
         if not ids:
             return Done(0)
         operation = await self._begin(kind, ids, order)
@@ -270,7 +280,7 @@ class QueueActions:
         self._scheduler.advance()
         return replace(result, operation=replace(operation, changed=result.changed, state="done"))
 
-    async def _reroute_each(self, operation: Operation, ids: bytes, choose: Callable[[QueuedMessage], Ways], *, skip: bool) -> Done:
+    async def _reroute_each(self, operation: Operation, ids: bytes, choose: Choose, *, skip: bool) -> Done:
         changed, refused, first = 0, 0, ""
         detail = self._detail(operation, _WORDS.get(operation.kind, "rerouted"))
         for start in range(0, len(ids), SLICE * ID):
@@ -278,23 +288,22 @@ class QueueActions:
             chosen = await asyncio.to_thread(self._choose_ways, some, choose, skip=skip)
             refused += chosen.refused
             first = first or chosen.first_refusal
-            routes = [(message_id, index, route) for message_id, ways in chosen.ways for index, route in ways.items()]
-            self._scheduler.forget_backoff(list({route.destination for _, _, route in routes}))
-            rows = [(message_id, n, route.address, route.destination, route.encode(), route.hold) for message_id, n, route in routes]
+            rows = chosen.rows
+            self._scheduler.forget_backoff(list({row[3] for row in rows}))
             done = await self._spool.reroute_all(rows, detail)
             if done < len(rows) and not skip:
                 raise InvalidError("a recipient is not pending any more")
             # Those that ended since they were looked at are few; which of them is not told.
-            changed += max(0, sum(bool(ways) for _, ways in chosen.ways) - (len(rows) - done))
-            self._tell_rerouted(operation, routes)
+            changed += max(0, chosen.messages - (len(rows) - done))
+            self._tell_rerouted(operation, rows)
         return Done(changed, None, refused, first)
 
-    def _choose_ways(self, ids: Sequence[bytes], choose: Callable[[QueuedMessage], Ways], *, skip: bool) -> Chosen:
+    def _choose_ways(self, ids: Sequence[bytes], choose: Choose, *, skip: bool) -> Chosen:
         """*blocking* Where messages are to go. Raises NotFoundError unless `skip`."""
-        chosen = Chosen([])
+        chosen = Chosen()
         for message_id in ids:
             try:
-                chosen.ways.append((message_id, choose(decode_summary(self._spool.get(message_id)))))
+                chosen.add(message_id, choose(self._spool.get(message_id)))
             except NotFoundError:
                 if not skip:
                     raise
@@ -303,11 +312,11 @@ class QueueActions:
                 chosen.first_refusal = chosen.first_refusal or str(error)
         return chosen
 
-    def _tell_rerouted(self, operation: Operation, routes: Sequence[tuple[bytes, int, Way]]) -> None:
+    def _tell_rerouted(self, operation: Operation, rows: Sequence[Row]) -> None:
         if self._scheduler.events.watched:
             fields = {"by": operation.actor, "op": operation.operation_id}
-            for message_id, index, route in routes:
-                self._event("rerouted", message_id, index, fields, route.address, route.destination)
+            for message_id, index, address, destination, *_ in rows:
+                self._event("rerouted", message_id, index, fields, address, destination)
 
     async def _undo(self, operation_id: str, actor: str) -> Operation:
         operation = self._log.get(operation_id)

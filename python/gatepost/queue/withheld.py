@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from gatepost.message.verdict import WITHHELD
 from gatepost.native import NotFoundError
-from gatepost.queue.views import Filter, QueuedMessage, RecipientStatus, decode_summary
+from gatepost.queue.views import Filter, Outline, QueuedMessage, RecipientStatus, decode_summary
 from gatepost.spool import AsyncSpool
 
 ID = 16
@@ -52,7 +52,7 @@ def present(spool: AsyncSpool, ids: bytes) -> frozenset[bytes]:
     return frozenset(one for name in names for one in split(ids_of(spool, name)))
 
 
-def is_withheld(message: QueuedMessage | None) -> bool:
+def is_withheld(message: QueuedMessage | Outline | None) -> bool:
     """A pending recipient of it is withheld."""
     return message is not None and any(one.pending and one.destination in WITHHELD for one in message.recipients)
 
