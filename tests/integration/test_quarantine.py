@@ -127,6 +127,8 @@ async def test_released_mail_arrives_and_deleted_mail_comes_back_by_undo(server:
         with pytest.raises(NotFoundError):
             await client.quarantine.release([ids(server, "infected")[0], first])
         assert await listed(client) == ids(server, "infected")
+        with pytest.raises(NotFoundError, match=f"no message in quarantine {first}: .* not any more; its history"):
+            await client.quarantine.release(first)
 
 
 async def test_a_sender_that_is_allowed_is_in_the_rules_until_taken_back(server: Gatepost) -> None:

@@ -124,7 +124,8 @@ def _scan(scan: "Scan") -> None:
 
 def _said(answer: "ScannerAnswer") -> str:
     """'suspicious GTUBE (reject, 15)'."""
-    opinion = ", ".join(part for part in (answer.action, f"{answer.score:g}" if answer.score else "") if part)
+    action = answer.action if answer.action != answer.name else ""  # rspamd without a symbol has nothing else to say
+    opinion = ", ".join(part for part in (action, f"{answer.score:g}" if answer.score else "") if part)
     return " ".join(part for part in (answer.outcome, answer.name, f"({opinion})" if opinion else "") if part)
 
 

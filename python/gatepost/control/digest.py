@@ -15,14 +15,13 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import grpc
 import grpc.aio
 import structlog
 
-from gatepost.api.quarantine.v1 import quarantine_pb2 as api
 from gatepost.api.queue.v1 import queue_pb2 as queue_api
 from gatepost.api.worker.v1 import worker_pb2 as worker_api
 from gatepost.config import Settings
@@ -31,12 +30,12 @@ from gatepost.control.errors import ControlError, from_rpc, not_found
 from gatepost.control.workers import CALL_SECONDS, WorkerLink, WorkerLinks
 from gatepost.directory import Directory, NotFound
 from gatepost.message.address import AddressError, parse_address
-from gatepost.message.ids import parse_message_id
 from gatepost.queue.digest import MAX_ENTRIES, Digest, Entry, Link, Setting, build_digest, read_link
 from gatepost.routing.decide import decide
 from gatepost.routing.model import Question, RouteKind, RuleSet
 
 FORMAT = 1
+Described = worker_api.DescribeQuarantinedResponse.Described
 FAR = 1 << 62
 COUNT_SECONDS = 120.0
 LOOK_SECONDS = 60.0
@@ -137,12 +136,11 @@ class Digests:
         entries: list[Entry] = []
         for worker in sorted({worker for _, _, worker in pile.newest}):
             theirs = {message_id: recipient for message_id, recipient, owner in reversed(pile.newest) if owner == worker}
-            for found in await self._described(self._links[worker], list(theirs)):
-                received = found.message.received_time.ToDatetime(UTC)
-                entries.append(_entry(found, theirs[parse_message_id(found.message.message_id)], received))
-        return build_digest(setting, mailbox, entries, pile.count - len(pile.newest))
+            described = await self._described(self._links[worker], list(theirs))
+            entries.extend(_entry(found, theirs[found.message_id]) for found in described)
+        return await asyncio.to_thread(build_digest, setting, mailbox, entries, pile.count - len(pile.newest))
 
-    async def _described(self, link: WorkerLink, ids: Sequence[bytes]) -> Sequence[api.QuarantinedMessage]:
+    async def _described(self, link: WorkerLink, ids: Sequence[bytes]) -> Sequence[Described]:
         try:
             request = worker_api.DescribeQuarantinedRequest(message_ids=ids)
             return (await link.worker.DescribeQuarantined(request, timeout=CALL_SECONDS)).messages
@@ -266,16 +264,15 @@ def _micros(moment: datetime | None, instead: int) -> int:
     return instead if moment is None else int(moment.timestamp() * 1_000_000)
 
 
-def _entry(found: api.QuarantinedMessage, recipient: str, received: datetime) -> Entry:
-    verdict = found.verdict
+def _entry(found: Described, recipient: str) -> Entry:
     return Entry(
-        message_id=parse_message_id(found.message.message_id),
+        message_id=found.message_id,
         recipient=recipient,
-        sender=found.message.sender,
-        header_from=found.header_from[:200],
-        subject=found.subject[:200],
-        received=received.astimezone(),
-        why=(verdict.reason or verdict.text)[:300],
+        sender=found.sender,
+        header_from=found.header_from,
+        subject=found.subject,
+        received=datetime.fromtimestamp(found.received / 1_000_000).astimezone(),
+        why=found.why,
         infected=found.infected,
     )
 

@@ -39,9 +39,9 @@ def invalid(field: str, problem: str) -> ControlError:
     return ControlError(Status.INVALID_ARGUMENT, info)
 
 
-def not_found(what: str, resource: str) -> ControlError:
-    """NOT_FOUND, 'no WHAT RESOURCE'."""
-    return _error(Status.NOT_FOUND, common.ERROR_REASON_NOT_FOUND, f"no {what} {resource}", resource)
+def not_found(what: str, resource: str, hint: str = "") -> ControlError:
+    """NOT_FOUND, 'no WHAT RESOURCE', and what else there is to say."""
+    return _error(Status.NOT_FOUND, common.ERROR_REASON_NOT_FOUND, f"no {what} {resource}{hint}", resource)
 
 
 def unavailable(message: str) -> ControlError:

@@ -7,7 +7,7 @@ answer is partial. Every call to a worker has a deadline.
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
@@ -19,7 +19,7 @@ from gatepost.config import Settings
 from gatepost.control.access import actor_metadata, author, operation_metadata
 from gatepost.control.convert import timestamp
 from gatepost.control.digest import Digests
-from gatepost.control.errors import ControlError, from_rpc, invalid, precondition
+from gatepost.control.errors import ControlError, from_rpc, invalid, not_found, precondition
 from gatepost.control.merge_bulk import BULK_SECONDS, MergedBulkServicer, merge_bulk, passed_on
 from gatepost.control.paging import page, page_size
 from gatepost.control.quarantine import NAME
@@ -36,6 +36,9 @@ from gatepost.queue.history import merge
 from gatepost.routing.model import RuleSet
 
 BODY_SECONDS = 600.0
+GONE = ": it is not there, or not any more; its history (gatepost trace) tells who released or deleted it"
+
+T = TypeVar("T")
 
 
 class MergedQuarantineServicer(quarantine_pb2_grpc.QuarantineServiceServicer):
@@ -74,13 +77,13 @@ class MergedQuarantineServicer(quarantine_pb2_grpc.QuarantineServiceServicer):
 
     async def GetQuarantined(self, request: api.GetQuarantinedRequest, context: object) -> api.GetQuarantinedResponse:
         """See the proto."""
-        found = await self._queue.find(request.message_id)
+        found = await _kept(self._queue.find(request.message_id))
         inner = api.GetQuarantinedRequest(message_id=found.message_id)
         return await passed_on(found.link.quarantine.GetQuarantined(inner, timeout=CALL_SECONDS))
 
     async def ReadContent(self, request: api.ReadContentRequest, context: object) -> AsyncIterator[api.ReadContentResponse]:
         """See the proto."""
-        found = await self._queue.find(request.message_id)
+        found = await _kept(self._queue.find(request.message_id))
         try:
             async for part in found.link.quarantine.ReadContent(api.ReadContentRequest(message_id=found.message_id), timeout=BODY_SECONDS):
                 yield part
@@ -112,7 +115,7 @@ class MergedQuarantineServicer(quarantine_pb2_grpc.QuarantineServiceServicer):
 
     async def RescanQuarantined(self, request: api.RescanQuarantinedRequest, context: object) -> api.RescanQuarantinedResponse:
         """See the proto."""
-        found = await self._queue.find(request.message_id)
+        found = await _kept(self._queue.find(request.message_id))
         inner = api.RescanQuarantinedRequest(message_id=found.message_id, release_if_clean=request.release_if_clean)
         return await passed_on(found.link.quarantine.RescanQuarantined(inner, timeout=BULK_SECONDS, metadata=_metadata()))
 
@@ -214,7 +217,7 @@ class MergedQuarantineServicer(quarantine_pb2_grpc.QuarantineServiceServicer):
         check_selection(request.selection)
         parts: dict[int, api.QuarantineSelection] = {}
         if request.selection.message_ids:
-            for index, owned in (await self._queue.owners(request.selection.message_ids)).items():
+            for index, owned in (await _kept(self._queue.owners(request.selection.message_ids))).items():
                 parts[index] = api.QuarantineSelection(message_ids=owned.message_ids)
         else:
             parts = {link.index: request.selection for link in self._links.all()}
@@ -227,6 +230,16 @@ class MergedQuarantineServicer(quarantine_pb2_grpc.QuarantineServiceServicer):
             return await getattr(link.quarantine, method)(inner, timeout=BULK_SECONDS, metadata=metadata)
 
         return await self._links.ask([self._links[index] for index in parts], call)
+
+
+async def _kept(looking: Awaitable[T]) -> T:
+    """A message that has left the queue was in quarantine most likely: who asks for it again hears where to look."""
+    try:
+        return await looking
+    except ControlError as error:
+        if error.status is not grpc.StatusCode.NOT_FOUND:
+            raise
+        raise not_found("message in quarantine", error.info.resource, GONE) from error
 
 
 def _metadata(by: str = "") -> tuple[tuple[str, str], ...]:

@@ -11,12 +11,11 @@ from gatepost.api.worker.v1 import worker_pb2_grpc
 from gatepost.control.convert import duration, seconds
 from gatepost.control.errors import ControlError, invalid, precondition
 from gatepost.control.ports import WorkerSource
-from gatepost.control.quarantine_convert import quarantined_proto
 from gatepost.control.queue_convert import MAX_IDS, stats_proto
 from gatepost.control.server import Service
 from gatepost.message.ids import format_message_id
-from gatepost.native import NotFoundError
 from gatepost.queue.quarantine import Quarantine
+from gatepost.queue.quarantine_views import Quarantined
 from gatepost.scan.scanners.breaker import State
 from gatepost.scan.scanners.entry import ScannerState
 
@@ -72,14 +71,8 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
 
     async def DescribeQuarantined(self, request: api.DescribeQuarantinedRequest, context: object) -> api.DescribeQuarantinedResponse:
         """See the proto."""
-        answer = api.DescribeQuarantinedResponse()
-        for message_id in request.message_ids[:MAX_DESCRIBED]:
-            try:
-                found = await self._quarantine.get(message_id)
-            except NotFoundError:
-                continue
-            answer.messages.append(quarantined_proto(found, self._source.facts().index, 0, None))
-        return answer
+        found = await self._quarantine.describe(request.message_ids[:MAX_DESCRIBED])
+        return api.DescribeQuarantinedResponse(messages=map(_described, found))
 
     async def Reload(self, request: api.ReloadRequest, context: object) -> api.ReloadResponse:
         """See the proto."""
@@ -128,6 +121,19 @@ def _scanner(worker: int, one: ScannerState) -> server_api.Scanner:
         errors=one.errors,
         running=one.running,
         waiting=one.waiting,
+    )
+
+
+def _described(found: Quarantined) -> api.DescribeQuarantinedResponse.Described:
+    verdict = found.verdict
+    return api.DescribeQuarantinedResponse.Described(
+        message_id=found.message.message_id,
+        sender=found.message.reverse_path,
+        header_from=found.header_from[:200],
+        subject=found.subject[:200],
+        received=found.message.received_at,
+        why=(verdict.reason or verdict.text)[:300] if verdict is not None else "",
+        infected=found.infected,
     )
 
 

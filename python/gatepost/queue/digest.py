@@ -15,8 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from email.message import EmailMessage
-from email.policy import SMTP
+from email.policy import SMTP, SMTPUTF8
 from email.utils import format_datetime
+
+from gatepost.message.address import domain_key
 
 MAX_ENTRIES = 100
 MAX_TEXT = 120
@@ -26,6 +28,8 @@ VERSION = 1
 ACTIONS = ("release", "allow", "delete")
 _HEAD = 22
 """Octets before the recipient: version, action, message id, expiry."""
+_BOUNDARY = "=_digest"
+"""Cannot stand in a part: quoted-printable has hexadecimal digits behind an equals sign."""
 _WORDS = {"release": "Release", "allow": "Release and allow sender", "delete": "Delete"}
 
 
@@ -118,19 +122,32 @@ class Digest:
 
 
 def build_digest(setting: Setting, mailbox: str, entries: Sequence[Entry], omitted: int = 0) -> Digest:
-    """The mail for one mailbox: the newest MAX_ENTRIES, newest first."""
+    """The mail for one mailbox: the newest MAX_ENTRIES, newest first. Takes milliseconds."""
     chosen = sorted(entries, key=lambda one: one.message_id, reverse=True)[:MAX_ENTRIES]
     omitted += len(entries) - len(chosen)
-    mail = EmailMessage(policy=SMTP)
-    count = len(chosen) + omitted
-    mail["From"] = f"Quarantine <postmaster@{setting.hostname}>"
+    items = [_item(setting, entry) for entry in chosen]
+    parts = (("plain", _text(setting, items, omitted)), ("html", _html(setting, items, omitted)))
+    body = b"".join(_part(subtype, text) for subtype, text in parts)
+    return Digest(_header(setting, mailbox, len(chosen) + omitted) + body + f"--{_BOUNDARY}--\r\n".encode(), len(chosen), omitted)
+
+
+def _header(setting: Setting, mailbox: str, count: int) -> bytes:
+    """With the empty line behind it. An address that is not ASCII stands there in UTF-8 (RFC 6532 3.2): an encoded word may not."""
+    mail = EmailMessage(policy=SMTP if mailbox.isascii() else SMTPUTF8)
+    mail["From"] = f"Quarantine <postmaster@{domain_key(setting.hostname)}>"
     mail["To"] = mailbox
     mail["Subject"] = f"{count} {'message' if count == 1 else 'messages'} in quarantine for you"
     mail["Date"] = format_datetime(setting.now)
     mail["Auto-Submitted"] = "auto-generated"  # RFC 3834 5
-    mail.set_content(_text(setting, chosen, omitted), cte="quoted-printable")
-    mail.add_alternative(_html(setting, chosen, omitted), subtype="html", cte="quoted-printable")
-    return Digest(mail.as_bytes(), len(chosen), omitted)
+    mail["MIME-Version"] = "1.0"
+    kind = f'Content-Type: multipart/alternative; boundary="{_BOUNDARY}"\r\n\r\n'
+    return mail.as_bytes().removesuffix(b"\r\n") + kind.encode()
+
+
+def _part(subtype: str, text: str) -> bytes:
+    """A body part, its delimiter in front."""
+    head = f'--{_BOUNDARY}\r\nContent-Type: text/{subtype}; charset="utf-8"\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n'
+    return head.encode() + binascii.b2a_qp(text.replace("\n", "\r\n").encode()) + b"\r\n"
 
 
 def actions_for(entry: Entry) -> Sequence[str]:
@@ -140,19 +157,32 @@ def actions_for(entry: Entry) -> Sequence[str]:
 
 def plain(text: str, limit: int = MAX_TEXT) -> str:
     """Text from a message in one harmless line: no controls or direction marks, cut, nothing that a mail program makes a link of."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    line = text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
+    line = " ".join(line.split())
     line = line.replace("://", "[:]//").replace("www.", "www[.]").replace("WWW.", "WWW[.]").replace("mailto:", "mailto[:]")
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
-def _fields(entry: Entry) -> list[tuple[str, str]]:
-    return [
-        ("From", plain(entry.header_from or entry.sender or "<>")),
-        ("Sender", plain(entry.sender or "<>")),
-        ("To", plain(entry.recipient)),
-        ("Received", entry.received.strftime("%Y-%m-%d %H:%M %Z")),
-        ("Why", plain(entry.why, 2 * MAX_TEXT)),
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """What both parts say of an entry: lines, and links with their words."""
+
+    subject: str
+    lines: Sequence[str]
+    links: Sequence[tuple[str, str]]
+
+
+def _item(setting: Setting, entry: Entry) -> _Item:
+    lines = [
+        f"From: {plain(entry.header_from or entry.sender or '<>')}",
+        f"Sender: {plain(entry.sender or '<>')}",
+        f"To: {plain(entry.recipient)}",
+        f"Received: {entry.received.strftime('%Y-%m-%d %H:%M %Z')}",
+        f"Why: {plain(entry.why, 2 * MAX_TEXT)}",
+        *(["Infected: only the administrator may release it."] if entry.infected else []),
     ]
+    links = [(_WORDS[action], setting.url(action, entry)) for action in actions_for(entry)]
+    return _Item(plain(entry.subject) or "(no subject)", lines, links)
 
 
 def _lead(setting: Setting) -> str:
@@ -163,14 +193,10 @@ def _lead(setting: Setting) -> str:
     )
 
 
-def _text(setting: Setting, entries: Sequence[Entry], omitted: int) -> str:
+def _text(setting: Setting, items: Sequence[_Item], omitted: int) -> str:
     parts = [_lead(setting), ""]
-    for entry in entries:
-        parts.append(plain(entry.subject) or "(no subject)")
-        parts += [f"  {name}: {value}" for name, value in _fields(entry)]
-        parts += [f"  {_WORDS[action]}: {setting.url(action, entry)}" for action in actions_for(entry)]
-        parts += ["  Infected: only the administrator may release it."] if entry.infected else []
-        parts.append("")
+    for item in items:
+        parts += [item.subject, *(f"  {line}" for line in item.lines), *(f"  {words}: {url}" for words, url in item.links), ""]
     return "\n".join([*parts, *_rest(omitted)]) + "\n"
 
 
@@ -178,15 +204,12 @@ def _rest(omitted: int) -> list[str]:
     return [f"… and {omitted} more, which are not listed here."] if omitted else []
 
 
-def _html(setting: Setting, entries: Sequence[Entry], omitted: int) -> str:
+def _html(setting: Setting, items: Sequence[_Item], omitted: int) -> str:
     rows = []
-    for entry in entries:
-        fields = "".join(f"<br>{html.escape(name)}: {html.escape(value)}" for name, value in _fields(entry))
-        links = " &middot; ".join(
-            f'<a href="{html.escape(setting.url(action, entry))}">{html.escape(_WORDS[action])}</a>' for action in actions_for(entry)
-        )
-        note = "<br>Infected: only the administrator may release it." if entry.infected else ""
-        rows.append(f"<p><b>{html.escape(plain(entry.subject) or '(no subject)')}</b>{fields}{note}<br>{links}</p>")
+    for item in items:
+        fields = "".join(f"<br>{html.escape(line)}" for line in item.lines)
+        links = " &middot; ".join(f'<a href="{html.escape(url)}">{words}</a>' for words, url in item.links)
+        rows.append(f"<p><b>{html.escape(item.subject)}</b>{fields}<br>{links}</p>")
     rest = "".join(f"<p>{html.escape(line)}</p>" for line in _rest(omitted))
     body = "\n".join([f"<p>{html.escape(_lead(setting))}</p>", *rows, rest])
     return f'<!DOCTYPE html>\n<html><head><meta charset="utf-8"><title>Quarantine</title></head>\n<body>\n{body}\n</body></html>\n'

@@ -154,6 +154,11 @@ class Quarantine:
         await self._spool.whole()
         return await asyncio.to_thread(self._get, message_id)
 
+    async def describe(self, ids: Sequence[bytes]) -> list[Quarantined]:
+        """Those of these messages of which something is withheld yet."""
+        await self._spool.whole()
+        return await asyncio.to_thread(self._describe, ids)
+
     def open(self, message_id: bytes) -> Reader:
         """Reader over the message; its methods block. Raises NotFoundError."""
         return self._spool.open_message(message_id)
@@ -281,8 +286,12 @@ class Quarantine:
     def _get(self, message_id: bytes) -> Quarantined:
         message = decode_summary(self._spool.get(message_id))
         if not withheld.is_withheld(message):
-            raise NotFoundError(f"{format_message_id(message_id)} is not in quarantine")
+            raise NotFoundError(f"{format_message_id(message_id)} is not in quarantine; its history tells who released it")
         return quarantined(self._spool, message)
+
+    def _describe(self, ids: Sequence[bytes]) -> list[Quarantined]:
+        messages = (withheld.read(self._spool, message_id) for message_id in ids)
+        return [quarantined(self._spool, one) for one in messages if one is not None and withheld.is_withheld(one)]
 
     def _ways(self, message: QueuedMessage, wanted: Choice, stays: list[str]) -> dict[int, Route]:
         """Where the withheld recipients are to go. Raises RerouteRefusedError when none of them can."""

@@ -69,7 +69,7 @@ def _value(text: str) -> str:
 def _told(answer: Answer) -> str:
     """Name, action and score as a comment (RFC 8601 2.2), as far as there are any."""
     parts = (_comment(answer.name), _comment(answer.action), f"{answer.score:g}" if answer.score else "")
-    told = ", ".join(part for part in parts if part)
+    told = ", ".join(part for part in dict.fromkeys(parts) if part)
     return f" ({told})" if told else ""
 
 

@@ -28,6 +28,7 @@ from gatepost.routing.model import RuleSet
 from gatepost.scan.edits import FIELD, NotStripped, edits_of, field_of, values_of
 from gatepost.scan.facts import MailFacts, direction_of
 from gatepost.scan.judge import Fate, Judgement, Needs, judge, needs
+from gatepost.scan.notice import in_ascii
 from gatepost.scan.policies import Policies
 from gatepost.scan.report import Found, Limits, Report, report_of
 from gatepost.scan.scanners.entry import ScannerState
@@ -76,7 +77,7 @@ class Passage:
 
     def refusal(self, fate: Fate) -> Reply | None:
         """What a recipient of that fate is told, if not that the message was taken."""
-        reason = self.verdict.reason if self.verdict else ""
+        reason = in_ascii(self.verdict.reason) if self.verdict else ""
         if fate is Fate.REJECT:
             return Reply(550, "5.7.1", reason or "message refused by policy")
         return Reply(451, "4.7.1", reason or "message cannot be inspected now, try again later") if fate is Fate.DEFER else None

@@ -5,6 +5,7 @@ printable is written as its code point, and long names are cut. Content is never
 """
 
 import base64
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from email.header import Header
@@ -55,6 +56,14 @@ def marked_subject(body: bytes, tag: str) -> bytes:
     if text.startswith(shown):
         return b"Subject: " + text + b"\r\n"
     return b"Subject: " + shown + (b"\r\n " + text if text else b"") + b"\r\n"
+
+
+def in_ascii(text: str) -> str:
+    """For a reply to a client that may not know UTF-8 (RFC 6531 3.7.4): letters without their marks, a question mark for all else."""
+    if text.isascii():
+        return text
+    bare = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+    return bare.encode("ascii", "replace").decode()
 
 
 def printable(text: str, most: int = MAX_NAME) -> str:

@@ -99,6 +99,14 @@ def test_a_digest_lists_the_newest_and_counts_the_rest() -> None:
     assert "110 messages" in str(message_from_bytes(made.octets, policy=default)["Subject"])
 
 
+def test_addresses_and_subjects_of_any_language_are_told_as_they_are() -> None:
+    made = build_digest(SETTING, "jürgen@bücher.test", [entry(subject="Grüße = 1\n.", recipient="jürgen@bücher.test")])
+    assert b"\r\nTo: j\xc3\xbcrgen@b\xc3\xbccher.test\r\n" in made.octets, "an encoded word in an address is none"
+    assert all("Grüße = 1 ." in body and "jürgen@bücher.test" in body for body in bodies(made.octets))
+    assert build_digest(SETTING, "alice@here.test", [entry()]).octets.isascii()
+    assert max(map(len, made.octets.split(b"\r\n"))) <= 76 + 2 and b"\n" not in made.octets.replace(b"\r\n", b"")
+
+
 def test_an_infected_message_is_not_released_by_a_link_and_a_null_sender_cannot_be_allowed() -> None:
     assert list(actions_for(entry(infected=True))) == ["delete"]
     assert list(actions_for(entry(sender=""))) == ["release", "delete"]

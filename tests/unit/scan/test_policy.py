@@ -9,8 +9,11 @@ from typing import get_args
 import pytest
 from pydantic import ValidationError
 
-from gatepost.message.verdict import Action, Answer
+from gatepost.message.verdict import Action, Answer, Verdict
+from gatepost.scan.edits import field_of
 from gatepost.scan.files import PolicyError, load_policy, parse_policy
+from gatepost.scan.gate import Passage
+from gatepost.scan.judge import Fate
 from gatepost.scan.policy import DEFAULT, Policy, Rule, Seen, decide
 from gatepost.scan.report import inspect
 from gatepost.scan.spelling import Defect, Family
@@ -155,3 +158,10 @@ def test_families_and_defects_of_rules_are_those_of_the_inspection() -> None:
     assert set(get_args(Defect)) == set(re.findall(r'=> "([a-z-]+)"', defects))
     families = re.findall(r'Self::\w+ => "([a-z]+)",', (source / "kind.rs").read_text().partition("impl Class")[2].partition("\n}\n")[0])
     assert set(get_args(Family)) == set(families)
+
+
+def test_a_refusal_is_said_in_ascii_and_a_field_says_nothing_twice() -> None:
+    verdict = Verdict(Action.REJECT, reason="grün: ЯÅ.exe", answers=(Answer("spam", "clean", "no action", action="no action"),))
+    refusal = Passage(verdict).refusal(Fate.REJECT)
+    assert refusal is not None and refusal.encode() == b"550 5.7.1 grun: ?A.exe\r\n"
+    assert field_of("mx.test", verdict) == b"X-Gatepost-Scan: mx.test; reject; spam=clean (no action)\r\n"

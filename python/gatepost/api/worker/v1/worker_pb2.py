@@ -22,47 +22,48 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from gatepost.api.quarantine.v1 import quarantine_pb2 as gatepost_dot_api_dot_quarantine_dot_v1_dot_quarantine__pb2
 from gatepost.api.queue.v1 import queue_pb2 as gatepost_dot_api_dot_queue_dot_v1_dot_queue__pb2
 from gatepost.api.server.v1 import server_pb2 as gatepost_dot_api_dot_server_dot_v1_dot_server__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#gatepost/api/worker/v1/worker.proto\x12\x16gatepost.api.worker.v1\x1a+gatepost/api/quarantine/v1/quarantine.proto\x1a!gatepost/api/queue/v1/queue.proto\x1a#gatepost/api/server/v1/server.proto\x1a\x1egoogle/protobuf/duration.proto\"\x18\n\x16GetWorkerStatusRequest\"\xb5\x02\n\x17GetWorkerStatusResponse\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0b\n\x03pid\x18\x02 \x01(\x05\x12\x0f\n\x07healthy\x18\x03 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12\x11\n\tpartition\x18\x05 \x01(\t\x12)\n\x06uptime\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08sessions\x18\x07 \x01(\x05\x12\x12\n\nrss_octets\x18\x08 \x01(\x03\x12\x14\n\x0crule_version\x18\t \x01(\x03\x12\x30\n\x05queue\x18\n \x01(\x0b\x32!.gatepost.api.queue.v1.QueueStats\x12\x31\n\x08scanners\x18\x0b \x03(\x0b\x32\x1f.gatepost.api.server.v1.Scanner\"!\n\rReloadRequest\x12\x10\n\x08settings\x18\x01 \x01(\x08\">\n\x0eReloadResponse\x12\x14\n\x0crule_version\x18\x01 \x01(\x03\x12\x16\n\x0erestart_needed\x18\x02 \x03(\t\"*\n\x16ResolveMessagesRequest\x12\x10\n\x08prefixes\x18\x01 \x03(\t\"\x8f\x01\n\x17ResolveMessagesResponse\x12\x46\n\x07matches\x18\x01 \x03(\x0b\x32\x35.gatepost.api.worker.v1.ResolveMessagesResponse.Match\x1a,\n\x05Match\x12\x0e\n\x06prefix\x18\x01 \x01(\t\x12\x13\n\x0bmessage_ids\x18\x02 \x03(\t\"G\n\x17\x43ountQuarantinedRequest\x12\r\n\x05since\x18\x01 \x01(\x03\x12\r\n\x05until\x18\x02 \x01(\x03\x12\x0e\n\x06newest\x18\x03 \x01(\x05\"\xa2\x01\n\x18\x43ountQuarantinedResponse\x12\x46\n\x06shares\x18\x01 \x03(\x0b\x32\x36.gatepost.api.worker.v1.CountQuarantinedResponse.Share\x1a>\n\x05Share\x12\x11\n\trecipient\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\x12\x13\n\x0bmessage_ids\x18\x03 \x03(\x0c\"1\n\x1a\x44\x65scribeQuarantinedRequest\x12\x13\n\x0bmessage_ids\x18\x01 \x03(\x0c\"_\n\x1b\x44\x65scribeQuarantinedResponse\x12@\n\x08messages\x18\x01 \x03(\x0b\x32..gatepost.api.quarantine.v1.QuarantinedMessage\"8\n\x0c\x44rainRequest\x12(\n\x05grace\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x0f\n\rDrainResponse2\x9f\x05\n\rWorkerService\x12r\n\x0fGetWorkerStatus\x12..gatepost.api.worker.v1.GetWorkerStatusRequest\x1a/.gatepost.api.worker.v1.GetWorkerStatusResponse\x12W\n\x06Reload\x12%.gatepost.api.worker.v1.ReloadRequest\x1a&.gatepost.api.worker.v1.ReloadResponse\x12r\n\x0fResolveMessages\x12..gatepost.api.worker.v1.ResolveMessagesRequest\x1a/.gatepost.api.worker.v1.ResolveMessagesResponse\x12w\n\x10\x43ountQuarantined\x12/.gatepost.api.worker.v1.CountQuarantinedRequest\x1a\x30.gatepost.api.worker.v1.CountQuarantinedResponse0\x01\x12~\n\x13\x44\x65scribeQuarantined\x12\x32.gatepost.api.worker.v1.DescribeQuarantinedRequest\x1a\x33.gatepost.api.worker.v1.DescribeQuarantinedResponse\x12T\n\x05\x44rain\x12$.gatepost.api.worker.v1.DrainRequest\x1a%.gatepost.api.worker.v1.DrainResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#gatepost/api/worker/v1/worker.proto\x12\x16gatepost.api.worker.v1\x1a!gatepost/api/queue/v1/queue.proto\x1a#gatepost/api/server/v1/server.proto\x1a\x1egoogle/protobuf/duration.proto\"\x18\n\x16GetWorkerStatusRequest\"\xb5\x02\n\x17GetWorkerStatusResponse\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0b\n\x03pid\x18\x02 \x01(\x05\x12\x0f\n\x07healthy\x18\x03 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12\x11\n\tpartition\x18\x05 \x01(\t\x12)\n\x06uptime\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08sessions\x18\x07 \x01(\x05\x12\x12\n\nrss_octets\x18\x08 \x01(\x03\x12\x14\n\x0crule_version\x18\t \x01(\x03\x12\x30\n\x05queue\x18\n \x01(\x0b\x32!.gatepost.api.queue.v1.QueueStats\x12\x31\n\x08scanners\x18\x0b \x03(\x0b\x32\x1f.gatepost.api.server.v1.Scanner\"!\n\rReloadRequest\x12\x10\n\x08settings\x18\x01 \x01(\x08\">\n\x0eReloadResponse\x12\x14\n\x0crule_version\x18\x01 \x01(\x03\x12\x16\n\x0erestart_needed\x18\x02 \x03(\t\"*\n\x16ResolveMessagesRequest\x12\x10\n\x08prefixes\x18\x01 \x03(\t\"\x8f\x01\n\x17ResolveMessagesResponse\x12\x46\n\x07matches\x18\x01 \x03(\x0b\x32\x35.gatepost.api.worker.v1.ResolveMessagesResponse.Match\x1a,\n\x05Match\x12\x0e\n\x06prefix\x18\x01 \x01(\t\x12\x13\n\x0bmessage_ids\x18\x02 \x03(\t\"G\n\x17\x43ountQuarantinedRequest\x12\r\n\x05since\x18\x01 \x01(\x03\x12\r\n\x05until\x18\x02 \x01(\x03\x12\x0e\n\x06newest\x18\x03 \x01(\x05\"\xa2\x01\n\x18\x43ountQuarantinedResponse\x12\x46\n\x06shares\x18\x01 \x03(\x0b\x32\x36.gatepost.api.worker.v1.CountQuarantinedResponse.Share\x1a>\n\x05Share\x12\x11\n\trecipient\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\x12\x13\n\x0bmessage_ids\x18\x03 \x03(\x0c\"1\n\x1a\x44\x65scribeQuarantinedRequest\x12\x13\n\x0bmessage_ids\x18\x01 \x03(\x0c\"\xf7\x01\n\x1b\x44\x65scribeQuarantinedResponse\x12O\n\x08messages\x18\x01 \x03(\x0b\x32=.gatepost.api.worker.v1.DescribeQuarantinedResponse.Described\x1a\x86\x01\n\tDescribed\x12\x12\n\nmessage_id\x18\x01 \x01(\x0c\x12\x0e\n\x06sender\x18\x02 \x01(\t\x12\x13\n\x0bheader_from\x18\x03 \x01(\t\x12\x0f\n\x07subject\x18\x04 \x01(\t\x12\x10\n\x08received\x18\x05 \x01(\x03\x12\x0b\n\x03why\x18\x06 \x01(\t\x12\x10\n\x08infected\x18\x07 \x01(\x08\"8\n\x0c\x44rainRequest\x12(\n\x05grace\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x0f\n\rDrainResponse2\x9f\x05\n\rWorkerService\x12r\n\x0fGetWorkerStatus\x12..gatepost.api.worker.v1.GetWorkerStatusRequest\x1a/.gatepost.api.worker.v1.GetWorkerStatusResponse\x12W\n\x06Reload\x12%.gatepost.api.worker.v1.ReloadRequest\x1a&.gatepost.api.worker.v1.ReloadResponse\x12r\n\x0fResolveMessages\x12..gatepost.api.worker.v1.ResolveMessagesRequest\x1a/.gatepost.api.worker.v1.ResolveMessagesResponse\x12w\n\x10\x43ountQuarantined\x12/.gatepost.api.worker.v1.CountQuarantinedRequest\x1a\x30.gatepost.api.worker.v1.CountQuarantinedResponse0\x01\x12~\n\x13\x44\x65scribeQuarantined\x12\x32.gatepost.api.worker.v1.DescribeQuarantinedRequest\x1a\x33.gatepost.api.worker.v1.DescribeQuarantinedResponse\x12T\n\x05\x44rain\x12$.gatepost.api.worker.v1.DrainRequest\x1a%.gatepost.api.worker.v1.DrainResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gatepost.api.worker.v1.worker_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GETWORKERSTATUSREQUEST']._serialized_start=212
-  _globals['_GETWORKERSTATUSREQUEST']._serialized_end=236
-  _globals['_GETWORKERSTATUSRESPONSE']._serialized_start=239
-  _globals['_GETWORKERSTATUSRESPONSE']._serialized_end=548
-  _globals['_RELOADREQUEST']._serialized_start=550
-  _globals['_RELOADREQUEST']._serialized_end=583
-  _globals['_RELOADRESPONSE']._serialized_start=585
-  _globals['_RELOADRESPONSE']._serialized_end=647
-  _globals['_RESOLVEMESSAGESREQUEST']._serialized_start=649
-  _globals['_RESOLVEMESSAGESREQUEST']._serialized_end=691
-  _globals['_RESOLVEMESSAGESRESPONSE']._serialized_start=694
-  _globals['_RESOLVEMESSAGESRESPONSE']._serialized_end=837
-  _globals['_RESOLVEMESSAGESRESPONSE_MATCH']._serialized_start=793
-  _globals['_RESOLVEMESSAGESRESPONSE_MATCH']._serialized_end=837
-  _globals['_COUNTQUARANTINEDREQUEST']._serialized_start=839
-  _globals['_COUNTQUARANTINEDREQUEST']._serialized_end=910
-  _globals['_COUNTQUARANTINEDRESPONSE']._serialized_start=913
-  _globals['_COUNTQUARANTINEDRESPONSE']._serialized_end=1075
-  _globals['_COUNTQUARANTINEDRESPONSE_SHARE']._serialized_start=1013
-  _globals['_COUNTQUARANTINEDRESPONSE_SHARE']._serialized_end=1075
-  _globals['_DESCRIBEQUARANTINEDREQUEST']._serialized_start=1077
-  _globals['_DESCRIBEQUARANTINEDREQUEST']._serialized_end=1126
-  _globals['_DESCRIBEQUARANTINEDRESPONSE']._serialized_start=1128
-  _globals['_DESCRIBEQUARANTINEDRESPONSE']._serialized_end=1223
-  _globals['_DRAINREQUEST']._serialized_start=1225
-  _globals['_DRAINREQUEST']._serialized_end=1281
-  _globals['_DRAINRESPONSE']._serialized_start=1283
-  _globals['_DRAINRESPONSE']._serialized_end=1298
-  _globals['_WORKERSERVICE']._serialized_start=1301
-  _globals['_WORKERSERVICE']._serialized_end=1972
+  _globals['_GETWORKERSTATUSREQUEST']._serialized_start=167
+  _globals['_GETWORKERSTATUSREQUEST']._serialized_end=191
+  _globals['_GETWORKERSTATUSRESPONSE']._serialized_start=194
+  _globals['_GETWORKERSTATUSRESPONSE']._serialized_end=503
+  _globals['_RELOADREQUEST']._serialized_start=505
+  _globals['_RELOADREQUEST']._serialized_end=538
+  _globals['_RELOADRESPONSE']._serialized_start=540
+  _globals['_RELOADRESPONSE']._serialized_end=602
+  _globals['_RESOLVEMESSAGESREQUEST']._serialized_start=604
+  _globals['_RESOLVEMESSAGESREQUEST']._serialized_end=646
+  _globals['_RESOLVEMESSAGESRESPONSE']._serialized_start=649
+  _globals['_RESOLVEMESSAGESRESPONSE']._serialized_end=792
+  _globals['_RESOLVEMESSAGESRESPONSE_MATCH']._serialized_start=748
+  _globals['_RESOLVEMESSAGESRESPONSE_MATCH']._serialized_end=792
+  _globals['_COUNTQUARANTINEDREQUEST']._serialized_start=794
+  _globals['_COUNTQUARANTINEDREQUEST']._serialized_end=865
+  _globals['_COUNTQUARANTINEDRESPONSE']._serialized_start=868
+  _globals['_COUNTQUARANTINEDRESPONSE']._serialized_end=1030
+  _globals['_COUNTQUARANTINEDRESPONSE_SHARE']._serialized_start=968
+  _globals['_COUNTQUARANTINEDRESPONSE_SHARE']._serialized_end=1030
+  _globals['_DESCRIBEQUARANTINEDREQUEST']._serialized_start=1032
+  _globals['_DESCRIBEQUARANTINEDREQUEST']._serialized_end=1081
+  _globals['_DESCRIBEQUARANTINEDRESPONSE']._serialized_start=1084
+  _globals['_DESCRIBEQUARANTINEDRESPONSE']._serialized_end=1331
+  _globals['_DESCRIBEQUARANTINEDRESPONSE_DESCRIBED']._serialized_start=1197
+  _globals['_DESCRIBEQUARANTINEDRESPONSE_DESCRIBED']._serialized_end=1331
+  _globals['_DRAINREQUEST']._serialized_start=1333
+  _globals['_DRAINREQUEST']._serialized_end=1389
+  _globals['_DRAINRESPONSE']._serialized_start=1391
+  _globals['_DRAINRESPONSE']._serialized_end=1406
+  _globals['_WORKERSERVICE']._serialized_start=1409
+  _globals['_WORKERSERVICE']._serialized_end=2080
 # @@protoc_insertion_point(module_scope)

@@ -6,7 +6,6 @@ A worker also serves QueueService and MailboxService for its own partition and f
 """
 
 from collections import abc as _abc
-from gatepost.api.quarantine.v1 import quarantine_pb2 as _quarantine_pb2
 from gatepost.api.queue.v1 import queue_pb2 as _queue_pb2
 from gatepost.api.server.v1 import server_pb2 as _server_pb2
 from google.protobuf import descriptor as _descriptor
@@ -300,15 +299,55 @@ Global___DescribeQuarantinedRequest: _TypeAlias = DescribeQuarantinedRequest  # 
 
 @_typing.final
 class DescribeQuarantinedResponse(_message.Message):
+    """Those that are still in quarantine."""
+
     DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Described(_message.Message):
+        """What a digest tells of a message."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        MESSAGE_ID_FIELD_NUMBER: _builtins.int
+        SENDER_FIELD_NUMBER: _builtins.int
+        HEADER_FROM_FIELD_NUMBER: _builtins.int
+        SUBJECT_FIELD_NUMBER: _builtins.int
+        RECEIVED_FIELD_NUMBER: _builtins.int
+        WHY_FIELD_NUMBER: _builtins.int
+        INFECTED_FIELD_NUMBER: _builtins.int
+        message_id: _builtins.bytes
+        sender: _builtins.str
+        header_from: _builtins.str
+        subject: _builtins.str
+        received: _builtins.int
+        """Unix microseconds."""
+        why: _builtins.str
+        infected: _builtins.bool
+        def __init__(
+            self,
+            *,
+            message_id: _builtins.bytes = ...,
+            sender: _builtins.str = ...,
+            header_from: _builtins.str = ...,
+            subject: _builtins.str = ...,
+            received: _builtins.int = ...,
+            why: _builtins.str = ...,
+            infected: _builtins.bool = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["header_from", b"header_from", "infected", b"infected", "message_id", b"message_id", "received", b"received", "sender", b"sender", "subject", b"subject", "why", b"why"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     MESSAGES_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def messages(self) -> _containers.RepeatedCompositeFieldContainer[_quarantine_pb2.QuarantinedMessage]: ...
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___DescribeQuarantinedResponse.Described]: ...
     def __init__(
         self,
         *,
-        messages: _abc.Iterable[_quarantine_pb2.QuarantinedMessage] | None = ...,
+        messages: _abc.Iterable[Global___DescribeQuarantinedResponse.Described] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
