@@ -20,8 +20,10 @@ from tempfile import mkdtemp
 from typing import Any
 
 from gatepost.config import Settings, load_settings
+from gatepost.delivery.resolver import Resolver
 from gatepost.directory import Authenticator, Directory
 from gatepost.message.envelope import Meta
+from gatepost.policy.mail_auth import Authentication
 from gatepost.routing.model import AddressHandler, DomainRule, HandlerKind, HandlerOptions, RuleKind, RuleSet
 from gatepost.scan.gate import Gate
 from gatepost.server.context import Listener, ServerContext
@@ -222,6 +224,7 @@ async def receiver(
     directory = Directory(data / "directory.db")
     rules = [directory.snapshot()]
     spool = await open_spool(data / "spool" / "p0", settings[0])
+    resolver = Resolver(lambda: settings[0])
     context = ServerContext(
         settings=lambda: settings[0],
         rule_set=lambda: rules[0],
@@ -230,6 +233,7 @@ async def receiver(
         volumes=None,  # type: ignore[arg-type]  # receiving does not touch mailboxes
         tls=TlsContexts(lambda: settings[0]),
         hostname=HOST,
+        authentication=Authentication(resolver, lambda: settings[0].authentication.timeout_seconds),
         gate=gate(rules[0]) if gate else None,
     )
     server = (LmtpServer if listener == "lmtp" else SmtpServer)(context, Listener(listener))
@@ -240,6 +244,7 @@ async def receiver(
         yield Receiver(server, spool, sock.getsockname()[1], settings, rules)
     finally:
         await server.stop(0.2)
+        await resolver.close()
         await spool.close()
         directory.close()
 

@@ -49,6 +49,7 @@ from gatepost.mailbox import Volumes
 from gatepost.message.envelope import Origin
 from gatepost.native import CoreError, LockedError
 from gatepost.policy.counters import Counters
+from gatepost.policy.mail_auth import Authentication
 from gatepost.policy.notices import Notices
 from gatepost.policy.trust import TrustedNetworks
 from gatepost.queue.actions import QueueActions
@@ -87,6 +88,8 @@ LOCK_SECONDS = 12.0
 
 DELIVERY_SHARE = 4
 """Mail that is here already goes into the volumes down to a quarter of spool.min_free_bytes: that frees the queue's own files."""
+VERIFIED_AT_ONCE = 256
+"""Questions to the DNS about senders that are under way together."""
 EMPTY_SECONDS = 0.5
 """How often a surplus partition is looked at: a glance at its counters."""
 
@@ -264,6 +267,8 @@ class WorkerParts:
         return Own(names, frozenset(self._own_endpoints))
 
     def _wire_servers(self) -> None:
+        self.sender_resolver = Resolver(self.current, parallel=VERIFIED_AT_ONCE)  # its own, so that senders' slow DNS delays no delivery
+        self.authentication = Authentication(self.sender_resolver, lambda: self.settings.authentication.timeout_seconds)
         context = ServerContext(
             settings=self.current,
             rule_set=self.rules,
@@ -275,6 +280,7 @@ class WorkerParts:
             verifier=self.verifier,
             counters=self.counters,
             events=self.events,
+            authentication=self.authentication,
             gate=self.gate,
         )
         self.servers = {
@@ -362,6 +368,8 @@ class WorkerParts:
         await self.quarantine.stop()
         await self.actions.stop()
         await self.resolver.close()
+        await self.sender_resolver.close()
+        self.authentication.close()
         await self.volumes.close()
         await self.history.close()
         try:

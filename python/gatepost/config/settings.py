@@ -143,7 +143,7 @@ class Pipe(Section):
 
 
 class Dns(Section):
-    """The resolver used for MX, A and AAAA."""
+    """The resolver used for MX, A and AAAA, and for the TXT and PTR records of senders."""
 
     nameservers: AddressList = Field((), description="IP addresses of resolvers to ask; empty is the system's.")
     port: Port = Field(53, description="Port of those resolvers.")
@@ -162,6 +162,17 @@ class Spool(Section):
     )
     reopen_seconds: float = Field(
         30, ge=0, le=86_400, description="After a failed sync: when the disk is first tried anew; 0 = only by a restart. In seconds."
+    )
+
+
+class Authentication(Section):
+    """Whether mail comes from where it says: SPF, DKIM and DMARC of mail over SMTP from senders that are not trusted."""
+
+    verify: Literal["off", "when needed", "always"] = Field(
+        "when needed", description="`when needed`: if a condition of the rules names `auth`, for mail that one of these may concern."
+    )
+    timeout_seconds: Seconds = Field(
+        10, description="Wait for the DNS, at MAIL and again at the end of data; what is not known then is a temperror. In seconds."
     )
 
 
@@ -287,6 +298,7 @@ class Settings(Section):
     spool: Spool = Spool()
     history: History = History()
     scan: Scan = Scan()
+    authentication: Authentication = Authentication()
     quarantine: Quarantine = Quarantine()
     lists: Lists = Lists()
     mail: Mail = Mail()

@@ -17,11 +17,13 @@ from gatepost.message.address import Address
 from gatepost.message.fields import HeaderView
 from gatepost.message.reply import Reply
 from gatepost.policy.checks import TOO_BIG, check_own_address, postmaster_domain
+from gatepost.policy.mail_auth import Results
 from gatepost.policy.trust import TrustedNetworks
 from gatepost.routing.decide import decide
 from gatepost.routing.model import Question, Route, RouteKind, RuleSet, TraceStep
 from gatepost.routing.senders import HOUR, choice_of
 from gatepost.routing.stages import (
+    NOT_VERIFIED,
     UNKNOWN,
     AddressFacts,
     AttemptFacts,
@@ -59,6 +61,9 @@ class Asked:
     message: bytes = b""
     certificate: str = ""
     """The client's, as a trust entry names it: 'sha256:HEX', or 'subject:' and the subject."""
+    helo: str = ""
+    results: Results | None = None
+    """What the DNS says of sender and message; None when it was not asked."""
 
     @property
     def client(self) -> Client:
@@ -124,6 +129,7 @@ def answer(settings: Settings, rules: RuleSet, asked: Asked, look: Look | None =
         trusted, why = found.trusted, found.why
     steps = [TraceStep("sender", why)]
     stages = _Stages(rules, asked, trusted, recipient)
+    stages.auth = _auth(settings, asked, trusted, steps)
     reply = stages.ask(steps, Stage.CONNECT, Stage.HELO)
     reply = reply or _refused_before(settings, rules, sender, asked, steps) or _sender_rules(rules, asked, steps)
     reply = reply or stages.ask(steps, Stage.MAIL)
@@ -183,10 +189,11 @@ class _Stages:
         known = {"address": asked.client_address, "user": asked.user, "tls": asked.tls, "trusted": trusted}
         self._client = PartlyKnown(**known, certificate=asked.client.subject)
         self._sender, self._recipient = AddressFacts(asked.client.sender or ""), AddressFacts(recipient)
+        self.auth: Any = NOT_VERIFIED
 
     def ask(self, steps: list[TraceStep], *stages: Stage, **more: object) -> Reply | None:
         """The policies of these stages, noted in `steps`: the reply of one that refuses."""
-        facts = Facts(self._client, self._sender, self._recipient)
+        facts = Facts(self._client, self._sender, self._recipient, auth=self.auth)
         for name, value in more.items():
             setattr(facts, name, value)
         for stage in stages if self._policies is not None else ():
@@ -210,7 +217,7 @@ class _Stages:
         """What policies at deliver would do at the first attempt of a route, noted in `steps`, too."""
         if self._policies is None or not route.destination or route.kind in (RouteKind.AUTO_REPLY, RouteKind.LIST):
             return ()
-        facts = Facts(self._client, self._sender, AddressFacts(route.address))
+        facts = Facts(self._client, self._sender, AddressFacts(route.address), auth=self.auth)
         facts.route, facts.attempt = RouteFacts(route.kind.value, route.host, 1), AttemptFacts(1, 0, route.destination)
         for name, value in more.items():
             setattr(facts, name, value)
@@ -229,6 +236,24 @@ class _Stages:
             elif policy.action in (StageAction.HOLD, StageAction.QUARANTINE):
                 route = replace(route, hold=True)
         return route
+
+
+def _auth(settings: Settings, asked: Asked, trusted: bool, steps: list[TraceStep]) -> Any:
+    """What conditions see of the verification, noted in `steps`."""
+    if trusted or asked.user or settings.authentication.verify == "off":
+        return NOT_VERIFIED
+    results = asked.results
+    if results is None:
+        return UNKNOWN
+    spf, dmarc = results.spf.sender, results.dmarc
+    told = [f"spf={spf.word} {spf.domain}", f"({spf.reason})" if spf.reason else ""]
+    if not asked.message:
+        steps.append(TraceStep("authentication", " ".join(filter(None, told))))
+        return PartlyKnown(spf=spf.word.value, spf_domain=spf.domain, spf_helo=results.spf.helo.word.value)
+    told += [f"dkim={one.word} {one.domain}" + (f" ({one.reason})" if one.reason else "") for one in results.signatures] or ["dkim=none"]
+    told += [f"dmarc={dmarc.word} {dmarc.domain}", f"(p={results.policy})" if results.policy else ""]
+    steps.append(TraceStep("authentication", " ".join(filter(None, told))))
+    return results.facts()
 
 
 def _refused_before(settings: Settings, rules: RuleSet, sender: Address | None, asked: Asked, steps: list[TraceStep]) -> Reply | None:

@@ -7,6 +7,7 @@ it. Looking at documents is done in threads. Errors: see control.errors.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 
 from gatepost.api.common.v1 import common_pb2 as common
 from gatepost.api.rulesets.v1 import rulesets_pb2 as api
@@ -18,6 +19,7 @@ from gatepost.control.convert import reply_proto, timestamp, trace_proto
 from gatepost.control.errors import ControlError, Status, invalid
 from gatepost.control.explain import Asked, Look, answer
 from gatepost.control.merge import MergedQueueServicer
+from gatepost.control.origin import Origins
 from gatepost.control.outlook import Outlooks, content
 from gatepost.control.ports import StatusSource
 from gatepost.control.rehearse import rehearse
@@ -63,6 +65,7 @@ class RulesetsServicer(rulesets_pb2_grpc.RulesetsServiceServicer):
         self._source = source
         self._queue = queue
         self._outlooks = Outlooks(settings, source)
+        self._origins = Origins(settings)
         self._examining = asyncio.Semaphore(EXAMINED_AT_ONCE)
 
     def service(self) -> Service:
@@ -167,6 +170,8 @@ class RulesetsServicer(rulesets_pb2_grpc.RulesetsServiceServicer):
             message=request.message,
             certificate=request.certificate,
         )
+        if not request.offline:
+            asked = replace(asked, results=await self._origins.of(rules, asked))
         judged: list[api.ContentOutlook] = []
         if asked.message:
             async with self._examining:

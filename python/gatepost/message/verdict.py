@@ -9,6 +9,8 @@ from enum import StrEnum
 
 MAX_OCTETS = 8_192
 """Of the encoded form."""
+ANSWERS_MAX = 16
+"""Of scanners, and of those who verified where a message comes from."""
 MAX_TEXT = 300
 """Characters kept of any text that comes from a message or a scanner."""
 STORY_MAX = 10
@@ -83,7 +85,9 @@ class Verdict:
             self,
             reason=self.reason[:MAX_TEXT],
             findings=tuple(Finding(f.path[:MAX_TEXT], f.what[:MAX_TEXT], f.action, f.sha256) for f in self.findings),
-            answers=tuple(Answer(a.scanner[:MAX_TEXT], a.outcome, a.name[:MAX_TEXT], a.score, a.action[:40]) for a in self.answers[:8]),
+            answers=tuple(
+                Answer(a.scanner[:MAX_TEXT], a.outcome, a.name[:MAX_TEXT], a.score, a.action[:40]) for a in self.answers[:ANSWERS_MAX]
+            ),
         )
         listed = _as_list(short)
         while short.findings and len(json.dumps(listed)) > MAX_OCTETS:

@@ -45,6 +45,7 @@ from gatepost.routing.stages import (
     StageAction,
     StagePolicies,
     StagePolicy,
+    auth_facts,
     limit_want,
     rerouted,
     scan_facts,
@@ -201,7 +202,7 @@ class DeliverStage:
         facts = Facts(client, AddressFacts(job.reverse_path), AddressFacts(one.address))
         facts.route = RouteFacts(route.kind.value, route.host, 1)
         facts.message = MessageFacts(job.size, [each.address for each in job.recipients])
-        facts.scan = scan_facts(job.meta.verdict)
+        facts.scan, facts.auth = scan_facts(job.meta.verdict), auth_facts(job.meta.verdict)
         facts.attempt = AttemptFacts(one.attempts + 1, max(0, now - job.received_at) // MICROSECONDS, destination)
         facts.rate = RateFacts(count=counting(self._known(), facts))
         return facts

@@ -196,6 +196,40 @@ def scan_facts(verdict: Verdict | None) -> ScanFacts:
 
 
 @dataclass(slots=True)
+class AuthFacts:
+    """Whether a message comes from where it says, in the words of RFC 8601; 'none' when nothing was verified. See policy/mail_auth."""
+
+    spf: str = "none"
+    spf_domain: str = ""
+    spf_helo: str = "none"
+    dkim: str = "none"
+    dkim_domains: Sequence[str] = ()
+    dmarc: str = "none"
+    dmarc_domain: str = ""
+    dmarc_policy: str = ""
+
+
+NOT_VERIFIED = AuthFacts()
+"""Of trusted senders, and wherever nothing is verified."""
+
+
+def auth_facts(verdict: Verdict | None) -> AuthFacts:
+    """What was verified at reception, as the record of a message keeps it."""
+    made, signed = AuthFacts(), []
+    for one in verdict.answers if verdict is not None else ():
+        match one.scanner:
+            case "spf":
+                made.spf, made.spf_domain = one.outcome, one.name
+            case "dmarc":
+                made.dmarc, made.dmarc_domain, made.dmarc_policy = one.outcome, one.name, one.action
+            case "dkim":
+                made.dkim = "pass" if "pass" in (one.outcome, made.dkim) else one.outcome
+                signed += [one.name] if one.outcome == "pass" else []
+    made.dkim_domains = tuple(dict.fromkeys(signed))
+    return made
+
+
+@dataclass(slots=True)
 class RateFacts:
     """Of this session so far: messages taken, recipients refused. count(by, seconds): of all sessions of this machine, see `Rates`."""
 
@@ -257,10 +291,11 @@ class Facts:
     time: Any = TIME
     rate: Any = UNKNOWN
     attempt: Any = UNKNOWN
+    auth: Any = UNKNOWN
 
     def values(self) -> tuple[Any, ...]:
         """In the order of the environment."""
-        return self.client, self.sender, self.recipient, self.route, self.message, self.scan, self.time, self.rate, self.attempt
+        return self.client, self.sender, self.recipient, self.route, self.message, self.scan, self.time, self.rate, self.attempt, self.auth
 
 
 def _fields(**kinds: Any) -> dict[str, Field]:
@@ -312,6 +347,14 @@ RATE = Record(
     {by: Method((INT,), INT, partial(_rate, by), cost=200) for by in ("client", "user", "sender", "sender_domain", "recipient_domain")},
 )
 ATTEMPT = Record("attempt", _fields(number=INT, age=INT, destination=STRING), {})
+AUTH = Record(
+    "auth",
+    {
+        **_fields(spf=STRING, spf_domain=STRING, spf_helo=STRING, dkim=STRING, dmarc=STRING, dmarc_domain=STRING, dmarc_policy=STRING),
+        "dkim_domains": Field(ListOf(STRING, FEW), lambda auth: list(auth.dkim_domains)[:FEW]),
+    },
+    {},
+)
 ENVIRONMENT = Environment(
     {
         "client": CLIENT,
@@ -323,20 +366,24 @@ ENVIRONMENT = Environment(
         "time": CLOCK,
         "rate": RATE,
         "attempt": ATTEMPT,
+        "auth": AUTH,
     }
 )
 _ALWAYS = frozenset({"client", "time", "rate"})
 KNOWN: dict[Stage, frozenset[str]] = {
     Stage.CONNECT: _ALWAYS,
     Stage.HELO: _ALWAYS,
-    Stage.MAIL: _ALWAYS | {"sender"},
-    Stage.RCPT: _ALWAYS | {"sender", "recipient"},
-    Stage.ROUTE: _ALWAYS | {"sender", "recipient", "route"},
-    Stage.DATA: _ALWAYS | {"sender", "message", "scan"},
-    Stage.DELIVER: _ALWAYS | {"sender", "recipient", "route", "message", "scan", "attempt"},
+    Stage.MAIL: _ALWAYS | {"sender", "auth"},
+    Stage.RCPT: _ALWAYS | {"sender", "recipient", "auth"},
+    Stage.ROUTE: _ALWAYS | {"sender", "recipient", "route", "auth"},
+    Stage.DATA: _ALWAYS | {"sender", "message", "scan", "auth"},
+    Stage.DELIVER: _ALWAYS | {"sender", "recipient", "route", "message", "scan", "attempt", "auth"},
 }
 """What a condition may name at a stage."""
-_NOT_KEPT = {("client", "certificate"), ("rate", "messages"), ("rate", "refused")}
+_BEFORE_DATA = (Stage.MAIL, Stage.RCPT, Stage.ROUTE)
+_BY_SPF = frozenset({"spf", "spf_domain", "spf_helo"})
+"""What of `auth` is known before the message is there."""
+_NOT_KEPT = {("client", "certificate"), ("rate", "messages"), ("rate", "refused"), ("auth", "spf_helo")}
 """What is of the session, and no longer known when the message is delivered."""
 _RATE_OF = {"sender": "sender", "sender_domain": "sender", "recipient_domain": "recipient"}
 """What must be known for a rate."""
@@ -354,6 +401,9 @@ def compiled(policy: StagePolicy) -> Program:
     gone = sorted(f"{record}.{name}" for record, name, _ in program.touches if (record, name) in _NOT_KEPT)
     if gone and policy.stage is Stage.DELIVER:
         raise ExpressionError(f"{gone[0]} is of the session, and not known any more at stage deliver", 1)
+    late = sorted(name for record, name, _ in program.touches if record == "auth" and name not in _BY_SPF)
+    if late and policy.stage in _BEFORE_DATA:
+        raise ExpressionError(f"auth.{late[0]} is not known at stage {policy.stage}, but at data, deliver", 1)
     _check_rates(policy, program)
     return program
 
@@ -408,6 +458,16 @@ class StagePolicies:
         return bool(self._early or self.rates)
 
     @property
+    def verifies(self) -> bool:
+        """Whether a condition asks where a message comes from."""
+        return any(self.verifying()) or self.verifies_later
+
+    @property
+    def verifies_later(self) -> bool:
+        """Whether one does so when the message is delivered."""
+        return any(_asks_origin(program) for _, program in self.by_stage[Stage.DELIVER])
+
+    @property
     def reads_header(self) -> bool:
         """Whether a policy at deliver looks into the message."""
         named = (program.touches for _, program in self.by_stage[Stage.DELIVER] if program is not None)
@@ -436,6 +496,14 @@ class StagePolicies:
     def places(self, *stages: Stage) -> list[bool]:
         """Of each policy of a session, whether it is of these stages."""
         return [policy.stage in stages for policy, _ in self._early]
+
+    def verifying(self) -> list[bool]:
+        """Of each policy of a session, whether it asks where a message comes from."""
+        return [_asks_origin(program) for _, program in self._early]
+
+
+def _asks_origin(program: Program | None) -> bool:
+    return program is not None and "auth" in program.uses
 
 
 _FINAL = frozenset({StageAction.ACCEPT, StageAction.REJECT, StageAction.DEFER})

@@ -17,6 +17,7 @@ from gatepost.mailbox import Volumes
 from gatepost.message.reply import Reply
 from gatepost.policy.counters import Counters
 from gatepost.policy.limits import ConnectionCounter
+from gatepost.policy.mail_auth import Authentication
 from gatepost.routing.model import Check, RuleSet
 from gatepost.scan.gate import Gate
 from gatepost.server.tls import TlsContexts
@@ -68,5 +69,7 @@ class ServerContext:
     """Asks next hops whether they take a recipient; None: nobody is asked."""
     events: EventBus | None = None
     """Where notices of policies go, beside the log."""
+    authentication: Authentication | None = None
+    """Verifies where mail comes from; None: nothing is verified."""
     gate: Gate | None = None
     """What every received message passes before its commit; None: nothing is looked into."""

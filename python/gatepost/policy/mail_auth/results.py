@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from gatepost.message.verdict import Answer
+from gatepost.routing.stages import AuthFacts
 
 SIGNATURES_TOLD = 4
 """Signatures that the record of a message tells of."""
@@ -67,6 +68,20 @@ class Results:
     def dkim_domains(self) -> list[str]:
         """Who signed, of the signatures that verified."""
         return list(dict.fromkeys(one.domain for one in self.signatures if one.word is Word.PASS))
+
+    def facts(self) -> AuthFacts:
+        """For conditions."""
+        sender, helo, dmarc = self.spf.sender, self.spf.helo, self.dmarc
+        return AuthFacts(
+            spf=sender.word.value,
+            spf_domain=sender.domain,
+            spf_helo=helo.word.value,
+            dkim=self.dkim.value,
+            dkim_domains=self.dkim_domains,
+            dmarc=dmarc.word.value,
+            dmarc_domain=dmarc.domain,
+            dmarc_policy=self.policy,
+        )
 
     def answers(self) -> tuple[Answer, ...]:
         """For the record of the message, as what three scanners said."""

@@ -1,6 +1,7 @@
-"""Changes of a message's header that come from sender rules, carried out together with the gate's. Used by data.py.
+"""Changes of a message's header that come from sender rules, stage policies and verification, carried out together with the gate's. Used
+by data.py.
 
-Invariant: offsets are those of the header as it was received; where the gate changes the same octets, the gate's change holds.
+Invariant: offsets are those of the header as it was received; of changes of the same octets the gate's holds, else the first.
 """
 
 import re
@@ -34,7 +35,10 @@ class Pending:
     def finish(self) -> None:
         """Change the message. Raises CoreError."""
         front, forged, edits = self._gate
-        mine = [one for one in self.edits if not any(_overlap(one, other) for other in edits)]
+        mine: list[Edit] = []
+        for one in self.edits:
+            if one not in mine and not any(_overlap(one, other) for other in (*edits, *mine)):
+                mine.append(one)
         self._incoming.edit(front + self.front, forged, [*edits, *mine])
 
 

@@ -8,9 +8,10 @@ that the message is on disk.
 
 import asyncio
 import time
+from collections.abc import Coroutine
 from dataclasses import replace
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 from aiosmtpd.smtp import syntax
 
@@ -22,6 +23,8 @@ from gatepost.message.verdict import Verdict
 from gatepost.native import CoreError, Incoming, new_message_id
 from gatepost.policy.checks import SMUGGLING_DEFECTS, TOO_BIG, MessageFacts, check_message, defect_reply
 from gatepost.policy.header_edits import header_edits
+from gatepost.policy.mail_auth import Mail
+from gatepost.policy.mail_auth.field import field_of, forged
 from gatepost.policy.received import missing_fields, received_lead, received_tail
 from gatepost.protocol.smtp.grammar import parse_bdat
 from gatepost.queue.authors import judge_authors
@@ -29,14 +32,14 @@ from gatepost.queue.passage import copies, pass_through
 from gatepost.queue.plan import merge_planned, size_limit
 from gatepost.routing.rates import wants
 from gatepost.routing.senders import NO_CHOICE
-from gatepost.routing.stages import AddressFacts, Stage, scan_facts
+from gatepost.routing.stages import NOT_VERIFIED, AddressFacts, Stage, scan_facts
 from gatepost.routing.stages import MessageFacts as MailSeen
 from gatepost.scan.facts import MailFacts
 from gatepost.scan.gate import FAULT, UNSEEN, Gate, Passage
 from gatepost.scan.judge import Fate
 from gatepost.server.smtp.changes import Pending, authors, masqueraded
 from gatepost.server.smtp.intake import Intake
-from gatepost.server.smtp.policed import changed_plan, copies_for, verdict_with
+from gatepost.server.smtp.policed import changed_plan, copies_for, verdict_with, with_results
 from gatepost.server.smtp.session import NEED_MAIL, Commands, Transaction, error
 from gatepost.spool import reply_for
 
@@ -253,7 +256,8 @@ class Messages(Commands):
         if refusal is not None:
             self._refuse_message(refusal, closing=defect in SMUGGLING_DEFECTS)
             return
-        self._pending = Pending(incoming) if self.server.stages.policies is not None else None
+        verified = envelope.auth is not NOT_VERIFIED
+        self._pending = Pending(incoming) if verified or self.server.stages.policies is not None else None
         if envelope.choice is not NO_CHOICE:
             refusal = self._by_sender(incoming, envelope)
             if refusal is not None:
@@ -277,7 +281,12 @@ class Messages(Commands):
 
     def _pass_gate(self, message: Incoming) -> None:
         """Have a message looked into, then commit it."""
-        gate = self.server.context.gate
+        gate, envelope = self.server.context.gate, self.envelope
+        assert envelope is not None
+        if envelope.auth is not NOT_VERIFIED:
+            mailed = self._facts(gate).recipients if gate is not None else ()
+            self._wait_for(self._authenticated(message, envelope, gate), message, mailed)
+            return
         if gate is None:
             self._commit_or_refuse(message, UNSEEN)
             return
@@ -290,10 +299,32 @@ class Messages(Commands):
         if passage is not None:
             self._commit_or_refuse(message, passage)
             return
+        self._wait_for(gate.inspect(incoming, mail), message, mail.recipients)
+
+    def _wait_for(self, passage: Coroutine[Any, Any, Passage], message: Incoming, mailed: tuple[str, ...]) -> None:
+        """Hold the line until it is known how a message passes."""
         self.line.committing = True
         self.line.hold()
-        inspection = asyncio.ensure_future(gate.inspect(incoming, mail))
-        inspection.add_done_callback(partial(self._inspected, message, mail.recipients))
+        asyncio.ensure_future(passage).add_done_callback(partial(self._inspected, message, mailed))
+
+    async def _authenticated(self, message: Incoming, envelope: Transaction, gate: Gate | None) -> Passage:
+        """Find out where a message comes from, have its header say so, and pass the gate."""
+        context, origin, pending = self.server.context, self._origin, self._pending
+        authentication = context.authentication
+        assert authentication is not None
+        assert pending is not None
+        known = envelope.results  # of rules that came into force since MAIL nothing is known yet
+        spf = known.spf if known is not None else await authentication.spf(self.client, origin.helo, envelope.mail_from)
+        header = message.header()
+        results = await authentication.content(Mail(header, message.size, message.content().read), spf)
+        envelope.results, envelope.auth = results, results.facts()
+        pending.front += field_of(context.hostname, results, envelope.mail_from, origin.helo)
+        pending.edits += [(one.start, one.end, b"") for one in forged(HeaderView(header), context.hostname)]
+        if gate is None:
+            return UNSEEN
+        mail, incoming = self._facts(gate), cast(Incoming, pending)
+        passage = gate.glance(incoming, mail)
+        return passage if passage is not None else await gate.inspect(incoming, mail)
 
     def _facts(self, gate: Gate) -> MailFacts:
         envelope, context = self.envelope, self.server.context
@@ -305,7 +336,10 @@ class Messages(Commands):
 
     def _inspected(self, incoming: Incoming, mailed: tuple[str, ...], inspection: "asyncio.Future[Passage]") -> None:
         """The gate has decided; until now nothing was promised, so a client that went away has to send the message again."""
-        passage = Passage(refused=FAULT) if inspection.cancelled() else inspection.result()
+        fault = None if inspection.cancelled() else inspection.exception()
+        passage = Passage(refused=FAULT) if inspection.cancelled() or fault is not None else inspection.result()
+        if fault is not None:
+            self.server.log.error("a message could not be looked into", exc_info=fault, client=self.client)
         if self._lost:
             incoming.abort()
             return
@@ -337,7 +371,7 @@ class Messages(Commands):
         view, verdict = HeaderView(incoming.header()), passage.verdict
         message = MailSeen(incoming.size, [one.address for one in envelope.recipients], view.texts)
         scan = scan_facts(verdict)
-        facts = {"sender": AddressFacts(envelope.mail_from), "message": message, "scan": scan}
+        facts = {"sender": AddressFacts(envelope.mail_from), "message": message, "scan": scan, "auth": envelope.auth}
         refused = self.ask_policies(Stage.DATA, envelope.effects, trusted=envelope.trusted, **facts)
         if refused is None and envelope.effects.done:
             front, edits = header_edits(view.places, view.octets, envelope.effects.done)
@@ -362,6 +396,8 @@ class Messages(Commands):
         rule_set = context.rule_set()
         if envelope.effects.done or envelope.withheld:
             passage = self._with_effects(passage, envelope)
+        if envelope.results is not None:
+            passage = replace(passage, verdict=with_results(passage.verdict, envelope.results, time.time()))
         plans = pass_through(passage, mailed, envelope.recipients, judge_authors(envelope.plans, incoming.header))
         plans += copies(passage, rule_set, context.hostname, self.server.limits.recipient_delimiter)
         planned = plans[0] if len(plans) == 1 else merge_planned(plans)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from gatepost.message.envelope import Notify, Recipient
 from gatepost.message.reply import Reply
 from gatepost.message.verdict import Action, Verdict
+from gatepost.policy.mail_auth import Results
 from gatepost.policy.notices import Notices
 from gatepost.queue.jobs import decode_route
 from gatepost.queue.passage import withheld
@@ -81,6 +82,12 @@ def changed_plan(plan: Planned, recipient: Recipient, effects: Effects) -> Plann
     for policy in effects.of(*_WITHHOLDING):
         made = withheld(made, _WITHHOLDING[policy.action])
     return _like(plan, made)
+
+
+def with_results(verdict: Verdict | None, results: Results, now: float) -> Verdict:
+    """The verdict that goes into the record of a message, and says what was verified."""
+    known = verdict if verdict is not None else Verdict(Action.ACCEPT, at=now)
+    return replace(known, answers=(*known.answers, *results.answers()))
 
 
 def route_facts(plan: Planned) -> RouteFacts:

@@ -85,13 +85,13 @@ class SmtpServer:
         self.greeting = f"220 {self.context.hostname} {'LMTP' if self.listener is Listener.LMTP else 'ESMTP'} Gatepost\r\n".encode()
         self.helo_reply = f"250 {self.context.hostname}\r\n".encode()
         self._ehlo.clear()
-        self.stages = Stages(self.context.rule_set())
+        self.stages = Stages(self.context.rule_set(), settings.authentication.verify)
         if self.plain and not self.stopping:
             self.wire.agree(self._terms(), settings)
 
     def rules_changed(self) -> None:
         """Other rules are in force: what concerns clients and senders is found anew, also for connections that are open."""
-        self.stages = Stages(self.context.rule_set())
+        self.stages = Stages(self.context.rule_set(), self.settings.authentication.verify)
         if self.plain and not self.stopping:
             self.wire.agree(self._terms(), self.settings)
 
@@ -244,7 +244,7 @@ class SmtpServer:
         """Whether it may have as many connections as it likes, whether it is trusted, and what may concern it."""
         who = Client(client)
         trusted = trust_of(self.stages.rule_set, who, Trust(client in self.trusted, "")).trusted
-        return self._is_near(client), trusted, self.stages.of_client(who)
+        return self._is_near(client), trusted, self.stages.of_client(who, trusted=trusted)
 
     def plain_sender(self, argument: str) -> tuple[MailArgument, str, str, bool, int] | None:
         """A MAIL that there is nothing to decide about: (parsed, reverse-path, BODY, has parameters, what may concern it)."""

@@ -6,6 +6,7 @@ end of data, RSET, a new HELO or EHLO, or TLS (RFC 5321 4.1.4). Recipients are r
 """
 
 from collections.abc import Awaitable, Sequence
+from typing import Any
 
 from aiosmtpd.smtp import Envelope as CommandEnvelope
 from aiosmtpd.smtp import Session as CommandSession
@@ -15,6 +16,7 @@ from gatepost.message.address import Address
 from gatepost.message.envelope import Origin, Recipient
 from gatepost.message.reply import Reply, SmtpError
 from gatepost.policy.checks import TOO_BIG, check_own_address, check_utf8, postmaster_domain
+from gatepost.policy.mail_auth import Results
 from gatepost.policy.notices import Notices
 from gatepost.policy.received import protocol_name
 from gatepost.protocol.smtp.grammar import (
@@ -28,8 +30,9 @@ from gatepost.protocol.smtp.grammar import (
 from gatepost.queue.plan import ParticularPlan, Planned, Refused, plan_recipient
 from gatepost.routing.rates import counting
 from gatepost.routing.senders import NO_CHOICE, Want, choice_of
-from gatepost.routing.stages import AddressFacts, ClientFacts, Facts, RateFacts, Stage, StageAction
+from gatepost.routing.stages import NOT_VERIFIED, UNKNOWN, AddressFacts, ClientFacts, Facts, RateFacts, Stage, StageAction
 from gatepost.routing.trust import Client, Trust, trust_of
+from gatepost.server.context import Listener
 from gatepost.server.smtp.connection import Connection
 from gatepost.server.smtp.policed import Effects, ask, changed_plan, route_facts
 from gatepost.spool import PlannedRecipient
@@ -99,6 +102,10 @@ class Transaction(CommandEnvelope):
         """May this sender relay?"""
         self.choice = NO_CHOICE
         """What sender rules say."""
+        self.results: Results | None = None
+        """Where it comes from, as far as it is verified."""
+        self.auth: Any = NOT_VERIFIED
+        """The same for conditions; UNKNOWN while it is to be verified and was not."""
         self.effects = Effects()
         """What stage policies want done with the message."""
         self.withheld: list[Effects] = []
@@ -263,7 +270,7 @@ class Commands(Connection):
     # ---- transaction commands ----------------------------------------------------------------------------------------
 
     @syntax("MAIL FROM:<address> [parameters]")
-    def smtp_MAIL(self, arg: str) -> None:
+    def smtp_MAIL(self, arg: str) -> Awaitable[None] | None:
         """RFC 5321 4.1.1.2 with SIZE, BODY, SMTPUTF8, RET, ENVID, AUTH."""
         session, server = self.session, self.server
         if session.host_name is None:
@@ -280,7 +287,26 @@ class Commands(Connection):
             raise error(refusal)
         made = self._begin_transaction(mail)
         refusal = made.choice.refusal(mail.text) or self.over_limit(made.choice.wants(1, 0))
-        refusal = refusal or self.ask_policies(Stage.MAIL, made.effects, trusted=made.trusted, sender=AddressFacts(mail.text))
+        if refusal is not None:
+            raise error(refusal)
+        if made.auth is UNKNOWN:
+            return self._verified_sender(made)
+        self._take_sender(made)
+        return None
+
+    async def _verified_sender(self, made: Transaction) -> None:
+        """Wait for what the DNS says of a sender."""
+        authentication = self.server.context.authentication
+        assert authentication is not None
+        spf = await authentication.spf(self.client, self.session.host_name or "", made.mail_from)
+        made.results = Results(spf)
+        made.auth = made.results.facts()
+        self._take_sender(made)
+
+    def _take_sender(self, made: Transaction) -> None:
+        """The beginning of a transaction, unless policies refuse it."""
+        about = {"sender": AddressFacts(made.mail_from), "auth": made.auth}
+        refusal = self.ask_policies(Stage.MAIL, made.effects, trusted=made.trusted, **about)
         if refusal is not None:
             raise error(refusal)
         self.envelope = made
@@ -290,10 +316,19 @@ class Commands(Connection):
         made = Transaction(mail.text, mail.parameters)
         made.trusted = self._is_trusted(mail.text)
         made.effects.done += self._session_effects.done + self._helo_effects.done
+        if self._is_verified(made):
+            made.auth = UNKNOWN
         rule_set = self.server.context.rule_set()
         if rule_set.sender_rules:
             made.choice = choice_of(rule_set, self.who(mail.text))
         return made
+
+    def _is_verified(self, made: Transaction) -> bool:
+        """Whether it is looked for where a message comes from: over SMTP, from those who are not trusted."""
+        server = self.server
+        if not server.stages.verifies or made.trusted or self.session.user or server.context.authentication is None:
+            return False
+        return server.listener is Listener.SMTP
 
     def over_limit(self, wants: Sequence[Want], *, count: bool = False) -> Reply | None:
         """Why so much more is not taken now; with `count` it is counted where it is."""
@@ -351,8 +386,8 @@ class Commands(Connection):
         if refusal is not None:
             self.reply(refusal)
             return None
-        mine, about = Effects(), {"sender": AddressFacts(envelope.mail_from), "recipient": AddressFacts(recipient.address)}
-        refusal = self.ask_policies(Stage.RCPT, mine, trusted=envelope.trusted, **about)
+        mine = Effects()
+        refusal = self.ask_policies(Stage.RCPT, mine, trusted=envelope.trusted, **self._about(envelope, recipient))
         if refusal is not None:
             self._refuse_recipient(Refused(recipient, refusal))
             return None
@@ -384,12 +419,15 @@ class Commands(Connection):
         else:
             self._refuse_recipient(Refused(recipient, refusal))
 
+    def _about(self, envelope: Transaction, recipient: Recipient) -> dict[str, Any]:
+        return {"sender": AddressFacts(envelope.mail_from), "recipient": AddressFacts(recipient.address), "auth": envelope.auth}
+
     def _take_recipient(self, recipient: Recipient, plan: Planned, mine: Effects) -> None:
         """A routed recipient, unless policies refuse it."""
         envelope = self.envelope
         assert envelope is not None  # only the end of a transaction takes it away, and no command runs beside this one
         if self.server.stages.policies is not None:
-            about = {"sender": AddressFacts(envelope.mail_from), "recipient": AddressFacts(recipient.address)}
+            about = self._about(envelope, recipient)
             refusal = self.ask_policies(Stage.ROUTE, mine, trusted=envelope.trusted, route=route_facts(plan), **about)
             if refusal is not None:
                 self._refuse_recipient(Refused(recipient, refusal))

@@ -9,11 +9,13 @@ from collections.abc import Iterable
 
 from gatepost.routing.model import RuleSet
 from gatepost.routing.senders import sender_rules
-from gatepost.routing.stages import UNKNOWN, AddressFacts, Facts, PartlyKnown, Stage, stage_policies
+from gatepost.routing.stages import NOT_VERIFIED, UNKNOWN, AddressFacts, Facts, PartlyKnown, Stage, stage_policies
 from gatepost.routing.trust import Client, trust_list
 
 TRUST = 1 << 63
 """Whether the client is trusted depends on the sender."""
+VERIFY = 1 << 62
+"""Where it comes from is verified of all mail that is not from trusted clients."""
 SENDERS = 32
 """Bits of sender rules, from the lowest; further rules share them."""
 COUNTED = 1 << 61
@@ -25,27 +27,41 @@ POLICIES, LAST = SENDERS, 61
 class Stages:
     """Of one rule set."""
 
-    def __init__(self, rule_set: RuleSet) -> None:
+    def __init__(self, rule_set: RuleSet, verify: str = "off") -> None:
+        """`verify` is the setting."""
         self.rule_set = rule_set
         self._trust = trust_list(rule_set)
         self._senders = sender_rules(rule_set)
         found = stage_policies(rule_set)
         self.policies = found if found is not None and found.at_reception else None
         self._always = COUNTED if found is not None and found.rates else 0
-        early, mail = ((Stage.CONNECT, Stage.HELO), (Stage.MAIL,))
-        self.at_connect = _bits(self.policies.places(*early), POLICIES) if self.policies is not None else 0
-        self.at_mail = TRUST | ((1 << SENDERS) - 1) | (_bits(self.policies.places(*mail), POLICIES) if self.policies is not None else 0)
+        asked = found is not None and found.verifies
+        self.verifies = verify == "always" or (verify == "when needed" and asked)
+        """Whether mail of clients that are not trusted is verified, at least where a policy that asks for it may hold."""
+        later = found is not None and found.verifies_later
+        self._verify = VERIFY if self.verifies and (verify == "always" or later) else 0
+        self.at_connect = self._places(Stage.CONNECT, Stage.HELO)
+        self.at_mail = TRUST | VERIFY | ((1 << SENDERS) - 1) | self._places(Stage.MAIL)
+        if self.policies is not None and self.verifies:
+            self.at_mail |= _bits(self.policies.verifying(), POLICIES)
 
-    def of_client(self, client: Client) -> int:
-        """What may concern a client."""
+    def _places(self, *stages: Stage) -> int:
+        return _bits(self.policies.places(*stages), POLICIES) if self.policies is not None else 0
+
+    def of_client(self, client: Client, *, trusted: bool = False) -> int:
+        """What may concern a client, of which it is told whether it is trusted unless its sender decides that."""
         trust = TRUST if self._trust is not None and self._trust.open_for(client) else 0
-        policies = self._policies(Facts(client=PartlyKnown(address=client.address, listener="smtp", user="", tls=False, certificate="")))
-        return trust | policies | (_bits(self._senders.of_client(client)) if self._senders is not None else 0)
+        facts = Facts(client=PartlyKnown(address=client.address, listener="smtp", user="", tls=False, certificate=""))
+        excused = trusted and not trust
+        if excused or not self.verifies:
+            facts.auth = NOT_VERIFIED
+        verify = 0 if excused else self._verify
+        return trust | verify | self._policies(facts) | (_bits(self._senders.of_client(client)) if self._senders is not None else 0)
 
     def of_sender(self, sender: str) -> int:
         """What may concern an envelope sender."""
         rules = _bits(self._senders.of_sender(sender)) if self._senders is not None else 0
-        return TRUST | rules | self._policies(Facts(sender=AddressFacts(sender)))
+        return TRUST | VERIFY | rules | self._policies(Facts(sender=AddressFacts(sender)))
 
     def of_recipient(self, recipient: str) -> int:
         """What may concern a recipient."""
