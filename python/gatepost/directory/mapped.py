@@ -16,11 +16,13 @@ from gatepost.routing.index import HandlerIndex, HandlerTable, MailboxTable, Rul
 from gatepost.routing.model import AddressHandler, DomainRule, Mailbox, RuleKind
 from gatepost.routing.patterns import RegexSet
 
-MAX_REMEMBERED = 2048
-"""Rules read from the file that are kept, about 1 KiB each."""
+MAX_REMEMBERED = 256
+"""Rules read from the file that are kept, about 1 KiB each: few enough to stay in the processor's caches."""
 MAX_EXPRESSIONS = 64
 """Rules whose regular expressions are kept compiled; most are a few KiB, and each is bounded by RegexSet."""
 _CHUNK = 256
+_FITTING, _EXPRESSIONS, _ANY = 1, 2, 4
+"""As in RuleRow."""
 
 T = TypeVar("T")
 
@@ -46,20 +48,21 @@ class MappedFile:
 
     def __init__(self, index: RuleIndex) -> None:
         self.index = index
-        self._deciding: dict[str, DomainRule | None] = {}
+        self.remembered: dict[str, DomainRule | None] = {}
+        """By the domains they were asked for."""
         self._expressions: dict[str, RegexSet] = {}
 
     def deciding(self, domain: str) -> DomainRule | None:
         """The rule of the file that decides a domain."""
-        known = self._deciding
-        try:
-            return known[domain]
-        except KeyError:
-            row = self.index.rule_for(domain)
-            if len(known) >= MAX_REMEMBERED:
-                known.clear()
-            rule = known[domain] = self.rule(row) if row is not None else None
+        known = self.remembered
+        rule = known.get(domain)
+        if rule is not None or domain in known:
             return rule
+        row = self.index.rule_for(domain)
+        if len(known) >= MAX_REMEMBERED:
+            known.clear()
+        rule = known[domain] = self.rule(row) if row is not None else None
+        return rule
 
     def rule(self, row: RuleRow, patch: Mapping[str, AddressHandler | None] | None = None) -> DomainRule:
         """A rule whose handlers are read when they are asked for."""
@@ -85,7 +88,7 @@ class MappedHandlers(Sequence[AddressHandler]):
     __slots__ = ("_added", "_count", "_domain", "_file", "_index", "_patch", "_patterns", "_place")
 
     def __init__(
-        self, file: MappedFile, domain: str, place: int, count: int, patterns: bool, patch: Mapping[str, AddressHandler | None]
+        self, file: MappedFile, domain: str, place: int, count: int, patterns: int, patch: Mapping[str, AddressHandler | None]
     ) -> None:
         self._file = file
         self._index = file.index
@@ -101,12 +104,12 @@ class MappedHandlers(Sequence[AddressHandler]):
     @property
     def has_patterns(self) -> bool:
         """See HandlerIndex."""
-        return self._patterns or (self._added is not None and self._added.has_patterns)
+        return self._patterns & (_FITTING | _EXPRESSIONS) != 0 or (self._added is not None and self._added.has_patterns)
 
     @property
     def any(self) -> AddressHandler | None:
         """See HandlerIndex."""
-        return self.named("*") if self._patterns or self._patch else None
+        return self.named("*") if self._patterns & _ANY or self._patch else None
 
     def get(self, local: str) -> AddressHandler | None:
         """See HandlerIndex."""
@@ -124,14 +127,19 @@ class MappedHandlers(Sequence[AddressHandler]):
 
     def by_pattern(self, local: str) -> Iterator[AddressHandler]:
         """See HandlerIndex."""
-        found = [handler_of(row) for row in self._index.fitting(self._place, local) if row[0] not in self._patch]
+        rows = self._index.fitting(self._place, local) if self._patterns & _FITTING else ()
+        found = [handler_of(row) for row in rows if row[0] not in self._patch]
         if self._added is not None:
             found = sorted((*found, *self._added.fitting(local)), key=better)
         yield from found
-        yield from self._by_expression(local)
+        if self._patterns & _EXPRESSIONS or self._added is not None:
+            yield from self._by_expression(local)
 
     def _by_expression(self, local: str) -> Iterator[AddressHandler]:
-        matching = [one for one in self._file.expressions(self._domain, self._place).matching(local) if one.pattern not in self._patch]
+        matching: list[AddressHandler] = []
+        if self._patterns & _EXPRESSIONS:
+            compiled = self._file.expressions(self._domain, self._place)
+            matching = [one for one in compiled.matching(local) if one.pattern not in self._patch]
         if self._added is not None and self._added.regex is not None:
             matching = sorted((*matching, *self._added.regex.matching(local)), key=lambda one: one.pattern)
         return iter(matching)
@@ -173,6 +181,7 @@ class MappedRules(RuleTable):
     def __init__(self, file: MappedFile, changes: Changes) -> None:
         self._file = file
         self._index = file.index
+        self._remembered = file.remembered
         self._changes = changes
         self._patched: dict[str, DomainRule] = {}
         self._tables: dict[str, HandlerTable] = {}
@@ -180,7 +189,9 @@ class MappedRules(RuleTable):
     def deciding(self, domain: str) -> DomainRule | None:
         """See RuleTable."""
         changed = self._changes.rules
-        if changed and any(name in changed for name in _candidates(domain)):
+        if not changed and not self._changes.handlers:
+            return self._remembered.get(domain) or self._file.deciding(domain)
+        if changed and _is_among(domain, changed):
             return next((rule for name in _candidates(domain) if (rule := self.get(name)) is not None), None)
         rule = self._file.deciding(domain)
         if rule is not None and rule.domain in self._changes.handlers:
@@ -315,6 +326,18 @@ def _candidates(domain: str) -> Iterator[str]:
         yield "*" + domain[dot:]
         dot = domain.find(".", dot + 1)
     yield "*"
+
+
+def _is_among(domain: str, changed: Mapping[str, object]) -> bool:
+    """Whether a rule that may decide the domain is one of these. Asked for each address: no generator."""
+    if domain in changed or "*" in changed:
+        return True
+    dot = domain.find(".")
+    while dot >= 0:
+        if "*" + domain[dot:] in changed:
+            return True
+        dot = domain.find(".", dot + 1)
+    return False
 
 
 def _pages(read: Callable[[int], list[T]], start: int = 0) -> Iterator[T]:

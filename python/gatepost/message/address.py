@@ -9,8 +9,9 @@ looked into: a percent hack or bang path stays what it is, an opaque local part.
 import ipaddress
 import re
 import unicodedata
-from dataclasses import dataclass
 from functools import lru_cache
+
+from gatepost.message.value import value
 
 MAX_LOCAL_OCTETS = 256
 """RFC 5321 4.5.3.1.1 asks for 64 at least and for no limit where possible; VERP and SRS senders do pass 64."""
@@ -34,7 +35,7 @@ class AddressError(ValueError):
     """Not an address; the text is fit for a 501/553 reply."""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Address:
     """local is unquoted; domain is lower-case, or '[...]' for an address literal."""
 
@@ -43,14 +44,15 @@ class Address:
 
     def __str__(self) -> str:
         """The address as it goes on the wire, the local part quoted when it has to be."""
-        if _DOT_STRING.match(self.local):
+        if self.local.isalnum() or _DOT_STRING.match(self.local):
             return f"{self.local}@{self.domain}"
         return f'"{_NEEDS_PAIR.sub(_escape, self.local)}"@{self.domain}'
 
     @property
     def key(self) -> str:
         """What two spellings of one address have in common: local part folded, domain in A-labels."""
-        return f"{unicodedata.normalize('NFC', self.local).lower()}@{domain_key(self.domain)}"
+        local = self.local.lower() if self.local.isascii() else unicodedata.normalize("NFC", self.local).lower()
+        return f"{local}@{self.domain.lower() if self.domain.isascii() else domain_key(self.domain)}"
 
     @property
     def is_ascii(self) -> bool:
@@ -67,13 +69,19 @@ def parse_address(text: str, *, lenient_dot: bool = False) -> Address:
     """Parse a Mailbox (RFC 5321 4.1.2, RFC 6531 3.3), without angle brackets and source route. Raises AddressError."""
     plain = _PLAIN.match(text)
     if plain and len(text) <= MAX_LABEL_OCTETS * 2:
-        return Address(plain[1], parse_domain(plain[2], lenient_dot))
+        local, domain = plain.groups()
+        return Address(local, domain.lower() if _is_plain(domain) else parse_domain(domain, lenient_dot))
     if len(text.encode("utf-8", "surrogatepass")) > MAX_ADDRESS_OCTETS:
         raise AddressError("address too long")
     local, rest = _split_local(text)
     if not rest.startswith("@"):
         raise AddressError("address has no domain")
     return Address(local, parse_domain(rest[1:], lenient_dot))
+
+
+def _is_plain(domain: str) -> bool:
+    """Whether a domain of letters, digits, '_', '.' and '-' is valid at the first look: too short for a label to be too long."""
+    return len(domain) <= MAX_LABEL_OCTETS and "-" not in domain and ".." not in domain and domain[0] != "." and domain[-1] != "."
 
 
 def _split_local(text: str) -> tuple[str, str]:

@@ -31,7 +31,7 @@ class SrsError(SmtpError):
 
 def is_srs(local: str) -> bool:
     """Whether a local part has the form, whoever made it."""
-    return local[:4].upper() in ("SRS0", "SRS1") and local[4:5] in _SEPARATORS and len(local) > 5
+    return len(local) > 5 and local[4] in _SEPARATORS and local[:4].upper() in ("SRS0", "SRS1")
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,9 +110,10 @@ two moments, events oldest first)."""
 TracePage = tuple[list[Trace], bytes | None, list[str], list[tuple[int, int]]]
 """(traces, id to go on after, or None; warnings; spans of time of which records that concern the question are missing, Unix µs)."""
 
-RuleRow = tuple[int, int, bool, tuple[str, str, str, str, str, str, str, str, str], int, int, int]
-"""Place in the index, number of handlers, whether any is a pattern, (domain, kind, host, tls, username, password_ref, text, policy,
-settings), port, flags (1 implicit TLS, 2 LMTP, 4 takes mail of untrusted senders), revision."""
+RuleRow = tuple[int, int, int, tuple[str, str, str, str, str, str, str, str, str], int, int, int]
+"""Place in the index, number of handlers, what their patterns are (1 prefixes and suffixes, 2 regular expressions, 4 '*'), (domain, kind,
+host, tls, username, password_ref, text, policy, settings), port, flags (1 implicit TLS, 2 LMTP, 4 takes mail of untrusted senders),
+revision."""
 HandlerRow = tuple[str, str, str, str, str, str]
 """pattern, kind, targets (one a line), text, policy, options; as the columns of the directory."""
 MailboxRow = tuple[str, bytes, str, bool]

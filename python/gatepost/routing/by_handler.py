@@ -11,6 +11,7 @@ from gatepost.routing.replies import BROKEN_HANDLER, RELAY_DENIED, refused_targe
 from gatepost.routing.run import REMOTE, Here, Run, mailbox_key
 from gatepost.routing.settings import NO_OPTIONS, Transport, TransportKind
 
+_FORWARD = HandlerKind.FORWARD
 _BY_TRANSPORT = {TransportKind.SMTP: RouteKind.SMTP, TransportKind.LMTP: RouteKind.LMTP, TransportKind.PIPE: RouteKind.PIPE}
 
 
@@ -24,11 +25,11 @@ def by_handler(run: Run, handler: AddressHandler, here: Here, trusted: bool, cha
 
 
 def _by_kind(run: Run, handler: AddressHandler, here: Here, trusted: bool, chain: tuple[str, ...]) -> Reply | None:
+    if handler.kind is _FORWARD:
+        return _forward(run, handler, here, chain)
     match handler.kind:
         case HandlerKind.MAILBOX:
             return _to_mailboxes(run, handler, here, trusted, chain)
-        case HandlerKind.FORWARD:
-            return _forward(run, handler, here, chain)
         case HandlerKind.COPY:
             return _copy(run, handler, here, trusted, chain)
         case HandlerKind.LIST:
@@ -66,7 +67,7 @@ def _forward(run: Run, handler: AddressHandler, here: Here, chain: tuple[str, ..
         return BROKEN_HANDLER
     start = len(run.routes)
     for target in handler.targets:
-        run.note("forward", f"to {target}")
+        run.note("forward", "to {}", target)
         reply = run.address(target, True, chain)
         if reply is not None:
             run.note("forward", f"{target} is refused: {reply.text}")
@@ -80,7 +81,7 @@ def _rewrite_sender(run: Run, start: int, domain: str) -> None:
     """What leaves is sent in our own name, so that the next hop's SPF check fits; a return path given already is ours."""
     for n in range(start, len(run.routes)):
         if run.routes[n].kind in REMOTE and not run.routes[n].return_path:
-            run.note("srs", f"the sender of mail to {run.routes[n].address} is rewritten under {domain}")
+            run.note("srs", "the sender of mail to {} is rewritten under {}", run.routes[n].address, domain)
             run.mark_one(n, return_path=f"srs:{domain}")
 
 

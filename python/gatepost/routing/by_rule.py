@@ -17,7 +17,7 @@ def by_default(run: Run, here: Here, trusted: bool, chain: tuple[str, ...]) -> R
     reply = _by_kind(run, here, trusted, chain)
     settings = here.rule.settings
     if reply is None and settings is not NO_SETTINGS and settings.disclaimer is not None:
-        run.note("disclaimer", f"the text of {here.rule.domain!r} is put into the message")
+        run.note("disclaimer", "the text of {!r} is put into the message", here.rule.domain)
         run.edit(start, "disclaimer", here.rule.domain)
     return reply
 
@@ -29,7 +29,7 @@ def _by_kind(run: Run, here: Here, trusted: bool, chain: tuple[str, ...]) -> Rep
     if rule.kind is RuleKind.ALIAS:
         return _alias(run, here, trusted, chain)
     if not trusted and not _accepts_anyone(rule):
-        run.note("relay", f"the {rule.kind} rule {rule.domain!r} takes mail of trusted senders only")
+        run.note("relay", "the {} rule {!r} takes mail of trusted senders only", rule.kind, rule.domain)
         return RELAY_DENIED
     if rule.kind in (RuleKind.GATEWAY, RuleKind.MX, RuleKind.HOLD) and not _may_leave(run, here, trusted):
         return RELAY_DENIED
@@ -75,7 +75,7 @@ def _hold(run: Run, rule: DomainRule, address: str) -> None:
 def _alias(run: Run, here: Here, trusted: bool, chain: tuple[str, ...]) -> Reply | None:
     """The domain stands for another: every rule and handler of that one holds."""
     target = here.rule.settings.alias_of
-    run.note("alias", f"{here.domain} stands for {target}")
+    run.note("alias", "{} stands for {}", here.domain, target)
     return run.address(str(Address(here.local, target)), trusted, chain)
 
 
@@ -91,7 +91,7 @@ def _own_mailbox(run: Run, here: Here, trusted: bool, chain: tuple[str, ...]) ->
         local, _, domain = mailbox.address.rpartition("@")
         address = f"{local}{here.detail}@{domain}"
     if mailbox is None:
-        run.note("mailbox", f"{here.local!r} is not a user of {here.domain}")
+        run.note("mailbox", "{!r} is not a user of {}", here.local, here.domain)
         return _unknown(run, here, trusted, chain)
     return run.to_mailbox(mailbox, address, here.rule.kind is RuleKind.HOLD)
 

@@ -22,12 +22,12 @@ from gatepost.routing.model import (
     DomainRule,
     HandlerKind,
     Mailbox,
+    Note,
     Question,
     Route,
     RouteKind,
     RuleKind,
     RuleSet,
-    TraceStep,
 )
 from gatepost.routing.replies import BAD_ADDRESS, LOOP, NEEDS_TLS, RELAY_DENIED, TOO_BIG, TOO_MANY, UNKNOWN_USER
 from gatepost.routing.run import MAX_TRACE, Here, Run
@@ -40,13 +40,17 @@ __all__ = ["LOOP", "MAX_DEPTH", "MAX_EXPANSION", "MAX_REMEMBERED", "MAX_TRACE", 
 MAX_DEPTH = 10
 MAX_EXPANSION = 1000
 """Addresses one recipient may expand to, over all forwards, copies and lists."""
-MAX_REMEMBERED = 2048
-"""Decisions kept per rule set, a few KiB each; mail comes in runs to the same addresses."""
+MAX_REMEMBERED = 64
+"""Decisions kept per rule set, a few KiB each: a message and its rehearsal ask the same more than once. What live mail asks again is in the
+Planner's memory; a larger one here would only push what each decision uses out of the processor's caches.
+"""
+_REPLY = "{} {} {}"
+_HOSTED, _HOLD, _ALIAS = RuleKind.HOSTED, RuleKind.HOLD, RuleKind.ALIAS
 NO_ATTACHMENTS = "no-attachments"
 """The attachment policy of handlers that block attachments."""
 
-_TRUSTED = TraceStep("trust", "the sender is trusted: it may relay")
-_UNTRUSTED = TraceStep("trust", "the sender is not trusted: only what a rule accepts from anyone")
+_TRUSTED: Note = ("trust", "the sender is trusted: it may relay", ())
+_UNTRUSTED: Note = ("trust", "the sender is not trusted: only what a rule accepts from anyone", ())
 
 
 def decide(rule_set: RuleSet, question: Question, *, delimiter: str = "+") -> Decision:
@@ -78,23 +82,23 @@ def _decide(index: RoutingIndex, question: Question, delimiter: str, leaving: Ch
     run = Walk(index, question, delimiter)
     if leaving is not None:
         run.leaving, run.fixed = leaving, False
-    run.trace.append(_TRUSTED if question.trusted else _UNTRUSTED)
+    run.notes.append(_TRUSTED if question.trusted else _UNTRUSTED)
     reply = run.address(question.recipient, question.trusted, ())
     if reply is None and not run.routes:  # everything it leads to was reached before
         reply = LOOP
     if reply is not None:
-        run.note("reply", f"{reply.code} {reply.enhanced} {reply.text}")
-        return Decision((), reply, tuple(run.trace), run.policy, fixed=run.fixed)
-    return Decision(run.merged(), None, tuple(run.trace), run.policy, run.size_limit, run.fixed, run.authors, run.verify)
+        run.note("reply", _REPLY, reply.code, reply.enhanced, reply.text)
+        return Decision((), reply, tuple(run.notes), run.policy, fixed=run.fixed)
+    return Decision(run.merged(), None, tuple(run.notes), run.policy, run.size_limit, run.fixed, run.authors, run.verify)
 
 
 def _too_big(known: Decision, size: int) -> Decision:
     """RFC 1870 6.1: refused as soon as the size is known."""
-    steps = (
-        TraceStep("size", f"{size} octets are more than the {known.size_limit} it takes"),
-        TraceStep("reply", f"{TOO_BIG.code} {TOO_BIG.enhanced} {TOO_BIG.text}"),
+    steps: tuple[Note, ...] = (
+        ("size", "{} octets are more than the {} it takes", (size, known.size_limit)),
+        ("reply", _REPLY, (TOO_BIG.code, TOO_BIG.enhanced, TOO_BIG.text)),
     )
-    return replace(known, routes=(), reply=TOO_BIG, trace=(*known.trace, *steps))
+    return replace(known, routes=(), reply=TOO_BIG, notes=(*known.notes, *steps))
 
 
 class Walk(Run):
@@ -151,14 +155,16 @@ class Walk(Run):
 
     def by_rule(self, address: Address, key: str, trusted: bool, chain: tuple[str, ...]) -> Reply | None:
         local, _, domain = key.rpartition("@")
-        rule = self.index.rule_for(domain)
+        index = self.index
+        rule = index.rule_for(domain)
         if rule is None:
             return self.no_rule(address, domain, trusted)
-        self.note("rule", f"{domain} is decided by the {rule.kind} rule {rule.domain!r}")
-        handlers = self.index.handlers(rule)
-        base = self.base_name(local, domain, handlers)
-        keeps_mail = rule.kind is RuleKind.HOSTED or (rule.kind is RuleKind.HOLD and self.index.first_user(domain) is not None)
-        mailbox = self.index.mailboxes.get(f"{base}@{domain}") if keeps_mail else None
+        kind = rule.kind
+        self.note("rule", "{} is decided by the {} rule {!r}", domain, kind, rule.domain)
+        handlers = index.handlers(rule)
+        base = self.base_name(local, domain, handlers) if self.delimiter and self.delimiter in local else local
+        keeps_mail = kind is _HOSTED or (kind is _HOLD and index.first_user(domain) is not None)
+        mailbox = index.mailboxes.get(f"{base}@{domain}") if keeps_mail else None
         handler = self.find_handler(local, base, handlers)
         here = Here(rule, address.local, domain, mailbox, keeps_mail, local[len(base) :])
         if handler is None and mailbox is None and is_srs(address.local):
@@ -173,17 +179,17 @@ class Walk(Run):
                 return self.about_list(service, str(address), trusted, chain)
             handler = self.catch_all(handlers, mailbox)
         reply = None if self.limited else self.take_limits(rule, handler)
-        if reply is None:
-            reply = self.with_handler(handler, here, trusted, chain)
+        if reply is None and handler is not None:
+            reply = by_handler(self, handler, here, trusted, chain)
+        elif reply is None:
+            reply = self.without_handler(here, trusted, chain)
         if reply is None and rule.settings.journal:
             self.journal(rule.settings.journal, key, chain)
         return reply
 
-    def with_handler(self, handler: AddressHandler | None, here: Here, trusted: bool, chain: tuple[str, ...]) -> Reply | None:
-        if handler is not None:
-            return by_handler(self, handler, here, trusted, chain)
+    def without_handler(self, here: Here, trusted: bool, chain: tuple[str, ...]) -> Reply | None:
         if here.rule.handlers:
-            self.note("handler", f"no handler of {here.rule.domain!r} is for {here.local!r}")
+            self.note("handler", "no handler of {!r} is for {!r}", here.rule.domain, here.local)
         return by_default(self, here, trusted, chain)
 
     def origin(self, local: str) -> str | Reply | None:
@@ -222,18 +228,18 @@ class Walk(Run):
 
     def take_limits(self, rule: DomainRule, handler: AddressHandler | None) -> Reply | None:
         """Policy, size and encryption that the address written to asks for; where a forward or an alias leads has no say in it."""
-        self.limited = rule.kind is not RuleKind.ALIAS or handler is not None
+        self.limited = rule.kind is not _ALIAS or handler is not None
         options = NO_OPTIONS if handler is None else handler.options
         self.policy = (handler.policy if handler is not None else "") or rule.policy
         if options.block_attachments:
             self.policy = NO_ATTACHMENTS
         if self.policy:
-            self.note("policy", f"attachments are judged by the policy {self.policy!r}")
+            self.note("policy", "attachments are judged by the policy {!r}", self.policy)
         if rule.settings is NO_SETTINGS and options is NO_OPTIONS:
             return None
         self.size_limit = options.size_limit or rule.settings.size_limit
         if self.size_limit:
-            self.note("size", f"messages of at most {self.size_limit} octets are taken")
+            self.note("size", "messages of at most {} octets are taken", self.size_limit)
         if options.require_tls:
             self.fixed = False
             self.note("tls", "the handler wants an encrypted session, and this one is" + ("" if self.question.tls else " not"))
@@ -242,31 +248,31 @@ class Walk(Run):
 
     def no_rule(self, address: Address, domain: str, trusted: bool) -> Reply | None:
         if not trusted:
-            self.note("rule", f"no rule names {domain}, and the sender may not relay")
+            self.note("rule", "no rule names {}, and the sender may not relay", domain)
             return RELAY_DENIED
-        self.note("rule", f"no rule names {domain}; mail of trusted senders goes to its mail exchangers")
-        self.to_mx(str(Address(address.local, domain)))
+        self.note("rule", "no rule names {}; mail of trusted senders goes to its mail exchangers", domain)
+        self.to_mx(str(address if address.domain == domain else Address(address.local, domain)))
         return None
 
     # ---- which handler -------------------------------------------------------------------------------------------
 
     def base_name(self, local: str, domain: str, handlers: HandlerIndex) -> str:
         """'user' of 'user+detail' unless the full local part is known; otherwise `local` itself."""
-        cut = local.find(self.delimiter, 1) if self.delimiter else -1
+        cut = local.find(self.delimiter, 1)
         if cut < 0 or handlers.get(local) is not None or f"{local}@{domain}" in self.index.mailboxes:
             return local
-        self.note("detail", f"{local!r} is not known in full: {local[:cut]!r} is looked up")
+        self.note("detail", "{!r} is not known in full: {!r} is looked up", local, local[:cut])
         return local[:cut]
 
     def find_handler(self, local: str, base: str, handlers: HandlerIndex) -> AddressHandler | None:
         """Exact, then the longest prefix or suffix, then the first regular expression; '*' is the caller's matter."""
         handler = handlers.get(base)
-        if handler is not None and not self.in_force(handler):
+        if handler is not None and handler.options is not NO_OPTIONS and not self.in_force(handler):
             handler = None
         if handler is None and handlers.has_patterns:
             handler = self.by_pattern(local, handlers) or (self.by_pattern(base, handlers) if base != local else None)
         if handler is not None:
-            self.note("handler", f"{base!r} has the {handler.kind} handler {handler.pattern!r}")
+            self.note("handler", "{!r} has the {} handler {!r}", base, handler.kind, handler.pattern)
         return handler
 
     def by_pattern(self, local: str, handlers: HandlerIndex) -> AddressHandler | None:
@@ -280,5 +286,5 @@ class Walk(Run):
         if mailbox is not None and handler.kind not in (HandlerKind.COPY, HandlerKind.AUTO_REPLY):
             self.note("handler", f"the {handler.kind} handler '*' is for unknown addresses, and {mailbox.address} is known")
             return None
-        self.note("handler", f"the {handler.kind} handler '*' takes it")
+        self.note("handler", "the {} handler '*' takes it", handler.kind)
         return handler

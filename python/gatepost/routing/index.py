@@ -220,7 +220,7 @@ class _Mailboxes(MailboxTable):
 class RoutingIndex:
     """Everything decide() looks up in one rule set."""
 
-    __slots__ = ("_mailboxes", "_rules", "decisions", "default", "first_user", "mailboxes", "rule_for", "rule_set")
+    __slots__ = ("_handlers", "_mailboxes", "_rules", "decisions", "default", "first_user", "mailboxes", "rule_for", "rule_set")
 
     def __init__(self, rule_set: RuleSet) -> None:
         rules, mailboxes = rule_set.rules, rule_set.mailboxes
@@ -231,11 +231,13 @@ class RoutingIndex:
         self._rules = rules if isinstance(rules, RuleTable) else _Rules(rules)
         self._mailboxes = mailboxes if isinstance(mailboxes, MailboxTable) else _Mailboxes(mailboxes)
         self.rule_for = self._rules.deciding
+        self._handlers = self._rules.handlers
         self.first_user = self._mailboxes.first_user
 
     def handlers(self, rule: DomainRule) -> HandlerIndex:
         """The rule's handlers as tables; built at the first question for it."""
-        return self._rules.handlers(rule) or _EMPTY
+        found = self._handlers(rule)
+        return _EMPTY if found is None else found
 
     def any_postmaster(self) -> Mailbox | None:
         """The enabled mailbox named postmaster in the first domain that has one."""

@@ -20,6 +20,7 @@ from gatepost.routing.settings import ListSettings, Posters
 BOUNCES = "-bounces"
 OWNER = "-owner"
 COMMANDS = ("-subscribe", "-unsubscribe", "-request")
+_SUFFIXES = (BOUNCES, OWNER, *COMMANDS)
 _PLAIN = ListSettings()
 
 
@@ -145,7 +146,9 @@ class Service:
 def service_of(local: str, domain: str, handlers: HandlerIndex) -> Service | None:
     """What mail to LIST-bounces (with any +detail), LIST-owner, LIST-subscribe, -unsubscribe and -request is. None: it is of no list."""
     name, _, detail = local.partition("+")
-    for suffix in (BOUNCES, OWNER, *COMMANDS):
+    if not name.endswith(_SUFFIXES):
+        return None
+    for suffix in _SUFFIXES:
         if not name.endswith(suffix):
             continue
         handler = handlers.get(name.removesuffix(suffix))

@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from gatepost.message.address import AddressError, parse_address
 from gatepost.message.reply import Reply
+from gatepost.message.value import value
 from gatepost.routing.members import ListBook
 from gatepost.routing.route import DeliveryOptions, NextHop, Program, Route, RouteKind, TlsPolicy
 from gatepost.routing.senders import SenderRule
@@ -62,7 +64,7 @@ class HandlerKind(StrEnum):
     HOLD = "hold"
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class AddressHandler:
     """pattern: local part ('alice'), 'prefix*', '*suffix' or '*', lower-case. targets: addresses (forward, copy), or at most one user's
     address (mailbox; none is the address's own mailbox). text: for reject. policy: the attachment policy of its mail, '' for the rule's.
@@ -76,7 +78,7 @@ class AddressHandler:
     options: HandlerOptions = NO_OPTIONS
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class DomainRule:
     """domain: 'example.org', '*.example.org' or '*' (default), in A-labels. host, port, tls, username, password_ref are for gateway and
     hold; accept_untrusted is for mx, gateway and hold; text for reject. policy: the attachment policy of its mail, '' for the settings'.
@@ -98,7 +100,7 @@ class DomainRule:
     settings: RuleSettings = NO_SETTINGS
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Mailbox:
     """A local user's store: address, 16-byte id, name of the volume."""
 
@@ -180,7 +182,7 @@ def _key(address: str) -> str:
         return address.lower()
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class TraceStep:
     """One line of `explain`: what was looked at and what came of it."""
 
@@ -188,7 +190,13 @@ class TraceStep:
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
+Note = tuple[str, str, tuple[Any, ...]]
+"""A TraceStep before it is put into words, which only explain and rehearsals ask for: step, text, what str.format puts into the text (the
+text stays as it is when that is nothing).
+"""
+
+
+@value(frozen=True, slots=True)
 class Question:
     """What decide() needs to know about one recipient of one message. size in octets, 0 when not said; tls: the session is encrypted; now:
     Unix seconds, 0 when time does not matter; client: the address of the client, '' when there is none;
@@ -205,7 +213,7 @@ class Question:
     user: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class AuthorCheck:
     """Who may be the author (header From) of a post to `address`, as mailbox keys; a post of others waits for the owners' word."""
 
@@ -213,7 +221,7 @@ class AuthorCheck:
     allowed: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Check:
     """The next hop of this route is to be asked whether it takes the recipient; answers hold so many seconds."""
 
@@ -223,7 +231,7 @@ class Check:
     negative: int
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Decision:
     """Either `reply` (refused, with the SMTP reply) or routes (at least one). `policy` is the attachment policy that the address's own
     handler or rule names, '' when neither does. size_limit: octets that the address takes, 0 without a limit of its own. fixed: the answer
@@ -232,9 +240,14 @@ class Decision:
 
     routes: tuple[Route, ...] = ()
     reply: Reply | None = None
-    trace: tuple[TraceStep, ...] = field(default=())
+    notes: tuple[Note, ...] = ()
     policy: str = ""
     size_limit: int = 0
     fixed: bool = True
     authors: AuthorCheck | None = None
     verify: Check | None = None
+
+    @property
+    def trace(self) -> tuple[TraceStep, ...]:
+        """Why, step by step."""
+        return tuple(TraceStep(step, text.format(*of) if of else text) for step, text, of in self.notes)

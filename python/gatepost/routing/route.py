@@ -7,12 +7,12 @@ hops and options. `decode` raises ValueError.
 
 import hashlib
 import json
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any
 
 from gatepost.message.plain import from_plain, to_plain
+from gatepost.message.value import value
 
 STAGE_EDIT = "stage"
 """Edit of one attempt: the header as the stage policy of this name has it."""
@@ -44,7 +44,7 @@ class TlsPolicy(StrEnum):
     PINNED = "pinned"
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class NextHop:
     """A host to send to. The lowest priority is tried first; among equals chance decides, in proportion to the weight (RFC 2782's
     words).
@@ -56,7 +56,7 @@ class NextHop:
     weight: int = 1
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class DeliveryOptions:
     """How mail of a destination is sent; 0, '' and () are what the settings say. Times are seconds.
 
@@ -80,7 +80,7 @@ class DeliveryOptions:
     priority: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Program:
     """What a pipe runs: the command and its arguments (no shell), and the limits it is killed at: seconds, octets of memory and of
     output.
@@ -92,7 +92,7 @@ class Program:
     output_octets: int = 65_536
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Route:
     """The decision for one final recipient. For smtp: host '' means look up the MX of the domain of `address`.
 

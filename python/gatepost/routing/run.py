@@ -12,7 +12,7 @@ from typing import Any
 from gatepost.message.address import Address, AddressError, parse_address
 from gatepost.message.reply import Reply
 from gatepost.routing.index import RoutingIndex
-from gatepost.routing.model import AddressHandler, AuthorCheck, Check, DomainRule, Mailbox, Question, Route, RouteKind, TraceStep
+from gatepost.routing.model import AddressHandler, AuthorCheck, Check, DomainRule, Mailbox, Note, Question, Route, RouteKind
 from gatepost.routing.replies import DISABLED_USER
 from gatepost.routing.senders import Choice
 from gatepost.routing.settings import NO_OPTIONS, NO_SETTINGS, RuleSettings, Verify
@@ -21,6 +21,7 @@ MAX_TRACE = 500
 VERIFY_POSITIVE, VERIFY_NEGATIVE = 86_400, 3_600
 _ROUTING_CHARACTERS = frozenset("@%!")
 REMOTE = (RouteKind.SMTP, RouteKind.LMTP)
+_UPPER = {kind: kind.upper() for kind in REMOTE}
 
 
 class Here:
@@ -59,11 +60,11 @@ class Run(ABC):
         "index",
         "leaving",
         "limited",
+        "notes",
         "policy",
         "question",
         "routes",
         "size_limit",
-        "trace",
         "verify",
         "visits",
     )
@@ -72,7 +73,7 @@ class Run(ABC):
         self.index = index
         self.question = question
         self.delimiter = delimiter
-        self.trace: list[TraceStep] = []
+        self.notes: list[Note] = []
         self.routes: list[Route] = []
         self.done: set[str] = set()
         self.visits = 0
@@ -90,10 +91,10 @@ class Run(ABC):
     def address(self, text: str, trusted: bool, chain: tuple[str, ...]) -> Reply | None:
         """Decide one address; `chain` holds the addresses that led here."""
 
-    def note(self, step: str, detail: str) -> None:
-        """One line of the trace."""
-        if len(self.trace) < MAX_TRACE:
-            self.trace.append(TraceStep(step, detail))
+    def note(self, step: str, text: str, *of: Any) -> None:
+        """One line of the trace: with `of`, `text` is a format, put into words when somebody asks."""
+        if len(self.notes) < MAX_TRACE:
+            self.notes.append((step, text, of))
 
     def in_force(self, handler: AddressHandler) -> bool:
         """Whether the handler is valid at the time of the question; outside of it, it is as if it were not there."""
@@ -118,7 +119,7 @@ class Run(ABC):
 
     def beside(self, step: str, target: str, chain: tuple[str, ...]) -> Reply | None:
         """Decide a further address; one that is refused is left out, and costs the others nothing. Returns why it was."""
-        self.note(step, f"to {target}")
+        self.note(step, "to {}", target)
         start = len(self.routes)
         reply = self.address(target, True, chain)
         if reply is not None:
@@ -152,14 +153,15 @@ class Run(ABC):
         if not mailbox.enabled:
             self.note("mailbox", f"{mailbox.address} is disabled")
             return DISABLED_USER
-        self.note("mailbox", f"mailbox of {mailbox.address} on volume {mailbox.volume!r}{', held' if hold else ''}")
+        self.note("mailbox", "mailbox of {} on volume {!r}{}", mailbox.address, mailbox.volume, ", held" if hold else "")
         self.routes.append(Route(RouteKind.LOCAL, address, mailbox.mailbox_id, mailbox.volume, hold=hold))
         return None
 
     def to_gateway(self, rule: DomainRule, address: str, hold: bool = False) -> None:
         """To the next hop that the rule gives."""
         kind, settings = RouteKind.LMTP if rule.lmtp else RouteKind.SMTP, rule.settings
-        self.note("route", f"by {kind.upper()} to the gateway {rule.host}:{rule.port}, TLS {rule.tls}{', held' if hold else ''}")
+        held = ", held" if hold else ""
+        self.note("route", "by {} to the gateway {}:{}, TLS {}{}", _UPPER[kind], rule.host, rule.port, rule.tls, held)
         if len(settings.next_hops) > 1:
             self.note("route", "next hops: " + ", ".join(f"{hop.host}:{hop.port} (priority {hop.priority})" for hop in settings.next_hops))
         self.routes.append(
@@ -196,7 +198,8 @@ class Run(ABC):
         """To the mail exchangers of the address's domain, or to the host of an address literal (RFC 5321 4.1.3)."""
         domain = address.rpartition("@")[2]
         host = domain[1:-1].removeprefix("IPv6:") if domain[0] == "[" else ""
-        self.note("route", f"by SMTP to {host or f'the mail exchangers of {domain}'}{', held' if hold else ''}")
+        held = ", held" if hold else ""
+        self.note("route", "by SMTP to {}{}{}", "" if host else "the mail exchangers of ", host or domain, held)
         if rule is None or (rule.settings is NO_SETTINGS):
             self.routes.append(Route(RouteKind.SMTP, address, host=host, hold=hold))
         else:

@@ -13,7 +13,7 @@ use crate::errors::{CoreError, DamagedError, DiskFullError, FormatVersionError};
 
 type HandlerRow<'py> = Bound<'py, PyTuple>;
 type MailboxRow<'py> = (String, Bound<'py, PyBytes>, String, bool);
-type RuleRow<'py> = (u64, u32, bool, Bound<'py, PyTuple>, u64, u64, u64);
+type RuleRow<'py> = (u64, u32, u8, Bound<'py, PyTuple>, u64, u64, u64);
 
 /// Adds class and function.
 pub fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -142,8 +142,7 @@ impl RuleIndex {
     fn row<'py>(&self, py: Python<'py>, place: u64) -> PyResult<RuleRow<'py>> {
         let Rule { texts, port, flags, revision } = self.index.rule(place);
         let counts = self.index.counts(place);
-        let patterns = counts[1..].iter().any(|&count| count > 0);
-        Ok((place, counts.iter().sum(), patterns, PyTuple::new(py, texts)?, port, flags, revision))
+        Ok((place, counts.iter().sum(), self.index.patterns(place), PyTuple::new(py, texts)?, port, flags, revision))
     }
 }
 

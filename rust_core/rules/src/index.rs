@@ -11,6 +11,13 @@ use crate::layout::{Header, RULE_ROW, u32_at, u64_at};
 use crate::map::Map;
 use crate::record::{Class, Fields, Handler, Mailbox, Rule};
 
+/// A rule has handlers that are prefixes or suffixes.
+pub const FITTING: u8 = 1;
+/// A rule has handlers that are regular expressions.
+pub const EXPRESSIONS: u8 = 2;
+/// A rule has a handler for '*'.
+pub const ANY: u8 = 4;
+
 /// An open index.
 pub struct Index {
     map: Map,
@@ -88,6 +95,14 @@ impl Index {
     pub fn counts(&self, rule: u64) -> [u32; 4] {
         let row = self.row(rule);
         std::array::from_fn(|n| u32_at(self.map.octets(), row + 16 + n * 4))
+    }
+
+    /// What its patterns are: [`FITTING`] for prefixes and suffixes, [`EXPRESSIONS`], [`ANY`] for '*', added up.
+    pub fn patterns(&self, rule: u64) -> u8 {
+        let [_, prefixes, suffixes, others] = self.counts(rule);
+        let any = self.any(rule).is_some();
+        let expressions = others > u32::from(any);
+        (if prefixes + suffixes > 0 { FITTING } else { 0 }) | (if expressions { EXPRESSIONS } else { 0 }) | (if any { ANY } else { 0 })
     }
 
     // ---- handlers ------------------------------------------------------------------------------------------------

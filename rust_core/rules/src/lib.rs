@@ -15,6 +15,6 @@ mod record;
 
 pub use build::{Built, build};
 pub use error::RulesError;
-pub use index::Index;
+pub use index::{ANY, EXPRESSIONS, FITTING, Index};
 pub use layout::{FORMAT, Header};
 pub use record::{Handler, Mailbox, Rule};
