@@ -109,12 +109,11 @@ def _matches(node: Call, arguments: Sequence[Typed]) -> Found:
     if [one.type for one in arguments] != [STRING, STRING]:
         return None
     if arguments[1].constant:
-        pattern = arguments[1].run([])
         try:
-            search = _regex(pattern).search
+            found = _finder(arguments[1].run([]))
         except EvaluationError as fault:
             raise ExpressionError(str(fault), node.column) from None
-        return BOOL, lambda text, _: search(text) is not None, 20
+        return BOOL, lambda text, _: found(text), 20
     return BOOL, _match, 200
 
 
@@ -198,8 +197,14 @@ def _regex(pattern: str) -> Any:
         raise EvaluationError(f"{pattern!r} is no regular expression: {words}") from None
 
 
+def _finder(pattern: str) -> Callable[[str], bool]:
+    """Asked with octets, since of a text the module works out in Python at which characters it was found, which nobody wants to know."""
+    search = _regex(pattern).search
+    return lambda text: search(text.encode("utf-8", "replace")) is not None
+
+
 def _match(text: str, pattern: str) -> bool:
-    return _regex(pattern).search(text) is not None
+    return _finder(pattern)(text)
 
 
 def _to_int(value: float | str) -> int:

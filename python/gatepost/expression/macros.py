@@ -59,10 +59,9 @@ def _bodies(checker: "Checker", node: Call, name: str, over: ListOf) -> tuple[in
             checker.scope[name] = hidden
 
 
-def _set(values: list[Any], slot: int, value: Any) -> None:
-    while len(values) <= slot:
-        values.append(None)
-    values[slot] = value
+def _room(values: list[Any], slot: int) -> None:
+    """Have the slot be there."""
+    values.extend([None] * (slot + 1 - len(values)))
 
 
 def _decides(over: Run, slot: int, bodies: Bodies, wanted: bool) -> Run:
@@ -71,8 +70,10 @@ def _decides(over: Run, slot: int, bodies: Bodies, wanted: bool) -> Run:
 
     def run(values: list[Any]) -> bool:
         failure: EvaluationError | None = None
-        for value in over(values):
-            _set(values, slot, value)
+        items = over(values)
+        _room(values, slot)
+        for value in items:
+            values[slot] = value
             try:
                 if bool(body(values)) is wanted:
                     return wanted
@@ -99,8 +100,9 @@ def _map(over: Run, slot: int, bodies: Bodies) -> Run:
 
 
 def _chosen(items: Any, slot: int, test: Run, values: list[Any]) -> Any:
+    _room(values, slot)
     for value in items:
-        _set(values, slot, value)
+        values[slot] = value
         if test(values):
             yield value
 
