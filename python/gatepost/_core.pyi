@@ -630,8 +630,11 @@ class Wire:
         """Take plain mail without sessions, under `terms` that were made from `settings`; None: every connection gets a session at once.
         Terms: greeting, helo_reply, ehlo_reply (octets); hostname, listener; allow_bare; max_message_bytes, max_hops, max_recipients,
         max_planned, max_messages (0: any), max_connections, max_connections_per_client; at_connect, at_mail: the bits that keep a client, and
-        a client's sender, from being plain. A bit that client, sender and recipient share does so at RCPT. What was remembered is forgotten.
+        a client's sender, from being plain. A bit that client, sender and recipient share does so at RCPT; records: `take_asked` has answers.
+        What was remembered is forgotten.
         """
+    def take_asked(self) -> list[tuple[str, str, bool, str, str, int]]:
+        """What plain mail asked of the rules since the last call: (sender, recipient, trusted, client, HELO, how often). Bounded."""
     def receive(self, receiving: bool) -> None:
         """Whether plain MAIL is taken; at first it is not."""
     def wake(self, limits: tuple[float, float, float] | None = None) -> None:

@@ -58,7 +58,7 @@ from gatepost.queue.history import HistoryService, Place
 from gatepost.queue.list_store import ListStore
 from gatepost.queue.operations import OperationLog
 from gatepost.queue.paused import PausedDestinations
-from gatepost.queue.plan import record_with
+from gatepost.queue.plan import Planner
 from gatepost.queue.quarantine import Quarantine
 from gatepost.queue.recorded import Recorder
 from gatepost.queue.report import Reporter
@@ -206,7 +206,8 @@ class WorkerParts:
             self.scanners,
             threads=self.settings.scan.workers,
         )
-        self.submitter = Submitter(self.spool, self.rules, self.current, self.gate)
+        self.planner, self.recorder = Planner(), Recorder(self.settings.data, self.index)
+        self.submitter = Submitter(self.spool, self.rules, self.current, self.gate, self.planner, self.recorder)
         reporter = Reporter(self.spool.open_message, self.submitter, build_report, self.current)
         paused = PausedDestinations(path_of(self.settings.data / "spool", self.index) / "paused.json")
         self.events = EventBus(self.index)
@@ -281,6 +282,8 @@ class WorkerParts:
             counters=self.counters,
             events=self.events,
             authentication=self.authentication,
+            planner=self.planner,
+            recorder=self.recorder,
             gate=self.gate,
         )
         self.servers = {
@@ -296,6 +299,7 @@ class WorkerParts:
         for server in self.servers.values():
             if isinstance(server, SmtpServer):
                 self.rules.on_change(server.rules_changed)
+                self.recorder.sources.append(server.asked)
         self._own_endpoints: set[tuple[str, int]] = set()
 
     def _wire_control(self) -> None:
@@ -341,9 +345,7 @@ class WorkerParts:
             if group:
                 await self.servers[name].start(list(group))
         self.poller = asyncio.create_task(self.rules.poll(), name="rules")
-        recorder = Recorder(self.settings.data, self.index)
-        record_with(recorder.note)
-        self.recording = asyncio.create_task(recorder.run(), name="decisions")
+        self.recording = asyncio.create_task(self.recorder.run(), name="decisions")
         log.info("worker ready", recovery=self.spool.recovery)
 
     async def stop(self, grace: float) -> None:
@@ -352,7 +354,6 @@ class WorkerParts:
         if self.poller is not None:
             self.poller.cancel()
         if self.recording is not None:
-            record_with(None)
             self.recording.cancel()
         results = await asyncio.gather(
             *(server.stop(min(SERVER_GRACE, grace)) for server in self.servers.values()),

@@ -151,7 +151,8 @@ async def rules_rehearse(
 
 def _show_flips(found: "Rehearsal", *, trace: bool) -> None:
     for one in found.flips:
-        who = f"{one.sender or '<>'} ({'trusted' if one.trusted else 'stranger'})"
+        known = [one.user, one.client_address, "TLS" if one.tls else "", "trusted" if one.trusted else "stranger"]
+        who = f"{one.sender or '<>'} ({', '.join(filter(None, known))})"
         print(clean(f"{one.recipient} from {who}, {one.times}×:"))
         print(f"  - {clean(one.before)}\n  + {clean(one.after)}")
         for sign, steps in (("-", one.trace_before), ("+", one.trace_after)) if trace else ():

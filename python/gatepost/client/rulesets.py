@@ -189,6 +189,9 @@ class Flip:
     after: str
     trace_before: tuple[TraceStep, ...]
     trace_after: tuple[TraceStep, ...]
+    client_address: str = ""
+    user: str = ""
+    tls: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,4 +373,5 @@ def _outlook(one: api.RouteOutlook) -> RouteOutlook:
 
 def _flip(one: api.Flip) -> Flip:
     traces = [tuple(TraceStep(step.step, step.detail) for step in steps) for steps in (one.trace_before, one.trace_after)]
-    return Flip(one.sender, one.recipient, one.trusted, one.times, time_value(one.last_time), one.before, one.after, traces[0], traces[1])
+    known = one.sender, one.recipient, one.trusted, one.times, time_value(one.last_time), one.before, one.after
+    return Flip(*known, traces[0], traces[1], one.client_address, one.user, one.tls)

@@ -7,6 +7,7 @@ here, and a test holds the two together.
 import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from gatepost.api.rules.v1 import rules_pb2 as api
@@ -62,12 +63,19 @@ class Asked:
     certificate: str = ""
     """The client's, as a trust entry names it: 'sha256:HEX', or 'subject:' and the subject."""
     helo: str = ""
+    listener: str = ""
+    """'' of both: not known, and a condition that names it has no answer."""
+    fingerprint: str = ""
+    subject: str = ""
+    """Of the certificate, where both are known."""
     results: Results | None = None
     """What the DNS says of sender and message; None when it was not asked."""
 
     @property
     def client(self) -> Client:
         """Who asks, as trust entries and sender rules see it."""
+        if not self.certificate:
+            return Client(self.client_address, self.user, self.fingerprint, self.subject, "" if self.sender == "<>" else self.sender)
         kind, _, value = self.certificate.partition(":")
         fingerprint, subject = (value.replace(":", "").lower(), "") if kind == "sha256" else ("", value if kind == "subject" else "")
         return Client(self.client_address, self.user, fingerprint, subject, "" if self.sender == "<>" else self.sender)
@@ -85,6 +93,8 @@ class Answer:
     size_limit: int = 0
     at_delivery: tuple[tuple[str, ...], ...] = ()
     """What policies would do at the first attempt of each route, in words."""
+    policy: str = ""
+    """The attachment policy that the address's own handler or rule names."""
 
     @property
     def ways(self) -> list[tuple[Route, tuple[str, ...]]]:
@@ -151,10 +161,10 @@ def answer(settings: Settings, rules: RuleSet, asked: Asked, look: Look | None =
         reply = reply or stages.ask(steps, Stage.DATA, message=message, scan=scan)
         refused_at = "data" if reply is not None else ""
     if reply is not None:
-        return Answer(trusted, tuple(steps), (), reply, refused_at, decision.size_limit)
+        return Answer(trusted, tuple(steps), (), reply, refused_at, decision.size_limit, policy=decision.policy)
     routes = tuple(stages.changed(one) for one in routes)
     told = tuple(stages.at_delivery(steps, one, message=message, scan=scan) for one in routes[:MAX_TOLD])
-    return Answer(trusted, tuple(steps), routes, None, "", decision.size_limit, told)
+    return Answer(trusted, tuple(steps), routes, None, "", decision.size_limit, told, decision.policy)
 
 
 def _message(asked: Asked, recipient: str) -> Any:
@@ -186,7 +196,8 @@ class _Stages:
     def __init__(self, rules: RuleSet, asked: Asked, trusted: bool, recipient: str) -> None:
         self._policies = stage_policies(rules)
         self._met: list[StagePolicy] = []
-        known = {"address": asked.client_address, "user": asked.user, "tls": asked.tls, "trusted": trusted}
+        known: dict[str, object] = {"address": asked.client_address, "user": asked.user, "tls": asked.tls, "trusted": trusted}
+        known.update({name: value for name, value in (("helo", asked.helo), ("listener", asked.listener)) if value})
         self._client = PartlyKnown(**known, certificate=asked.client.subject)
         self._sender, self._recipient = AddressFacts(asked.client.sender or ""), AddressFacts(recipient)
         self.auth: Any = NOT_VERIFIED
@@ -300,9 +311,14 @@ def _by_settings(settings: Settings, client: Client) -> Trust:
         return Trust(True, f"logged in as {client.user}")
     if not client.address:
         return Trust(False, "no user and no client address: a stranger")
-    if client.address in TrustedNetworks(settings.trust.networks):
+    if client.address in _networks(tuple(settings.trust.networks)):
         return Trust(True, f"{client.address} is in a trusted network (trust.networks)")
     return Trust(False, f"{client.address} is in no trusted network (trust.networks)")
+
+
+@lru_cache(maxsize=4)
+def _networks(texts: tuple[str, ...]) -> TrustedNetworks:
+    return TrustedNetworks(texts)
 
 
 def _recipient(settings: Settings, rules: RuleSet, text: str) -> str:

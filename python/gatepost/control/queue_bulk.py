@@ -31,12 +31,13 @@ from gatepost.queue.actions import (
     UnknownOperationError,
     Ways,
 )
+from gatepost.queue.plan import question_anew
 from gatepost.queue.selections import TTL_SECONDS, Selections, UnknownSelectionError
 from gatepost.queue.service import QueueService
 from gatepost.queue.views import Filter, Outline, QueuedMessage
 from gatepost.queue.withheld import is_withheld
 from gatepost.routing.decide import decide
-from gatepost.routing.model import Question, Route, RuleSet
+from gatepost.routing.model import Route, RuleSet
 
 ID = 16
 MAX_RESULT_IDS = 1000
@@ -256,7 +257,7 @@ class BulkServicer(queue_pb2_grpc.QueueServiceServicer):
         if request.WhichOneof("target") == "route":
             return route_from_proto(request.route, address)
         target = str(address_from_text("new_address", request.new_address)) if request.new_address else address
-        decision = decide(self._rule_set(), Question(message.reverse_path, target, trusted=True, size=message.size))
+        decision = decide(self._rule_set(), question_anew(message.meta.origin, message.reverse_path, target, message.size))
         if decision.reply is not None:
             text = f"{decision.reply.code} {decision.reply.enhanced} {decision.reply.text}"
             raise precondition(common.ERROR_REASON_REFUSED, f"{target} would be refused: {text}", target)

@@ -1,60 +1,114 @@
 """A rehearsal: recorded mail decided by the rules in force and by others; what comes out differently is told. *Blocking*, in a thread.
 
-Called by RulesetsService.Rehearse. Decides with decide() itself. The interpreter lock is given up every few decisions' time by the
-interpreter; a pause after each BATCH keeps the control plane answering.
+Called by RulesetsService.Rehearse. A record is asked about as `explain` asks (control/explain.answer): trust list, sender rules and stage
+policies up to the routes, then decide(); where a rule set has none of those, and nobody had logged in, there is only decide() left to ask.
+The interpreter lock is given up every few decisions' time by the interpreter; a pause after each BATCH keeps the control plane answering.
 """
 
 import heapq
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from gatepost.api.rulesets.v1 import rulesets_pb2 as api
+from gatepost.config import Settings
 from gatepost.control.convert import timestamp, trace_proto
-from gatepost.queue.recorded import Key, read
+from gatepost.control.errors import ControlError
+from gatepost.control.explain import Answer, Asked, answer
+from gatepost.message.reply import Reply
+from gatepost.policy.trust import TrustedNetworks
+from gatepost.queue.recorded import Asking, read
 from gatepost.routing.decide import decide
 from gatepost.routing.model import Decision, Question, RuleSet
 
 BATCH = 2000
 PAUSE_SECONDS = 0.002
-MAX_DECISIONS = 1_000_000
+MAX_DECISIONS = 500_000
+"""Different ones that are held in memory, some 500 octets each; the newest days are read first."""
+NOT_ASKED = Reply(553, "5.1.3", "not an address any more")
+
+Outcome = Answer | Decision
 
 
-def rehearse(data: Path, before: RuleSet, after: RuleSet, delimiter: str, limit: int) -> api.RehearseResponse:
+@dataclass(slots=True)
+class _Record:
+    """How often, first and last."""
+
+    times: int
+    first: int
+    last: int
+
+
+def rehearse(data: Path, settings: Settings, before: RuleSet, after: RuleSet, limit: int) -> api.RehearseResponse:
     """See the proto."""
     recorded = _recorded(data)
     answer = api.RehearseResponse(decisions=len(recorded))
     if recorded:
-        answer.since.CopyFrom(timestamp(min(first for _, first, _ in recorded.values()) * 1_000_000))
-    now = int(time.time())
-    flips: list[tuple[int, Key]] = []
+        answer.since.CopyFrom(timestamp(min(one.first for one in recorded.values()) * 1_000_000))
+    old, new = _Side(settings, before), _Side(settings, after)
+    flips: list[tuple[int, Asking]] = []
     # By recipient: decide() remembers its last answers, and many senders write to the same people.
-    for n, (key, (times, _, _)) in enumerate(sorted(recorded.items(), key=lambda item: item[0][1:])):
-        question = Question(*key, now=now)
-        kind = _flipped(decide(before, question, delimiter=delimiter), decide(after, question, delimiter=delimiter))
+    for n, asking in enumerate(sorted(recorded, key=lambda one: one[1:])):
+        kind = _flipped(old.outcome(asking), new.outcome(asking))
         if kind:
-            flips.append((times, key))
+            flips.append((recorded[asking].times, asking))
             answer.kinds[kind] += 1
         if n % BATCH == BATCH - 1:
             time.sleep(PAUSE_SECONDS)
     answer.flip_count = len(flips)
-    for times, key in heapq.nlargest(limit, flips):
-        answer.flips.append(_flip(key, times, recorded[key][2], before, after, delimiter))
+    for _, asking in heapq.nlargest(limit, flips):
+        answer.flips.append(_flip(asking, recorded[asking], old.answer(asking), new.answer(asking)))
     return answer
 
 
-def _recorded(data: Path) -> dict[Key, tuple[int, int, int]]:
-    """Times, first and last moment by what was asked."""
-    found: dict[Key, tuple[int, int, int]] = {}
-    for key, times, at in read(data, time.time()):
-        known = found.get(key)
+def _recorded(data: Path) -> dict[Asking, _Record]:
+    """What was asked."""
+    found: dict[Asking, _Record] = {}
+    for asking, times, at in read(data, time.time()):
+        known = found.get(asking)
         if known is not None:
-            found[key] = (known[0] + times, min(known[1], at), max(known[2], at))
+            known.times, known.first, known.last = known.times + times, min(known.first, at), max(known.last, at)
         elif len(found) < MAX_DECISIONS:
-            found[key] = (times, at, at)
+            found[asking] = _Record(times, at, at)
     return found
 
 
-def _flipped(before: Decision, after: Decision) -> str:
+class _Side:
+    """One of the two rule sets."""
+
+    def __init__(self, settings: Settings, rules: RuleSet) -> None:
+        self._settings = settings
+        self._rules = rules
+        self._delimiter = settings.smtp.recipient_delimiter
+        self._networks = TrustedNetworks(settings.trust.networks)
+        self._now = int(time.time())
+        self._decides_alone = not (rules.trust or rules.sender_rules or rules.stage_policies)
+
+    def outcome(self, asking: Asking) -> Outcome:
+        """What becomes of it, in the shorter way where there is one."""
+        if not self._decides_alone or asking.user or "@" not in asking.recipient:
+            return self.answer(asking)
+        trusted = asking.client in self._networks if asking.listener else asking.trusted
+        names = asking.sender, asking.recipient, trusted, 0, asking.tls, self._now, asking.client
+        return decide(self._rules, Question(*names), delimiter=self._delimiter)
+
+    def answer(self, asking: Asking) -> Answer:
+        """What becomes of it, as explain tells it."""
+        asked = Asked(
+            *(asking.sender, asking.recipient, asking.client, asking.user, 0, None if asking.listener else asking.trusted, asking.tls),
+            now=self._now,
+            helo=asking.helo,
+            listener=asking.listener,
+            fingerprint=asking.fingerprint,
+            subject=asking.subject,
+        )
+        try:
+            return answer(self._settings, self._rules, asked)
+        except ControlError:
+            return Answer(False, (), (), NOT_ASKED, "rcpt")
+
+
+def _flipped(before: Outcome, after: Outcome) -> str:
     """What became of it, '' when it comes out the same. Most do, and words cost more than the decision."""
     if before.routes == after.routes and before.reply == after.reply and before.policy == after.policy:
         return ""
@@ -65,25 +119,27 @@ def _flipped(before: Decision, after: Decision) -> str:
     return "other way" if words[0] == words[1] else f"{words[0]} → {words[1]}"
 
 
-def _outcome(decision: Decision) -> str:
+def _outcome(found: Outcome) -> str:
     """In words: the reply, or the routes. Two outcomes with the same words are the same."""
-    if decision.reply is not None:
-        return f"{decision.reply.code} {decision.reply.enhanced} {decision.reply.text}"
-    routes = (f"{one.address} {one.destination or 'discarded'}{' held' if one.hold else ''}" for one in decision.routes)
-    policy = f", policy {decision.policy}" if decision.policy else ""
+    if found.reply is not None:
+        return f"{found.reply.code} {found.reply.enhanced} {found.reply.text}"
+    routes = (f"{one.address} {one.destination or 'discarded'}{' held' if one.hold else ''}" for one in found.routes)
+    policy = f", policy {found.policy}" if found.policy else ""
     return ", ".join(sorted(routes)) + policy
 
 
-def _flip(key: Key, times: int, last: int, before: RuleSet, after: RuleSet, delimiter: str) -> api.Flip:
-    one, other = (decide(rules, Question(*key, now=int(time.time())), delimiter=delimiter) for rules in (before, after))
+def _flip(asking: Asking, record: _Record, before: Answer, after: Answer) -> api.Flip:
     return api.Flip(
-        sender=key[0],
-        recipient=key[1],
-        trusted=key[2],
-        times=times,
-        last_time=timestamp(last * 1_000_000),
-        before=_outcome(one),
-        after=_outcome(other),
-        trace_before=trace_proto(one.trace),
-        trace_after=trace_proto(other.trace),
+        sender=asking.sender,
+        recipient=asking.recipient,
+        trusted=asking.trusted,
+        client_address=asking.client,
+        user=asking.user,
+        tls=asking.tls,
+        times=record.times,
+        last_time=timestamp(record.last * 1_000_000),
+        before=_outcome(before),
+        after=_outcome(after),
+        trace_before=trace_proto(before.trace),
+        trace_after=trace_proto(after.trace),
     )

@@ -13,8 +13,9 @@ from gatepost.api.queue.v1 import queue_pb2
 from gatepost.api.rulesets.v1 import rulesets_pb2 as api
 from gatepost.control.merge import MergedQueueServicer
 from gatepost.message.verdict import WITHHELD
+from gatepost.queue.plan import question_anew
 from gatepost.routing.decide import decide
-from gatepost.routing.model import Question, RuleSet
+from gatepost.routing.model import RuleSet
 
 MAX_EXAMINED = 200_000
 MAX_GROUPS = 200
@@ -77,7 +78,7 @@ def _of_page(messages: Any, rules: RuleSet, delimiter: str, groups: dict[Key, _G
 
 def _other_way(one: Any, message: Any, rules: RuleSet, delimiter: str) -> Key | None:
     """(destination now, destination by the rules, why it cannot be given that), or None when they are the same."""
-    question = Question(message.sender, one.address, trusted=True, size=message.size)
+    question = question_anew(message.origin, message.sender, one.address, message.size)
     decision = decide(rules, question, delimiter=delimiter)
     if decision.reply is not None:
         reply = decision.reply

@@ -211,9 +211,7 @@ class RulesetsServicer(rulesets_pb2_grpc.RulesetsServiceServicer):
         rules = await self._rules_of(request)
         settings = self._settings()
         async with self._examining:
-            return await asyncio.to_thread(
-                rehearse, settings.data, self._rule_set(), rules, settings.smtp.recipient_delimiter, min(request.limit or 50, 500)
-            )
+            return await asyncio.to_thread(rehearse, settings.data, settings, self._rule_set(), rules, min(request.limit or 50, 500))
 
     async def _rules_of(self, request: api.PreviewReplanRequest | api.RehearseRequest | api.ExplainMailRequest) -> RuleSet:
         """The rule set of a document. Raises ControlError for one with problems; lints do not matter here."""

@@ -10,7 +10,7 @@ from dataclasses import replace
 from gatepost.message.envelope import Notify, Recipient
 from gatepost.message.verdict import QUARANTINE, SCAN_WAIT
 from gatepost.policy.checks import postmaster_domain
-from gatepost.queue.plan import Planned, Refused, plan_recipient
+from gatepost.queue.plan import Planned, Planner, Refused
 from gatepost.routing.model import RuleSet
 from gatepost.scan.gate import Passage
 from gatepost.scan.judge import Fate
@@ -42,12 +42,12 @@ def pass_through(
     return [withheld(plan, fates.get(one.address, Fate.DELIVER)) for one, plan in zip(recipients, plans, strict=True)]
 
 
-def copies(passage: Passage, rule_set: RuleSet, hostname: str, delimiter: str) -> list[Planned]:
+def copies(planner: Planner, passage: Passage, rule_set: RuleSet, hostname: str, delimiter: str) -> list[Planned]:
     """Plans of those who get a copy; who cannot be routed gets none."""
     plans: list[Planned] = []
     for address in passage.copies:
         full = address if "@" in address else f"{address}@{postmaster_domain(rule_set, hostname)}"
-        plan = plan_recipient(rule_set, "", Recipient(full, Notify.NEVER), trusted=True, delimiter=delimiter)
+        plan = planner.plan(rule_set, "", Recipient(full, Notify.NEVER), trusted=True, delimiter=delimiter)
         if not isinstance(plan, Refused):
             plans.append(plan)
     return plans

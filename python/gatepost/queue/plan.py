@@ -1,18 +1,20 @@
 """Envelope recipients → what the spool commits: one PlannedRecipient per final route, or the refusal. No I/O.
 
-Called by Submitter and by the SMTP and LMTP servers before a commit. Pure but for the clock and a bounded memory of plans. Invariant:
-within one message a (mailbox, folder) or an (address, destination) comes up once, however many recipients or forwards lead there.
+Called by Submitter and by the SMTP and LMTP servers before a commit, through the Planner that each worker has one of. Pure but for the
+clock and the Planner's bounded memory. Invariant: within one message a (mailbox, folder) or an (address, destination) comes up once,
+however many recipients or forwards lead there.
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from gatepost.message.envelope import Notify, Recipient
 from gatepost.message.reply import Reply
 from gatepost.queue.jobs import decode_route
 from gatepost.routing.decide import decide, way_out
-from gatepost.routing.model import AuthorCheck, Check, Question, Route, RouteKind, RuleSet
+from gatepost.routing.model import AuthorCheck, Check, Decision, Question, Route, RouteKind, RuleSet
 from gatepost.spool import PlannedRecipient
 
 Planned = tuple[PlannedRecipient, ...]
@@ -37,30 +39,6 @@ def size_limit(plans: Iterable[Planned]) -> int:
     return min((plan.size_limit for plan in plans if isinstance(plan, ParticularPlan) and plan.size_limit), default=0)
 
 
-class _Memory:
-    """Plans of plain recipients under one rule set."""
-
-    def __init__(self) -> None:
-        self.rule_set: RuleSet | None = None
-        self.plans: dict[tuple[str, bool, str], Planned] = {}
-
-    def keep(self, rule_set: RuleSet, key: tuple[str, bool, str], plan: Planned) -> None:
-        if self.rule_set is not rule_set or len(self.plans) >= MAX_REMEMBERED:
-            self.rule_set = rule_set
-            self.plans.clear()
-        self.plans[key] = plan
-
-
-_memory = _Memory()
-_note: Callable[[str, str, bool], None] | None = None
-
-
-def record_with(note: Callable[[str, str, bool], None] | None) -> None:
-    """Tell `note` of each recipient that is planned from now on: reverse-path, address, trusted. For rehearsals."""
-    global _note  # as the memory: one per worker
-    _note = note
-
-
 @dataclass(frozen=True, slots=True)
 class Refused:
     """A recipient that is not taken, with the reply the client gets."""
@@ -69,60 +47,98 @@ class Refused:
     reply: Reply
 
 
-def plan_recipient(
-    rule_set: RuleSet,
-    reverse_path: str,
-    recipient: Recipient,
-    *,
-    trusted: bool,
-    delimiter: str = "+",
-    size: int = 0,
-    tls: bool = False,
-    client: str = "",
-    user: str = "",
-) -> Planned | Refused:
-    """What becomes of one RCPT: at least one planned recipient, or a refusal. `tls`, `client`, `user`: of the session, see Question."""
-    if _note is not None:
-        _note(reverse_path, recipient.address, trusted)
-    plain = not (recipient.notify or recipient.orcpt)
-    key = (recipient.address, trusted, delimiter)  # with the rule set all that a fixed decision depends on
-    question = Question(reverse_path, recipient.address, trusted, size, tls, int(time.time()), client, user)
-    if plain and _memory.rule_set is rule_set and way_out(rule_set, question) is None:
-        known = _memory.plans.get(key)
-        if known is not None:
-            return known
-    decision = decide(rule_set, question, delimiter=delimiter)
-    if decision.reply is not None:
-        return Refused(recipient, decision.reply)
-    routes = (planned(recipient, route) for route in decision.routes)
-    if decision.size_limit or not decision.fixed:
-        particular = ParticularPlan(routes)
-        particular.size_limit = decision.size_limit
-        particular.authors = decision.authors
-        particular.verify = decision.verify
-        return particular
-    plan = tuple(routes)
-    if plain:
-        _memory.keep(rule_set, key, plan)
-    return plan
+class Planner:
+    """Plans recipients, and remembers the plans of plain ones under the rule set it was asked with last. For one thread."""
+
+    def __init__(self) -> None:
+        self._rule_set: RuleSet | None = None
+        self._plans: dict[tuple[str, bool, str], Planned] = {}
+
+    def plan(
+        self,
+        rule_set: RuleSet,
+        reverse_path: str,
+        recipient: Recipient,
+        *,
+        trusted: bool,
+        delimiter: str = "+",
+        size: int = 0,
+        tls: bool = False,
+        client: str = "",
+        user: str = "",
+    ) -> Planned | Refused:
+        """What becomes of one RCPT: at least one planned recipient, or a refusal. `tls`, `client`, `user`: of the session, see Question."""
+        plain = not (recipient.notify or recipient.orcpt)
+        key = (recipient.address, trusted, delimiter)  # with the rule set all that a fixed decision depends on
+        question = Question(reverse_path, recipient.address, trusted, size, tls, int(time.time()), client, user)
+        if plain and self._rule_set is rule_set and way_out(rule_set, question) is None:
+            known = self._plans.get(key)
+            if known is not None:
+                return known
+        decision = decide(rule_set, question, delimiter=delimiter)
+        if decision.reply is not None:
+            return Refused(recipient, decision.reply)
+        routes = (planned(recipient, route) for route in decision.routes)
+        if decision.size_limit or not decision.fixed:
+            return _particular(routes, decision)
+        plan = tuple(routes)
+        if plain:
+            self._keep(rule_set, key, plan)
+        return plan
+
+    def plan_all(
+        self,
+        rule_set: RuleSet,
+        reverse_path: str,
+        recipients: Sequence[Recipient],
+        *,
+        trusted: bool,
+        delimiter: str = "+",
+        tls: bool = False,
+        user: str = "",
+    ) -> list[Planned | Refused]:
+        """One answer per recipient, in order. Give the accepted ones to `merge_planned` before the commit."""
+        return [
+            self.plan(rule_set, reverse_path, recipient, trusted=trusted, delimiter=delimiter, tls=tls, user=user)
+            for recipient in recipients
+        ]
+
+    def _keep(self, rule_set: RuleSet, key: tuple[str, bool, str], plan: Planned) -> None:
+        if self._rule_set is not rule_set or len(self._plans) >= MAX_REMEMBERED:
+            self._rule_set = rule_set
+            self._plans.clear()
+        self._plans[key] = plan
 
 
-def plan_recipients(
-    rule_set: RuleSet,
-    reverse_path: str,
-    recipients: Sequence[Recipient],
-    *,
-    trusted: bool,
-    delimiter: str = "+",
-    size: int = 0,
-    tls: bool = False,
-    user: str = "",
-) -> list[Planned | Refused]:
-    """One answer per recipient, in order. Give the accepted ones to `merge_planned` before the commit."""
-    return [
-        plan_recipient(rule_set, reverse_path, recipient, trusted=trusted, delimiter=delimiter, size=size, tls=tls, user=user)
-        for recipient in recipients
-    ]
+def _particular(routes: Iterable[PlannedRecipient], decision: Decision) -> ParticularPlan:
+    made = ParticularPlan(routes)
+    made.size_limit = decision.size_limit
+    made.authors = decision.authors
+    made.verify = decision.verify
+    return made
+
+
+class Sent(Protocol):
+    """Whom a message came from: its origin, or the proto's form of it."""
+
+    @property
+    def client_address(self) -> str:
+        """'' for programs of ours."""
+
+    @property
+    def user(self) -> str:
+        """'' when nobody had logged in."""
+
+    @property
+    def tls(self) -> str:
+        """'' without TLS."""
+
+
+def question_anew(origin: Sent, reverse_path: str, address: str, size: int) -> Question:
+    """About a queued recipient that is decided by the rules of now. It was taken once, so it may go where a trusted sender's mail may; who
+    sent it still has a say in the way out (sender rules).
+    """
+    return Question(reverse_path, address, True, size, bool(origin.tls), int(time.time()), origin.client_address, origin.user)
 
 
 def planned(recipient: Recipient, route: Route) -> PlannedRecipient:

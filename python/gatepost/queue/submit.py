@@ -17,7 +17,8 @@ from gatepost.message.reply import Reply, SmtpError
 from gatepost.native import Incoming, new_message_id
 from gatepost.queue.authors import judge_authors
 from gatepost.queue.passage import copies, pass_through
-from gatepost.queue.plan import Planned, Refused, merge_planned, plan_recipients, size_limit
+from gatepost.queue.plan import Planned, Planner, Refused, merge_planned, size_limit
+from gatepost.queue.recorded import Asking, Recorder
 from gatepost.routing.model import RuleSet
 from gatepost.scan.gate import UNSEEN, Gate, Passage
 from gatepost.spool import AsyncSpool
@@ -47,12 +48,22 @@ class SubmissionRefused(Exception):
 
 
 class Submitter:
-    """One per worker. `rule_set` and `settings` give what is in force at the moment of the call."""
+    """One per worker, whose planner it uses. `rule_set` and `settings` give what is in force at the moment of the call. What is asked of
+    the rules is told to `recorder`, but for our own reports.
+    """
 
     def __init__(
-        self, spool: AsyncSpool, rule_set: Callable[[], RuleSet], settings: Callable[[], Settings], gate: Gate | None = None
+        self,
+        spool: AsyncSpool,
+        rule_set: Callable[[], RuleSet],
+        settings: Callable[[], Settings],
+        gate: Gate | None = None,
+        planner: Planner | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         self._spool = spool
+        self._planner = planner or Planner()
+        self._recorder = recorder
         self._gate = gate
         self._rule_set = rule_set
         self._settings = settings
@@ -63,7 +74,7 @@ class Submitter:
         """Queue one message; on return it is on disk. `received` is the from-clause of our Received field ('' = none but 'by')."""
         rule_set, settings = self._rule_set(), self._settings()
         delimiter = settings.smtp.recipient_delimiter
-        taken, plans, refused = _plan(rule_set, envelope, trusted, delimiter)
+        taken, plans, refused = self._plan(rule_set, envelope, trusted, delimiter)
         if not plans:
             raise SubmissionRefused(refused)
         message_id = new_message_id()
@@ -80,7 +91,8 @@ class Submitter:
             incoming.abort()
             raise
         plans = judge_authors(plans, lambda: head)
-        passed = pass_through(passage, mailed, taken, plans) + copies(passage, rule_set, settings.hostname, delimiter)
+        passed = pass_through(passage, mailed, taken, plans)
+        passed += copies(self._planner, passage, rule_set, settings.hostname, delimiter)
         recipients = merge_planned(passed)
         if hold:
             recipients = [replace(one, held=True) for one in recipients]
@@ -88,6 +100,19 @@ class Submitter:
             envelope = replace(envelope, verdict=passage.verdict)
         await self._spool.commit(incoming, envelope, recipients, rule_set.version)
         return Submitted(incoming.message_id, size, refused)
+
+    def _plan(
+        self, rule_set: RuleSet, envelope: Envelope, trusted: bool, delimiter: str
+    ) -> tuple[list[Recipient], list[Planned], tuple[tuple[str, Reply], ...]]:
+        """Recipients that are taken, a plan for each, and those that are refused."""
+        sender, user = envelope.reverse_path, envelope.origin.user
+        if self._recorder is not None and envelope.origin.protocol != OWN:
+            for one in envelope.recipients:
+                self._recorder.note(Asking(sender, one.address, trusted, user=user, tls=True))
+        answers = self._planner.plan_all(rule_set, sender, envelope.recipients, trusted=trusted, delimiter=delimiter, tls=True, user=user)
+        refused = tuple((plan.recipient.address, plan.reply) for plan in answers if isinstance(plan, Refused))
+        both = [(one, plan) for one, plan in zip(envelope.recipients, answers, strict=True) if not isinstance(plan, Refused)]
+        return [one for one, _ in both], [plan for _, plan in both], refused
 
     async def _pass(
         self, incoming: Incoming, rule_set: RuleSet, envelope: Envelope, taken: Sequence[Recipient], *, trusted: bool
@@ -132,18 +157,6 @@ class Submitter:
         if not names:
             lines.append("")  # the message is all body: it must not run into our header
         return "".join(f"{line}\r\n" for line in lines).encode("utf-8")
-
-
-def _plan(
-    rule_set: RuleSet, envelope: Envelope, trusted: bool, delimiter: str
-) -> tuple[list[Recipient], list[Planned], tuple[tuple[str, Reply], ...]]:
-    """Recipients that are taken, a plan for each, and those that are refused."""
-    answers = plan_recipients(
-        rule_set, envelope.reverse_path, envelope.recipients, trusted=trusted, delimiter=delimiter, tls=True, user=envelope.origin.user
-    )
-    refused = tuple((plan.recipient.address, plan.reply) for plan in answers if isinstance(plan, Refused))
-    both = [(one, plan) for one, plan in zip(envelope.recipients, answers, strict=True) if not isinstance(plan, Refused)]
-    return [one for one, _ in both], [plan for _, plan in both], refused
 
 
 def _check(defect: str | None) -> None:

@@ -18,6 +18,8 @@ from gatepost.message.reply import Reply
 from gatepost.policy.counters import Counters
 from gatepost.policy.limits import ConnectionCounter
 from gatepost.policy.mail_auth import Authentication
+from gatepost.queue.plan import Planner
+from gatepost.queue.recorded import Recorder
 from gatepost.routing.model import Check, RuleSet
 from gatepost.scan.gate import Gate
 from gatepost.server.tls import TlsContexts
@@ -71,5 +73,9 @@ class ServerContext:
     """Where notices of policies go, beside the log."""
     authentication: Authentication | None = None
     """Verifies where mail comes from; None: nothing is verified."""
+    planner: Planner = field(default_factory=Planner)
+    """The worker's, which plans what is submitted, too."""
+    recorder: Recorder | None = None
+    """Told what is asked of the rules, for rehearsals."""
     gate: Gate | None = None
     """What every received message passes before its commit; None: nothing is looked into."""

@@ -1,6 +1,7 @@
 //! `gatepost._core`: registers the spool, store, MIME, DKIM, scan and rule index classes for Python. Converts and registers only.
 use pyo3::prelude::*;
 
+mod asked;
 mod connections;
 mod dkim;
 mod errors;

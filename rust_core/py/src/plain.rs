@@ -168,7 +168,11 @@ fn rcpt(slf: &Bound<'_, Line>, terms: &Arc<Terms>, argument: &[u8]) -> PyResult<
         return Ok(false);
     }
     let mut state = slf.get().state.lock();
-    let Some(mail) = &mut state.dialog.mail else { return Ok(false) };
+    let dialog = &mut *state.dialog;
+    let Some(mail) = &mut dialog.mail else { return Ok(false) };
+    if terms.records {
+        wire.asked.note(&dialog.client, &dialog.helo, trusted, &mail.sender, &recipient);
+    }
     mail.recipients.push(recipient);
     state.output.extend_from_slice(OK_RCPT);
     Ok(true)

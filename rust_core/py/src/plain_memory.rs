@@ -44,6 +44,8 @@ pub struct Terms {
     /// concerned by: mail is plain as long as no bit is in all of them. Which bits are looked at when a client connects, and at MAIL.
     pub at_connect: u64,
     pub at_mail: u64,
+    /// What is asked of the rules is noted (see `asked`).
+    pub records: bool,
 }
 
 /// What a MAIL argument means.

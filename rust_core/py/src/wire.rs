@@ -17,6 +17,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use crate::asked::{Asked, Row};
 use crate::connections::Connections;
 use crate::line::Line;
 use crate::plain;
@@ -53,6 +54,7 @@ pub struct Wire {
     pub(crate) spool: Py<Spool>,
     pub(crate) connections: Py<Connections>,
     pub(crate) plain: Plain,
+    pub(crate) asked: Asked,
     pub(crate) commands: HashMap<Vec<u8>, Command>,
     /// The server, which makes sessions and decides.
     pub(crate) host: Py<PyAny>,
@@ -149,6 +151,7 @@ impl Wire {
             spool,
             connections,
             plain: Plain::default(),
+            asked: Asked::default(),
             commands: table,
             host,
             lines: Mutex::default(),
@@ -178,6 +181,10 @@ impl Wire {
 
     fn agree(&self, terms: Option<Terms>, settings: Option<Py<PyAny>>) {
         self.plain.agree(terms, settings);
+    }
+
+    fn take_asked(&self) -> Vec<Row> {
+        self.asked.take()
     }
 
     fn receive(&self, receiving: bool) {

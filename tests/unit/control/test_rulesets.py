@@ -231,6 +231,52 @@ async def test_a_rehearsal_tells_only_what_comes_out_differently(plane: Plane, s
     assert plane.directory.document()[0] == 1, "a rehearsal changes nothing"
 
 
+def record_client(plane: Plane, recipient: str, **more: object) -> None:
+    """As a worker records a session of an untrusted client: who it was."""
+    place = plane.data / "decisions"
+    place.mkdir(exist_ok=True)
+    now = int(time.time())
+    line = ["s@b.test", recipient, False, 1, now, {"listener": "smtp", "client": "203.0.113.7", "helo": "mx.b.test", **more}]
+    with (place / f"p1-{now // 86400}").open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+PARTS = {
+    "trust": ('action = "trust"\nname = "x"\nnetworks = ["203.0.113.7/32"]\n', "far@away.test", {}, "refused → taken"),
+    "sender_rules": (
+        'name = "x"\nusers = ["carol@here.test"]\nhost = "192.0.2.99"\n',
+        "c@away.test",
+        {"user": "carol@here.test"},
+        "other way",
+    ),
+    "stage_policies": (
+        'name = "x"\nstage = "route"\naction = "reroute"\nhost = "192.0.2.98"\n'
+        "when = \"client.helo == 'mx.b.test' && route.host == '192.0.2.9'\"\n",
+        "x@g.test",
+        {},
+        "other way",
+    ),
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+async def test_a_rehearsal_flips_when_a_list_changes_that_looks_at_the_client(plane: Plane, sets: Stub, part: str):
+    entry, recipient, more, kind = PARTS[part]
+    plane.directory.put_rule(DomainRule("here.test", RuleKind.HOSTED), create=True, author="test")
+    plane.directory.add_user("carol@here.test", "a long password", author="test")
+    await plane.changed()
+    await apply(sets, GATEWAY + '[rules."here.test"]\nkind = "hosted"\n')
+    record_client(plane, recipient, **more)
+    record_client(plane, "x@g.test", client="203.0.113.8", helo="other.b.test")
+    draft = GATEWAY + f'[rules."here.test"]\nkind = "hosted"\n[[{part}]]\n{entry}'
+    found = await sets.Rehearse(api.RehearseRequest(source=text(draft)))
+    assert (found.decisions, dict(found.kinds)) == (2, {kind: 1})
+    (flip,) = found.flips
+    assert (flip.recipient, flip.client_address, flip.user) == (recipient, "203.0.113.7", more.get("user", ""))
+    told = [step.detail for step in flip.trace_after]
+    assert any("'x'" in one or "x is met" in one for one in told), told
+
+
 async def test_a_rehearsal_without_records_says_so(plane: Plane, sets: Stub):
     found = await sets.Rehearse(api.RehearseRequest(source=text(GATEWAY)))
     assert (found.decisions, found.flip_count, found.HasField("since")) == (0, 0, False)

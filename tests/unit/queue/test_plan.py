@@ -1,7 +1,7 @@
 """From recipients to what is committed."""
 
 from gatepost.message.envelope import Notify, Recipient
-from gatepost.queue.plan import Refused, merge_planned, plan_recipients
+from gatepost.queue.plan import Planner, Refused, merge_planned
 from gatepost.routing.model import AddressHandler, DomainRule, HandlerKind, Mailbox, Route, RuleKind, RuleSet
 
 RULES = RuleSet(
@@ -22,7 +22,7 @@ RULES = RuleSet(
 
 
 def plan(*recipients: Recipient, trusted: bool = True) -> list[object]:
-    return list(plan_recipients(RULES, "s@x.test", recipients, trusted=trusted))
+    return list(Planner().plan_all(RULES, "s@x.test", recipients, trusted=trusted))
 
 
 def test_each_recipient_has_its_own_answer_in_order() -> None:
@@ -34,7 +34,7 @@ def test_each_recipient_has_its_own_answer_in_order() -> None:
 
 
 def test_two_ways_to_one_mailbox_are_one_delivery() -> None:
-    plans = plan_recipients(
+    plans = Planner().plan_all(
         RULES,
         "s@x.test",
         [Recipient("team@here.test", Notify.FAILURE), Recipient("alice+x@here.test", Notify.SUCCESS)],
@@ -52,7 +52,7 @@ def test_notify_never_gives_way_and_the_default_means_failure_and_delay() -> Non
         (Notify.UNSET, Notify.UNSET, Notify.UNSET),
         (Notify.UNSET, Notify.SUCCESS, Notify.SUCCESS | Notify.FAILURE | Notify.DELAY),
     ):
-        plans = plan_recipients(RULES, "", [Recipient("bob@here.test", first), Recipient("BOB@here.test", second)], trusted=False)
+        plans = Planner().plan_all(RULES, "", [Recipient("bob@here.test", first), Recipient("BOB@here.test", second)], trusted=False)
         (merged,) = merge_planned(one for one in plans if not isinstance(one, Refused))
         assert merged.notify == expected
 

@@ -13,7 +13,7 @@ from gatepost.message.fields import HeaderView
 from gatepost.message.verdict import QUARANTINE, SCAN_WAIT, Action, Answer, Finding, Verdict
 from gatepost.native import K_HELD, NotFoundError, new_message_id
 from gatepost.queue.actions import Order
-from gatepost.queue.plan import merge_planned, plan_recipients
+from gatepost.queue.plan import Planner, merge_planned
 from gatepost.queue.quarantine import DELETE, RELEASE, NoScannerError, Quarantine
 from gatepost.queue.quarantine_views import Quarantined, QuarantineFilter, Scan
 from gatepost.queue.views import Filter, QueuedMessage, RecipientStatus
@@ -72,7 +72,7 @@ class Lab(QueueLab):
         apart = more.pop("apart", ())
         everyone = [Recipient(one, Notify.UNSET) for one in (*recipients, *plain)]
         envelope = Envelope("mallory@evil.test", tuple(everyone), Origin("ESMTP", "192.0.2.9"), verdict=more.pop("verdict", VERDICT))  # type: ignore[arg-type]
-        plans = merge_planned(plan for plan in plan_recipients(self.rules, "", everyone, trusted=True) if isinstance(plan, tuple))
+        plans = merge_planned(plan for plan in Planner().plan_all(self.rules, "", everyone, trusted=True) if isinstance(plan, tuple))
 
         def where(address: str) -> str:
             return QUARANTINE if address in apart else destination  # type: ignore[operator]

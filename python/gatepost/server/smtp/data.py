@@ -399,7 +399,7 @@ class Messages(Commands):
         if envelope.results is not None:
             passage = replace(passage, verdict=with_results(passage.verdict, envelope.results, time.time()))
         plans = pass_through(passage, mailed, envelope.recipients, judge_authors(envelope.plans, incoming.header))
-        plans += copies(passage, rule_set, context.hostname, self.server.limits.recipient_delimiter)
+        plans += copies(context.planner, passage, rule_set, context.hostname, self.server.limits.recipient_delimiter)
         planned = plans[0] if len(plans) == 1 else merge_planned(plans)
         self._fates = dict(zip(mailed, passage.fates, strict=False))
         self._passage = passage

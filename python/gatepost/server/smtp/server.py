@@ -7,7 +7,7 @@ all sessions; there is no timer per session. `stop` lets messages under way fini
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from gatepost.config import Settings
 from gatepost.message.envelope import Recipient
@@ -16,7 +16,8 @@ from gatepost.native import Line, RecipientSpec, Wire
 from gatepost.policy.checks import check_utf8
 from gatepost.policy.trust import TrustedNetworks, is_loopback
 from gatepost.protocol.smtp.grammar import MailArgument, parse_mail, parse_rcpt
-from gatepost.queue.plan import ParticularPlan, Planned, Refused, plan_recipient
+from gatepost.queue.plan import ParticularPlan, Planned, Refused
+from gatepost.queue.recorded import Asking, Counted
 from gatepost.routing.model import RuleSet
 from gatepost.routing.trust import Client, Trust, trust_of
 from gatepost.scan.edits import FIELD
@@ -113,6 +114,7 @@ class SmtpServer:
             "max_connections_per_client": smtp.max_connections_per_client,
             "at_connect": self.stages.at_connect,
             "at_mail": self.stages.at_mail,
+            "records": self.context.recorder is not None,
             "scan_field": FIELD.encode() if self.context.gate is not None else b"",
         }
 
@@ -271,13 +273,18 @@ class SmtpServer:
         if rcpt.mailbox is None or rcpt.parameters.notify or rcpt.parameters.orcpt or check_utf8(rcpt.mailbox, smtputf8=False) is not None:
             return None
         recipient = Recipient(rcpt.text)
-        plan = plan_recipient(rule_set, "", recipient, trusted=trusted, delimiter=self.limits.recipient_delimiter)
+        plan = self.context.planner.plan(rule_set, "", recipient, trusted=trusted, delimiter=self.limits.recipient_delimiter)
         if isinstance(plan, Refused | ParticularPlan):
             return None
         gate = self.context.gate
         field, judged = (None, False) if gate is None else gate.plain(rule_set, rcpt.text, trusted=trusted)
         specs, concerns = [one.spec() for one in plan], self.stages.of_recipient(rcpt.text)
         return recipient, plan, rcpt.text, rcpt.extended, specs, rule_set.version, field, judged, concerns
+
+    def asked(self) -> Iterator[Counted]:
+        """What was taken natively since the last call, for the recorder."""
+        for sender, recipient, trusted, client, helo, times in self.wire.take_asked():
+            yield Asking(sender, recipient, trusted, client, helo=helo, listener=self.listener.value), times
 
     # ---- what sessions ask -------------------------------------------------------------------------------------------
 

@@ -27,7 +27,8 @@ from gatepost.protocol.smtp.grammar import (
     parse_mail,
     parse_rcpt,
 )
-from gatepost.queue.plan import ParticularPlan, Planned, Refused, plan_recipient
+from gatepost.queue.plan import ParticularPlan, Planned, Refused
+from gatepost.queue.recorded import Asking
 from gatepost.routing.rates import counting
 from gatepost.routing.senders import NO_CHOICE, Want, choice_of
 from gatepost.routing.stages import NOT_VERIFIED, UNKNOWN, AddressFacts, ClientFacts, Facts, RateFacts, Stage, StageAction
@@ -386,12 +387,13 @@ class Commands(Connection):
         if refusal is not None:
             self.reply(refusal)
             return None
+        self._record(envelope, recipient.address)
         mine = Effects()
         refusal = self.ask_policies(Stage.RCPT, mine, trusted=envelope.trusted, **self._about(envelope, recipient))
         if refusal is not None:
             self._refuse_recipient(Refused(recipient, refusal))
             return None
-        plan = plan_recipient(
+        plan = self.server.context.planner.plan(
             self.server.context.rule_set(),
             envelope.mail_from,
             recipient,
@@ -410,6 +412,13 @@ class Commands(Connection):
             self._take_recipient(recipient, plan, mine)
             return None
         return self._verified(verifier.ask(check), recipient, plan, mine)
+
+    def _record(self, envelope: Transaction, recipient: str) -> None:
+        """For rehearsals: who asks, before anything has been said to it."""
+        recorder, session = self.server.context.recorder, self.session
+        if recorder is not None:
+            names = session.user, bool(self.tls), session.host_name or "", self.server.listener.value, *self.certificate
+            recorder.note(Asking(envelope.mail_from, recipient, envelope.trusted, self.client, *names))
 
     async def _verified(self, answer: Awaitable[Reply | None], recipient: Recipient, plan: Planned, mine: Effects) -> None:
         """Wait for the next hop's word on a recipient."""

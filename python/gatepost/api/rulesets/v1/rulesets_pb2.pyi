@@ -1050,6 +1050,9 @@ class Flip(_message.Message):
     AFTER_FIELD_NUMBER: _builtins.int
     TRACE_BEFORE_FIELD_NUMBER: _builtins.int
     TRACE_AFTER_FIELD_NUMBER: _builtins.int
+    CLIENT_ADDRESS_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    TLS_FIELD_NUMBER: _builtins.int
     sender: _builtins.str
     recipient: _builtins.str
     trusted: _builtins.bool
@@ -1058,6 +1061,12 @@ class Flip(_message.Message):
     before: _builtins.str
     """In words: the reply, or the routes."""
     after: _builtins.str
+    client_address: _builtins.str
+    """Of the client; empty: not known, or submitted over the API."""
+    user: _builtins.str
+    """Who had logged in."""
+    tls: _builtins.bool
+    """The session was encrypted."""
     @_builtins.property
     def last_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -1076,10 +1085,13 @@ class Flip(_message.Message):
         after: _builtins.str = ...,
         trace_before: _abc.Iterable[_common_pb2.TraceStep] | None = ...,
         trace_after: _abc.Iterable[_common_pb2.TraceStep] | None = ...,
+        client_address: _builtins.str = ...,
+        user: _builtins.str = ...,
+        tls: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_time", b"last_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "last_time", b"last_time", "recipient", b"recipient", "sender", b"sender", "times", b"times", "trace_after", b"trace_after", "trace_before", b"trace_before", "trusted", b"trusted"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "client_address", b"client_address", "last_time", b"last_time", "recipient", b"recipient", "sender", b"sender", "times", b"times", "tls", b"tls", "trace_after", b"trace_after", "trace_before", b"trace_before", "trusted", b"trusted", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
