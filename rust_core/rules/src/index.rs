@@ -1,4 +1,5 @@
-//! Answers from a mapped index. Every look-up is a binary search over rows whose records lie in the order they were built in.
+//! Answers from a mapped index. A rule is found by its hash (`domains`); every other look-up is a binary search over rows whose records lie in
+//! the order they were built in.
 //!
 //! Rules are known by their place (their rank among the domains), which holds for this file only. Nothing here fails once it is open.
 
@@ -6,6 +7,7 @@ use std::cmp::Ordering;
 use std::ops::Range;
 use std::path::Path;
 
+use crate::domains::Domains;
 use crate::error::RulesError;
 use crate::layout::{Header, RULE_ROW, u32_at, u64_at};
 use crate::map::Map;
@@ -22,6 +24,7 @@ pub const ANY: u8 = 4;
 pub struct Index {
     map: Map,
     header: Header,
+    domains: Domains,
 }
 
 impl Index {
@@ -29,7 +32,8 @@ impl Index {
     pub fn open(path: &Path) -> Result<Self, RulesError> {
         let map = Map::open(path)?;
         let header = Header::decode(path, map.octets())?;
-        Ok(Self { map, header })
+        let domains = Domains::of(header.rules, |place| domain_at(map.octets(), &header, place));
+        Ok(Self { map, header, domains })
     }
 
     /// What the file says of itself.
@@ -58,8 +62,7 @@ impl Index {
 
     /// The place of the rule for exactly this domain.
     pub fn find_rule(&self, domain: &str) -> Option<u64> {
-        let place = lower_bound(0..self.header.rules, |n| self.rule_record(n).octets().cmp(domain.as_bytes()));
-        (place < self.header.rules && self.rule_record(place).octets() == domain.as_bytes()).then_some(place)
+        self.domains.find(domain.as_bytes(), |place| domain_at(self.map.octets(), &self.header, place))
     }
 
     /// The place of the rule that decides a domain: the exact one, else the longest `*.suffix`, else `*`.
@@ -224,6 +227,12 @@ impl Index {
     pub fn postmaster_at(&self, place: u64) -> Mailbox<'_> {
         self.entry(self.header.postmasters_at, place).mailbox()
     }
+}
+
+/// The domain of the rule at a place.
+fn domain_at<'a>(octets: &'a [u8], header: &Header, place: u64) -> &'a [u8] {
+    let record = u64_at(octets, (header.rules_at + place * RULE_ROW as u64) as usize);
+    Fields(usize::try_from(record).ok().and_then(|at| octets.get(at..)).unwrap_or_default()).octets()
 }
 
 fn domain_of(address: &[u8]) -> &[u8] {

@@ -7,6 +7,7 @@
 //! format is refused at opening ([`RulesError`]), never read: it is derived, and is built anew.
 
 mod build;
+mod domains;
 mod error;
 mod index;
 mod layout;
