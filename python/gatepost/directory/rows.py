@@ -34,8 +34,10 @@ def settings_of(text: str) -> RuleSettings:
 def handler_of(row: HandlerRow) -> AddressHandler:
     """Of HANDLER_COLUMNS."""
     pattern, kind, targets, text, policy, options = row
-    its_targets = tuple(targets.split("\n")) if targets else ()
-    return AddressHandler(pattern, HANDLER_KINDS[kind], its_targets, text, policy, options_of(options) if options else NO_OPTIONS)
+    its_targets = (targets,) if "\n" not in targets else tuple(targets.split("\n"))
+    return AddressHandler(
+        pattern, HANDLER_KINDS[kind], its_targets if targets else (), text, policy, options_of(options) if options else NO_OPTIONS
+    )
 
 
 def rule_of(texts: tuple[str, ...], port: int, flags: int, handlers: tuple[AddressHandler, ...] = ()) -> DomainRule:

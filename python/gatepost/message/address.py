@@ -69,8 +69,7 @@ def parse_address(text: str, *, lenient_dot: bool = False) -> Address:
     """Parse a Mailbox (RFC 5321 4.1.2, RFC 6531 3.3), without angle brackets and source route. Raises AddressError."""
     plain = _PLAIN.match(text)
     if plain and len(text) <= MAX_LABEL_OCTETS * 2:
-        local, domain = plain.groups()
-        return Address(local, domain.lower() if _is_plain(domain) else parse_domain(domain, lenient_dot))
+        return Address(plain[1], parse_domain(plain[2], lenient_dot))
     if len(text.encode("utf-8", "surrogatepass")) > MAX_ADDRESS_OCTETS:
         raise AddressError("address too long")
     local, rest = _split_local(text)
@@ -79,9 +78,19 @@ def parse_address(text: str, *, lenient_dot: bool = False) -> Address:
     return Address(local, parse_domain(rest[1:], lenient_dot))
 
 
-def _is_plain(domain: str) -> bool:
-    """Whether a domain of letters, digits, '_', '.' and '-' is valid at the first look: too short for a label to be too long."""
-    return len(domain) <= MAX_LABEL_OCTETS and "-" not in domain and ".." not in domain and domain[0] != "." and domain[-1] != "."
+def parse_parts(text: str) -> tuple[str, str, str]:
+    """Local part, domain and key of what `parse_address` takes with a lenient dot. Raises AddressError.
+
+    For decide(), which asks about an address it has not seen before: a domain of letters, digits, '_' and dots that is no longer than a
+    label may be is valid at the first look, and need not be remembered.
+    """
+    plain = _PLAIN.match(text)
+    if plain and len(text) <= MAX_LABEL_OCTETS:
+        local, domain = plain.groups()
+        if "-" not in domain and ".." not in domain and domain[0] != "." and domain[-1] != ".":
+            return local, domain.lower(), text.lower()
+    address = parse_address(text, lenient_dot=True)
+    return address.local, address.domain, address.key
 
 
 def _split_local(text: str) -> tuple[str, str]:

@@ -9,7 +9,7 @@ by_rule.py, what a handler does in by_handler.py and lists.py; here is which of 
 
 from dataclasses import replace
 
-from gatepost.message.address import Address, AddressError, parse_address
+from gatepost.message.address import Address, AddressError, parse_address, parse_parts
 from gatepost.message.reply import Reply
 from gatepost.message.srs import DAY_SECONDS, Srs, SrsError, is_srs
 from gatepost.routing.by_handler import by_handler
@@ -57,7 +57,7 @@ def decide(rule_set: RuleSet, question: Question, *, delimiter: str = "+") -> De
     """Routes (at least one) or a refusal for one recipient. `delimiter` splits user+detail; '' turns that off."""
     index = index_of(rule_set)
     key = (question.recipient, question.trusted, delimiter)  # all that a fixed answer depends on
-    leaving = way_out(rule_set, question)
+    leaving = way_out(rule_set, question) if rule_set.sender_rules else None
     known = index.decisions.get(key) if leaving is None else None
     if known is None:
         known = _decide(index, question, delimiter, leaving)
@@ -110,16 +110,15 @@ class Walk(Run):
 
     def address(self, text: str, trusted: bool, chain: tuple[str, ...]) -> Reply | None:
         """Decide one address; `chain` holds the addresses that led here."""
-        if text.lower() == "postmaster":
+        if "@" not in text and text.lower() == "postmaster":
             return self.bare_postmaster(trusted, chain)
         try:
-            parsed = parse_address(text, lenient_dot=True)
+            local, domain, key = parse_parts(text)
         except AddressError as error:
             self.note("address", f"not an address: {error}")
             return BAD_ADDRESS
-        if parsed.is_literal:
-            return self.literal(parsed, trusted)
-        key = parsed.key
+        if domain[0] == "[":
+            return self.literal(Address(local, domain), trusted)
         if key in chain or len(chain) >= MAX_DEPTH:
             self.note("loop", " → ".join((*chain, key)))
             return LOOP
@@ -128,7 +127,7 @@ class Walk(Run):
         self.visits += 1
         if self.visits > MAX_EXPANSION:
             return TOO_MANY
-        reply = self.by_rule(parsed, key, trusted, (*chain, key))
+        reply = self.by_rule(local, domain, key, trusted, (*chain, key))
         if reply is None:
             self.done.add(key)  # a refusal may depend on the way here, success does not: only that is not worked out twice
         return reply
@@ -153,12 +152,13 @@ class Walk(Run):
         self.to_mx(str(address))
         return None
 
-    def by_rule(self, address: Address, key: str, trusted: bool, chain: tuple[str, ...]) -> Reply | None:
+    def by_rule(self, written: str, shown: str, key: str, trusted: bool, chain: tuple[str, ...]) -> Reply | None:
+        """`written`, `shown`: the local part as it came, the domain in U-labels; `key` has the forms that are looked up."""
         local, _, domain = key.rpartition("@")
         index = self.index
         rule = index.rule_for(domain)
         if rule is None:
-            return self.no_rule(address, domain, trusted)
+            return self.no_rule(written, domain, trusted)
         kind = rule.kind
         self.note("rule", "{} is decided by the {} rule {!r}", domain, kind, rule.domain)
         handlers = index.handlers(rule)
@@ -166,9 +166,9 @@ class Walk(Run):
         keeps_mail = kind is _HOSTED or (kind is _HOLD and index.first_user(domain) is not None)
         mailbox = index.mailboxes.get(f"{base}@{domain}") if keeps_mail else None
         handler = self.find_handler(local, base, handlers)
-        here = Here(rule, address.local, domain, mailbox, keeps_mail, local[len(base) :])
-        if handler is None and mailbox is None and is_srs(address.local):
-            origin = self.origin(address.local)
+        here = Here(rule, written, domain, mailbox, keeps_mail, local[len(base) :])
+        if handler is None and mailbox is None and is_srs(written):
+            origin = self.origin(written)
             if isinstance(origin, str):
                 return self.address(origin, True, chain)
             if keeps_mail and origin is not None:
@@ -176,7 +176,7 @@ class Walk(Run):
         if handler is None and rule.handlers:
             service = service_of(local, domain, handlers) if mailbox is None else None
             if service is not None:
-                return self.about_list(service, str(address), trusted, chain)
+                return self.about_list(service, str(Address(written, shown)), trusted, chain)
             handler = self.catch_all(handlers, mailbox)
         reply = None if self.limited else self.take_limits(rule, handler)
         if reply is None and handler is not None:
@@ -246,12 +246,12 @@ class Walk(Run):
             return None if self.question.tls else NEEDS_TLS
         return None
 
-    def no_rule(self, address: Address, domain: str, trusted: bool) -> Reply | None:
+    def no_rule(self, written: str, domain: str, trusted: bool) -> Reply | None:
         if not trusted:
             self.note("rule", "no rule names {}, and the sender may not relay", domain)
             return RELAY_DENIED
         self.note("rule", "no rule names {}; mail of trusted senders goes to its mail exchangers", domain)
-        self.to_mx(str(address if address.domain == domain else Address(address.local, domain)))
+        self.to_mx(str(Address(written, domain)))
         return None
 
     # ---- which handler -------------------------------------------------------------------------------------------

@@ -40,7 +40,8 @@ class Here:
     @property
     def address(self) -> str:
         """As it was written, its domain in stored form."""
-        return str(Address(self.local, self.domain))
+        local = self.local
+        return f"{local}@{self.domain}" if local.isalnum() else str(Address(local, self.domain))
 
     @property
     def names_a_route(self) -> bool:

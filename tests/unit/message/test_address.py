@@ -1,10 +1,10 @@
 """Addresses: what parses, what it becomes, what is refused, what compares equal."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gatepost.message.address import Address, AddressError, domain_key, parse_address, parse_domain
+from gatepost.message.address import Address, AddressError, domain_key, parse_address, parse_domain, parse_parts
 
 
 @pytest.mark.parametrize(
@@ -124,3 +124,15 @@ def test_canonical_domains_are_stable(text: str) -> None:
         return
     assert parse_domain(domain) == domain
     assert domain_key(domain_key(domain)) == domain_key(domain)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text('aB1.-_@[]"\\+ üß', max_size=20) | st.from_regex(r"[aB.+]{1,4}@([aB1_.-]{1,9})\.[aB-]{1,3}\.?", fullmatch=True))
+def test_the_parts_of_an_address_are_those_of_the_whole(text: str) -> None:
+    try:
+        whole = parse_address(text, lenient_dot=True)
+    except AddressError as fault:
+        with pytest.raises(AddressError, match=str(fault)):
+            parse_parts(text)
+    else:
+        assert parse_parts(text) == (whole.local, whole.domain, whole.key)
