@@ -192,6 +192,21 @@ def test_queued_mail_is_replanned_by_the_new_rules_and_that_is_undone(server: Ga
     assert port_of(server, message_id) == 2611
 
 
+def test_mail_that_a_sender_rule_sends_its_way_does_not_count_as_going_another(server: Gatepost) -> None:
+    lists = (
+        '[[trust]]\nname = "here"\naction = "trust"\nnetworks = ["127.0.0.0/8"]\n'
+        f'[[sender_rules]]\nname = "smart"\nnetworks = ["127.0.0.0/8"]\nhost = "{NOWHERE}"\nport = 2613\n'
+    )
+    applied(server, rules("discard") + lists)
+    with smtplib.SMTP("127.0.0.1", server.port("smtp"), timeout=30) as client:
+        client.ehlo("client.test")
+        client.mail("x@y.test")
+        client.rcpt("smart@elsewhere.test")
+        message_id = client.data("Subject: x\r\n\r\nhello\r\n")[1].decode().split()[1]
+    assert port_of(server, message_id) == 2613
+    assert message_id not in str(call(server, lambda client: client.rulesets.replan()))
+
+
 def test_live_mail_is_recorded_and_a_draft_is_rehearsed_over_it(server: Gatepost) -> None:
     applied(server, rules("discard"))
     for recipient in ("rehearsed@moving.test", "refused@far.test"):
@@ -206,4 +221,8 @@ def test_live_mail_is_recorded_and_a_draft_is_rehearsed_over_it(server: Gatepost
         return {one.recipient for one in found.flips}
 
     wait_until(lambda: flips() >= {"rehearsed@moving.test", "refused@far.test"}, 30, "both decisions are recorded", 0.5)
+    found = call(server, lambda client: client.rulesets.rehearse(source(draft), limit=500))
+    told = {(one.recipient, one.sender, one.client_address) for one in found.flips}
+    for recipient in ("rehearsed@moving.test", "refused@far.test"):  # taken natively, and refused by a session
+        assert (recipient, "x@y.test", "127.0.0.1") in told
     assert not any(one.endswith("@example.test") for one in flips())

@@ -121,9 +121,9 @@ def _forget_old(directory: Path, now: float) -> None:
 
 
 def read(data: Path, now: float) -> Iterator[tuple[Asking, int, int]]:
-    """Every record of the last KEEP_DAYS: what was asked, times, Unix seconds. What is no record is passed over."""
+    """Every record of the last KEEP_DAYS, the newest days first: what was asked, times, Unix seconds. What is no record is passed over."""
     since = now - KEEP_DAYS * 86400
-    for path in sorted((data / "decisions").glob("p*-*")):
+    for path in sorted((data / "decisions").glob("p*-*"), key=_day, reverse=True):
         try:
             lines = path.read_bytes().split(b"\n")
         except OSError:
@@ -132,6 +132,11 @@ def read(data: Path, now: float) -> Iterator[tuple[Asking, int, int]]:
             found = _read_line(line) if line else None
             if found is not None and found[2] >= since:
                 yield found
+
+
+def _day(path: Path) -> int:
+    day = path.name.rpartition("-")[2]
+    return int(day) if day.isdigit() else 0
 
 
 def _read_line(line: bytes) -> tuple[Asking, int, int] | None:
