@@ -459,7 +459,7 @@ class Plane:
             RulesetsServicer(self.directory, self.rules, settings, self.changed, self, queue).service(),
             PoliciesServicer(self.directory, self.rules, settings, self.changed, queue).service(),
             FlowServicer(self.directory, self.changed).service(),
-            ListsServicer(ListStore(self.data), self.rules, settings, self.changed, queue).service(),
+            ListsServicer(ListStore(self.data), self.rules, self.directory.mailing_lists, settings, self.changed, queue).service(),
             DirectoryServicer(self.directory, self.changed, proxy.purge).service(),
             proxy.service(),
             ServerServicer(self, self.links, self.rules, self.audit).service(),

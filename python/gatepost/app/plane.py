@@ -68,7 +68,7 @@ class ControlPlane:
         self.list_digests = ListDigests(self._links, store, rules, settings)
         services = [
             queue.service(),
-            ListsServicer(store, rules, settings, self.changed, queue).service(),
+            ListsServicer(store, rules, directory.mailing_lists, settings, self.changed, queue).service(),
             self.quarantine.service(),
             MergedHistoryServicer(self._links).service(),
             MergedEventsServicer(self._links, self._events).service(),

@@ -7,7 +7,8 @@ threads. Errors: see control.errors.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from typing import ParamSpec, TypeVar
 
@@ -27,7 +28,7 @@ from gatepost.message.list_link import ListAction, ListLink, ListLinkError, read
 from gatepost.queue.list_actions import PLAIN, ListRefused, carry_out, list_of, members_of
 from gatepost.queue.list_store import HeldPost, ListStore, MemberRecord
 from gatepost.routing.members import Member, MemberState, address_key
-from gatepost.routing.model import HandlerKind, RuleSet
+from gatepost.routing.model import AddressHandler, RuleSet
 
 NAME = "gatepost.api.lists.v1.ListsService"
 MAX_HELD = 500
@@ -47,18 +48,22 @@ MEMBER_ACTIONS = (ListAction.SUBSCRIBE, ListAction.UNSUBSCRIBE, ListAction.DIGES
 
 
 class ListsServicer(lists_pb2_grpc.ListsServiceServicer):
-    """`rules` and `settings` give what is in force now; `changed` spreads a change; `queue` has the posts."""
+    """`rules` and `settings` give what is in force now, `lists` every (domain of the rule, handler) that is a list; `changed` spreads a
+    change; `queue` has the posts.
+    """
 
     def __init__(
         self,
         store: ListStore,
         rules: Callable[[], RuleSet],
+        lists: Callable[[], list[tuple[str, AddressHandler]]],
         settings: Callable[[], Settings],
         changed: Callable[[], Awaitable[None]],
         queue: MergedQueueServicer,
     ) -> None:
         self._store = store
         self._rules = rules
+        self._all = lists
         self._settings = settings
         self._changed = changed
         self._queue = queue
@@ -72,29 +77,23 @@ class ListsServicer(lists_pb2_grpc.ListsServiceServicer):
     async def ListMailingLists(self, request: api.ListMailingListsRequest, context: object) -> api.ListMailingListsResponse:
         """See the proto."""
         found = await asyncio.to_thread(self._lists)
-        chosen, token = page(found, lambda one: one.address, request.page_size, request.page_token)
-        return api.ListMailingListsResponse(lists=chosen, next_page_token=token)
+        chosen, token = page(found, lambda one: one[0], request.page_size, request.page_token)
+        return api.ListMailingListsResponse(lists=await asyncio.to_thread(self._told, chosen), next_page_token=token)
 
-    def _lists(self) -> list[api.MailingList]:
-        """*blocking* Lists of rules for whole subtrees have no address of their own and are left out."""
-        rules, held = self._rules(), self._store.held()
+    def _lists(self) -> list[tuple[str, AddressHandler]]:
+        """*blocking* By address. Lists of rules for whole subtrees have no address of their own and are left out."""
+        return [(f"{handler.pattern}@{domain}", handler) for domain, handler in self._all() if "*" not in domain]
+
+    def _told(self, chosen: Iterable[tuple[str, AddressHandler]]) -> list[api.MailingList]:
+        """*blocking* With their members counted."""
+        rules, held = self._rules(), Counter(one.list for one in self._store.held())
         made = []
-        for rule in rules.rules.values():
-            for handler in rule.handlers if "*" not in rule.domain else ():
-                if handler.kind is HandlerKind.LIST:
-                    address, settings = f"{handler.pattern}@{rule.domain}", handler.options.list or PLAIN
-                    known = members_of(rules, self._store, address).values()
-                    count = sum(one.member.state is MemberState.SUBSCRIBED for one in known)
-                    waiting = sum(one.list == address for one in held)
-                    made.append(
-                        api.MailingList(
-                            address=address,
-                            name=settings.name,
-                            member_count=count,
-                            held_count=waiting,
-                            self_subscribe=settings.self_subscribe,
-                        )
-                    )
+        for address, handler in chosen:
+            settings, known = handler.options.list or PLAIN, members_of(rules, self._store, address).values()
+            count = sum(one.member.state is MemberState.SUBSCRIBED for one in known)
+            one = api.MailingList(address=address, name=settings.name, member_count=count, held_count=held[address])
+            one.self_subscribe = settings.self_subscribe
+            made.append(one)
         return made
 
     async def ListMembers(self, request: api.ListMembersRequest, context: object) -> api.ListMembersResponse:

@@ -3,6 +3,7 @@
 Store calls run in threads (AsyncStore.run). Errors: see control.errors.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -59,11 +60,15 @@ class MailboxServicer(mailbox_pb2_grpc.MailboxServiceServicer):
     async def PurgeMailbox(self, request: api.PurgeMailboxRequest, context: object) -> api.PurgeMailboxResponse:
         """See the proto."""
         volume, mailbox_id = self._target(request)
-        for one in self._rule_set().mailboxes.values():
-            if one.mailbox_id == mailbox_id and one.enabled:
-                raise precondition(common.ERROR_REASON_IN_USE, f"{one.address} is enabled; disable or remove the user first", one.address)
+        known = self._known(request.address) if request.address else await asyncio.to_thread(self._of_id, mailbox_id)
+        if known is not None and known.enabled:
+            raise precondition(common.ERROR_REASON_IN_USE, f"{known.address} is enabled; disable or remove the user first", known.address)
         await self._volumes.by_name(volume).run("delete_mailbox", mailbox_id)
         return api.PurgeMailboxResponse()
+
+    def _of_id(self, mailbox_id: bytes) -> Mailbox | None:
+        """*blocking* Whose it is. All are gone through: what is purged by its id is, as a rule, nobody's any more."""
+        return next((one for one in self._rule_set().mailboxes.values() if one.mailbox_id == mailbox_id), None)
 
     def _target(self, request: api.PurgeMailboxRequest) -> tuple[str, bytes]:
         if request.address:

@@ -90,6 +90,14 @@ def count(connection: Connection) -> int:
     return sum(int(connection.execute(one).scalar_one()) for one in counts)
 
 
+def lists(connection: Connection) -> list[tuple[str, AddressHandler]]:
+    """Every handler that is a mailing list, with the domain of its rule; by domain and pattern."""
+    columns = ", ".join(f"handlers.{name}" for name in HANDLER_COLUMNS.split(", "))
+    of_rule = "handlers JOIN domain_rules ON domain_rules.id = rule_id"
+    query = f"SELECT domain, {columns} FROM {of_rule} WHERE handlers.kind = 'list' ORDER BY domain, pattern"
+    return [(row[0], handler_of(tuple(row[1:]))) for row in connection.exec_driver_sql(query)]
+
+
 def read_one(connection: Connection, domain: str) -> DomainRule | None:
     """One rule (stored form) with its handlers; None when there is none."""
     row = connection.execute(select(domain_rules).where(domain_rules.c.domain == domain)).first()

@@ -227,6 +227,11 @@ class Directory:
         with self._database.write() as connection:
             return parts.delete_entry(connection, part, name, etag=etag, author=author)
 
+    def mailing_lists(self) -> list[tuple[str, AddressHandler]]:
+        """*blocking* Every handler that is a mailing list, with the domain of its rule; by domain and pattern."""
+        with self._database.read() as connection:
+            return rules.lists(connection)
+
     # ---- users -----------------------------------------------------------------------------------------------------
 
     def add_user(self, address: str, password: str | None, volume: str = "main", *, author: str) -> User:
