@@ -200,12 +200,15 @@ class Quarantine:
             done = await self._actions.send_on(RELEASE, ids, choose, order)
         return replace(done, refused=max(done.refused, bool(stays)), first_refusal=done.first_refusal or next(iter(stays), ""))
 
-    async def delete(self, ids: bytes, order: Order, recipients: Collection[str] = (), kind: str = DELETE) -> Done:
+    async def delete(self, ids: bytes, order: Order, recipients: Collection[str] = ()) -> Done:
         """Take it out of the queue, with the queue's grace. No sender is told."""
         wanted = withheld.chooser(recipients)
+        return await self._remove(DELETE, ids, order, lambda one: wanted(one.address))
+
+    async def _remove(self, kind: str, ids: bytes, order: Order, chosen: Callable[[RecipientStatus], bool]) -> Done:
         async with self._one_release:
             await self._spool.whole()
-            some = await asyncio.to_thread(withheld.those, self._spool, ids, lambda one: wanted(one.address))
+            some = await asyncio.to_thread(withheld.those, self._spool, ids, chosen)
             return await self._actions.change_some(kind, K_REMOVED, some, order)
 
     async def rescan(self, message_id: bytes, order: Order, *, release_if_clean: bool = False) -> Rescanned:
@@ -346,12 +349,13 @@ class Quarantine:
             await asyncio.sleep(await self._until_next())
 
     async def expire(self) -> int:
-        """Remove what is older than quarantine.keep_days, a batch at a time; how many messages."""
+        """Remove what is older than quarantine.keep_days, a batch at a time; how many messages. Who waits for a scanner goes on waiting."""
         days, total = self._settings().quarantine.keep_days, 0
         while days:
             wanted = Filter(destination=QUARANTINE, state="PENDING", older_than=days * 86_400)
             ids = await asyncio.to_thread(self._spool.select, wanted.native(_now()), BATCH)
-            done = await self.delete(ids, Order(ACTOR, selection=f"in quarantine for more than {days:g} days"), kind=EXPIRE)
+            order = Order(ACTOR, selection=f"in quarantine for more than {days:g} days")
+            done = await self._remove(EXPIRE, ids, order, lambda one: one.destination == QUARANTINE)
             total += done.changed
             if not done.changed or len(ids) < BATCH * ID:
                 break

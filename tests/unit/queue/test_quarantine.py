@@ -252,6 +252,14 @@ async def test_what_is_too_old_is_removed_in_batches_by_the_server_itself(tmp_pa
         assert lab.spool.stats()["messages"] == 2
 
 
+async def test_who_waits_for_a_scanner_does_not_expire_with_those_in_quarantine(tmp_path: Path) -> None:
+    async with Lab(tmp_path, keep_days=0.1 / 86_400) as lab:
+        one = await lab.withhold("alice@here.test", "bob@here.test", destination=SCAN_WAIT, apart=("alice@here.test",))
+        await asyncio.sleep(0.2)
+        assert await lab.quarantine.expire() == 1
+        assert [each.state for each in (await lab.service.get(one)).recipients] == ["REMOVED", "PENDING"]
+
+
 async def test_a_release_cut_short_between_route_and_letting_go_is_finished_at_the_next_start(tmp_path: Path) -> None:
     async with Lab(tmp_path, start=False) as lab:
         one, other = await lab.withhold("alice@here.test"), await lab.withhold("bob@here.test")
