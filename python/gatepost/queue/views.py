@@ -63,6 +63,12 @@ class Outline:
     size: int
     reverse_path: str
     recipients: tuple[RecipientOutline, ...]
+    encoded_meta: bytes = b""
+
+    @property
+    def meta(self) -> Meta:
+        """Read when it is asked for: who sent it has a say in a new route."""
+        return _meta(self.encoded_meta)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +162,8 @@ def decode_summary(raw: Summary) -> QueuedMessage:
 
 def decode_outline(raw: Summary) -> Outline:
     """The same, in outline."""
-    _, size, _, reverse_path, _, _, recipients = raw
-    return Outline(size, reverse_path, tuple([RecipientOutline(one[0], one[2], one[5] == "PENDING") for one in recipients]))
+    _, size, _, reverse_path, meta, _, recipients = raw
+    return Outline(size, reverse_path, tuple([RecipientOutline(one[0], one[2], one[5] == "PENDING") for one in recipients]), meta)
 
 
 def _meta(data: bytes) -> Meta:
