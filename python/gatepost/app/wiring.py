@@ -47,12 +47,13 @@ from gatepost.directory.auth import Authenticator
 from gatepost.events.bus import EventBus
 from gatepost.mailbox import Volumes
 from gatepost.message.envelope import Origin
-from gatepost.native import CoreError, LockedError
+from gatepost.native import K_NOTE, CoreError, LockedError
 from gatepost.policy.counters import Counters
 from gatepost.policy.mail_auth import Authentication
 from gatepost.policy.notices import Notices
 from gatepost.policy.trust import TrustedNetworks
 from gatepost.queue.actions import QueueActions
+from gatepost.queue.attempt import encode_detail
 from gatepost.queue.deliver_stage import DeliverStage
 from gatepost.queue.history import HistoryService, Place
 from gatepost.queue.list_store import ListStore
@@ -238,7 +239,9 @@ class WorkerParts:
         return all(one.state is State.CLOSED for one in self.scanners.states())
 
     def _transports(self) -> Mapping[str, Transport]:
-        changes = RouteChanges(self.rules, lambda: self.settings.hostname, link_base=lambda: self.settings.lists.link_base)
+        changes = RouteChanges(
+            self.rules, lambda: self.settings.hostname, link_base=lambda: self.settings.lists.link_base, note=self._note_change
+        )
         smtp, lmtp = (
             kind(
                 self.current,
@@ -261,6 +264,12 @@ class WorkerParts:
             "auto-reply": AutoReplyTransport(self.spool.open_message, self.submitter, self.rules, answered),
             "list": ListTransport(self.spool.open_message, self.submitter, self.rules, self.current, self.lists, answered),
         }
+
+    def _note_change(self, message_id: bytes, text: str) -> None:
+        """In a message's history, before what came of the delivery. The message may be gone by now; then nobody asks."""
+        detail = encode_detail({"t": self.scheduler.now(), "by": "delivery", "action": text})
+        with contextlib.suppress(CoreError):
+            self.spool.change_nowait([(message_id, -1, K_NOTE, 0, detail)])
 
     def _own(self) -> Own:
         """What we are known by, so that an MX that points here is not delivered to in a circle."""

@@ -108,6 +108,7 @@ _OF_RULES: Table = {
     "header_html": (str, "The same for HTML", "disclaimer.header_html", None),
     "footer_text": (str, "Put behind the text of messages", "disclaimer.footer_text", None),
     "footer_html": (str, "The same for HTML", "disclaimer.footer_html", None),
+    "on_signed": (bool, "Such text also into mail that is signed by DKIM, which breaks the signature", "disclaimer.on_signed", None),
     "journal": (str, "A copy of everything to this address", "journal", None),
     "verify": (
         str,

@@ -38,12 +38,13 @@ class DeliveryOptions:
 
 @dataclass(frozen=True, slots=True)
 class Disclaimer:
-    """Text put before and behind the text of a message."""
+    """Text put before and behind the text of a message; on_signed: also where it breaks a DKIM signature."""
 
     header_text: str = ""
     header_html: str = ""
     footer_text: str = ""
     footer_html: str = ""
+    on_signed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

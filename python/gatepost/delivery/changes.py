@@ -2,16 +2,21 @@
 
 The stored message stays as it was received; edits are applied while it is read. Settings are those in force at the delivery, by the
 reference that the route carries: a list that is gone, or a footer that was taken away, changes nothing. Invariants: of a body nothing is
-cut; where a change breaks the author's DKIM signature, a field says so. Fails with Circle when a post has been through its list before.
+cut; where a change breaks the author's DKIM signature, a field, the log and the history say so, and a disclaimer does it only where its
+rule wants that. Fails with Circle when a post has been through its list before.
 """
 
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
+
+import structlog
 
 from gatepost.delivery.list_fields import ListLook, came_through, list_edits, tag_edits
 from gatepost.delivery.surround import Around, Edit, Words, surround
 from gatepost.message.fields import HeaderView
+from gatepost.message.ids import format_message_id
 from gatepost.message.list_link import ListAction, ListLink
 from gatepost.message.srs import DAY_SECONDS, Srs
 from gatepost.message.verp import verp
@@ -26,6 +31,10 @@ from gatepost.scan.edits import SCAN_EDIT, renewed
 
 MAX_HEADER = 1 << 20
 FIELD = "X-Gatepost-Changed"
+TOLD_MOST = 10_000
+"""Messages whose notes are remembered, so that each is made once and not at each attempt."""
+
+log = structlog.get_logger()
 
 
 class Circle(Exception):
@@ -41,7 +50,11 @@ class RouteChanges:
         hostname: Callable[[], str],
         clock: Callable[[], float] = time.time,
         link_base: Callable[[], str] = str,
+        note: Callable[[bytes, str], None] | None = None,
     ) -> None:
+        """`note` puts a line into a message's history; called in threads."""
+        self._note = note
+        self._told: OrderedDict[tuple[bytes, str], None] = OrderedDict()
         self._link_base = link_base
         self._rule_set = rule_set
         self._hostname = hostname
@@ -69,15 +82,41 @@ class RouteChanges:
             return []  # no body, or no header that a reader would find the end of
         header = HeaderView(octets)
         edits: list[Edit] = []
-        around = Around(Words(), Words(), job.message_id)
+        around, signed, spared = Around(Words(), Words(), job.message_id), "dkim-signature" in header, []
         for kind, ref in route.edits:
-            around = self._one(kind, ref, header, edits, around, route)
+            if kind == "disclaimer" and signed and not self._on_signed(ref):
+                spared.append(ref)
+            else:
+                around = self._one(kind, ref, header, edits, around, route)
         edits = self._by_policies(header, edits, route)
+        broken = signed and bool(around.above or around.below or any(header.octets[start:end] for start, end, _ in edits))
+        for ref in spared:
+            if broken:  # there is no signature left to spare
+                around = self._one("disclaimer", ref, header, edits, around, route)
+            elif self._rule_set().disclaimer(ref) is not None:
+                self._tell(job, f"disclaimer of {ref} left out: the mail is signed (DKIM)")
         body = surround(header, reader.size, around)
-        if "dkim-signature" in header and (body or any(header.octets[start:end] for start, end, _ in edits)):
+        if broken:
             at = len(octets) - 2
             edits.append((at, at, f"{FIELD}: {self._hostname()}; breaks=dkim-signature\r\n".encode()))
+            self._tell(job, "changed for this recipient, which breaks its DKIM signature")
         return edits + body + [edit for kind, value in route.edits if kind == SCAN_EDIT for edit in renewed(header, value)]
+
+    def _on_signed(self, ref: str) -> bool:
+        disclaimer = self._rule_set().disclaimer(ref)
+        return disclaimer is not None and disclaimer.on_signed
+
+    def _tell(self, job: Job, text: str) -> None:
+        """In the log and in the message's history, once."""
+        key = job.message_id, text
+        if key in self._told:
+            return
+        self._told[key] = None
+        while len(self._told) > TOLD_MOST:
+            self._told.popitem(last=False)
+        log.info("signed mail", message=format_message_id(job.message_id), what=text)
+        if self._note is not None:
+            self._note(job.message_id, text)
 
     def _one(self, kind: str, ref: str, header: HeaderView, edits: list[Edit], around: Around, route: Route) -> Around:
         if kind == "list" and (settings := self._rule_set().list_settings(ref)) is not None:

@@ -182,8 +182,11 @@ def _check_unknown(rule: DomainRule) -> None:
 def _disclaimer(value: Disclaimer | None, field: str) -> Disclaimer | None:
     if value is None or value == Disclaimer():
         return None
-    for name in Disclaimer.__dataclass_fields__:
-        _body_text(getattr(value, name), f"{field}.{name}")
+    texts = {name: getattr(value, name) for name in ("header_text", "header_html", "footer_text", "footer_html")}
+    for name, text in texts.items():
+        _body_text(text, f"{field}.{name}")
+    if not any(texts.values()):
+        raise InvalidValue(f"{field}.on_signed", "has no use without a text")
     return value
 
 

@@ -35,12 +35,15 @@ class Verify(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Disclaimer:
-    """Text put before and behind the text of a message, plain and HTML; where there is no HTML, it is made from the plain text."""
+    """Text put before and behind the text of a message, plain and HTML; where there is no HTML, it is made from the plain text. Mail with a
+    DKIM signature is left as it is unless on_signed: the text would break the signature.
+    """
 
     header_text: str = ""
     header_html: str = ""
     footer_text: str = ""
     footer_html: str = ""
+    on_signed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

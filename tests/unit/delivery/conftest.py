@@ -29,6 +29,7 @@ async def transport() -> AsyncIterator[Callable[..., SmtpTransport]]:
         secret: Any = None,
         own: Own | None = None,
         rules: RuleSet | None = None,
+        changes: RouteChanges | None = None,
         **sections: Any,
     ) -> SmtpTransport:
         settings = make_settings(**sections)
@@ -40,7 +41,7 @@ async def transport() -> AsyncIterator[Callable[..., SmtpTransport]]:
             lambda _: MemoryReader(message),  # type: ignore[arg-type, return-value]
             secret=secret,
             own=lambda: own or Own(),
-            changes=RouteChanges(lambda: rules, lambda: "here.test") if rules is not None else None,
+            changes=changes or (RouteChanges(lambda: rules, lambda: "here.test") if rules is not None else None),
         )
         made.append(one)
         return one

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from email import message_from_bytes
 
+from gatepost.delivery.changes import RouteChanges
 from gatepost.delivery.smtp import SmtpTransport
 from gatepost.message.address import parse_address
 from gatepost.message.srs import DAY_SECONDS, Srs
@@ -102,6 +103,41 @@ async def test_a_disclaimer_stands_around_the_text(transport: Make) -> None:
     async with SmtpPeer() as peer:
         await outcomes_of(transport(rules=rules), make_job("b@x.test", port=peer.port, edits=(("disclaimer", "here.test"),)))
     assert peer.transactions[0].data.endswith(b"EXTERNAL\r\n\r\n.dot\r\nbody\r\n\r\nconfidential\r\n")
+
+
+async def test_a_disclaimer_leaves_signed_mail_as_it_is_and_says_so(transport: Make) -> None:
+    rules = make_rules(disclaimer=Disclaimer(footer_text="confidential"))
+    notes: list[tuple[bytes, str]] = []
+    changes = RouteChanges(lambda: rules, lambda: "here.test", note=lambda *note: notes.append(note))
+    async with SmtpPeer() as peer:
+        job = make_job("b@x.test", port=peer.port, edits=(("disclaimer", "here.test"),))
+        made = transport(SIGNED, changes=changes)
+        await outcomes_of(made, job)
+        await outcomes_of(made, job)
+    assert [one.data for one in peer.transactions] == [SIGNED, SIGNED]
+    assert notes == [(job.message_id, "disclaimer of here.test left out: the mail is signed (DKIM)")]
+
+
+async def test_a_disclaimer_that_its_rule_wants_on_signed_mail_breaks_the_signature_and_says_so(transport: Make) -> None:
+    rules = make_rules(disclaimer=Disclaimer(footer_text="confidential", on_signed=True))
+    notes: list[str] = []
+    changes = RouteChanges(lambda: rules, lambda: "here.test", note=lambda _, text: notes.append(text))
+    async with SmtpPeer() as peer:
+        job = make_job("b@x.test", port=peer.port, edits=(("disclaimer", "here.test"),))
+        await outcomes_of(transport(SIGNED, changes=changes), job)
+    (sent,) = peer.transactions
+    assert sent.data.endswith(b"confidential\r\n")
+    assert b"X-Gatepost-Changed: here.test; breaks=dkim-signature\r\n" in sent.data
+    assert notes == ["changed for this recipient, which breaks its DKIM signature"]
+
+
+async def test_where_a_list_breaks_the_signature_a_disclaimer_is_not_held_back(transport: Make) -> None:
+    rules = make_rules(lists={"team": TEAM}, disclaimer=Disclaimer(footer_text="confidential"))
+    async with SmtpPeer() as peer:
+        job = make_job("b@x.test", port=peer.port, edits=(*LIST, ("disclaimer", "here.test")))
+        await outcomes_of(transport(SIGNED, rules=rules), job)
+    assert b"confidential" in peer.transactions[0].data
+    assert b"breaks=dkim-signature" in peer.transactions[0].data
 
 
 async def test_a_list_that_is_a_member_of_another_sends_the_post_on_in_its_own_name_with_both_tags(transport: Make) -> None:

@@ -329,10 +329,13 @@ class Disclaimer(_message.Message):
     HEADER_HTML_FIELD_NUMBER: _builtins.int
     FOOTER_TEXT_FIELD_NUMBER: _builtins.int
     FOOTER_HTML_FIELD_NUMBER: _builtins.int
+    ON_SIGNED_FIELD_NUMBER: _builtins.int
     header_text: _builtins.str
     header_html: _builtins.str
     footer_text: _builtins.str
     footer_html: _builtins.str
+    on_signed: _builtins.bool
+    """Also into mail that has a DKIM signature, which breaks it. Default: such mail is left as it is. Either is noted in its history."""
     def __init__(
         self,
         *,
@@ -340,10 +343,11 @@ class Disclaimer(_message.Message):
         header_html: _builtins.str = ...,
         footer_text: _builtins.str = ...,
         footer_html: _builtins.str = ...,
+        on_signed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["footer_html", b"footer_html", "footer_text", b"footer_text", "header_html", b"header_html", "header_text", b"header_text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["footer_html", b"footer_html", "footer_text", b"footer_text", "header_html", b"header_html", "header_text", b"header_text", "on_signed", b"on_signed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
