@@ -1,5 +1,6 @@
 """`gatepost trace` and `gatepost queue diff`: what became of messages, the queue of a past moment, and what changed between two."""
 
+import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,6 +26,9 @@ FILTER: Options = {
     "since": (Annotated[str, typer.Option("--since", metavar="TIME", help=f"Accepted then or later: {TIME}")], ""),
     "until": (Annotated[str, typer.Option("--until", metavar="TIME", help="Accepted then or earlier")], ""),
 }
+
+
+_ID = re.compile(r"[0-9a-fA-F-]+")
 
 
 def parse_time(text: str, now: datetime | None = None) -> datetime:
@@ -68,6 +72,8 @@ async def trace(
     wanted = _filter(options)
     if message and (at or any(value not in ("", None) for value in options.values())):
         raise CommandError("give an id, or conditions, not both", USAGE)
+    if message and not _ID.fullmatch(message):
+        raise CommandError(f"{message!r} is not a message id; by whom it is for: --recipient {message}; by who sent it: --sender", USAGE)
     moment = parse_time(at) if at else None
     async with session.client() as client:
         if message:
