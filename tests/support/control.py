@@ -28,7 +28,7 @@ from gatepost.control.quarantine import QuarantineServicer
 from gatepost.control.quarantine_domains import DomainQuarantineServicer
 from gatepost.control.queue import QueueServicer
 from gatepost.control.rules import RulesServicer
-from gatepost.control.rulesets import RulesetsServicer
+from gatepost.control.rulesets import RulesetsServicer, surroundings
 from gatepost.control.server import Certificates, ControlServer
 from gatepost.control.status import ServerServicer, reload_workers
 from gatepost.control.worker import WorkerServicer
@@ -458,7 +458,7 @@ class Plane:
             RulesServicer(self.directory, self.rules, settings, self.changed, self).service(),
             RulesetsServicer(self.directory, self.rules, settings, self.changed, self, queue).service(),
             PoliciesServicer(self.directory, self.rules, settings, self.changed, queue).service(),
-            FlowServicer(self.directory, self.changed).service(),
+            FlowServicer(self.directory, self.changed, lambda: surroundings(self.settings, self)).service(),
             ListsServicer(ListStore(self.data), self.rules, self.directory.mailing_lists, settings, self.changed, queue).service(),
             DirectoryServicer(self.directory, self.changed, proxy.purge).service(),
             proxy.service(),

@@ -25,7 +25,7 @@ from gatepost.control.policies import PoliciesServicer
 from gatepost.control.ports import StatusSource
 from gatepost.control.quarantine_domains import DomainQuarantineServicer
 from gatepost.control.rules import RulesServicer
-from gatepost.control.rulesets import RulesetsServicer
+from gatepost.control.rulesets import RulesetsServicer, surroundings
 from gatepost.control.server import Certificates, ControlServer
 from gatepost.control.status import ServerServicer, reload_workers
 from gatepost.control.workers import WorkerLinks
@@ -75,7 +75,7 @@ class ControlPlane:
             RulesServicer(directory, rules, settings, self.changed, source).service(),
             RulesetsServicer(directory, rules, settings, self.changed, source, queue).service(),
             PoliciesServicer(directory, rules, settings, self.changed, queue).service(),
-            FlowServicer(directory, self.changed).service(),
+            FlowServicer(directory, self.changed, lambda: surroundings(settings(), source)).service(),
             DirectoryServicer(directory, self.changed, mailboxes.purge).service(),
             mailboxes.service(),
             ServerServicer(source, self._links, rules, self._audit).service(),

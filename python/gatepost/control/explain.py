@@ -5,7 +5,7 @@ here, and a test holds the two together.
 """
 
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -17,6 +17,7 @@ from gatepost.control.errors import invalid
 from gatepost.message.address import Address
 from gatepost.message.fields import HeaderView
 from gatepost.message.reply import Reply
+from gatepost.policy.authors import authors
 from gatepost.policy.checks import TOO_BIG, check_own_address, postmaster_domain
 from gatepost.policy.mail_auth import Results
 from gatepost.policy.trust import TrustedNetworks
@@ -140,8 +141,11 @@ def answer(settings: Settings, rules: RuleSet, asked: Asked, look: Look | None =
     steps = [TraceStep("sender", why)]
     stages = _Stages(rules, asked, trusted, recipient)
     stages.auth = _auth(settings, asked, trusted, steps)
-    reply = stages.ask(steps, Stage.CONNECT, Stage.HELO)
-    reply = reply or _refused_before(settings, rules, sender, asked, steps) or _sender_rules(rules, asked, steps)
+    for stage in (Stage.CONNECT, Stage.HELO):
+        reply = stages.ask(steps, stage, client=_at_first(settings, rules, asked, stages.client))
+        if reply is not None:
+            return Answer(trusted, tuple(steps), (), reply, stage.value)
+    reply = _refused_before(settings, rules, sender, asked, steps) or _sender_rules(rules, asked, steps)
     reply = reply or stages.ask(steps, Stage.MAIL)
     if reply is not None:
         return Answer(trusted, tuple(steps), (), reply, "mail")
@@ -156,13 +160,14 @@ def answer(settings: Settings, rules: RuleSet, asked: Asked, look: Look | None =
         reply = stages.ask(steps, Stage.ROUTE, route=RouteFacts(routes[0].kind.value, routes[0].host, len(routes)))
         refused_at = "rcpt" if reply is not None else ""
     if reply is None:
-        scan, reply = look(asked, trusted) if look is not None else (UNKNOWN, None)
+        reply = _strange_author(rules, asked, steps)
+        scan, reply = look(asked, trusted) if look is not None and reply is None else (UNKNOWN, reply)
         message = _message(asked, recipient)
         reply = reply or stages.ask(steps, Stage.DATA, message=message, scan=scan)
         refused_at = "data" if reply is not None else ""
     if reply is not None:
         return Answer(trusted, tuple(steps), (), reply, refused_at, decision.size_limit, policy=decision.policy)
-    routes = tuple(stages.changed(one) for one in routes)
+    routes = _once([*(stages.changed(one) for one in routes), *stages.copies(settings, steps)])
     told = tuple(stages.at_delivery(steps, one, message=message, scan=scan) for one in routes[:MAX_TOLD])
     return Answer(trusted, tuple(steps), routes, None, "", decision.size_limit, told, decision.policy)
 
@@ -190,35 +195,69 @@ _DOES = {
 }
 
 
+def _at_first(settings: Settings, rules: RuleSet, asked: Asked, client: PartlyKnown) -> PartlyKnown:
+    """The client as it is known before it has named a sender."""
+    if asked.assume_trusted is not None or not rules.trust:
+        return client
+    known = dict(vars(client))
+    known["trusted"] = is_trusted(settings, rules, replace(asked.client, sender=None)).trusted
+    return PartlyKnown(**known)
+
+
+def _strange_author(rules: RuleSet, asked: Asked, steps: list[TraceStep]) -> Reply | None:
+    """What the end of data would be refused for because of From, noted in `steps`."""
+    choice = choice_of(rules, asked.client)
+    if choice.allowed is None or not asked.message:
+        return None
+    for address in authors(asked.message[:MAX_HEADER]):
+        reply = choice.refusal(address, "From")
+        if reply is not None:
+            steps.append(TraceStep("sender", f"sender rule {choice.allowed.name!r}: {address} in From is refused"))
+            return reply
+    return None
+
+
+def _once(routes: Sequence[Route]) -> tuple[Route, ...]:
+    """Routes that fall together are one, as in live mail."""
+    found: dict[object, Route] = {}
+    for one in routes:
+        key = (one.mailbox_id, one.folder) if one.kind is RouteKind.LOCAL else (one.address.lower(), one.destination)
+        found.setdefault(key, one)
+    return tuple(found.values())
+
+
 class _Stages:
     """Stage policies, asked one stage after the other; what is not part of the question is not known to them."""
 
     def __init__(self, rules: RuleSet, asked: Asked, trusted: bool, recipient: str) -> None:
+        self._rules = rules
         self._policies = stage_policies(rules)
         self._met: list[StagePolicy] = []
         known: dict[str, object] = {"address": asked.client_address, "user": asked.user, "tls": asked.tls, "trusted": trusted}
         known.update({name: value for name, value in (("helo", asked.helo), ("listener", asked.listener)) if value})
-        self._client = PartlyKnown(**known, certificate=asked.client.subject)
+        self.client = PartlyKnown(**known, certificate=asked.client.subject)
         self._sender, self._recipient = AddressFacts(asked.client.sender or ""), AddressFacts(recipient)
         self.auth: Any = NOT_VERIFIED
 
     def ask(self, steps: list[TraceStep], *stages: Stage, **more: object) -> Reply | None:
         """The policies of these stages, noted in `steps`: the reply of one that refuses."""
-        facts = Facts(self._client, self._sender, self._recipient, auth=self.auth)
+        facts = Facts(self.client, self._sender, self._recipient, auth=self.auth)
         for name, value in more.items():
             setattr(facts, name, value)
         for stage in stages if self._policies is not None else ():
             assert self._policies is not None
             for one in self._policies.ask(stage, facts, go_on=True):
                 self._note(steps, one)
-                reply = refusal(one) if one.holds else None
+                reply = refusal(one) if not one.open else None
                 if reply is not None:
                     return reply
                 self._met += [one.policy] if one.holds else []
         return None
 
     def _note(self, steps: list[TraceStep], one: Finding) -> None:
-        if one.holds is None:
+        if one.holds is None and not one.open:
+            said = f"cannot be worked out: {one.why}"
+        elif one.holds is None:
             said = f"depends on what is not part of the question: {one.why}"
         else:
             said = f"is met: {one.policy.action}" if one.holds else "is not met"
@@ -228,7 +267,7 @@ class _Stages:
         """What policies at deliver would do at the first attempt of a route, noted in `steps`, too."""
         if self._policies is None or not route.destination or route.kind in (RouteKind.AUTO_REPLY, RouteKind.LIST):
             return ()
-        facts = Facts(self._client, self._sender, AddressFacts(route.address), auth=self.auth)
+        facts = Facts(self.client, self._sender, AddressFacts(route.address), auth=self.auth)
         facts.route, facts.attempt = RouteFacts(route.kind.value, route.host, 1), AttemptFacts(1, 0, route.destination)
         for name, value in more.items():
             setattr(facts, name, value)
@@ -238,6 +277,16 @@ class _Stages:
             if one.holds:
                 told.append(f"{_DOES.get(one.policy.action, one.policy.action)} by policy {one.policy.name}")
         return tuple(told)
+
+    def copies(self, settings: Settings, steps: list[TraceStep]) -> list[Route]:
+        """The routes of those who get a copy; who cannot be routed gets none."""
+        made: list[Route] = []
+        for address in dict.fromkeys(one.address for one in self._met if one.action is StageAction.COPY):
+            found = decide(self._rules, Question("", address, True, tls=False), delimiter=settings.smtp.recipient_delimiter)
+            went = "is left out" if found.reply is not None else ", ".join(str(one.destination or one.kind) for one in found.routes)
+            steps.append(TraceStep("copy", f"to {address}: {went}"))
+            made += found.routes
+        return made
 
     def changed(self, route: Route) -> Route:
         """A route as the policies that are met have it."""

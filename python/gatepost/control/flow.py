@@ -17,6 +17,7 @@ from gatepost.directory import Directory, InvalidValue
 from gatepost.directory.part_checks import entry as checked
 from gatepost.message.plain import from_plain, to_plain
 from gatepost.message.protofields import fill, plain_of
+from gatepost.routing.lints import Surroundings, entry_lints
 from gatepost.routing.parts import PARTS
 
 _LISTS = {api.FLOW_LIST_TRUST: "trust", api.FLOW_LIST_SENDER_RULES: "sender_rules", api.FLOW_LIST_STAGE_POLICIES: "stage_policies"}
@@ -24,9 +25,12 @@ MAX_POSITION = 10_000
 
 
 class FlowServicer(flow_pb2_grpc.FlowServiceServicer):
-    """`changed` spreads a change."""
+    """`changed` spreads a change; `around` is what lints must know of this server."""
 
-    def __init__(self, directory: Directory, changed: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self, directory: Directory, changed: Callable[[], Awaitable[None]], around: Callable[[], Surroundings] = Surroundings
+    ) -> None:
+        self._around = around
         self._directory = directory
         self._changed = changed
 
@@ -54,6 +58,9 @@ class FlowServicer(flow_pb2_grpc.FlowServiceServicer):
         part, entry = _entry(request.entry)
         if not 0 <= request.position <= MAX_POSITION:
             raise invalid("position", f"must be 0 to {MAX_POSITION}")
+        for lint in entry_lints(part, [entry], self._around()):
+            if lint.error:
+                raise invalid(f"entry.{part}.{lint.path[-1]}", lint.message)
         etag = await asyncio.to_thread(
             self._directory.put_entry, part, entry, position=request.position, etag=request.etag or None, author=author()
         )

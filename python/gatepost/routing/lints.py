@@ -12,6 +12,9 @@ from gatepost.message.reply import Reply
 from gatepost.routing.decide import LOOP, decide
 from gatepost.routing.model import AddressHandler, DomainRule, HandlerKind, Question, RuleSet, TlsPolicy
 from gatepost.routing.patterns import is_regex
+from gatepost.routing.senders import SenderRule
+from gatepost.routing.stages import StagePolicy
+from gatepost.routing.trust import TrustEntry
 
 OPEN_RELAY = "open-relay"
 """The one error that may be forced, by this word."""
@@ -55,7 +58,24 @@ def lint(rule_set: RuleSet, around: Surroundings, only: Iterable[DomainRule] | N
         left = max(0, left - len(rule.handlers))
         if len(found) > 10 * MAX_LINTS:
             break
+    if only is None:
+        found += entry_lints("sender_rules", rule_set.sender_rules, around)
+        found += entry_lints("stage_policies", rule_set.stage_policies, around)
     return sorted(found, key=lambda one: not one.error)[:MAX_LINTS]
+
+
+def entry_lints(part: str, entries: Iterable[TrustEntry | SenderRule | StagePolicy], around: Surroundings) -> Iterator[Lint]:
+    """What is odd about entries of one of the ordered lists."""
+    for n, one in enumerate(entries):
+        if isinstance(one, TrustEntry) or not one.host:
+            continue
+        path = (part, str(n), "host")
+        if _is_here(one.host, one.port, around):
+            words = f"{one.name}: {one.host}:{one.port} is this server: its mail would come back and go round"
+            yield Lint(True, "relay-to-self", path, words)
+        if isinstance(one, SenderRule) and one.username and one.tls in _TRUSTS_NOBODY:
+            words = f"{one.name}: sends a password with TLS {one.tls}: a machine in between can read it; use verified"
+            yield Lint(False, "unverified-login", (part, str(n), "tls"), words)
 
 
 # ---- rules -----------------------------------------------------------------------------------------------------------

@@ -136,6 +136,10 @@ class ClientFacts:
     """Subject, RFC 4514."""
 
 
+class NotKnown(EvaluationError):
+    """The condition has an answer, but not from what is known where it is asked."""
+
+
 class PartlyKnown:
     """A client of whom some things are not known (HELO, or what was not asked): as ClientFacts, but naming one of those has no answer."""
 
@@ -143,7 +147,7 @@ class PartlyKnown:
         self.__dict__.update(known)
 
     def __getattr__(self, name: str) -> Any:
-        raise EvaluationError(f"{name} is not known here")
+        raise NotKnown(f"{name} is not known here")
 
 
 class AddressFacts:
@@ -239,7 +243,7 @@ class RateFacts:
 
 
 def _uncounted(by: str) -> int:
-    raise EvaluationError(f"rate.{by} is not known here")
+    raise NotKnown(f"rate.{by} is not known here")
 
 
 @dataclass(slots=True)
@@ -271,7 +275,7 @@ class _Unknown:
     """Of something that is not known: no field has a value."""
 
     def __getattr__(self, name: str) -> Any:
-        raise EvaluationError(f"{name} is not known here")
+        raise NotKnown(f"{name} is not known here")
 
 
 UNKNOWN: Any = _Unknown()
@@ -324,7 +328,7 @@ def _header(message: MessageFacts, name: str) -> list[str]:
 
 
 def _rate(by: str, rate: RateFacts, seconds: int) -> int:
-    return rate.count(by, seconds)
+    return _uncounted(by) if rate is UNKNOWN else rate.count(by, seconds)
 
 
 CLIENT = Record(
@@ -436,11 +440,14 @@ Rate = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What came of one policy: it holds (True), does not (False), or cannot be worked out (None, and why)."""
+    """What came of one policy: it holds (True), does not (False), or cannot be worked out (None, and why). open: not from what was known
+    here, though it may be from more.
+    """
 
     policy: StagePolicy
     holds: bool | None
     why: str = ""
+    open: bool = False
 
 
 class StagePolicies:
@@ -474,12 +481,12 @@ class StagePolicies:
         return any(touch[:2] == ("message", "header") for touches in named for touch in touches)
 
     def ask(self, stage: Stage, facts: Facts, *, go_on: bool = False) -> list[Finding]:
-        """The policies of a stage in order, up to and with the one that ends it. go_on: one that cannot be worked out does not."""
+        """The policies of a stage in order, up to and with the one that ends it. go_on: one that is open does not."""
         values, found = facts.values(), []
         for policy, program in self.by_stage[stage]:
             finding = _found(policy, program, values)
             found.append(finding)
-            if (finding.holds is None and not go_on) or (finding.holds and policy.action in _FINAL):
+            if (finding.holds is None and not (go_on and finding.open)) or (finding.holds and policy.action in _FINAL):
                 break
         return found
 
@@ -522,7 +529,7 @@ def _found(policy: StagePolicy, program: Program | None, values: tuple[Any, ...]
     try:
         return Finding(policy, program.evaluate(*values))
     except EvaluationError as fault:
-        return Finding(policy, None, str(fault))
+        return Finding(policy, None, str(fault), isinstance(fault, NotKnown))
 
 
 def _may_hold(program: Program | None, values: tuple[Any, ...]) -> bool:
@@ -533,16 +540,17 @@ def _may_hold(program: Program | None, values: tuple[Any, ...]) -> bool:
 
 
 def refusal(finding: Finding) -> Reply | None:
-    """What a client is told, if anything."""
+    """What a client is told, if anything. Instead of a greeting (RFC 5321 3.1) it is told 554, or 421 to come back."""
     policy = finding.policy
+    first = policy.stage is Stage.CONNECT
     if finding.holds is None:
-        return Reply(451, "4.7.1", f"policy {policy.name} cannot be worked out now, try again later")
+        return Reply(421 if first else 451, "4.7.1", f"policy {policy.name} cannot be worked out now, try again later")
     if not finding.holds:
         return None
     if policy.action is StageAction.REJECT:
-        return Reply(policy.code or 550, "5.7.1", policy.text or "refused by policy")
+        return Reply(policy.code or (554 if first else 550), "5.7.1", policy.text or "refused by policy")
     if policy.action is StageAction.DEFER:
-        return Reply(policy.code or 451, "4.7.1", policy.text or "not now by policy, try again later")
+        return Reply(421 if first else policy.code or 451, "4.7.1", policy.text or "not now by policy, try again later")
     return None
 
 

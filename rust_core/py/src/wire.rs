@@ -125,6 +125,9 @@ impl Wire {
             state.socket = Some(socket);
             state.interest = interest;
             state.flags.running = true;
+            // Also for a session the server opens itself: it may hand the line back, and rules ask who is there.
+            state.dialog.client.clone_from(&host);
+            state.dialog.port = port;
         }
         if !plain::admit(slf, line.get(), &host, port)? {
             let session = wire.host.bind(py).call_method1(intern!(py, "open_session"), (&line, host, port))?;

@@ -126,3 +126,32 @@ async def test_policies_are_checked_put_and_explained(plane: Plane) -> None:
         given = {"sender": "a@good.test", "assume_trusted": True, "offline": True}
         whole = await client.rulesets.explain("x@far.test", message=b"Subject: x\r\n\r\nx\r\n", **given)
         assert (whole.reply.code if whole.reply else 0, whole.refused_at) == (552, "data")
+
+
+async def test_entries_that_lead_back_here_are_refused(plane: Plane) -> None:
+    async with GatepostClient(plane.data) as client:
+        with pytest.raises(InvalidRequestError, match=r"r: 127\.0\.0\.1:2525 is this server"):
+            await client.flow.put(SenderRule(name="r", domains=("a.test",), host="127.0.0.1", port=2525))
+        policy = StagePolicy(name="p", stage="deliver", when="true", action="reroute", host="127.0.0.1", port=2525)
+        for stage in ("rcpt", "route", "deliver"):
+            with pytest.raises(InvalidRequestError, match="is this server"):
+                await client.flow.put(replace(policy, stage=stage))
+        await client.flow.put(replace(policy, port=2526))
+
+
+async def test_explain_tells_what_policies_do_at_delivery_and_that_nothing_signs(plane: Plane) -> None:
+    async with GatepostClient(plane.data) as client:
+        await client.flow.put(StagePolicy(name="slow", stage="deliver", when="recipient.domain == 'far.test'", action="limit", most=1))
+        await client.flow.put(StagePolicy(name="old", stage="deliver", when="attempt.age > 60 || rate.client(60) > 5", action="reject"))
+        await client.flow.put(StagePolicy(name="copy", stage="rcpt", when="recipient.local == 'x'", action="copy", address="y@copy.test"))
+        told = await client.rulesets.explain("x@far.test", client_address="192.0.2.7", offline=True)
+        assert [one.at_delivery for one in told.outlooks] == [("counted and limited by policy slow",), ()]
+        assert {one.dkim_key for one in told.outlooks} == {"none: signing is not configured"}
+        assert [one.address for one in told.routes] == ["x@far.test", "y@copy.test"]
+        trace = [f"{step.step}: {step.detail}" for step in told.trace]
+        assert "policy: deliver: slow is met: limit" in trace
+        assert "policy: deliver: old depends on what is not part of the question: rate.client is not known here" in trace
+        assert "copy: to y@copy.test: smtp:copy.test:opportunistic" in trace
+        await client.flow.put(StagePolicy(name="gone", stage="connect", when="client.address == '192.0.2.7'", action="reject"))
+        told = await client.rulesets.explain("x@far.test", client_address="192.0.2.7", offline=True)
+        assert (told.refused_at, told.reply.code if told.reply else 0) == ("connect", 554)

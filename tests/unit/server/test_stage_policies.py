@@ -13,6 +13,7 @@ from gatepost.message.verdict import QUARANTINE
 from gatepost.policy.counters import Counters
 from gatepost.queue.jobs import decode_route
 from gatepost.routing.model import AddressHandler, HandlerKind, HandlerOptions
+from gatepost.routing.senders import SenderRule
 from gatepost.routing.settings import AutoReply
 from gatepost.routing.stages import Stage, StageAction, StagePolicy
 from support.receiving import ALICE, BOB, Receiver
@@ -256,3 +257,17 @@ async def test_what_is_rerouted_keeps_its_return_path_and_answers_stay_where_the
     queued = [[decode_route(one[4]) for one in running.spool.get(each)[6]] for each in running.spool.list_ids(None, 10)]
     assert [(one.kind, one.host, one.return_path) for one in queued[0]] == [("smtp", "filter.test", "srs:example.test")]
     assert sorted((one.kind, one.host) for one in queued[1]) == [("auto-reply", ""), ("smtp", "filter.test")]
+
+
+async def test_a_policy_at_connect_takes_no_other_rule_out_of_force(receive: Receive) -> None:
+    running = await receive()
+    only = SenderRule(name="only", networks=("127.0.0.0/8",), allowed_from=("*@example.test",))
+    running.put_rules(sender_rules=(only,))
+    put(running, ("connect", "client.address == '127.0.0.1'", "hold", {}), ("connect", "client.address == '127.0.0.1'", "notify", {}))
+    client = await running.hello()
+    assert (await client.send_mail("a@b.test", BOB, MAIL)).startswith("550 5.7.1 you may not use the sender address")
+    assert (await client.send_mail("a@example.test", BOB, MAIL)).startswith("550 5.7.1 you may not use the From address")
+    running.put_rules(sender_rules=())
+    assert (await client.send_mail("a@b.test", BOB, MAIL)).startswith("250")
+    assert [one[6] for one in recipients(running)] == [True]
+    assert running.queued()[0].meta.origin.client_address == "127.0.0.1"

@@ -6,7 +6,6 @@ Invariant: offsets are those of the header as it was received; of changes of the
 
 import re
 from collections.abc import Sequence
-from email.utils import getaddresses
 from typing import Any
 
 from gatepost.message.fields import HeaderView
@@ -44,12 +43,6 @@ class Pending:
 
 def _overlap(one: Edit, other: Edit) -> bool:
     return one[0] < other[1] and other[0] < one[1]
-
-
-def authors(header: bytes) -> list[str]:
-    """The addresses in From (RFC 5322 3.6.2)."""
-    values = [value.decode("utf-8", "replace") for value in HeaderView(header).raw("from")]
-    return [address for _, address in getaddresses(values) if address]
 
 
 def masqueraded(header: bytes, before: str, after: str) -> list[Edit]:

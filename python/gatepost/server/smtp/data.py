@@ -21,6 +21,7 @@ from gatepost.message.ids import format_message_id
 from gatepost.message.reply import Reply, SmtpError
 from gatepost.message.verdict import Verdict
 from gatepost.native import CoreError, Incoming, new_message_id
+from gatepost.policy.authors import authors
 from gatepost.policy.checks import SMUGGLING_DEFECTS, TOO_BIG, MessageFacts, check_message, defect_reply
 from gatepost.policy.header_edits import header_edits
 from gatepost.policy.mail_auth import Mail
@@ -37,7 +38,7 @@ from gatepost.routing.stages import MessageFacts as MailSeen
 from gatepost.scan.facts import MailFacts
 from gatepost.scan.gate import FAULT, UNSEEN, Gate, Passage
 from gatepost.scan.judge import Fate
-from gatepost.server.smtp.changes import Pending, authors, masqueraded
+from gatepost.server.smtp.changes import Pending, masqueraded
 from gatepost.server.smtp.intake import Intake
 from gatepost.server.smtp.policed import changed_plan, copies_for, verdict_with, with_results
 from gatepost.server.smtp.session import NEED_MAIL, Commands, Transaction, error

@@ -158,7 +158,7 @@ class Commands(Connection):
         self.start_state()
         refused = self.ask_policies(Stage.CONNECT, self._session_effects)
         if refused is not None:
-            self.close_with(refused if refused.permanent else Reply(421, refused.enhanced, refused.text))
+            self.close_with(refused)
             return
         self.line.send(self.server.greeting)
 

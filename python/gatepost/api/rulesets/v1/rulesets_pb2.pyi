@@ -876,7 +876,7 @@ class ExplainMailResponse(_message.Message):
     SIZE_LIMIT_FIELD_NUMBER: _builtins.int
     trusted: _builtins.bool
     refused_at: _builtins.str
-    """'mail', 'rcpt' or 'data': the command it would be the answer to."""
+    """'connect', 'helo', 'mail', 'rcpt' or 'data': the command it would be the answer to."""
     rule_version: _builtins.int
     """0 for a draft."""
     size_limit: _builtins.int
