@@ -17,9 +17,11 @@ _BY_TRANSPORT = {TransportKind.SMTP: RouteKind.SMTP, TransportKind.LMTP: RouteKi
 
 def by_handler(run: Run, handler: AddressHandler, here: Here, trusted: bool, chain: tuple[str, ...]) -> Reply | None:
     """Carry it out, options included."""
+    if handler.options is NO_OPTIONS:
+        return _forward(run, handler, here, chain) if handler.kind is _FORWARD else _by_kind(run, handler, here, trusted, chain)
     start = len(run.routes)
     reply = _by_kind(run, handler, here, trusted, chain)
-    if reply is None and handler.options is not NO_OPTIONS and handler.options.require_tls:
+    if reply is None and handler.options.require_tls:
         _encrypt(run, start)
     return reply
 

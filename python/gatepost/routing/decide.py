@@ -8,6 +8,7 @@ by_rule.py, what a handler does in by_handler.py and lists.py; here is which of 
 """
 
 from dataclasses import replace
+from typing import Any
 
 from gatepost.message.address import Address, AddressError, parse_address, parse_parts
 from gatepost.message.reply import Reply
@@ -161,7 +162,8 @@ class Walk(Run):
             return self.no_rule(written, domain, trusted)
         kind = rule.kind
         self.note("rule", "{} is decided by the {} rule {!r}", domain, kind, rule.domain)
-        handlers = index.handlers(rule)
+        held: Any = rule.handlers
+        handlers: HandlerIndex = index.handlers(rule) if type(held) is tuple else held  # those of a mapped rule find themselves
         base = self.base_name(local, domain, handlers) if self.delimiter and self.delimiter in local else local
         keeps_mail = kind is _HOSTED or (kind is _HOLD and index.first_user(domain) is not None)
         mailbox = index.mailboxes.get(f"{base}@{domain}") if keeps_mail else None
@@ -231,6 +233,8 @@ class Walk(Run):
         self.limited = rule.kind is not _ALIAS or handler is not None
         options = NO_OPTIONS if handler is None else handler.options
         self.policy = (handler.policy if handler is not None else "") or rule.policy
+        if rule.settings is NO_SETTINGS and options is NO_OPTIONS and not self.policy:
+            return None
         if options.block_attachments:
             self.policy = NO_ATTACHMENTS
         if self.policy:
@@ -276,7 +280,10 @@ class Walk(Run):
         return handler
 
     def by_pattern(self, local: str, handlers: HandlerIndex) -> AddressHandler | None:
-        return next((one for one in handlers.by_pattern(local) if self.in_force(one)), None)
+        for one in handlers.by_pattern(local):
+            if self.in_force(one):
+                return one
+        return None
 
     def catch_all(self, handlers: HandlerIndex, mailbox: Mailbox | None) -> AddressHandler | None:
         """'*' is for addresses nobody has; only what leaves the mailbox its mail is also for those somebody has."""
