@@ -129,7 +129,7 @@ pub fn analyse(message: &[u8], limits: &Limits) -> Analysis {
 }
 
 fn look_at_lines(message: &[u8], index: &mut Index) {
-    let facts = lines::facts(message);
+    let facts = lines::facts(message, &index.regular);
     let found = [
         (facts.bare_cr, DefectKind::BareCr, Choice::Line),
         (facts.bare_lf, DefectKind::MixedLineEnds, Choice::Line),

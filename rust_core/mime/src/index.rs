@@ -5,6 +5,7 @@ use std::ops::Range;
 use crate::defect::Defect;
 use crate::dialect::Choices;
 use crate::field::{self, ContentType, Disposition};
+use crate::regular::Lines;
 
 /// What a part contains, as far as the index looks into it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +102,8 @@ pub struct Index {
     pub open: Choices,
     pub(crate) fields: Vec<Field>,
     pub(crate) headers: Vec<u8>,
+    /// What bodies in base64 begin with, by place.
+    pub(crate) regular: Vec<Lines>,
 }
 
 impl Index {
@@ -131,6 +134,12 @@ impl Index {
             .iter()
             .filter(|f| self.bytes(&f.name).eq_ignore_ascii_case(name.as_bytes()))
             .map(|f| field::unfold(self.bytes(&f.value)))
+    }
+
+    /// The lines of base64 that the body at `start` begins with, if it was seen in one piece.
+    pub(crate) fn regular_at(&self, start: usize) -> Option<Lines> {
+        let place = self.regular.binary_search_by_key(&start, |lines| lines.start).ok()?;
+        Some(self.regular[place])
     }
 
     /// Parsed Content-Disposition, if there is one.

@@ -1,18 +1,19 @@
 //! The single pass: lines in, parts with offsets and defects out. State is the stack of open parts and at most one partial line.
+//! Body lines that cannot be delimiters are taken at once (`skip`); only the others come one by one.
+
+mod skip;
 
 use std::borrow::Cow;
 use std::ops::Range;
-use std::sync::LazyLock;
 
-use memchr::memmem::Finder;
-use memchr::{memchr, memchr_iter, memrchr};
+use memchr::memchr;
 
 use crate::content::{self, BOUNDARY_MAX};
 use crate::defect::{DEFECTS_MAX, Defect, DefectKind};
 use crate::dialect::{Choice, Dialect};
 use crate::fields::{is_field, take_apart};
 use crate::index::{Field, FieldId, Index, Kind, Part};
-use crate::open::{Fit, Open};
+use crate::open::{self, Fit, Open};
 use crate::{field, lines};
 
 /// Octets of a body line that are looked at for a boundary.
@@ -54,24 +55,13 @@ pub fn index_as(message: &[u8], limits: Limits, dialect: Dialect) -> Index {
     indexer.dialect = dialect;
     match dialect.get(Choice::Line) {
         0 => indexer.feed(message),
-        option => lines::split(message, option, |line, eol| indexer.line(&line[..line.len() - eol], line.len(), eol)),
+        option => indexer.feed_whole(message, option),
     }
     indexer.finish()
 }
 
-/// Finds lines that may be delimiters, and delimiters within lines.
-static DASHES: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"--"));
-
-/// Multiparts, from the outermost and from the innermost on, whose delimiters are looked for within lines.
-const IN_LINE_LEVELS: usize = 4;
-
 /// The option of [`Choice::Match`] by which a delimiter may stand anywhere.
 const IN_LINE: u8 = 4;
-
-/// Behind a run of dashes.
-fn behind_dashes(data: &[u8], at: usize) -> usize {
-    at + data[at..].iter().take_while(|&&octet| octet == b'-').count()
-}
 
 /// Builds an [`Index`] from chunks of any size.
 pub struct Indexer {
@@ -91,6 +81,8 @@ pub struct Indexer {
     header_lines: u32,
     /// Kinds of caps that were told, a bit each.
     told: u64,
+    /// The next octet 0 and the beginning of its line, for dialects that look at them.
+    nul: Option<(usize, usize)>,
 }
 
 impl Indexer {
@@ -117,6 +109,7 @@ impl Indexer {
             carry_last: 0,
             header_lines: 0,
             told: 0,
+            nul: None,
         };
         indexer.begin(None, 0, "text", "plain");
         indexer
@@ -142,55 +135,6 @@ impl Indexer {
             data = rest;
         }
         self.keep(data);
-    }
-
-    /// Takes whole body lines that cannot be delimiters at once. Returns how many octets that were.
-    fn skip_body(&mut self, data: &[u8]) -> usize {
-        let plain = !self.in_header && !self.bare_start && self.carry_len == 0;
-        if !plain || self.dialect.get(Choice::Nul) != 0 || self.dialect.get(Choice::Match) == IN_LINE || data.starts_with(b"--") {
-            return 0;
-        }
-        let end = self.dashes_at_line(data).or_else(|| memrchr(b'\n', data).map(|n| n + 1)).unwrap_or(0);
-        let lines = &data[..end];
-        if !lines.is_empty() {
-            self.pos += end;
-            self.newlines += memchr_iter(b'\n', lines).count() as u32;
-            self.last_eol = if lines.ends_with(b"\r\n") { 2 } else { 1 };
-        }
-        end
-    }
-
-    /// Where the first line begins with two dashes. Dashes within lines before it are looked at.
-    fn dashes_at_line(&mut self, data: &[u8]) -> Option<usize> {
-        let mut from = 0;
-        while let Some(at) = DASHES.find(&data[from..]).map(|n| n + from) {
-            if at > 0 && data[at - 1] == b'\n' {
-                return Some(at);
-            }
-            if self.fits_in_line(&data[at + 2..]) {
-                self.doubt(Choice::Match, DefectKind::DelimiterInLine);
-            }
-            from = behind_dashes(data, at);
-        }
-        None
-    }
-
-    /// What follows two dashes within a line is the boundary of an open multipart.
-    fn fits_in_line(&self, rest: &[u8]) -> bool {
-        let fits = |open: &Open| open.boundary.as_deref().is_some_and(|boundary| !boundary.is_empty() && rest.starts_with(boundary));
-        self.open.iter().take(IN_LINE_LEVELS).any(fits) || self.open.iter().skip(IN_LINE_LEVELS).rev().take(IN_LINE_LEVELS).any(fits)
-    }
-
-    /// The place of a delimiter within a body line, not at its beginning.
-    fn delimiter_in(&self, text: &[u8]) -> Option<usize> {
-        let mut from = if text.starts_with(b"--") { behind_dashes(text, 0) } else { 0 };
-        while let Some(at) = DASHES.find(&text[from..]).map(|n| n + from) {
-            if self.fits_in_line(&text[at + 2..]) {
-                return Some(at);
-            }
-            from = behind_dashes(text, at);
-        }
-        None
     }
 
     /// The message ends here.
@@ -244,17 +188,21 @@ impl Indexer {
     }
 
     /// One line without its line end; `len` counts all of it. `text` may be cut at the caps above.
-    fn line(&mut self, text: &[u8], len: usize, eol: usize) {
-        let whole = text.len() + eol == len;
-        if self.dialect.get(Choice::Match) == IN_LINE
-            && whole
+    fn line(&mut self, mut text: &[u8], mut len: usize, eol: usize) {
+        let apart = self.dialect.get(Choice::Match) == IN_LINE && text.len() + eol == len;
+        while apart
             && !self.in_header
             && let Some(at) = self.delimiter_in(text)
         {
-            self.line(&text[..at], at, 0);
-            self.line(&text[at..], len - at, eol);
-            return;
+            self.piece(&text[..at], at, 0);
+            (text, len) = (&text[at..], len - at);
         }
+        self.piece(text, len, eol);
+    }
+
+    /// A line, or what a delimiter within it leaves of it.
+    fn piece(&mut self, text: &[u8], len: usize, eol: usize) {
+        let whole = text.len() + eol == len;
         let text = match self.dialect.get(Choice::Nul) {
             0 => Cow::Borrowed(text),
             option => lines::without_nul(text, option),
@@ -269,8 +217,10 @@ impl Indexer {
             if self.bare_start {
                 self.first_line(&text);
             }
-            if self.dialect.get(Choice::Match) != IN_LINE && self.delimiter_in(&text).is_some() {
-                self.doubt(Choice::Match, DefectKind::DelimiterInLine);
+            if self.dialect.get(Choice::Match) != IN_LINE
+                && let Some(at) = self.delimiter_in(&text)
+            {
+                self.doubt_at(self.pos + at, Choice::Match, DefectKind::DelimiterInLine);
             }
         }
         self.pos += len;
@@ -296,11 +246,15 @@ impl Indexer {
     fn delimiter(&mut self, text: &[u8]) -> Option<(usize, bool)> {
         let mut found: Option<(usize, bool)> = None;
         let (count, outermost) = (self.open.len(), self.dialect.get(Choice::Order) == 1);
+        let key = open::key(&text[2..]);
         for n in 0..count {
             // Beyond a cap nobody trusts the parts any more, and the first that fits will do: many nested parts may share a boundary.
             let level = if outermost && self.index.truncated { n } else { count - 1 - n };
             if found.is_some() && self.index.truncated {
                 break;
+            }
+            if !self.open[level].may_fit(key) {
+                continue;
             }
             let Some(fit) = self.open[level].fit(&text[2..], &self.dialect) else { continue };
             match fit {
@@ -326,8 +280,12 @@ impl Indexer {
     }
 
     fn doubt(&mut self, choice: Choice, kind: DefectKind) {
+        self.doubt_at(self.pos, choice, kind);
+    }
+
+    fn doubt_at(&mut self, offset: usize, choice: Choice, kind: DefectKind) {
         self.index.open.add(choice);
-        self.defect(self.pos, kind);
+        self.defect(offset, kind);
     }
 
     fn at_boundary(&mut self, level: usize, last: bool, len: usize) {
@@ -484,7 +442,7 @@ impl Indexer {
             let guess = self.dialect.get(Choice::NoBoundary) == 1;
             if content.boundary.is_some() || guess {
                 part.kind = Kind::Multipart;
-                self.open[level].boundary = content.boundary.filter(|_| !guess);
+                self.open[level].expect(content.boundary.filter(|_| !guess));
                 self.open[level].multipart = true;
             }
         } else if part.content_type.is_message() && identity && !deep && !full {

@@ -8,6 +8,7 @@ use crate::dialect::Dialect;
 use crate::field;
 use crate::index::{Field, FieldId, Index, Kind};
 use crate::names::{self, Name};
+use crate::regular::{Lines, Prepared};
 use crate::transfer::{self, BodyReader, Method};
 
 /// One way to decode a leaf.
@@ -44,6 +45,8 @@ pub struct Leaf {
     pub depth: u32,
     /// It is a whole message (message/rfc822 in an encoding).
     pub message: bool,
+    /// What its body begins with, if that is base64 as programs write it.
+    pub(crate) regular: Option<Lines>,
 }
 
 impl Leaf {
@@ -66,7 +69,16 @@ impl Leaf {
 
     /// All decoded octets up to `max`; true when there are more.
     pub fn decode(&self, message: &[u8], decoding: Decoding, max: usize) -> (Vec<u8>, bool) {
-        transfer::decode(decoding.method, self.raw(message), max)
+        match self.prepare(message, decoding, max) {
+            Some(prepared) => (prepared.to_vec(), false),
+            None => transfer::decode(decoding.method, self.raw(message), max),
+        }
+    }
+
+    /// The same where the length is known before it is decoded: base64 as programs write it that is sure to give no more than `max` octets.
+    pub fn prepare<'a>(&self, message: &'a [u8], decoding: Decoding, max: usize) -> Option<Prepared<'a>> {
+        let lines = self.regular.filter(|_| decoding.method == Method::Base64)?;
+        Prepared::new(lines, self.raw(message), max)
     }
 }
 
@@ -112,13 +124,14 @@ fn leaf(index: &Index, number: u32, message: &[u8], dialect: &Dialect, depth: u3
         decodings: vec![Decoding { method: Method::Identity, how: "" }],
         depth,
         message: part.content_type.is_message(),
+        regular: index.regular_at(part.body.start),
     };
     if content {
         let names = names::names(index, number, dialect);
         defects.extend(names.defects);
         leaf.names = names.list;
         leaf.types = names::types(index, number, dialect);
-        leaf.decodings = decodings(index, number, leaf.raw(message), dialect, defects);
+        leaf.decodings = decodings(index, number, &leaf, message, dialect, defects);
     } else {
         leaf.types = vec![part.content_type.name()];
     }
@@ -129,7 +142,15 @@ fn leaf(index: &Index, number: u32, message: &[u8], dialect: &Dialect, depth: u3
 }
 
 /// Every plausible decoding: each encoding that some reader sees in the fields, then each reading of dirty encoded octets.
-fn decodings(index: &Index, number: u32, body: &[u8], dialect: &Dialect, defects: &mut Vec<(usize, DefectKind)>) -> Vec<Decoding> {
+fn decodings(
+    index: &Index,
+    number: u32,
+    leaf: &Leaf,
+    message: &[u8],
+    dialect: &Dialect,
+    defects: &mut Vec<(usize, DefectKind)>,
+) -> Vec<Decoding> {
+    let body = leaf.raw(message);
     let part = &index.parts[number as usize];
     let mut list = Vec::new();
     let mut add = |method: Method, how: &'static str| {
@@ -148,9 +169,11 @@ fn decodings(index: &Index, number: u32, body: &[u8], dialect: &Dialect, defects
         field_encodings(index, field, n > 0 || !counts, dialect, defects, &mut add);
     }
     for (n, method) in list.clone().iter().enumerate() {
-        let (others, found) = method.method.others(body);
+        // Lines that are known to be base64 leave nothing open.
+        let known = leaf.regular.filter(|_| method.method == Method::Base64).map_or(0, |lines| lines.within(body.len()).len);
+        let (others, found) = method.method.others(&body[known..]);
         if n == 0 {
-            defects.extend(found.into_iter().map(|(at, kind)| (part.body.start + at, kind)));
+            defects.extend(found.into_iter().map(|(at, kind)| (part.body.start + known + at, kind)));
         }
         list.extend(others.into_iter().map(|method| Decoding { method, how: method.label() }));
     }

@@ -12,7 +12,20 @@ pub(crate) struct Open {
     pub closed: bool,
     /// Line ends seen when the body began.
     pub newlines: u32,
+    /// The boundary's first octets as [`key`] has them, and which of the four they are.
+    key: (u32, u32),
 }
+
+/// The first four octets of a line behind its dashes, in no case. Most lines are told apart from most boundaries by them.
+pub(crate) fn key(text: &[u8]) -> u32 {
+    let mut first = [0; 4];
+    let count = text.len().min(4);
+    first[..count].copy_from_slice(&text[..count]);
+    u32::from_le_bytes(first) | CASE
+}
+
+/// The bit in which upper and lower case differ.
+const CASE: u32 = 0x2020_2020;
 
 /// How a line of two dashes fits a multipart. `true`: as its close-delimiter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,13 +43,26 @@ pub(crate) enum Fit {
 
 impl Open {
     pub fn new(part: u32) -> Self {
-        Self { part, boundary: None, multipart: false, closed: false, newlines: 0 }
+        Self { part, boundary: None, multipart: false, closed: false, newlines: 0, key: (0, 0) }
+    }
+
+    /// This is its boundary from now on.
+    pub fn expect(&mut self, boundary: Option<Vec<u8>>) {
+        let first = boundary.as_deref().unwrap_or_default();
+        let mask = if first.len() < 4 { (1 << (first.len() * 8)) - 1 } else { u32::MAX };
+        self.key = (key(first) & mask, mask);
+        self.boundary = boundary;
+    }
+
+    /// A line with this [`key`] may fit. Without a boundary every line does.
+    pub fn may_fit(&self, key: u32) -> bool {
+        key & self.key.1 == self.key.0
     }
 
     /// `text` is the line behind its two dashes.
     pub fn fit(&mut self, text: &[u8], dialect: &Dialect) -> Option<Fit> {
         if self.boundary.is_none() && self.multipart && !text.trim_ascii().is_empty() {
-            self.boundary = Some(text.trim_ascii().to_vec());
+            self.expect(Some(text.trim_ascii().to_vec()));
         }
         let boundary = self.boundary.as_deref()?;
         let how = dialect.get(Choice::Match);

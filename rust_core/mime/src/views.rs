@@ -4,6 +4,7 @@ use crate::analysis::Analysis;
 use crate::decode;
 use crate::leaf::Leaf;
 use crate::names::NameSource;
+use crate::regular::Prepared;
 use crate::transfer;
 use crate::{tnef, uuencode};
 
@@ -52,21 +53,27 @@ pub fn html(analysis: &Analysis, message: &[u8], max: usize) -> Option<String> {
 }
 
 /// What a leaf of the baseline holds: text as characters, all else as octets.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Content {
+#[derive(Debug)]
+pub enum Content<'a> {
     /// `text/*`, its charset undone.
     Text(String),
     /// Any other.
     Octets(Vec<u8>),
+    /// Octets that are decoded when there is a place for them.
+    Prepared(Prepared<'a>),
 }
 
 /// The contents of all leaves of the baseline in order, likeliest decoding; at most `max` octets are decoded in all.
-pub fn contents(analysis: &Analysis, message: &[u8], max: usize) -> Vec<Content> {
+pub fn contents<'a>(analysis: &'a Analysis, message: &'a [u8], max: usize) -> Vec<Content<'a>> {
     let mut room = max;
     let one = |leaf: &Leaf| {
-        let (octets, _) = leaf.decode(analysis.source(message, leaf), leaf.decodings[0], room);
+        let (source, text) = (analysis.source(message, leaf), leaf.types[0].starts_with("text/"));
+        if let Some(prepared) = leaf.prepare(source, leaf.decodings[0], room).filter(|_| !text) {
+            room -= prepared.len();
+            return Content::Prepared(prepared);
+        }
+        let (octets, _) = leaf.decode(source, leaf.decodings[0], room);
         room -= octets.len();
-        let text = leaf.types[0].starts_with("text/");
         if text { Content::Text(decode::into_text(leaf.charset.as_deref(), octets)) } else { Content::Octets(octets) }
     };
     baseline(analysis).map(one).collect()

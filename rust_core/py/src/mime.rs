@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use gatepost_mime::names::NameSource;
 use gatepost_mime::section::{Located, Section};
-use gatepost_mime::{Analysis, Kind, Limits, analyse, imap, transfer, views};
+use gatepost_mime::{Analysis, Kind, Limits, Prepared, analyse, imap, transfer, views};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
@@ -134,6 +134,9 @@ impl MimeMessage {
         let found = self.leaf(leaf)?;
         let decoding = *found.decodings.get(decoding).ok_or_else(|| InvalidError::new_err(format!("no decoding {decoding}")))?;
         let source = self.analysis.source(&self.data, found);
+        if let Some(prepared) = found.prepare(source, decoding, limit) {
+            return Ok((octets_of(py, &prepared)?, false));
+        }
         let (octets, cut) = detached(py, found.body.len(), || found.decode(source, decoding, limit));
         Ok((PyBytes::new(py, &octets), cut))
     }
@@ -151,6 +154,7 @@ impl MimeMessage {
         let one = |content| match content {
             views::Content::Text(text) => Ok(text.into_pyobject(py)?.into_any()),
             views::Content::Octets(octets) => Ok(PyBytes::new(py, &octets).into_any()),
+            views::Content::Prepared(prepared) => octets_of(py, &prepared).map(Bound::into_any),
         };
         found.into_iter().map(one).collect()
     }
@@ -192,6 +196,14 @@ impl MimeMessage {
             Located::Bytes(bytes) => PyBytes::new(py, &bytes),
         }))
     }
+}
+
+/// Decoded to where Python keeps them.
+fn octets_of<'py>(py: Python<'py>, prepared: &Prepared<'_>) -> PyResult<Bound<'py, PyBytes>> {
+    PyBytes::new_with(py, prepared.len(), |out| {
+        detached(py, out.len(), || prepared.write(out));
+        Ok(())
+    })
 }
 
 fn leaf(leaf: &gatepost_mime::Leaf) -> Leaf<'_> {

@@ -14,6 +14,7 @@ mod cab;
 mod cms;
 mod embedded;
 mod fault;
+mod filling;
 mod html;
 mod iso;
 mod kind;

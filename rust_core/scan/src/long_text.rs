@@ -5,7 +5,8 @@
 
 use memchr::{memchr_iter, memmem};
 
-use crate::loose::{FIELD, is_filling};
+use crate::filling::Filling;
+use crate::loose::{FIELD, escapes};
 use crate::plain::{is_all_text, shown, single_text};
 
 /// Longer messages are inspected.
@@ -14,6 +15,8 @@ const MESSAGE_MAX: u64 = 16 << 20;
 const BODY_MIN: usize = 64 << 10;
 /// Octets of a piece that are looked at again with the next: more than any mark that could lie across the border has.
 const OVERLAP: usize = 64;
+/// Octets whose escapes of quoted-printable are counted together; a twelfth is too many.
+const ESCAPES_OF: usize = 512;
 /// What files within text begin with (`gatepost_mime::uuencode`), and PGP messages; "begin" counts at the beginning of a line, or as "=ybegin".
 const MARKS: [&[u8]; 2] = [b"(This file must be converted with BinHex", b"-----BEGIN PGP MESSAGE"];
 
@@ -25,12 +28,14 @@ pub struct LongText {
     taken: u64,
     tail: Vec<u8>,
     text: bool,
+    /// All of it may yet be base64 but for its being one letter; `None`: it is not.
+    filling: Option<Filling>,
 }
 
 impl LongText {
     /// For a message that begins behind so many octets of the first piece.
     pub fn new(prefix: usize) -> Self {
-        Self { prefix, taken: 0, tail: Vec::new(), text: true }
+        Self { prefix, taken: 0, tail: Vec::new(), text: true, filling: None }
     }
 
     /// The next octets. False from the first doubt on. Lines have to end in CR LF, which the caller sees to.
@@ -42,19 +47,26 @@ impl LongText {
         self.text
     }
 
-    fn begins(&self, piece: &[u8]) -> bool {
+    fn begins(&mut self, piece: &[u8]) -> bool {
         let body = piece.get(self.prefix..).and_then(single_text).unwrap_or_default();
-        let coded = |octet: &u8| octet.is_ascii_alphanumeric() || octet.is_ascii_whitespace() || b"+/=".contains(octet);
-        body.len() >= BODY_MIN
-            && !body.trim_ascii_start().is_empty()
-            && (is_filling(body.trim_ascii()) || !body.iter().all(coded))
-            && shown(body, "text/plain")
-            && !has_mark(body)
+        let text = body.trim_ascii_start();
+        self.filling = Some(Filling::new(text));
+        body.len() >= BODY_MIN && !text.is_empty() && self.is_not_encoded(text) && shown(body, "text/plain") && !has_mark(body)
     }
 
-    fn goes_on(&self, piece: &[u8]) -> bool {
+    fn goes_on(&mut self, piece: &[u8]) -> bool {
         let border = [&self.tail, &piece[..piece.len().min(OVERLAP)]].concat();
-        is_all_text(piece) && !has_mark(piece) && !has_mark(&border)
+        is_all_text(piece) && self.is_not_encoded(piece) && !has_mark(piece) && !has_mark(&border)
+    }
+
+    /// Neither base64 as a whole nor full of escapes, for all that is known yet.
+    fn is_not_encoded(&mut self, piece: &[u8]) -> bool {
+        let coded = |octet: &u8| octet.is_ascii_alphanumeric() || octet.is_ascii_whitespace() || b"+/=".contains(octet);
+        if !piece.iter().all(coded) {
+            self.filling = None;
+        }
+        self.filling.as_mut().is_none_or(|filling| filling.take(piece))
+            && !piece.chunks(ESCAPES_OF).any(|chunk| escapes(chunk) * 12 >= chunk.len().max(ESCAPES_OF / 8))
     }
 }
 

@@ -10,6 +10,7 @@ use gatepost_mime::transfer::{self, Method};
 use memchr::{memchr, memchr_iter};
 
 use crate::budget::Stop;
+use crate::filling::is_filling;
 use crate::report::Defect;
 use crate::walk::Walker;
 
@@ -73,10 +74,25 @@ fn coding(content: &[u8]) -> Option<Method> {
     if is_base64(text) {
         return Some(Method::Base64);
     }
-    let head = &text[..text.len().min(4_096)];
-    let escape = |&at: &usize| matches!(head.get(at + 1..at + 3), Some([a, b]) if a.is_ascii_hexdigit() && b.is_ascii_hexdigit());
-    let escapes = if head.is_ascii() { memchr_iter(b'=', head).filter(escape).count() } else { 0 };
-    (escapes >= ESCAPES_MIN && escapes * 6 >= head.len()).then_some(Method::QuotedPrintable)
+    blocks(text, 4_096).any(is_escaped).then_some(Method::QuotedPrintable)
+}
+
+/// Pieces of at least so many octets, the last one of less than twice as many.
+fn blocks(text: &[u8], size: usize) -> impl Iterator<Item = &[u8]> {
+    let whole = (text.len() / size).max(1);
+    (0..whole).map(move |n| &text[n * size..if n + 1 == whole { text.len() } else { (n + 1) * size }])
+}
+
+/// Mostly escapes of quoted-printable.
+fn is_escaped(block: &[u8]) -> bool {
+    let escapes = escapes(block);
+    escapes >= ESCAPES_MIN && escapes * 6 >= block.len() && block.is_ascii()
+}
+
+/// `=` with two digits behind it.
+pub(crate) fn escapes(text: &[u8]) -> usize {
+    let escape = |&at: &usize| matches!(text.get(at + 1..at + 3), Some([a, b]) if a.is_ascii_hexdigit() && b.is_ascii_hexdigit());
+    memchr_iter(b'=', text).filter(escape).count()
 }
 
 /// Digits and line ends, and padding, if any, at the end only.
@@ -94,19 +110,6 @@ fn is_base64(text: &[u8]) -> bool {
         }
     }
     count % 4 != 1 && count >= BARE_MIN
-}
-
-/// Nearly nothing but one letter, as mail of load generators is: the same three octets in turn are no file. A file may well begin with
-/// octets that are all 0 or 255, which are `A` and `/`.
-pub(crate) fn is_filling(text: &[u8]) -> bool {
-    let head = &text[..text.len().min(4_096)];
-    let mut counts = [0usize; 256];
-    for octet in head {
-        counts[usize::from(*octet)] += 1;
-    }
-    let most = (0..=255u8).filter(|octet| !b"A/\r\n".contains(octet)).map(|octet| counts[usize::from(octet)]).max();
-    let ends = counts[usize::from(b'\r')] + counts[usize::from(b'\n')];
-    most.unwrap_or_default() * 10 > (head.len() - ends) * 9
 }
 
 /// The next part in a text: its header block, which says that it is encoded, and its body up to a line of two dashes.

@@ -125,6 +125,26 @@ fn lines_filled_with_one_letter_are_a_text_and_base64_is_not() {
     (0..4).for_each(|cut| assert!(!is_long_text(base64.as_bytes(), &[100_000 + cut])));
 }
 
+/// A sender may put as much filling as he likes before what he hides.
+#[test]
+fn what_is_hidden_behind_filling_is_found() {
+    let head = &TEXT[..TEXT.find("\r\n\r\n").unwrap() + 4];
+    let hidden =
+        ["TVqQAAMAAAAEAAAA//8AALgAAAAAAAAAQAAAAAAAAAB3\r\n".repeat(40), "=4D=5A=90=00=03=00=00=00=04=00=00=00=FF=FF=\r\n".repeat(200)];
+    for (filling, hidden) in
+        [("XXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXX\r\n", &hidden[0]), ("Dear all,\r\n", &hidden[1])]
+    {
+        for (before, after) in [(60, 0), (600, 0), (600, 600), (2_500, 1), (13_000, 0), (13_000, 2_000)] {
+            let message = format!("{head}{}{hidden}{}", filling.repeat(before), filling.repeat(after));
+            let report = inspect(message.as_bytes(), "", "message/rfc822", Limits::default());
+            let found = report.entries.iter().any(|entry| entry.signs.iter().any(|sign| sign == "mime:encoded-without-field"));
+            assert!(found, "{before} {after} {filling}");
+            assert!(!is_plain(message.as_bytes()), "{before} {after} {filling}");
+            assert!(message.len() < 80_000 || !is_long_text(message.as_bytes(), &[80_000, 200_001]), "{before} {after} {filling}");
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(150))]
 
