@@ -35,11 +35,10 @@ def seven_zip(files: Mapping[str, bytes], *, method: str = "lzma") -> bytes:
 
 
 def _number(value: int) -> bytes:
-    if value < 0x80:
-        return bytes([value])
-    if value < 0x4000:
-        return bytes([0x80 | value >> 8, value & 0xFF])
-    return b"\xe0" + struct.pack("<I", value)[:3]
+    """A number as 7z writes it: the set bits at the top of the first octet tell how many octets follow, lowest first."""
+    more = next(count for count in range(9) if count == 8 or value >> (7 * count + 7) == 0)
+    first = (0xFF00 >> more & 0xFF) | (value >> 8 * more if more < 7 else 0)
+    return bytes([first]) + (value & (1 << 8 * more) - 1).to_bytes(more, "little")
 
 
 def cabinet(files: Mapping[str, bytes], *, compressed: bool = True) -> bytes:

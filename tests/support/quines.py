@@ -42,7 +42,7 @@ def _file(head: bytes, tail: Callable[[int, int], bytes]) -> bytes:
     first = _again(room, 2 * unit - 5)
     block = 2 * unit + 10
     cycle = _again(block, unit)
-    program = _print(head + _length(room)) if False else _length(room) + head + _length(room)
+    program = _length(room) + head + _length(room)
     program += first
     program += _length(len(first)) + first + _length(5) + _length(len(first))
     program += _length(block) + first + _length(5) + _length(len(first)) + _length(block)
@@ -61,10 +61,6 @@ def _file(head: bytes, tail: Callable[[int, int], bytes]) -> bytes:
     deflated = len(program) + 2 * len(last) + behind
     end = tail(len(head) + deflated + behind, deflated)
     return head + program + last + end + last + end
-
-
-def _print(octets: bytes) -> bytes:
-    return _length(len(octets)) + octets
 
 
 def _length(count: int) -> bytes:

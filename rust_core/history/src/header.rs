@@ -55,7 +55,7 @@ fn value(data: &[u8], mut end: usize, name: &[u8]) -> Option<Vec<u8>> {
     while end < data.len() && end < FIELD && matches!(data[end], b' ' | b'\t') {
         end += memchr(b'\n', &data[end..]).map_or(data.len() - end, |n| n + 1);
     }
-    Some(field::unfold(&data[colon + 1..end.min(colon + 1 + FIELD)]))
+    Some(field::unfold(&data[colon + 1..end.min(colon + 1 + FIELD)]).into_owned())
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ pub(crate) fn content_type(value: &[u8], dialect: &Dialect) -> Option<ContentTyp
     if kind.is_empty() || subtype.is_empty() {
         return None;
     }
-    Some(ContentType { kind, subtype, parameters: pieces.parameters, given: true })
+    Some(ContentType { kind: kind.into(), subtype: subtype.into(), parameters: pieces.parameters, given: true })
 }
 
 /// Cut a value as `dialect` does.

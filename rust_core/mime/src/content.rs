@@ -1,6 +1,8 @@
 //! What the MIME fields of one part say, as one dialect reads them: type, boundary, encoding. Called by the indexer at the end of each
 //! header block. Tells which choices the fields leave open and what is wrong with them.
 
+use std::borrow::Cow;
+
 use crate::alternate;
 use crate::decode;
 use crate::defect::DefectKind;
@@ -22,7 +24,7 @@ pub(crate) struct Content {
     /// True when this is to be taken for a multipart.
     pub multipart: bool,
     /// In lower case; `None` when not given.
-    pub encoding: Option<String>,
+    pub encoding: Option<Cow<'static, str>>,
     /// What these fields leave open.
     pub open: Choices,
     /// Kind and place.
@@ -41,11 +43,11 @@ pub(crate) fn accepted<'a>(
 }
 
 /// The unfolded value of a field as the dialect sees it.
-pub(crate) fn value(index: &Index, field: &Field, dialect: &Dialect) -> Vec<u8> {
-    let mut value = field::unfold(index.bytes(&field.value));
+pub(crate) fn value<'a>(index: &'a Index, field: &Field, dialect: &Dialect) -> Cow<'a, [u8]> {
+    let value = field::unfold(index.bytes(&field.value));
     if dialect.get(Choice::FieldName) == 2 {
         let junk = value.iter().take_while(|b| matches!(b, b':' | b'=' | b' ')).count();
-        value.drain(..junk);
+        return Cow::Owned(value[junk..].to_vec());
     }
     value
 }
@@ -76,7 +78,7 @@ pub(crate) fn read(index: &Index, part: u32, dialect: &Dialect) -> Content {
     }
     if let Some(field) = encoding_field {
         let token = field::token(&value(index, field, dialect));
-        content.encoding = Some(token).filter(|t| !t.is_empty()).map(|t| t.to_ascii_lowercase());
+        content.encoding = Some(token).filter(|t| !t.is_empty()).map(lower);
     }
     content
 }
@@ -230,6 +232,10 @@ impl Content {
             self.given = Some(ContentType { given: true, ..ContentType::new("multipart", "mixed") });
         }
     }
+}
+
+fn lower(text: Cow<'static, str>) -> Cow<'static, str> {
+    if text.bytes().any(|octet| octet.is_ascii_uppercase()) { Cow::Owned(text.to_ascii_lowercase()) } else { text }
 }
 
 /// There may be more than one way to read this value.

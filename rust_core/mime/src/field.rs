@@ -3,6 +3,8 @@
 //! Lenient and linear: comments are skipped, what makes no sense is passed over, parameters beyond a cap are dropped.
 //! Values stay raw: RFC 2047 words and RFC 2231 parameter sections are not decoded here, IMAP shows them as they are.
 
+use std::borrow::Cow;
+
 /// Parameters kept per field.
 pub(crate) const PARAMETERS_MAX: usize = 64;
 
@@ -10,9 +12,9 @@ pub(crate) const PARAMETERS_MAX: usize = 64;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContentType {
     /// Top-level type.
-    pub kind: String,
+    pub kind: Cow<'static, str>,
     /// Subtype.
-    pub subtype: String,
+    pub subtype: Cow<'static, str>,
     /// Attribute and value, quoting removed.
     pub parameters: Vec<(Vec<u8>, Vec<u8>)>,
     /// False when the defaults of RFC 2045 5.2 stand in for a missing or unusable field.
@@ -30,7 +32,7 @@ pub struct Disposition {
 
 impl ContentType {
     /// A default type without parameters.
-    pub fn new(kind: &str, subtype: &str) -> Self {
+    pub fn new(kind: &'static str, subtype: &'static str) -> Self {
         Self { kind: kind.into(), subtype: subtype.into(), parameters: Vec::new(), given: false }
     }
 
@@ -68,19 +70,49 @@ impl ContentType {
 }
 
 /// A raw field value without line ends and outer white space (RFC 5322 2.2.3). NUL is dropped: no IMAP string may carry it.
-pub fn unfold(raw: &[u8]) -> Vec<u8> {
-    if !raw.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)) {
-        return raw.trim_ascii().to_vec();
+pub fn unfold(raw: &[u8]) -> Cow<'_, [u8]> {
+    if memchr::memchr3(b'\r', b'\n', 0, raw).is_none() {
+        return Cow::Borrowed(raw.trim_ascii());
     }
-    let kept = raw.iter().copied().filter(|b| !matches!(b, b'\r' | b'\n' | 0));
-    kept.collect::<Vec<u8>>().trim_ascii().to_vec()
+    let kept: Vec<u8> = raw.iter().copied().filter(|b| !matches!(b, b'\r' | b'\n' | 0)).collect();
+    Cow::Owned(kept.trim_ascii().to_vec())
 }
 
 /// First token of a value, e.g. of Content-Transfer-Encoding; "" when there is none.
-pub fn token(value: &[u8]) -> String {
+pub fn token(value: &[u8]) -> Cow<'static, str> {
     let mut scanner = Scanner::new(value);
     scanner.skip_space();
-    String::from_utf8_lossy(scanner.token()).into_owned()
+    word(scanner.token())
+}
+
+/// A token as text. Nearly all mail has the same few, which need no memory of their own.
+fn word(token: &[u8]) -> Cow<'static, str> {
+    const KNOWN: [&str; 20] = [
+        "text",
+        "plain",
+        "html",
+        "multipart",
+        "mixed",
+        "alternative",
+        "related",
+        "application",
+        "pdf",
+        "octet-stream",
+        "image",
+        "png",
+        "jpeg",
+        "message",
+        "rfc822",
+        "base64",
+        "quoted-printable",
+        "7bit",
+        "8bit",
+        "binary",
+    ];
+    match KNOWN.iter().find(|known| known.as_bytes() == token) {
+        Some(known) => Cow::Borrowed(*known),
+        None => Cow::Owned(String::from_utf8_lossy(token).into_owned()),
+    }
 }
 
 /// Parse a Content-Type value. `None` when there is no `type/subtype` in it.
@@ -97,12 +129,7 @@ pub fn content_type(value: &[u8]) -> Option<ContentType> {
     if subtype.is_empty() {
         return None;
     }
-    Some(ContentType {
-        kind: String::from_utf8_lossy(kind).into_owned(),
-        subtype: String::from_utf8_lossy(subtype).into_owned(),
-        parameters: scanner.parameters(),
-        given: true,
-    })
+    Some(ContentType { kind: word(kind), subtype: word(subtype), parameters: scanner.parameters(), given: true })
 }
 
 /// The disposition type of a Content-Disposition value, in lower case.
@@ -124,7 +151,7 @@ pub fn disposition(value: &[u8]) -> Option<Disposition> {
 /// Comma-separated tokens (Content-Language, RFC 3282).
 pub fn tokens(value: &[u8]) -> Vec<Vec<u8>> {
     let parts = value.split(|&b| b == b',').take(PARAMETERS_MAX);
-    parts.map(|p| token(p).into_bytes()).filter(|t| !t.is_empty()).collect()
+    parts.map(|p| token(p).into_owned().into_bytes()).filter(|t| !t.is_empty()).collect()
 }
 
 /// Octets that no token holds (RFC 2045 5.1).
@@ -288,7 +315,7 @@ mod tests {
     #[test]
     fn comments_and_quotes_are_removed_from_parameters() {
         let parsed = content_type(b"Text/(c)Plain (x;y=z); charset=\"a\\\"b\" ; name = q.txt").unwrap();
-        assert_eq!((parsed.kind.as_str(), parsed.subtype.as_str()), ("Text", "Plain"));
+        assert_eq!((&*parsed.kind, &*parsed.subtype), ("Text", "Plain"));
         assert_eq!(parsed.parameter("charset"), Some(&b"a\"b"[..]));
         assert_eq!(parsed.parameter("NAME"), Some(&b"q.txt"[..]));
     }

@@ -130,7 +130,7 @@ fn single(out: &mut Vec<u8>, index: &Index, part: u32, extended: bool, utf8: boo
     let shown = &this.content_type;
     // A multipart without a usable boundary is opaque; as "multipart" it would break the grammar.
     let opaque = shown.is_multipart();
-    let (kind, subtype) = if opaque { ("text", "plain") } else { (shown.kind.as_str(), shown.subtype.as_str()) };
+    let (kind, subtype) = if opaque { ("text", "plain") } else { (&*shown.kind, &*shown.subtype) };
     string(out, kind.as_bytes(), utf8);
     out.push(b' ');
     string(out, subtype.as_bytes(), utf8);

@@ -1,5 +1,6 @@
 //! The result of one pass: parts and header fields with their offsets. Owns the header blocks, never a body.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::defect::Defect;
@@ -81,7 +82,7 @@ pub struct Part {
     /// Parsed Content-Type, defaults applied.
     pub content_type: ContentType,
     /// Content-Transfer-Encoding in lower case, "7bit" when absent.
-    pub encoding: String,
+    pub encoding: Cow<'static, str>,
     /// For a multipart: its close-delimiter came.
     pub closed: bool,
     pub(crate) fields: Range<u32>,
@@ -133,7 +134,7 @@ impl Index {
         self.fields(part)
             .iter()
             .filter(|f| self.bytes(&f.name).eq_ignore_ascii_case(name.as_bytes()))
-            .map(|f| field::unfold(self.bytes(&f.value)))
+            .map(|f| field::unfold(self.bytes(&f.value)).into_owned())
     }
 
     /// The lines of base64 that the body at `start` begins with, if it was seen in one piece.

@@ -313,7 +313,7 @@ impl Indexer {
     }
 
     /// Start a part whose header block begins at `start`; kind/subtype are the defaults of its context (RFC 2046 5.1.5).
-    fn begin(&mut self, parent: Option<u32>, start: usize, kind: &str, subtype: &str) {
+    fn begin(&mut self, parent: Option<u32>, start: usize, kind: &'static str, subtype: &'static str) {
         let number = self.index.parts.len() as u32;
         let fields = self.index.fields.len() as u32;
         self.index.parts.push(Part {
@@ -325,7 +325,7 @@ impl Indexer {
             lines: 0,
             children: Vec::new(),
             content_type: field::ContentType::new(kind, subtype),
-            encoding: String::from("7bit"),
+            encoding: Cow::Borrowed("7bit"),
             closed: false,
             fields: fields..fields,
         });
@@ -437,7 +437,7 @@ impl Indexer {
         part.header.end = body;
         part.body = body..body;
         part.header_lines = self.header_lines;
-        let identity = matches!(part.encoding.as_str(), "7bit" | "8bit" | "binary" | "");
+        let identity = matches!(&*part.encoding, "7bit" | "8bit" | "binary" | "");
         if content.multipart && !deep {
             let guess = self.dialect.get(Choice::NoBoundary) == 1;
             if content.boundary.is_some() || guess {

@@ -185,13 +185,10 @@ const fn other_field(before: usize) -> &'static str {
 /// True when another cut of the value may give another name.
 fn is_odd(value: &[u8], parsed: &[(Vec<u8>, Vec<u8>)], parameter: &str) -> bool {
     let plain = parsed.iter().filter(|(n, _)| n.eq_ignore_ascii_case(parameter.as_bytes())).count();
-    let lower = value.to_ascii_lowercase();
-    let mentioned =
-        memchr::memmem::find_iter(&lower, parameter.as_bytes()).filter(|at| is_attribute(&lower[at + parameter.len()..])).count();
     let quotes = memchr::memchr_iter(b'"', value).count();
     let after_quote =
         value.windows(2).any(|w| w[0] == b'"' && !matches!(w[1], b';' | b' ' | b'\t' | b'"') && !w[1].is_ascii_alphanumeric());
-    mentioned > plain
+    (mentions(value, parameter.as_bytes()) > plain.min(1) && attributes(value, parameter) > plain)
         || !quotes.is_multiple_of(2)
         || after_quote
         || value.iter().any(|b| matches!(b, b'\\' | b'(' | b'\''))
@@ -218,8 +215,11 @@ fn is_regular(value: &[u8], parsed: &[(Vec<u8>, Vec<u8>)]) -> bool {
     regular
 }
 
-fn is_attribute(rest: &[u8]) -> bool {
-    rest.trim_ascii_start().starts_with(b"=")
+/// How often the parameter stands in the value with "=" behind it.
+fn attributes(value: &[u8], parameter: &str) -> usize {
+    let lower = value.to_ascii_lowercase();
+    let is_attribute = |at: &usize| lower[at + parameter.len()..].trim_ascii_start().starts_with(b"=");
+    memchr::memmem::find_iter(&lower, parameter.as_bytes()).filter(is_attribute).count()
 }
 
 /// A value without quotes that goes on after a space, or with quotes in its middle.

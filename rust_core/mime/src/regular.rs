@@ -11,7 +11,7 @@ use crate::transfer::{self, Method};
 /// Digits of a line at most (RFC 5322 2.1.1).
 const WIDTH_MAX: usize = 996;
 /// Digits looked at in one go.
-const PACK: usize = 8 << 10;
+const PACK: usize = 2 << 10;
 
 /// Whole lines at the beginning of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -101,7 +101,7 @@ impl MimeMessage {
                 };
                 let content_type = format!("{}/{}", p.content_type.kind, p.content_type.subtype).to_ascii_lowercase();
                 let places = (p.header.start, p.body.start, p.body.end);
-                (p.parent, kind, places, (p.header_lines, p.lines), content_type, p.encoding.clone(), p.children.clone())
+                (p.parent, kind, places, (p.header_lines, p.lines), content_type, p.encoding.to_string(), p.children.clone())
             })
             .collect()
     }

@@ -53,6 +53,7 @@ pub enum Format {
     Bzip2,
     Xz,
     Lzma,
+    Lzip,
     Zstd,
     Seven,
     Cab,
@@ -105,7 +106,7 @@ pub const MAIL: Kind = kind("eml", "message/rfc822", Class::Mail, Format::Mail);
 pub const TAR: Kind = kind("tar", "application/x-tar", Class::Archive, Format::Tar);
 /// A CD image.
 pub const ISO: Kind = kind("iso", "application/x-iso9660-image", Class::Archive, Format::Iso);
-/// LZMA without a container, as `.lzma` files have it; never recognised by content, it has no mark.
+/// LZMA without a container, as `.lzma` files have it. It has no mark; its header reads well, or its name says so.
 pub const LZMA: Kind = kind("lzma", "application/x-lzma", Class::Archive, Format::Lzma);
 const PE: Kind = kind("pe", "application/vnd.microsoft.portable-executable", Class::Executable, Format::Plain);
 const DOS: Kind = kind("dos-exe", "application/x-msdos-program", Class::Executable, Format::Plain);
@@ -155,7 +156,7 @@ const MAGICS: &[Magic] = &[
     (0, b"\xe4\x52\x5c\x7b\x8c\xd8\xa7\x4d\xae\xb1\x53\x78\xd0\x29\x96\xd3", kind("one", "application/onenote", Class::Document, Format::Closed)),
     (0, b"\0\x01\0\0Standard Jet DB", kind("mdb", "application/vnd.ms-access", Class::Executable, Format::Plain)),
     (0, b"\0\x01\0\0Standard ACE DB", kind("accdb", "application/vnd.ms-access", Class::Executable, Format::Plain)),
-    (0, b"LZIP", kind("lz", "application/x-lzip", Class::Archive, Format::Closed)),
+    (0, b"LZIP", kind("lz", "application/x-lzip", Class::Archive, Format::Lzip)),
     (0, b"\x04\x22\x4d\x18", kind("lz4", "application/x-lz4", Class::Archive, Format::Closed)),
     (0, b"\x1f\x9d", kind("z", "application/x-compress", Class::Archive, Format::Closed)),
     (0, b"ISc(", kind("is-cab", "application/x-installshield", Class::Archive, Format::Closed)),
@@ -177,7 +178,7 @@ const MAGICS: &[Magic] = &[
 
 /// What the octets are.
 pub fn of(data: &[u8]) -> Kind {
-    mail(data).or_else(|| by_mark(data)).or_else(|| textual(data)).or_else(|| known_elsewhere(data)).unwrap_or(DATA)
+    mail(data).or_else(|| by_mark(data)).or_else(|| textual(data)).or_else(|| lzma(data)).or_else(|| known_elsewhere(data)).unwrap_or(DATA)
 }
 
 /// What a mark near its beginning says; most text has none.
@@ -233,6 +234,16 @@ fn other_archive(data: &[u8]) -> Option<Kind> {
         return Some(CMS);
     }
     crate::tar::is_header(data).then_some(TAR)
+}
+
+/// What unpackers take for LZMA: properties, a dictionary of a size that encoders write, a size below 256 GiB or none, and the first octet
+/// of the range coder, which is always 0.
+fn lzma(data: &[u8]) -> Option<Kind> {
+    let (dictionary, low, high) = (le32(data, 1)?, le32(data, 5)?, le32(data, 9)?);
+    let usual =
+        dictionary >= 4_096 && (dictionary.is_power_of_two() || (dictionary / 3 * 2).is_power_of_two() && dictionary.is_multiple_of(3));
+    let sized = high < 64 && (low, high) != (0, 0) || (low, high) == (u32::MAX, u32::MAX);
+    (data[0] < 225 && usual && sized && data.get(13) == Some(&0)).then_some(LZMA)
 }
 
 /// Octets looked at to tell text and its kind.

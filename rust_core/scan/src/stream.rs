@@ -1,4 +1,4 @@
-//! Streams with one file inside: gzip, bzip2, xz, lzma, zstd.
+//! Streams with one file inside: gzip, bzip2, xz, lzma, lzip, zstd.
 
 use crate::budget::Stop;
 use crate::bytes::{Cursor, text};
@@ -18,6 +18,7 @@ pub fn read(walker: &mut Walker, id: u32, format: Format, data: &[u8]) -> Result
         Format::Bzip2 => unpack::bzip2(&mut walker.budget, data)?,
         Format::Xz => xz::read(&mut walker.budget, data)?,
         Format::Lzma => unpack::lzma_alone(&mut walker.budget, data)?,
+        Format::Lzip => unpack::lzip(&mut walker.budget, data)?,
         _ => unpack::zstd(&mut walker.budget, data)?,
     };
     if output.sound && output.used < data.len() {
@@ -31,8 +32,8 @@ fn inner_name(walker: &Walker, id: u32) -> String {
     let name = &walker.entries[id as usize].name;
     let Some((stem, extension)) = name.rsplit_once('.') else { return name.clone() };
     match extension.to_ascii_lowercase().as_str() {
-        "tgz" | "tbz" | "tbz2" | "txz" | "tzst" => format!("{stem}.tar"),
-        "gz" | "bz2" | "xz" | "lzma" | "zst" => stem.to_owned(),
+        "tgz" | "tbz" | "tbz2" | "txz" | "tzst" | "tlz" => format!("{stem}.tar"),
+        "gz" | "bz2" | "xz" | "lzma" | "lz" | "zst" => stem.to_owned(),
         _ => name.clone(),
     }
 }

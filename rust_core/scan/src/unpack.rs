@@ -178,6 +178,27 @@ pub fn lzma_alone(budget: &mut Budget, input: &[u8]) -> Result<Output, Stop> {
     }
 }
 
+/// lzip: members of a header of six octets and LZMA with an end mark, found by their marks.
+pub fn lzip(budget: &mut Budget, input: &[u8]) -> Result<Output, Stop> {
+    let mut sink = Sink::new(budget, input.len());
+    let (mut sound, mut failed) = (false, 0);
+    for at in memchr::memmem::find_iter(input, b"LZIP\x01") {
+        let Some(&size) = input.get(at + 5) else { break };
+        let base = 1u64 << (size & 31);
+        let window = sink.window((base - base / 16 * u64::from(size >> 5)).max(4_096));
+        // Three bits of literal context and two of position: the format has no others.
+        sound = match guarded(|| LzmaReader::new_with_props(&input[at + 6..], u64::MAX, 0x5d, window, None)) {
+            Some(Ok(mut reader)) => sink.drain(&mut reader)?,
+            _ => false,
+        };
+        failed += usize::from(!sound);
+        if failed > BROKEN_STREAMS_MAX {
+            break;
+        }
+    }
+    Ok(sink.done(input.len(), sound))
+}
+
 /// LZMA2 into a sink; how much of the input it took, and whether it ended well.
 pub fn lzma2_into(sink: &mut Sink<'_>, input: &[u8], dictionary: u64) -> Result<(usize, bool), Stop> {
     let mut left = input;

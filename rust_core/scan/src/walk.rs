@@ -242,7 +242,9 @@ impl Walker {
         match kind.format {
             Format::Zip => zip::read(self, id, data),
             Format::Tar => tar::read(self, id, data),
-            Format::Gzip | Format::Bzip2 | Format::Xz | Format::Lzma | Format::Zstd => stream::read(self, id, kind.format, data),
+            Format::Gzip | Format::Bzip2 | Format::Xz | Format::Lzma | Format::Lzip | Format::Zstd => {
+                stream::read(self, id, kind.format, data)
+            }
             Format::Seven => seven::read(self, id, data),
             Format::Cab => cab::read(self, id, data),
             Format::Ole => ole::read(self, id, data),
