@@ -15,7 +15,8 @@ ZIP_NAME = b"quine.zip"
 
 def gzip_quine() -> bytes:
     """RFC 1952: header with a name, deflate, checksum and size."""
-    return _solve(lambda crc: _file(b"\x1f\x8b\x08\x08" + bytes(5) + b"\xff" + GZIP_NAME + b"\0", lambda size, _: struct.pack("<II", crc, size)))
+    head = b"\x1f\x8b\x08\x08" + bytes(5) + b"\xff" + GZIP_NAME + b"\0"
+    return _solve(lambda crc: _file(head, lambda size, _: struct.pack("<II", crc, size)))
 
 
 def zip_quine() -> bytes:
@@ -118,9 +119,7 @@ def _low_first(value: int, bits: int) -> str:
 def _solve(made: Callable[[int], bytes]) -> bytes:
     """The file whose checksum is the one in it: crc(made(x)) = x, which is linear but for a constant."""
     start = zlib.crc32(made(0))
-    rows = []
-    for bit in range(32):
-        rows.append(zlib.crc32(made(1 << bit)) ^ start ^ 1 << bit)
+    rows = [zlib.crc32(made(1 << bit)) ^ start ^ 1 << bit for bit in range(32)]
     # Which of the rows together give `start`? A basis in echelon form, each vector with the bits it is made of.
     basis: dict[int, tuple[int, int]] = {}
     for bit, row in enumerate(rows):

@@ -83,6 +83,9 @@ pub struct Indexer {
     told: u64,
     /// The next octet 0 and the beginning of its line, for dialects that look at them.
     nul: Option<(usize, usize)>,
+    /// Lines that were looked at one by one, and boundaries that they were compared with.
+    #[cfg(test)]
+    work: (usize, usize),
 }
 
 impl Indexer {
@@ -110,6 +113,8 @@ impl Indexer {
             header_lines: 0,
             told: 0,
             nul: None,
+            #[cfg(test)]
+            work: (0, 0),
         };
         indexer.begin(None, 0, "text", "plain");
         indexer
@@ -203,6 +208,8 @@ impl Indexer {
     /// A line, or what a delimiter within it leaves of it.
     fn piece(&mut self, text: &[u8], len: usize, eol: usize) {
         let whole = text.len() + eol == len;
+        #[cfg(test)]
+        (self.work.0 += 1);
         let text = match self.dialect.get(Choice::Nul) {
             0 => Cow::Borrowed(text),
             option => lines::without_nul(text, option),
@@ -256,6 +263,8 @@ impl Indexer {
             if !self.open[level].may_fit(key) {
                 continue;
             }
+            #[cfg(test)]
+            (self.work.1 += 1);
             let Some(fit) = self.open[level].fit(&text[2..], &self.dialect) else { continue };
             match fit {
                 Fit::Delimiter(last) if found.is_none() => found = Some((level, last)),

@@ -13,10 +13,7 @@ pub(crate) fn first(rest: &[u8], option: u8) -> (usize, usize) {
 
 /// A line begins at `at`, which is not the beginning.
 pub(crate) fn is_start(data: &[u8], at: usize, option: u8) -> bool {
-    match (option, &data[..at]) {
-        (0, [.., b'\n']) | (1, [.., b'\r' | b'\n']) | (2, [.., b'\r', b'\n']) => true,
-        _ => false,
-    }
+    matches!((option, &data[..at]), (0, [.., b'\n']) | (1, [.., b'\r' | b'\n']) | (2, [.., b'\r', b'\n']))
 }
 
 /// Behind the last line end; 0 when there is none.

@@ -23,7 +23,9 @@ pub(crate) fn is_filling(text: &[u8]) -> bool {
 /// The octet that there is most of. A file may well begin with octets that are all 0 or 255, which are `A` and `/` in base64.
 fn commonest(head: &[u8]) -> u8 {
     let mut counts = [0usize; 256];
-    head.iter().for_each(|octet| counts[usize::from(*octet)] += 1);
+    for octet in head {
+        counts[usize::from(*octet)] += 1;
+    }
     (0..=255u8).filter(|octet| !b"A/\r\n".contains(octet)).max_by_key(|octet| counts[usize::from(*octet)]).unwrap_or_default()
 }
 
@@ -33,7 +35,7 @@ fn counted(block: &[u8], letter: u8) -> (usize, usize) {
     for &octet in block {
         // Without branches and of small numbers, so that the loop becomes vector code; a block is too short to wrap.
         same = same.wrapping_add(u16::from(octet == letter));
-        ends = ends.wrapping_add(u16::from((octet == b'\r') | (octet == b'\n')));
+        ends = ends.wrapping_add(u16::from(octet == b'\r')).wrapping_add(u16::from(octet == b'\n'));
     }
     (same.into(), block.len() - usize::from(same) - usize::from(ends))
 }

@@ -65,6 +65,7 @@ pub enum Format {
     Mail,
     Pdf,
     Rtf,
+    ActiveMime,
     Html,
     Link,
     /// A container or compression that nothing here opens.
@@ -147,6 +148,7 @@ const MAGICS: &[Magic] = &[
     (0, b"Rar!\x1a\x07\x01\0", kind("rar", "application/vnd.rar", Class::Archive, Format::Rar)),
     (0, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", kind("ole", "application/x-ole-storage", Class::Document, Format::Ole)),
     (0, b"\x78\x9f\x3e\x22", kind("tnef", "application/vnd.ms-tnef", Class::Mail, Format::Tnef)),
+    (0, b"ActiveMime", kind("mso", "application/x-mso", Class::Document, Format::ActiveMime)),
     (0, b"{\\rt", kind("rtf", "application/rtf", Class::Document, Format::Rtf)),
     (0, b"L\0\0\0\x01\x14\x02\0\0\0\0\0\xc0\0\0\0\0\0\0\x46", kind("lnk", "application/x-ms-shortcut", Class::Executable, Format::Link)),
     (0, b"\x7fELF", kind("elf", "application/x-elf", Class::Executable, Format::Plain)),
@@ -174,6 +176,7 @@ const MAGICS: &[Magic] = &[
     (257, b"ustar", TAR),
     (32_769, b"CD001", ISO),
     (34_817, b"CD001", ISO),
+    (32_769, b"BEA01", kind("udf", "application/x-udf-image", Class::Archive, Format::Closed)),
 ];
 
 /// What the octets are.
@@ -229,6 +232,10 @@ fn other_archive(data: &[u8]) -> Option<Kind> {
     }
     if data.get(2..5) == Some(b"-lh") && data.get(6) == Some(&b'-') {
         return Some(kind("lha", "application/x-lzh-compressed", Class::Archive, Format::Closed));
+    }
+    // A disk image of macOS is told by its last block.
+    if data.len().checked_sub(512).is_some_and(|at| data[at..].starts_with(b"koly\0\0\0\x04")) {
+        return Some(kind("dmg", "application/x-apple-diskimage", Class::Archive, Format::Closed));
     }
     if crate::cms::is_cms(data) {
         return Some(CMS);

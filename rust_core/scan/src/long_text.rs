@@ -3,7 +3,7 @@
 //! Called by the binding crate with whole buffers in order. It says yes only where [`crate::inspect`] would find a single text without flag,
 //! sign or defect; what might begin a file within a text is a no, without a look whether a file follows. tests/plain.rs holds the two together.
 
-use memchr::{memchr_iter, memmem};
+use memchr::{memchr, memchr_iter, memmem};
 
 use crate::filling::Filling;
 use crate::loose::{FIELD, escapes};
@@ -50,8 +50,14 @@ impl LongText {
     fn begins(&mut self, piece: &[u8]) -> bool {
         let body = piece.get(self.prefix..).and_then(single_text).unwrap_or_default();
         let text = body.trim_ascii_start();
+        let header = piece.get(self.prefix..piece.len() - body.len()).unwrap_or_default();
         self.filling = Some(Filling::new(text));
-        body.len() >= BODY_MIN && !text.is_empty() && self.is_not_encoded(text) && shown(body, "text/plain") && !has_mark(body)
+        body.len() >= BODY_MIN
+            && memchr(0, header).is_none()
+            && !text.is_empty()
+            && self.is_not_encoded(text)
+            && shown(body, "text/plain")
+            && !has_mark(body)
     }
 
     fn goes_on(&mut self, piece: &[u8]) -> bool {

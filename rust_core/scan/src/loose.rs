@@ -197,14 +197,27 @@ fn properties(walker: &mut Walker, id: u32, text: &[u8]) -> Result<(), Stop> {
         line = end;
         let Some(colon) = memchr(b':', &property) else { continue };
         let (head, value) = (&property[..colon], &property[colon + 1..]);
-        if !crate::bytes::has(&head.to_ascii_lowercase(), ";encoding=b") {
+        let lower = head.to_ascii_lowercase();
+        let value = if [";encoding=b", ";encoding=\"b"].iter().any(|word| crate::bytes::has(&lower, word)) {
+            value
+        } else if let Some(value) = data_uri(value) {
+            value
+        } else {
             continue;
-        }
+        };
         let (octets, _) = transfer::decode(Method::Base64, value, usize::MAX);
         walker.budget.spend(octets.len(), value.len() as u64, octets.len() as u64)?;
         walker.child(id, &file_name(head), &octets)?;
     }
     Ok(())
+}
+
+/// What stands behind `;base64,` in a `data:` URI (RFC 2397); cards write a backslash before the comma.
+fn data_uri(value: &[u8]) -> Option<&[u8]> {
+    let lower = value.get(..value.len().min(1_024))?.to_ascii_lowercase();
+    let at = memchr::memmem::find(&lower, b";base64").filter(|_| lower.trim_ascii_start().starts_with(b"data:"))?;
+    let rest = &value[at + 7..];
+    Some(&rest[memchr(b',', rest)? + 1..])
 }
 
 fn unfolded(lines: &[u8]) -> Vec<u8> {

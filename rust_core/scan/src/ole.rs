@@ -201,7 +201,7 @@ pub fn read(walker: &mut Walker, id: u32, data: &[u8]) -> Result<(), Stop> {
 
 fn stream(walker: &mut Walker, id: u32, node: &Node, content: &[u8], file: &Compound<'_>) -> Result<(), Stop> {
     if node.name == "\u{1}Ole10Native" {
-        return package(walker, id, content);
+        return package(walker, id, content.get(4..).unwrap_or_default());
     }
     if node.name == "__substg1.0_37010102" {
         let name = attachment_name(file, node);
@@ -223,11 +223,11 @@ fn attachment_name(file: &Compound<'_>, node: &Node) -> String {
     wide.or_else(|| beside("3707001E").or_else(|| beside("3704001E")).map(|octets| crate::bytes::text(&octets))).unwrap_or_default()
 }
 
-/// An OLE package: sizes, label, path, temporary path, content.
-fn package(walker: &mut Walker, id: u32, content: &[u8]) -> Result<(), Stop> {
+/// An OLE package behind its size: label, path, temporary path, content.
+pub fn package(walker: &mut Walker, id: u32, content: &[u8]) -> Result<(), Stop> {
     let mut cursor = crate::bytes::Cursor::new(content);
     let parsed = (|| {
-        cursor.take(6)?;
+        cursor.take(2)?;
         let label = crate::bytes::text(cursor.until_nul()?);
         let path = crate::bytes::text(cursor.until_nul()?);
         cursor.take(4)?;

@@ -1,8 +1,10 @@
-//! RTF objects, and shortcuts (.lnk, .url).
+//! RTF objects, Word's `ActiveMime`, and shortcuts (.lnk, .url).
 
 use crate::budget::Stop;
-use crate::bytes::{Words, clamp, le16, le32, utf16le};
-use crate::report::Flags;
+use crate::bytes::{Cursor, Words, clamp, le16, le32, text, utf16le};
+use crate::ole;
+use crate::report::{Defect, Flags};
+use crate::unpack;
 use crate::walk::Walker;
 
 /// Objects of one document.
@@ -25,7 +27,11 @@ pub fn rtf(walker: &mut Walker, id: u32, data: &[u8]) -> Result<(), Stop> {
         let (octets, used) = hex(&data[at..]);
         from = at + used;
         walker.entry(id).flags.set(Flags::EMBEDS);
-        walker.child(id, "object", object(&octets))?;
+        match object(&octets) {
+            Some((class, body)) if class.eq_ignore_ascii_case("package") => ole::package(walker, id, body)?,
+            Some((_, body)) => drop(walker.child(id, "object", body)?),
+            None => drop(walker.child(id, "object", &octets)?),
+        }
     }
     walker.budget.tick()
 }
@@ -55,19 +61,40 @@ fn hex(text: &[u8]) -> (Vec<u8>, usize) {
     (octets, at)
 }
 
-/// An OLE 1 object: version, kind, class, topic, item, size, content. What is not one is taken whole.
-fn object(octets: &[u8]) -> &[u8] {
-    let mut cursor = crate::bytes::Cursor::new(octets);
-    let parsed = (|| {
-        cursor.take(8)?;
-        for _ in 0..3 {
-            let length = cursor.u32()? as usize;
-            cursor.take(length)?;
+/// An OLE 1 object (MS-OLEDS 2.2.5): version, kind, class, topic, item, size, content. Its class and content.
+fn object(octets: &[u8]) -> Option<(String, &[u8])> {
+    let mut cursor = Cursor::new(octets);
+    cursor.take(8)?;
+    let length = cursor.u32()? as usize;
+    let class = text(cursor.take(length)?.split(|&octet| octet == 0).next()?);
+    for _ in 0..2 {
+        let length = cursor.u32()? as usize;
+        cursor.take(length)?;
+    }
+    let size = cursor.u32()?;
+    let body = clamp(cursor.rest(), 0, u64::from(size));
+    (!body.is_empty()).then_some((class, body))
+}
+
+/// Places of a header that may begin the stream of an `ActiveMime` file, and how far behind its mark.
+const WRAPPED: std::ops::Range<usize> = 12..256;
+
+/// `editdata.mso`, which documents saved as a web page or as XML carry their macros in: a header, and a compound file in zlib.
+pub fn active_mime(walker: &mut Walker, id: u32, data: &[u8]) -> Result<(), Stop> {
+    let is_zlib = |at: &usize| data.get(*at) == Some(&0x78) && be16(data, *at).is_some_and(|head| head.is_multiple_of(31));
+    for at in WRAPPED.filter(is_zlib) {
+        let output = unpack::deflate(&mut walker.budget, &data[at..], true)?;
+        if output.total > 0 {
+            let child = walker.enter(id, "editdata")?;
+            return walker.unpacked(child, &output, None);
         }
-        let size = cursor.u32()?;
-        Some(clamp(cursor.rest(), 0, u64::from(size)))
-    })();
-    parsed.filter(|body| !body.is_empty()).unwrap_or(octets)
+    }
+    walker.entry(id).defect(Defect::Damaged);
+    Ok(())
+}
+
+fn be16(data: &[u8], at: usize) -> Option<u16> {
+    le16(data, at).map(u16::swap_bytes)
 }
 
 /// What a shortcut starts, as far as its strings tell (MS-SHLLINK).
@@ -93,7 +120,7 @@ fn link_strings(data: &[u8]) -> Vec<String> {
     for bit in [4, 8, 16, 32, 64] {
         let Some(length) = le16(data, at).filter(|_| flags & bit != 0) else { continue };
         let octets = clamp(data, at as u64 + 2, u64::from(length) * width);
-        strings.push(if width == 2 { utf16le(octets) } else { crate::bytes::text(octets) });
+        strings.push(if width == 2 { utf16le(octets) } else { text(octets) });
         at = at.saturating_add(2 + octets.len());
     }
     strings

@@ -255,6 +255,7 @@ impl Walker {
             Format::Mail => mail::read(self, id, data),
             Format::Pdf => pdf::read(self, id, data),
             Format::Rtf => rich::rtf(self, id, data),
+            Format::ActiveMime => rich::active_mime(self, id, data),
             Format::Html => html::read(self, id, data),
             Format::Link => rich::shortcut(self, id, data),
             Format::Closed | Format::Plain => Ok(()),

@@ -186,6 +186,70 @@ fn every_part_of_a_message_is_looked_at_under_every_name() {
 }
 
 #[test]
+fn a_package_in_rtf_gives_the_file_that_it_carries() {
+    let counted = |text: &[u8]| [&(text.len() as u32).to_le_bytes()[..], text].concat();
+    let inner = [&b"\x02\0p.com\0C:\\p.com\0\0\0\x03\0"[..], &counted(b"C:\\p.com\0"), &counted(b"core of it")].concat();
+    let object = [&[1u8, 5, 0, 0, 2, 0, 0, 0][..], &counted(b"Package\0"), &[0; 8], &counted(&inner)].concat();
+    let hex: String =
+        object.iter().flat_map(|octet| [octet >> 4, octet & 15]).filter_map(|digit| char::from_digit(digit.into(), 16)).collect();
+    let report = look(format!("{{\\rtf1{{\\object\\objemb{{\\*\\objdata {hex}}}}}}}").as_bytes(), "a.rtf");
+    assert_eq!((report.entries[1].name.as_str(), report.entries[1].size), ("p.com", 10));
+}
+
+#[test]
+fn lzma_is_known_by_its_header_and_lzip_is_opened() {
+    // "core of it\n" as `xz --format=lzma` and `lzip` write it.
+    let alone =
+        b"\x5d\0\0\x80\0\xff\xff\xff\xff\xff\xff\xff\xff\0\x31\x9b\xca\xaa\xe4\xbb\xbb\0\x29\xe1\xe9\xfd\x0d\xd1\xd1\x7f\xff\xe0\xa1\x80\0";
+    let report = look(alone, "attachment");
+    assert_eq!(kind(&report.entries[0]), "lzma");
+    let lzip = [&b"LZIP\x01\x17"[..], &alone[13..], &[0; 20]].concat();
+    assert_eq!((report.entries[1].size, look(&lzip, "attachment").entries[1].size), (11, 11));
+    // What only begins alike is no LZMA.
+    for (at, octet) in [(0, 225), (2, 1), (12, 9), (13, 1)] {
+        let mut other = alone.to_vec();
+        other[at] = octet;
+        assert_ne!(kind(&look(&other, "attachment").entries[0]), "lzma", "{at}");
+    }
+}
+
+#[test]
+fn a_link_to_a_file_in_the_page_is_seen_however_it_is_written() {
+    for link in [
+        "<a href=\"data:application/x;base64,QUJD\">",
+        "<a href=\"d&#97;ta&#x3a;application/x;base64,QUJD\">",
+        "<a href='data&colon;application/x;base64,QUJD'>",
+        "<a href=\"da\tta:application/x;base64,QUJD\">",
+        "<object data=\"data:application/x;base64,QUJD\">",
+        "<iframe src='data:text/html,hello'>",
+    ] {
+        for filling in [0, 10, (1 << 20) - 10] {
+            let page = format!("<html><body>{}{link}</body></html>", " ".repeat(filling));
+            assert!(look(page.as_bytes(), "a.html").entries[0].flags.has(Flags::SMUGGLES), "{link} {filling}");
+        }
+    }
+    let harmless = "<html><body><a href=\"https://x.test/?a=1&#38;b=data:\">data: <img src=\"data:image/png;base64,QUJD\"></body></html>";
+    assert!(!look(harmless.as_bytes(), "a.html").entries[0].flags.has(Flags::SMUGGLES));
+}
+
+#[test]
+fn files_in_cards_are_opened_in_each_way_to_write_them() {
+    let digits = "VFZxUUFBTUFBQUFFQUFBQTs7QUFBTGdBQUFBQUFBQUE=";
+    for property in ["ATTACH;VALUE=BINARY;encoding=\"base64\":", "ATTACH:data:application/x;base64,", "PHOTO:data:image/png;base64\\,"] {
+        let report = look(format!("Subject: x\r\nFrom: a@x.test\r\nContent-Type: text/calendar\r\n\r\nBEGIN:VCALENDAR\r\n{property}{digits}\r\nEND:VCALENDAR\r\n").as_bytes(), "m.eml");
+        assert!(report.entries.iter().any(|entry| entry.size == 32), "{property}");
+    }
+}
+
+#[test]
+fn the_compound_file_in_word_s_wrapper_is_opened() {
+    let inner = [&b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"[..], &[0; 600]].concat();
+    let packed = miniz_oxide::deflate::compress_to_vec_zlib(&inner, 6);
+    let report = look(&[&b"ActiveMime"[..], &[0; 40], &packed].concat(), "editdata.mso");
+    assert_eq!((kind(&report.entries[0]), report.entries[1].size), ("mso", 608));
+}
+
+#[test]
 fn an_object_in_rtf_is_opened_however_its_hex_is_broken_up() {
     let hex = program().iter().fold(String::new(), |text, octet| text + &format!("{octet:02x}\r\n"));
     let text = format!("{{\\rtf1{{\\object\\objupdate{{\\*\\objdata {{\\*\\x beef}}{}\\foo12 {}}}}}}}", &hex[..40], &hex[40..]);
