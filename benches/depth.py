@@ -411,12 +411,13 @@ def part_space(pair: Pair) -> list[Line]:
     memory, before = resident_kib(server.worker_pids()) * 1024, disk_octets(spool_of(pair))
     lines.append(_bulk(pair, "remove", 10.0, settle=False))
     over = time.perf_counter() + GRACE
-    while (left := disk_octets(spool_of(pair))) > 4 * 64 * MIB and time.perf_counter() < over + 120:
+    while (left := disk_octets(spool_of(pair))) > before // 10 and time.perf_counter() < over + 120:
         time.sleep(0.1)
     freed = time.perf_counter() - over
     pair.tell(f"{before / MIB:.0f} → {left / MIB:.0f} MiB {freed:.1f} s after the grace was over")
-    lines.append(line("space-back", "s after the grace", freed, 10.0, before_mib=before / MIB, after_mib=left / MIB))
-    quiet(server, pair)
+    quiet(server, pair, 60)
+    rest = disk_octets(spool_of(pair)) / MIB  # what is never given back, and what the history has not read
+    lines.append(line("space-back", "s after the grace", freed, 10.0, before_mib=before / MIB, after_mib=left / MIB, at_rest_mib=rest))
     after = resident_kib(server.worker_pids()) * 1024
     lines.append(line("memory-after", "MB", after / MIB, None, before_removal=memory / MIB))
     return lines
