@@ -24,7 +24,7 @@ LIMIT = 500
 SENDERS = 500
 RULES = '[rules."far7.test"]\nkind = "discard"\n[rules."far8.test"]\nkind = "reject"\n'
 TRUST = (
-    '[[trust]]\nname = "office"\naction = "trust"\nnetworks = ["203.0.113.0/28"]\n'
+    '[[trust]]\nname = "office"\naction = "trust"\nnetworks = ["192.0.2.0/28"]\n'
     '[[trust]]\nname = "printer"\naction = "distrust"\nnetworks = ["198.51.100.9/32"]\n'
     f'[[sender_rules]]\nname = "users"\nusers = ["{ALICE}"]\nhost = "smart.example.test"\nallowed_from = ["*"]\n'
     '[[sender_rules]]\nname = "far"\ndomains = ["s1.test"]\nhelo = "out.example.test"\n'
@@ -48,7 +48,7 @@ def record(data: Path, decisions: int, rules: int) -> None:
             user = ALICE if n % 10 == 0 else ""
             sender = user or f"x@s{k}.test"
             to = drawn.choice([f"user{n % 5}+{n}@d{n % rules}.test", f"nobody{n}@d{n % rules}.test", f"x{n}@far{n % 900}.test"])
-            client = f"203.0.113.{k % 200}"
+            client = f"192.0.2.{k % 200}"
             taken[Asking(sender, to, bool(user), client, user, bool(user), f"mx.s{k}.test", "submission" if user else "smtp")] = 1
         recorder._write(taken, now - part * 86_400)
 

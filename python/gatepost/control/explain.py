@@ -172,6 +172,16 @@ def answer(settings: Settings, rules: RuleSet, asked: Asked, look: Look | None =
     return Answer(trusted, tuple(steps), routes, None, "", decision.size_limit, told, decision.policy)
 
 
+def before_recipient(settings: Settings, rules: RuleSet, asked: Asked) -> tuple[bool, Reply | None]:
+    """What `answer` says where there are no stage policies before it looks at the recipient: trusted, and what MAIL is refused with. It
+    holds for every recipient of the same sender. Raises ControlError for what is no address.
+    """
+    sender = address_from_text("sender", asked.sender) if asked.sender not in ("", "<>") else None
+    assumed = asked.assume_trusted
+    trusted = assumed if assumed is not None else is_trusted(settings, rules, asked.client).trusted
+    return trusted, _refused_before(settings, rules, sender, asked, []) or _sender_rules(rules, asked, [])
+
+
 def _message(asked: Asked, recipient: str) -> Any:
     """The message of the question, for conditions; not known when there is none."""
     if not asked.message:

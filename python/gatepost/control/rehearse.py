@@ -1,7 +1,7 @@
 """A rehearsal: recorded mail decided by the rules in force and by others; what comes out differently is told. *Blocking*, in a thread.
 
 Called by RulesetsService.Rehearse. A record is asked about as `explain` asks (control/explain.answer): trust list, sender rules and stage
-policies up to the routes, then decide(); where a rule set has none of those, and nobody had logged in, there is only decide() left to ask.
+policies up to the routes, then decide(). Where a rule set has no stage policies, what comes before the recipient is asked once per sender.
 The interpreter lock is given up every few decisions' time by the interpreter; a pause after each BATCH keeps the control plane answering.
 """
 
@@ -14,9 +14,8 @@ from gatepost.api.rulesets.v1 import rulesets_pb2 as api
 from gatepost.config import Settings
 from gatepost.control.convert import timestamp, trace_proto
 from gatepost.control.errors import ControlError
-from gatepost.control.explain import Answer, Asked, answer
+from gatepost.control.explain import Answer, Asked, answer, before_recipient
 from gatepost.message.reply import Reply
-from gatepost.policy.trust import TrustedNetworks
 from gatepost.queue.recorded import Asking, read
 from gatepost.routing.decide import decide
 from gatepost.routing.model import Decision, Question, RuleSet
@@ -25,6 +24,8 @@ BATCH = 2000
 PAUSE_SECONDS = 0.002
 MAX_DECISIONS = 500_000
 """Different ones that are held in memory, some 500 octets each; the newest days are read first."""
+MAX_SENDERS = 50_000
+"""What was found of a sender is kept for as many."""
 NOT_ASKED = Reply(553, "5.1.3", "not an address any more")
 
 Outcome = Answer | Decision
@@ -80,21 +81,40 @@ class _Side:
         self._settings = settings
         self._rules = rules
         self._delimiter = settings.smtp.recipient_delimiter
-        self._networks = TrustedNetworks(settings.trust.networks)
         self._now = int(time.time())
-        self._decides_alone = not (rules.trust or rules.sender_rules or rules.stage_policies)
+        self._senders: dict[Asking, tuple[bool, Reply | None]] = {}
 
     def outcome(self, asking: Asking) -> Outcome:
         """What becomes of it, in the shorter way where there is one."""
-        if not self._decides_alone or asking.user or "@" not in asking.recipient:
+        if self._rules.stage_policies or "@" not in asking.recipient:
             return self.answer(asking)
-        trusted = asking.client in self._networks if asking.listener else asking.trusted
-        names = asking.sender, asking.recipient, trusted, 0, asking.tls, self._now, asking.client
+        sender = asking._replace(recipient="")
+        known = self._senders.get(sender)
+        if known is None:
+            if len(self._senders) >= MAX_SENDERS:
+                self._senders.clear()
+            known = self._senders[sender] = self._before(asking)
+        trusted, refused = known
+        if refused is not None:
+            return Decision((), refused)
+        names = asking.sender, asking.recipient, trusted, 0, asking.tls, self._now, asking.client, asking.user
         return decide(self._rules, Question(*names), delimiter=self._delimiter)
+
+    def _before(self, asking: Asking) -> tuple[bool, Reply | None]:
+        try:
+            return before_recipient(self._settings, self._rules, self._asked(asking))
+        except ControlError:
+            return False, NOT_ASKED
 
     def answer(self, asking: Asking) -> Answer:
         """What becomes of it, as explain tells it."""
-        asked = Asked(
+        try:
+            return answer(self._settings, self._rules, self._asked(asking))
+        except ControlError:
+            return Answer(False, (), (), NOT_ASKED, "rcpt")
+
+    def _asked(self, asking: Asking) -> Asked:
+        return Asked(
             *(asking.sender, asking.recipient, asking.client, asking.user, 0, None if asking.listener else asking.trusted, asking.tls),
             now=self._now,
             helo=asking.helo,
@@ -102,10 +122,6 @@ class _Side:
             fingerprint=asking.fingerprint,
             subject=asking.subject,
         )
-        try:
-            return answer(self._settings, self._rules, asked)
-        except ControlError:
-            return Answer(False, (), (), NOT_ASKED, "rcpt")
 
 
 def _flipped(before: Outcome, after: Outcome) -> str:
