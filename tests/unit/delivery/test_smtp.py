@@ -247,6 +247,14 @@ async def test_starttls_is_used_when_offered_and_nothing_is_verified(transport: 
         assert peer.verbs()[:3] == ["EHLO", "STARTTLS", "EHLO"]
 
 
+async def test_tls_that_is_never_wanted_is_not_used_though_it_is_offered(transport: Make, tmp_path: Path) -> None:
+    async with SmtpPeer(tls=Authority(tmp_path).server_context("127.0.0.1")) as peer:
+        one = transport()
+        (result,) = await one.deliver("d", [make_job("b@x.test", port=peer.port, tls=TlsPolicy.NONE)])
+        assert isinstance(result.outcomes[0], Delivered)
+        assert (result.tls, "STARTTLS" in peer.verbs()) == ("", False)
+
+
 async def test_a_failed_handshake_falls_back_to_plain_only_when_tls_is_an_opportunity(transport: Make, tmp_path: Path) -> None:
     context = Authority(tmp_path).server_context("other.test")
     context.set_ciphers("ECDHE-ECDSA-AES128-SHA")
