@@ -8,8 +8,13 @@ use crate::format::{Identity, KIND_MARK, RECORD_HEADER, RecordHeader, align, rec
 use crate::storage::StorageFile;
 use crate::{Loc, LostRecord};
 
-/// Buffers up to this size are kept for the next batch.
+/// Buffers up to this size are kept for the next batch, up to the second one as long as batches make use of them: fresh memory costs more than
+/// what is copied into it.
 const KEEP_CAPACITY: usize = 1 << 20;
+const KEEP_USED: usize = 8 << 20;
+
+/// A record of so many octets is a long one.
+const LONG_RECORD: u32 = 8 << 10;
 
 /// A preallocated file that has no segment number yet.
 pub(crate) struct SpareFile {
@@ -28,6 +33,8 @@ pub(crate) struct Run {
     pub identity: Identity,
     pub start: u32,
     pub bytes: Vec<u8>,
+    /// Octets of them in long records.
+    pub long: usize,
     /// Tokens of records that end in this run.
     pub tokens: Vec<u64>,
     /// The file to turn into this segment first; None when it is open already.
@@ -38,7 +45,7 @@ impl Run {
     /// Begins with a batch mark.
     pub fn new(segment: u32, identity: Identity, start: u32, mut bytes: Vec<u8>, opens: Option<SpareFile>) -> Self {
         bytes.clear();
-        let mut run = Self { segment, identity, start, bytes, tokens: Vec::new(), opens };
+        let mut run = Self { segment, identity, start, bytes, long: 0, tokens: Vec::new(), opens };
         run.push(KIND_MARK, 8, &[&identity.nonce.to_le_bytes()]);
         run
     }
@@ -75,6 +82,9 @@ impl Run {
         }
         let padded = align(self.end()) - self.start;
         self.bytes.resize(padded as usize, 0);
+        if length >= LONG_RECORD {
+            self.long += length as usize;
+        }
         offset
     }
 }
@@ -111,6 +121,7 @@ impl Batch {
 
     /// A buffer worth keeping.
     pub fn into_buffer(self) -> Vec<u8> {
-        self.runs.into_iter().map(|r| r.bytes).find(|b| b.capacity() <= KEEP_CAPACITY).unwrap_or_default()
+        let limit = |buffer: &Vec<u8>| if buffer.len() > KEEP_CAPACITY / 4 { KEEP_USED } else { KEEP_CAPACITY };
+        self.runs.into_iter().map(|run| run.bytes).find(|buffer| buffer.capacity() <= limit(buffer)).unwrap_or_default()
     }
 }

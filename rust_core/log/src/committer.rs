@@ -16,6 +16,7 @@ use crate::format::{SEGMENT_HEADER, segment_name};
 use crate::segment::Segment;
 use crate::spares::{make_spare, name_segment};
 use crate::state::{Shared, Spare, State, WRITE_EARLY};
+use crate::trailing::Trailing;
 use crate::{Done, Loc, Loss, Lost};
 
 /// How long appends that nobody waits for may stay in memory.
@@ -26,6 +27,7 @@ pub(crate) struct Committer {
     pub done: Done,
     pub lost: Option<Lost>,
     pub current: Arc<Segment>,
+    pub trailing: Trailing,
 }
 
 impl Committer {
@@ -117,7 +119,9 @@ impl Committer {
         let path = Path::new("segment");
         self.current.file().write_at(&run.bytes, u64::from(run.start)).map_err(|e| LogError::writing("write", path, &e))?;
         self.shared.syncs.fetch_add(1, Ordering::Relaxed);
-        self.current.file().sync().map_err(|e| LogError::syncing(&self.path(), &e))
+        self.current.file().sync().map_err(|e| LogError::syncing(&self.path(), &e))?;
+        self.trailing.note(&self.current, run);
+        Ok(())
     }
 
     fn path(&self) -> std::path::PathBuf {

@@ -25,6 +25,7 @@ mod state;
 mod step;
 mod storage;
 mod tail;
+mod trailing;
 
 pub use error::LogError;
 pub use format::{FORMAT_VERSION, KIND_MARK, Loc, RECORD_HEADER, SEGMENT_HEADER, parse_segment_name, segment_name};

@@ -23,6 +23,7 @@ use crate::spares::{make_spare, name_segment};
 use crate::state::{Shared, Spare, State};
 use crate::step::Workers;
 use crate::storage::{LockGuard, Storage, lock_holder};
+use crate::trailing::Trailing;
 use crate::{Done, Lost};
 
 /// Smallest and largest segment a log can be opened with.
@@ -207,7 +208,7 @@ impl Prepared {
         self.drop_empty(&shared);
         let shared = Arc::new(shared);
         let keeper = Arc::clone(&shared);
-        let committer = Committer { shared: Arc::clone(&shared), done, lost: self.lost, current };
+        let committer = Committer { shared: Arc::clone(&shared), done, lost: self.lost, current, trailing: Trailing::default() };
         let workers = if shared.threads { Workers::threads(committer, keeper)? } else { Workers::steps(committer) };
         Ok(Log { shared, workers: Mutex::new(workers), lock: Mutex::new(Some(self.lock)) })
     }
