@@ -59,7 +59,9 @@ impl Ahead {
 impl State {
     /// Whether the records come close to where no zeros are: half of what is to be ready is left.
     pub fn zeros_wanted(&self) -> bool {
-        self.ahead.ready < self.limit && self.offset.saturating_add(LEAD / 2 * self.stretch()) > self.ahead.ready
+        self.ahead.batch <= SMALL_BATCH
+            && self.ahead.ready < self.limit
+            && self.offset.saturating_add(LEAD / 2 * self.stretch()) > self.ahead.ready
     }
 
     fn stretch(&self) -> u32 {

@@ -13,8 +13,9 @@ use crate::log::Log;
 use crate::pages::Lost;
 use crate::segment::Segment;
 
-/// Octets read at a time.
+/// Octets read at a time: so many where one record follows the other, so few behind a long one that was passed over.
 const WINDOW: usize = 64 << 10;
+const WINDOW_MIN: usize = 4 << 10;
 
 /// Takes a record: its place, kind, the first octets of its payload and the payload's length. Returns whether to go on.
 pub type Each<'a> = dyn FnMut(Loc, u8, &[u8], u32) -> bool + 'a;
@@ -26,6 +27,8 @@ pub struct ScanLimits {
     pub records: usize,
     /// Octets of a payload handed over; a payload that is longer is cut and its checksum not looked at.
     pub prefix: usize,
+    /// Records of this kind are not handed over, and nothing but their headers is read; 0 for none.
+    pub without: u8,
 }
 
 /// How far a scan came.
@@ -53,7 +56,7 @@ impl Log {
     /// Hands over durable records at and after `from` in log order.
     pub fn scan_durable(&self, from: Loc, limits: ScanLimits, each: &mut Each<'_>) -> Result<Scanned, LogError> {
         let end = self.durable();
-        let mut scan = Scan { limits, left: limits.records, skipped: false, window: Vec::new(), base: 0 };
+        let mut scan = Scan { limits, left: limits.records, skipped: false, window: Vec::new(), base: 0, ahead: WINDOW };
         let (mut at, mut jumped) = (from, false);
         let empty = self.shared.empty.load(Ordering::Relaxed);
         for (number, length) in self.segments() {
@@ -81,13 +84,12 @@ impl Log {
         Ok(Scanned { next: at, skipped: scan.skipped || jumped, jumped })
     }
 
-    /// Hands over the records of one sealed segment, of each at most `prefix` octets. Damaged places are passed over.
-    pub fn scan_sealed(&self, number: u32, prefix: usize, each: &mut Each<'_>) -> Result<(), LogError> {
+    /// Hands over the records of one sealed segment. Damaged places are passed over.
+    pub fn scan_sealed(&self, number: u32, limits: ScanLimits, each: &mut Each<'_>) -> Result<(), LogError> {
         let segment = self.shared.table.get(number)?;
         let path = crate::segment_name(number);
         let stop = segment.file().len().map_err(|e| LogError::io("stat", std::path::Path::new(&path), &e))?;
-        let limits = ScanLimits { records: usize::MAX, prefix };
-        let mut scan = Scan { limits, left: usize::MAX, skipped: false, window: Vec::new(), base: 0 };
+        let mut scan = Scan { limits, left: limits.records, skipped: false, window: Vec::new(), base: 0, ahead: WINDOW };
         scan.segment(&segment, SEGMENT_HEADER, stop, each).map(drop)
     }
 }
@@ -100,6 +102,8 @@ struct Scan {
     /// Octets of the segment from `base` on.
     window: Vec<u8>,
     base: u64,
+    /// Octets to be read next.
+    ahead: usize,
 }
 
 impl Scan {
@@ -115,7 +119,7 @@ impl Scan {
                 }
                 continue;
             };
-            if header.kind != KIND_MARK {
+            if header.kind != KIND_MARK && header.kind != self.limits.without {
                 let want = self.limits.prefix.min(header.length as usize);
                 let payload = self.octets(segment, u64::from(at + RECORD_HEADER), want, stop)?;
                 let whole = want == header.length as usize;
@@ -155,7 +159,9 @@ impl Scan {
     fn octets(&mut self, segment: &Segment, offset: u64, want: usize, stop: u64) -> Result<&[u8], LogError> {
         let want = want.min(usize::try_from(stop.saturating_sub(offset)).unwrap_or(usize::MAX));
         if self.window.is_empty() || offset < self.base || offset + want as u64 > self.base + self.window.len() as u64 {
-            let ahead = want.max(WINDOW).min(usize::try_from(stop.saturating_sub(offset)).unwrap_or(usize::MAX));
+            let passed_over = !self.window.is_empty() && offset > self.base + self.window.len() as u64;
+            self.ahead = if passed_over { WINDOW_MIN } else { WINDOW.min(4 * self.ahead) };
+            let ahead = want.max(self.ahead).min(usize::try_from(stop.saturating_sub(offset)).unwrap_or(usize::MAX));
             self.window.resize(ahead, 0);
             let got = Lost::default().read(segment, &mut self.window, offset)?;
             self.window.truncate(got);

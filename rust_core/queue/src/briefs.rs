@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use gatepost_log::{Loc, LogError};
+use gatepost_log::{Loc, LogError, ScanLimits};
 use parking_lot::Mutex;
 
-use crate::codec::{Cursor, Glance, KIND_ACCEPTED, KIND_JOURNAL, KIND_MOVED, accepted_length};
+use crate::codec::{Cursor, Glance, KIND_ACCEPTED, KIND_CHUNK, KIND_JOURNAL, KIND_MOVED, accepted_length};
 use crate::error::QueueError;
 use crate::spool::Core;
 
@@ -204,7 +204,8 @@ impl Core {
 
     fn draft(&self, segment: u32, journal: bool) -> Result<Draft, QueueError> {
         let (mut draft, mut entry) = (Draft::default(), Vec::new());
-        self.log.scan_sealed(segment, PREFIX, &mut |loc, kind, payload, length| {
+        let limits = ScanLimits { records: usize::MAX, prefix: PREFIX, without: KIND_CHUNK };
+        self.log.scan_sealed(segment, limits, &mut |loc, kind, payload, length| {
             match kind {
                 KIND_ACCEPTED | KIND_MOVED if accepted_length(payload).is_some_and(|needed| needed <= payload.len()) => {
                     entry.clear();

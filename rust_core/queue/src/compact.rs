@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use gatepost_log::{Class, Loc, LogError};
+use gatepost_log::{Class, Loc, LogError, ScanLimits};
 
 use crate::codec::{
     CHUNK_HEAD, Envelope, KIND_ACCEPTED, KIND_CHUNK, KIND_JOURNAL, KIND_MOVED, Layout, encode_accepted, encode_chunk, encode_journal,
@@ -206,7 +206,8 @@ impl Core {
                 }
             }
         };
-        self.log.scan_sealed(number, 16, &mut |_, kind, prefix, length| {
+        let limits = ScanLimits { records: usize::MAX, prefix: 16, without: 0 };
+        self.log.scan_sealed(number, limits, &mut |_, kind, prefix, length| {
             measured.total += u64::from(length);
             if matches!(kind, KIND_ACCEPTED | KIND_CHUNK | KIND_JOURNAL | KIND_MOVED)
                 && let Ok(id) = prefix.try_into()

@@ -7,6 +7,9 @@
 
 use memchr::memchr2;
 
+/// Octets that are looked at together for anything but whole lines of text.
+const BLOCK: usize = 2048;
+
 /// Where in a line the next octet is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
@@ -56,7 +59,18 @@ impl Dots {
         let mut at = 0;
         // data[from..at] is text that was looked at and not put yet.
         let mut from = 0;
+        // So far the lines are to be looked at one by one.
+        let mut singly = 0;
         while at < data.len() {
+            if at >= singly && matches!(self.place, Place::LineStart | Place::Text) {
+                let clean = clean(&data[at..]);
+                if clean > 0 {
+                    at += clean;
+                    self.place = if data[at - 1] == b'\n' { Place::LineStart } else { Place::Text };
+                    continue;
+                }
+                singly = at + BLOCK;
+            }
             match self.place {
                 Place::End => return at,
                 Place::LineStart if data[at] == b'.' => {
@@ -113,4 +127,46 @@ impl Dots {
             }
         }
     }
+}
+
+/// How many octets from here on, in whole blocks, are text as it should be: CR and LF come together only, no line begins with a dot. What
+/// is found does not end in CR, so that what follows it need not be known.
+fn clean(data: &[u8]) -> usize {
+    if matches!(data.first(), Some(b'.' | b'\n')) {
+        return 0;
+    }
+    let mut end = 0;
+    while end < data.len() {
+        let next = data.len().min(end + BLOCK);
+        // With the octet behind it, if there is one.
+        if !pairs_are_clean(&data[end..data.len().min(next + 1)]) {
+            break;
+        }
+        end = next;
+    }
+    if end > 0 && data[end - 1] == b'\r' { end - 1 } else { end }
+}
+
+fn pairs_are_clean(data: &[u8]) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has what the function is compiled for.
+        return unsafe { pairs_are_clean_wide(data) };
+    }
+    pairs_are_clean_any(data)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn pairs_are_clean_wide(data: &[u8]) -> bool {
+    pairs_are_clean_any(data)
+}
+
+/// Written so that it becomes vector code.
+#[inline(always)]
+#[allow(clippy::inline_always)]
+fn pairs_are_clean_any(data: &[u8]) -> bool {
+    let Some((_, behind)) = data.split_first() else { return true };
+    let odd = |(a, b): (&u8, &u8)| (u8::from(*a == b'\r') ^ u8::from(*b == b'\n')) | (u8::from(*a == b'\n') & u8::from(*b == b'.'));
+    data.iter().zip(behind).fold(0, |found, pair| found | odd(pair)) == 0
 }

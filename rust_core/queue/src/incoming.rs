@@ -87,7 +87,7 @@ impl Incoming {
         self.pieces.chunks.is_empty().then(|| self.intake.rest().get(self.prefix..)).flatten()
     }
 
-    /// From now on `watch` is shown each full buffer before it goes to the log.
+    /// From now on `watch` is shown all octets before they go to the log, the first time a full buffer.
     pub fn watch(&mut self, watch: Watch) {
         self.watch = Some(watch);
     }
@@ -143,9 +143,11 @@ impl Incoming {
     /// Takes DATA (RFC 5321 4.5.2). Returns the octets consumed.
     pub fn feed(&mut self, data: &[u8]) -> usize {
         let (core, id, pieces, watch) = (&self.core, &self.id, &mut self.pieces, &mut self.watch);
-        let taken = self.intake.feed(data, &mut |full| {
-            watch.take_if(|watch| !watch(full));
-            pieces.store(core, id, full)
+        let taken = self.intake.feed(data, &mut |next| {
+            for octets in next.into_iter().filter(|octets| !octets.is_empty()) {
+                watch.take_if(|watch| !watch(octets));
+            }
+            pieces.store(core, id, next)
         });
         self.shed();
         taken
@@ -154,14 +156,14 @@ impl Incoming {
     /// Takes octets as they are.
     pub fn feed_raw(&mut self, data: &[u8]) {
         let (core, id, pieces) = (&self.core, &self.id, &mut self.pieces);
-        self.intake.feed_raw(data, &mut |full| pieces.store(core, id, full));
+        self.intake.feed_raw(data, &mut |next| pieces.store(core, id, next));
         self.shed();
     }
 
     /// No more octets follow (raw mode).
     pub fn finish(&mut self) {
         let (core, id, pieces) = (&self.core, &self.id, &mut self.pieces);
-        self.intake.finish(&mut |full| pieces.store(core, id, full));
+        self.intake.finish(&mut |next| pieces.store(core, id, next));
         self.shed();
     }
 
@@ -240,8 +242,8 @@ impl Drop for Incoming {
 }
 
 impl Pieces {
-    fn store(&mut self, core: &Core, id: &MessageId, data: &[u8]) -> Result<(), QueueError> {
-        let mut data = data;
+    /// The next octets of the message: the two joined.
+    fn store(&mut self, core: &Core, id: &MessageId, [mut data, more]: [&[u8]; 2]) -> Result<(), QueueError> {
         if self.chunks.is_empty() {
             self.losses = core.log.losses();
             let front = memmem::find(&data[..data.len().min(FRONT)], b"\r\n\r\n").map_or(FRONT.min(data.len() / 2), |n| n + 4);
@@ -250,14 +252,14 @@ impl Pieces {
             self.chunks.push((Loc::NONE, front as u32));
             core.streaming.fetch_add(1, Ordering::Relaxed);
         }
-        let loc = core.append_chunk(self.losses, id, self.chunks.len() as u32, data, &mut self.pins)?;
-        self.chunks.push((loc, data.len() as u32));
+        let loc = core.append_chunk(self.losses, id, self.chunks.len() as u32, [data, more], &mut self.pins)?;
+        self.chunks.push((loc, (data.len() + more.len()) as u32));
         Ok(())
     }
 
     fn seal(&mut self, core: &Core, id: &MessageId) -> Result<(), QueueError> {
         if let Some(first) = self.chunks.first_mut().filter(|(loc, _)| *loc == Loc::NONE) {
-            let loc = core.append_chunk(self.losses, id, 0, &self.front, &mut self.pins)?;
+            let loc = core.append_chunk(self.losses, id, 0, [&self.front, &[]], &mut self.pins)?;
             *first = (loc, self.front.len() as u32);
             self.front = Vec::new();
         }
@@ -278,7 +280,7 @@ impl Pieces {
             } else if edit::touches(start, u64::from(length), false, edits) {
                 let octets = edit::chunk(core, id, number as u32, loc, &mut record)?;
                 let changed = edit::apply(octets, start, false, edits).unwrap_or_default();
-                let loc = core.append_chunk(self.losses, id, number as u32, &changed, &mut self.pins)?;
+                let loc = core.append_chunk(self.losses, id, number as u32, [&changed, &[]], &mut self.pins)?;
                 self.chunks[number] = (loc, changed.len() as u32);
             }
             start += u64::from(length);

@@ -1,13 +1,15 @@
-//! One message being received: takes octets in DATA form or raw, gathers them in a buffer of at most 256 KiB and hands full buffers on.
-//! Knows no log: what overflows goes to a callback.
+//! One message being received: takes octets in DATA form or raw, gathers them in a buffer of at most 256 KiB and hands full buffers on. From the first
+//! of them on, long stretches of text go on as they come, without a stay in the buffer. Knows no log: what overflows goes to a callback.
 
-use memchr::{memchr, memchr_iter, memmem};
+use memchr::{memchr, memmem, memrchr};
 
 use crate::dots::{Bare, Body, Dots};
 use crate::error::QueueError;
 
 /// Octets kept in memory per message; also the size of a chunk record.
 pub(crate) const BUFFER: usize = 256 * 1024;
+/// Shorter stretches of a message that overflowed are gathered first: a record each would cost more than the copy.
+const STRAIGHT: usize = 12 * 1024;
 /// Octets of the header section kept for `header` and `facts`.
 const HEADER_LIMIT: usize = 256 * 1024;
 /// Delivered-To values reported at most.
@@ -60,8 +62,9 @@ pub struct Facts {
     pub bare: bool,
 }
 
-/// Takes a full buffer of message octets.
-pub(crate) type Spill<'a> = dyn FnMut(&[u8]) -> Result<(), QueueError> + 'a;
+/// Takes the next octets of the message: what was in the buffer, and what came behind it. The first time that is a full buffer and nothing behind it; at
+/// most [`BUFFER`] octets in all.
+pub(crate) type Spill<'a> = dyn FnMut([&[u8]; 2]) -> Result<(), QueueError> + 'a;
 
 /// The state of a message being received, without its place in the log.
 pub(crate) struct Intake {
@@ -85,21 +88,60 @@ struct Store {
     head_done: bool,
     /// How many octets of CR LF CR LF the header scan has matched.
     head_match: usize,
+    /// Something was handed on.
+    spilled: bool,
 }
 
-impl Body for Store {
+/// The store while it is being fed, with the way out of it.
+struct Filling<'a, 'b> {
+    store: &'a mut Store,
+    spill: &'a mut Spill<'b>,
+}
+
+impl Body for Filling<'_, '_> {
     fn put(&mut self, data: &[u8]) {
-        if self.defect.is_some() || data.is_empty() {
+        if !self.store.note(data) {
             return;
+        }
+        if !self.store.spilled || data.len() < STRAIGHT {
+            self.store.keep(data);
+            return;
+        }
+        if self.store.buffer.len() + data.len() > BUFFER {
+            self.store.hand_on(self.store.buffer.len(), &[], self.spill);
+        }
+        self.store.hand_on(self.store.buffer.len(), data, self.spill);
+    }
+
+    fn bare(&mut self, kind: Bare) {
+        self.store.facts.bare = true;
+        if self.store.allow_bare {
+            // Stored as what it was meant for; only the end of data is never found behind it.
+            self.put(b"\r\n");
+        } else {
+            self.store.fail(if kind == Bare::Cr { Defect::BareCr } else { Defect::BareLf });
+        }
+    }
+}
+
+impl Store {
+    /// Looks at the next octets of the message. False: they are not wanted.
+    fn note(&mut self, data: &[u8]) -> bool {
+        if self.defect.is_some() || data.is_empty() {
+            return false;
         }
         self.size += data.len() as u64;
         if self.max > 0 && self.size > self.max {
             self.fail(Defect::TooBig);
-            return;
+            return false;
         }
         self.measure(data);
         let body = if self.head_done { data } else { self.take_header(data) };
         self.facts.body_8bit |= !body.is_ascii();
+        true
+    }
+
+    fn keep(&mut self, data: &[u8]) {
         let wanted = self.buffer.len() + data.len();
         if wanted > self.buffer.capacity() && wanted > BUFFER / 4 {
             // A large message: grow once to what a full buffer needs, not by doubling beyond it.
@@ -108,18 +150,23 @@ impl Body for Store {
         self.buffer.extend_from_slice(data);
     }
 
-    fn bare(&mut self, kind: Bare) {
-        self.facts.bare = true;
-        if self.allow_bare {
-            // Stored as what it was meant for; only the end of data is never found behind it.
-            self.put(b"\r\n");
-        } else {
-            self.fail(if kind == Bare::Cr { Defect::BareCr } else { Defect::BareLf });
+    /// Hands on so many first octets of the buffer with `data` behind them, which must be all of it if there are any.
+    fn hand_on(&mut self, kept: usize, data: &[u8], spill: &mut Spill<'_>) {
+        if self.defect.is_some() {
+            return;
+        }
+        self.spilled = true;
+        match spill([&self.buffer[..kept], data]) {
+            Ok(()) => {
+                let rest = self.buffer.len() - kept;
+                self.buffer.copy_within(kept.., 0);
+                self.buffer.truncate(rest);
+            }
+            Err(QueueError::Log(error)) if error.is_disk_full() => self.fail(Defect::DiskFull),
+            Err(_) => self.fail(Defect::Closed),
         }
     }
-}
 
-impl Store {
     fn fail(&mut self, defect: Defect) {
         self.defect.get_or_insert(defect);
         self.buffer = Vec::new();
@@ -128,8 +175,10 @@ impl Store {
     /// Keeps the length of the longest line. Lines end in LF here; CR before it is not counted.
     fn measure(&mut self, data: &[u8]) {
         let mut start = 0;
-        for end in memchr_iter(b'\n', data) {
-            let line = self.line + (end - start) as u64;
+        loop {
+            start += self.pass_shorter_lines(&data[start..]);
+            let Some(length) = memchr(b'\n', &data[start..]) else { break };
+            let (line, end) = (self.line + length as u64, start + length);
             let cr = u64::from(line > 0 && (end == 0 || data[end - 1] == b'\r'));
             self.facts.longest_line = self.facts.longest_line.max(line - cr);
             self.line = 0;
@@ -137,6 +186,24 @@ impl Store {
         }
         self.line += (data.len() - start) as u64;
         self.facts.longest_line = self.facts.longest_line.max(self.line.saturating_sub(1));
+    }
+
+    /// Octets of whole lines that are no longer than the longest so far. From the beginning of a line an end is looked for backwards, from
+    /// as far as it can be: mostly it is right there, and what lies before it need not be looked at.
+    fn pass_shorter_lines(&self, data: &[u8]) -> usize {
+        let Ok(most) = usize::try_from(self.facts.longest_line + 2) else { return 0 };
+        let mut start = 0;
+        while self.line == 0
+            && let Some(lines) = data.get(start..start + most)
+            && let Some(end) = memrchr(b'\n', lines)
+        {
+            if end + 1 == most && lines[end - 1] != b'\r' {
+                // Without CR it is longer by one.
+                break;
+            }
+            start += end + 1;
+        }
+        start
     }
 
     /// Takes the header's share of `data`; returns what belongs to the body.
@@ -195,6 +262,7 @@ impl Intake {
             head_done: false,
             // The end of the prefix (or of the DATA command) counts as a line end.
             head_match: 2,
+            spilled: false,
         };
         Self { dots: Dots::new(), store, finished: false, last: None }
     }
@@ -227,7 +295,7 @@ impl Intake {
         // Pieces, so that the buffer never grows far beyond its size.
         while taken < data.len() && !self.done() {
             let piece = &data[taken..data.len().min(taken + BUFFER / 4)];
-            taken += self.dots.feed(piece, &mut self.store);
+            taken += self.dots.feed(piece, &mut Filling { store: &mut self.store, spill });
             self.spill(spill);
         }
         taken
@@ -241,7 +309,7 @@ impl Intake {
         for piece in data.chunks(BUFFER / 4) {
             self.store.facts.bare |= self.has_bare(piece);
             self.last = piece.last().copied().or(self.last);
-            self.store.put(piece);
+            Filling { store: &mut self.store, spill }.put(piece);
             self.spill(spill);
         }
     }
@@ -253,8 +321,8 @@ impl Intake {
         }
         match self.last {
             None | Some(b'\n') => {}
-            Some(b'\r') => self.store.put(b"\n"),
-            Some(_) => self.store.put(b"\r\n"),
+            Some(b'\r') => Filling { store: &mut self.store, spill }.put(b"\n"),
+            Some(_) => Filling { store: &mut self.store, spill }.put(b"\r\n"),
         }
         self.finished = true;
         self.spill(spill);
@@ -284,15 +352,7 @@ impl Intake {
 
     fn spill(&mut self, spill: &mut Spill<'_>) {
         while self.store.buffer.len() >= BUFFER {
-            match spill(&self.store.buffer[..BUFFER]) {
-                Ok(()) => {
-                    let rest = self.store.buffer.len() - BUFFER;
-                    self.store.buffer.copy_within(BUFFER.., 0);
-                    self.store.buffer.truncate(rest);
-                }
-                Err(QueueError::Log(error)) if error.is_disk_full() => self.store.fail(Defect::DiskFull),
-                Err(_) => self.store.fail(Defect::Closed),
-            }
+            self.store.hand_on(BUFFER, &[], spill);
         }
     }
 
@@ -440,6 +500,8 @@ mod tests {
             if defect.is_none() {
                 prop_assert_eq!(intake.rest(), [b"P: x\r\n", &stored[..]].concat());
                 prop_assert_eq!(intake.size(), stored.len() as u64);
+                let lines = stored.split(|octet| *octet == b'\n').map(|line| line.len().saturating_sub(1));
+                prop_assert_eq!(intake.facts().longest_line, lines.max().unwrap_or(0) as u64);
             }
             let (whole, _) = take(&[&data], allow);
             prop_assert_eq!(whole.facts(), intake.facts());
@@ -466,6 +528,41 @@ mod tests {
                 _ => false,
             };
             prop_assert_eq!(intake.facts().bare, (0..body.len()).any(bare));
+        }
+    }
+
+    /// Long text is looked at in blocks of 2 KiB.
+    #[test]
+    fn what_is_odd_is_seen_wherever_it_lies_in_a_long_text() {
+        let text = [&[b'x'; 70][..], b"\r\n"].concat().repeat(80);
+        for odd in [&b"\r"[..], b"\n", b"\r\n.", b"\r\n..\r", b".\r\n", b"\r\n.\r\n", b"\n.", b"\r\r\n", b".", b"\r\n"] {
+            for at in (2030..2060).chain(4080..4110).chain(text.len() - 5..=text.len()) {
+                let data = [&text[..at], odd, &text[at..], b"\r\n.\r\n"].concat();
+                for allow in [false, true] {
+                    let (stored, defect, end) = reference(&data, allow);
+                    for pieces in [vec![&data[..]], vec![&data[..at], &data[at..]], data.chunks(1023).collect()] {
+                        let (intake, consumed) = take(&pieces, allow);
+                        assert_eq!((intake.defect(), consumed), (defect, end), "{odd:?} at {at}");
+                        assert!(defect.is_some() || intake.rest()[6..] == stored[..], "{odd:?} at {at}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_longest_line_is_found_among_others_of_any_length() {
+        for lengths in [&[70, 70, 70, 70][..], &[3, 70, 2, 1, 70, 71, 5], &[0, 0, 1, 0], &[900, 1, 1, 899, 900, 901], &[5, 4, 3, 2, 1]] {
+            let text: Vec<u8> = lengths.iter().flat_map(|n| [&vec![b'y'; *n][..], b"\r\n"].concat()).collect();
+            let bare: Vec<u8> = lengths.iter().flat_map(|n| [&vec![b'y'; *n][..], b"\n"].concat()).collect();
+            let longest = *lengths.iter().max().unwrap() as u64;
+            for size in [1, 7, 72, text.len()] {
+                let pieces: Vec<&[u8]> = text.chunks(size).chain([&b".\r\n"[..]]).collect();
+                assert_eq!(take(&pieces, false).0.facts().longest_line, longest, "{lengths:?}");
+            }
+            let mut raw = Intake::new(b"", 0, false);
+            raw.feed_raw(&bare, &mut |_| Ok(()));
+            assert_eq!(raw.facts().longest_line, longest, "{lengths:?} without CR");
         }
     }
 
@@ -527,9 +624,9 @@ mod tests {
         let line = [&[b'x'; 98][..], b"\r\n"].concat();
         let data = line.repeat(30_000);
         for piece in data.chunks(65_537) {
-            intake.feed(piece, &mut |full| {
-                spilled.extend_from_slice(full);
-                sizes.push(full.len());
+            intake.feed(piece, &mut |next| {
+                spilled.extend_from_slice(&next.concat());
+                sizes.push(next.concat().len());
                 Ok(())
             });
             assert!(intake.store.buffer.capacity() <= 2 * BUFFER);
@@ -537,7 +634,7 @@ mod tests {
         intake.feed(b".\r\n", &mut |_| Ok(()));
         spilled.extend_from_slice(intake.rest());
         assert!(intake.done() && spilled == data);
-        assert!(sizes.iter().all(|n| *n == BUFFER));
+        assert!(sizes[0] == BUFFER && sizes.iter().all(|n| (STRAIGHT..=BUFFER).contains(n)));
     }
 
     #[test]

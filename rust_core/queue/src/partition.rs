@@ -145,10 +145,10 @@ impl Core {
 
     /// Stores a piece of a message being received. `pins` are the segments it has pieces in already.
     /// Fails when the log lost something since `losses` was read: it may have been an earlier piece.
-    pub fn append_chunk(&self, losses: u64, id: &MessageId, number: u32, data: &[u8], pins: &mut Vec<u32>) -> Result<Loc, QueueError> {
+    pub fn append_chunk(&self, losses: u64, id: &MessageId, number: u32, data: [&[u8]; 2], pins: &mut Vec<u32>) -> Result<Loc, QueueError> {
         self.wait_for_room();
         let mut index = self.shared.index.lock();
-        let loc = self.log.append_after(losses, KIND_CHUNK, &[&encode_chunk(id, number), data], Class::Message, None)?;
+        let loc = self.log.append_after(losses, KIND_CHUNK, &[&encode_chunk(id, number), data[0], data[1]], Class::Message, None)?;
         self.note_segment(&mut index, loc.segment);
         if !pins.contains(&loc.segment) {
             pins.push(loc.segment);

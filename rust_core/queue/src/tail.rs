@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use gatepost_log::{Loc, ScanLimits};
 
 use crate::codec::{
-    ALL, CHUNK_HEAD, Envelope, Journal, KIND_ACCEPTED, KIND_JOURNAL, KIND_MOVED, Layout, accepted_length, decode_accepted, decode_journal,
+    ALL, CHUNK_HEAD, Envelope, Journal, KIND_ACCEPTED, KIND_CHUNK, KIND_JOURNAL, KIND_MOVED, Layout, accepted_length, decode_accepted,
+    decode_journal,
 };
 use crate::error::QueueError;
 use crate::id::MessageId;
@@ -138,7 +139,7 @@ impl Tail {
 
     /// Hands over up to `records` durable records from `from` on, as long as `each` says to go on. Damaged ones are passed over.
     pub fn read(&self, from: Loc, records: usize, each: &mut Each<'_>) -> Result<Read, QueueError> {
-        let limits = ScanLimits { records, prefix: PREFIX };
+        let limits = ScanLimits { records, prefix: PREFIX, without: KIND_CHUNK };
         let mut long = Vec::new();
         let scanned = self.core.log.scan_durable(from, limits, &mut |loc, kind, payload, length| {
             let entry = match kind {
