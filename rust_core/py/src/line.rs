@@ -100,7 +100,7 @@ impl Line {
         let got = {
             let mut state = line.state.lock();
             if state.interest.read {
-                state.socket.as_ref().map(|socket| socket.receive(&mut scratch[..limit]))
+                state.receive(&mut scratch[..limit])
             } else {
                 // Not wanted now, unless it is that the connection is gone.
                 state.flags.broken |= ready.broken;

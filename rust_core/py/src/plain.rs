@@ -232,16 +232,16 @@ pub fn end_of_data(slf: &Bound<'_, Line>, incoming: &Py<Incoming>) -> PyResult<(
                 }
                 state.flags.held = true;
                 state.flags.committing = true;
-                Some((inner.id(), sender, specs, meta))
+                Some((inner.id(), inner.total(), sender, specs, meta))
             }
             _ => None,
         }
     };
-    let Some((id, sender, specs, meta)) = commit else {
+    let Some((id, octets, sender, specs, meta)) = commit else {
         return in_charge(slf)?.call_method1(intern!(py, "adopt"), (incoming,)).map(drop);
     };
     let spool = line.wire.get().spool.get();
-    let ticket = spool.commits.begin(slf, id, &sender);
+    let ticket = spool.commits.begin(slf, id, octets, &sender);
     let reverse_path = sender.reverse_path.clone();
     let incoming = incoming.get();
     let done = py.detach(|| spool.core().commit(ticket, &mut incoming.inner.lock(), reverse_path, specs, meta));
@@ -365,6 +365,7 @@ pub struct Commits {
 struct Waiting {
     line: Py<Line>,
     id: queue::MessageId,
+    octets: u64,
     sender: Arc<Sender>,
 }
 
@@ -372,9 +373,9 @@ struct Waiting {
 const PLAIN: u64 = 1 << 63;
 
 impl Commits {
-    fn begin(&self, line: &Bound<'_, Line>, id: queue::MessageId, sender: &Arc<Sender>) -> u64 {
+    fn begin(&self, line: &Bound<'_, Line>, id: queue::MessageId, octets: u64, sender: &Arc<Sender>) -> u64 {
         let ticket = PLAIN | self.next.fetch_add(1, Ordering::Relaxed);
-        self.waiting.lock().insert(ticket, Waiting { line: line.clone().unbind(), id, sender: Arc::clone(sender) });
+        self.waiting.lock().insert(ticket, Waiting { line: line.clone().unbind(), id, octets, sender: Arc::clone(sender) });
         ticket
     }
 
@@ -391,7 +392,7 @@ impl Commits {
     /// Answers a client whose message is on the disk, or is not to be. Returns id and reverse-path of one that is.
     pub fn settle(&self, py: Python<'_>, ticket: u64, error: Option<Py<PyAny>>) -> Option<(queue::MessageId, String)> {
         let waiting = self.waiting.lock().remove(&ticket)?;
-        self.pace.beat(Instant::now());
+        self.pace.beat(waiting.octets, Instant::now());
         let accepted = error.is_none().then(|| (waiting.id, waiting.sender.reverse_path.clone()));
         let line = waiting.line.bind(py);
         if let Err(failure) = committed(line, error) {

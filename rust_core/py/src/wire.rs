@@ -26,8 +26,8 @@ use crate::spool::Spool;
 
 /// Octets read at once. Of messages under way all lines together get so many a round, but each its share at least, so that the commands
 /// of others come soon.
-const SCRATCH: usize = 128 * 1024;
-const SHARE: usize = 32 * 1024;
+const SCRATCH: usize = 256 * 1024;
+const SHARE: usize = 64 * 1024;
 /// Looks at what is ready in one turn: while one batch is worked off the next comes up, and another way through the event loop costs more.
 const ROUNDS: usize = 2;
 /// Connections taken from one listener before the others get their turn.

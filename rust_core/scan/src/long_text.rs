@@ -1,6 +1,6 @@
 //! Text and nothing else, at length: the quick look ([`crate::is_plain`]) at a message that does not stay in memory, taken while it comes in.
 //!
-//! Called by the binding crate with whole buffers in order. It says yes only where [`crate::inspect`] would find a single text without flag,
+//! Called by the binding crate with all octets in order, a whole buffer first. It says yes only where [`crate::inspect`] would find a single text without flag,
 //! sign or defect; what might begin a file within a text is a no, without a look whether a file follows. tests/plain.rs holds the two together.
 
 use memchr::{memchr, memchr_iter, memmem};
@@ -43,7 +43,10 @@ impl LongText {
         let first = self.taken == 0;
         self.taken += piece.len() as u64;
         self.text = self.text && self.taken <= MESSAGE_MAX && if first { self.begins(piece) } else { self.goes_on(piece) };
-        self.tail = piece[piece.len().saturating_sub(OVERLAP)..].to_vec();
+        // A short piece does not push all of the former one out.
+        let gone = self.tail.len().saturating_sub(OVERLAP.saturating_sub(piece.len()));
+        self.tail.drain(..gone);
+        self.tail.extend_from_slice(&piece[piece.len().saturating_sub(OVERLAP)..]);
         self.text
     }
 

@@ -9,9 +9,11 @@ use std::fs;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Messages a second from which threads gather, and below which they cease to.
+/// Messages a second from which threads gather, and below which they cease to. A long message counts as several.
 const QUICK: f64 = 400.0;
 const SLOW: f64 = 150.0;
+/// So many octets count as a message more.
+const ONE_MORE: u64 = 128 << 10;
 /// Messages that are timed together, and the least time between two looks.
 const STRETCH: u32 = 32;
 const LOOK: Duration = Duration::from_millis(400);
@@ -34,10 +36,10 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// A message was accepted.
-    pub fn beat(&self, now: Instant) {
+    /// A message of so many octets was accepted.
+    pub fn beat(&self, octets: u64, now: Instant) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.count += 1;
+        state.count += 1 + u32::try_from(octets / ONE_MORE).unwrap_or(STRETCH).min(STRETCH);
         if state.count >= STRETCH {
             state.decide(now);
         }
@@ -88,19 +90,21 @@ mod tests {
     fn threads_gather_under_load_and_are_woken_at_once_without() {
         let pace = Pace::default();
         let mut now = Instant::now();
-        let mut run = |messages: u32, each: Duration| {
+        let mut run = |messages: u32, octets: u64, each: Duration| {
             for _ in 0..messages {
                 now += each;
-                pace.beat(now);
+                pace.beat(octets, now);
                 pace.look(now);
             }
             policy()
         };
-        assert_eq!(run(200, Duration::from_millis(10)), libc::SCHED_OTHER);
-        assert_eq!(run(200, Duration::from_millis(1)), libc::SCHED_BATCH);
-        assert_eq!(run(200, Duration::from_millis(4)), libc::SCHED_BATCH, "between the two nothing changes");
-        assert_eq!(run(200, Duration::from_millis(10)), libc::SCHED_OTHER);
-        assert_eq!(run(200, Duration::from_millis(1)), libc::SCHED_BATCH);
+        assert_eq!(run(200, 10_000, Duration::from_millis(10)), libc::SCHED_OTHER);
+        assert_eq!(run(200, 10_000, Duration::from_millis(1)), libc::SCHED_BATCH);
+        assert_eq!(run(200, 10_000, Duration::from_millis(4)), libc::SCHED_BATCH, "between the two nothing changes");
+        assert_eq!(run(200, 10_000, Duration::from_millis(10)), libc::SCHED_OTHER);
+        assert_eq!(run(200, 10_000, Duration::from_millis(1)), libc::SCHED_BATCH);
+        assert_eq!(run(200, 10_000, Duration::from_millis(10)), libc::SCHED_OTHER);
+        assert_eq!(run(200, 1_000_000, Duration::from_millis(10)), libc::SCHED_BATCH, "long ones are more work");
         pace.look(now + Duration::from_secs(2));
         assert_eq!(policy(), libc::SCHED_OTHER, "seen without another message");
     }

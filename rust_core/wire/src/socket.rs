@@ -40,6 +40,23 @@ impl Socket {
         usize::try_from(sent).map_err(|_| io::Error::last_os_error())
     }
 
+    /// Has the peer send up to so many octets before they are read, within what the system allows; it would find that out by itself, but takes
+    /// a while. To ask for being woken by so many makes the receive buffer that large and, unlike `SO_RCVBUF`, lets it grow further; taken back at once.
+    pub fn expect(&self, octets: i32) {
+        for least in [octets, 1] {
+            // SAFETY: `least` is valid for the call. A failure leaves the buffer as it was.
+            unsafe {
+                libc::setsockopt(
+                    self.fd(),
+                    libc::SOL_SOCKET,
+                    libc::SO_RCVLOWAT,
+                    (&raw const least).cast(),
+                    size_of::<i32>() as libc::socklen_t,
+                )
+            };
+        }
+    }
+
     /// Says that nothing more will be sent.
     pub fn end_output(&self) {
         // SAFETY: plain system call; a failure means that the peer is gone, which the next read tells.
@@ -141,6 +158,25 @@ mod tests {
         client.read_to_string(&mut answer).expect("read");
         assert_eq!(answer, "221 bye\r\n");
         assert!(poller.take().expect("epoll").is_empty());
+    }
+
+    #[test]
+    fn a_peer_can_send_as_much_as_is_expected_and_one_octet_still_wakes() {
+        let (listener, poller) = listen("127.0.0.1");
+        let mut client = TcpStream::connect(listener.local_addr().expect("address")).expect("connect");
+        await_ready(&poller, 1);
+        let (socket, _) = accept(listener.as_raw_fd()).expect("accept");
+        socket.expect(1 << 20);
+        poller.add(socket.fd(), 2, Interest { read: true, write: false }).expect("add");
+        client.write_all(b"x").expect("write");
+        assert!(await_ready(&poller, 2).read);
+        client.set_write_timeout(Some(Duration::from_secs(5))).expect("timeout");
+        client.write_all(&vec![b'y'; 900_000]).expect("write");
+        let (mut got, mut buffer) = (0, vec![0; 1 << 20]);
+        while got < 900_001 {
+            await_ready(&poller, 2);
+            got += socket.receive(&mut buffer).expect("read");
+        }
     }
 
     #[test]
