@@ -223,24 +223,27 @@ fn attachment_name(file: &Compound<'_>, node: &Node) -> String {
     wide.or_else(|| beside("3707001E").or_else(|| beside("3704001E")).map(|octets| crate::bytes::text(&octets))).unwrap_or_default()
 }
 
-/// An OLE package behind its size: label, path, temporary path, content.
-pub fn package(walker: &mut Walker, id: u32, content: &[u8]) -> Result<(), Stop> {
-    let mut cursor = crate::bytes::Cursor::new(content);
-    let parsed = (|| {
-        cursor.take(2)?;
-        let label = crate::bytes::text(cursor.until_nul()?);
-        let path = crate::bytes::text(cursor.until_nul()?);
-        cursor.take(4)?;
-        let length = cursor.u32()? as usize;
-        cursor.take(length)?;
-        let size = cursor.u32()?;
-        Some((if label.is_empty() { path } else { label }, clamp(cursor.rest(), 0, u64::from(size))))
-    })();
+/// An OLE package, or what calls itself one.
+fn package(walker: &mut Walker, id: u32, content: &[u8]) -> Result<(), Stop> {
     let entry = walker.entry(id);
     entry.flags.set(Flags::EMBEDS);
     entry.sign("ole:package");
-    match parsed {
+    match packed(content) {
         Some((name, body)) => walker.child(id, &name, body).map(drop),
         None => walker.child(id, "package", content).map(drop),
     }
+}
+
+/// Name and content of a package behind its size: label, path, temporary path, content. `None` when it does not read as one.
+pub fn packed(content: &[u8]) -> Option<(String, &[u8])> {
+    let mut cursor = crate::bytes::Cursor::new(content);
+    cursor.take(2)?;
+    let label = crate::bytes::text(cursor.until_nul()?);
+    let path = crate::bytes::text(cursor.until_nul()?);
+    cursor.take(4)?;
+    let length = cursor.u32()? as usize;
+    cursor.take(length)?;
+    let size = cursor.u32()?;
+    let body = clamp(cursor.rest(), 0, u64::from(size));
+    (!body.is_empty()).then_some((if label.is_empty() { path } else { label }, body))
 }

@@ -27,11 +27,13 @@ pub fn rtf(walker: &mut Walker, id: u32, data: &[u8]) -> Result<(), Stop> {
         let (octets, used) = hex(&data[at..]);
         from = at + used;
         walker.entry(id).flags.set(Flags::EMBEDS);
-        match object(&octets) {
-            Some((class, body)) if class.eq_ignore_ascii_case("package") => ole::package(walker, id, body)?,
-            Some((_, body)) => drop(walker.child(id, "object", body)?),
-            None => drop(walker.child(id, "object", &octets)?),
-        }
+        let (class, body) = object(&octets).unwrap_or_default();
+        let file = ole::packed(body).filter(|_| class.eq_ignore_ascii_case("package"));
+        match file {
+            Some((name, file)) => walker.child(id, &name, file)?,
+            None if body.is_empty() => walker.child(id, "object", &octets)?,
+            None => walker.child(id, "object", body)?,
+        };
     }
     walker.budget.tick()
 }

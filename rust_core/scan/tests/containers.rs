@@ -194,6 +194,10 @@ fn a_package_in_rtf_gives_the_file_that_it_carries() {
         object.iter().flat_map(|octet| [octet >> 4, octet & 15]).filter_map(|digit| char::from_digit(digit.into(), 16)).collect();
     let report = look(format!("{{\\rtf1{{\\object\\objemb{{\\*\\objdata {hex}}}}}}}").as_bytes(), "a.rtf");
     assert_eq!((report.entries[1].name.as_str(), report.entries[1].size), ("p.com", 10));
+    // What only calls itself a package is looked at as it is.
+    let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/corpus/scan/object.rtf");
+    let report = look(&std::fs::read(corpus).unwrap(), "object.rtf");
+    assert_eq!((report.entries[1].name.as_str(), kind(&report.entries[1])), ("object", "pe"));
 }
 
 #[test]
