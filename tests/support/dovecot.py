@@ -41,6 +41,11 @@ service imap-login {{
     port = 0
   }}
 }}
+service auth {{
+  unix_listener {root}/sasl {{
+    mode = 0666
+  }}
+}}
 service lmtp {{
   process_min_avail = 4
   inet_listener lmtp {{
@@ -98,6 +103,11 @@ class Dovecot:
         if self._process is not None:
             end(self._process)
         shutil.rmtree(self.root, ignore_errors=True)
+
+    @property
+    def sasl(self) -> Path:
+        """The socket at which a Postfix asks for logins (smtpd_sasl_path)."""
+        return self.root / "sasl"
 
     @property
     def pid(self) -> int:
