@@ -1,4 +1,4 @@
-"""What the commands print: tables by rich, JSON, human sizes and ages. Pure but for the printing.
+"""What the commands print: tables, JSON, human sizes and ages. Pure but for the printing.
 
 On a terminal a table fits its width and long ids are shortened (to a prefix that the commands take back). Into a pipe nothing is
 ever cut, wrapped or coloured. JSON shapes are the fields of gatepost.client.values; docs/cli.md lists them.
@@ -11,10 +11,8 @@ from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from rich.cells import cell_len
-from rich.console import Console, JustifyMethod
-from rich.table import Table
-from rich.text import Text
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console
 
 PIPE_WIDTH = 1_000_000
 GAP = 2
@@ -57,26 +55,40 @@ def print_json(value: Any, *, line: bool = False) -> None:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str = "nothing") -> None:
     """A table. A column name with '>' in front is right-aligned; one with '!' or '>' is never cut."""
-    out = console()
-    listed = list(rows)
+    listed = [[clean(cell) for cell in row] for row in rows]
     if not listed:
         print(empty, file=sys.stderr)
         return
-    cut = out.is_terminal
-    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold" if cut else "")
-    for name, width in zip(columns, _widths(columns, listed, out.width if cut else PIPE_WIDTH), strict=True):
-        justify: JustifyMethod = "right" if name.startswith(">") else "left"
-        # Not overflow="ignore": rich then forgets to justify.
-        table.add_column(name.lstrip("!>"), justify=justify, no_wrap=True, width=width, overflow="ellipsis")
+    out = console()
+    room = out.width if out.is_terminal else PIPE_WIDTH
+    titles = [name.lstrip("!>") for name in columns]
+    shape = [(width, name.startswith(">")) for name, width in zip(columns, _widths(columns, listed, room), strict=True)]
+    out.print(
+        _line(titles, shape), style="bold" if out.is_terminal else None, markup=False, no_wrap=True, overflow="ignore", crop=out.is_terminal
+    )
+    # A hundred thousand lines are not a picture to be laid out: rich would take half a minute for them.
     for row in listed:
-        table.add_row(*(Text(clean(cell)) for cell in row))
-    for text in _rendered(out, table):
-        out.print(text, overflow="ignore", no_wrap=True, crop=cut)
+        sys.stdout.write(f"{_line(row, shape)}\n")
+
+
+def _line(cells: Sequence[str], shape: Sequence[tuple[int, bool]]) -> str:
+    """The cells in columns of (width, to the right), without the blanks at its end."""
+    return (" " * GAP).join(_cell(cell, width, right=right) for cell, (width, right) in zip(cells, shape, strict=True)).rstrip()
+
+
+def _cell(text: str, width: int, *, right: bool) -> str:
+    """Exactly so many columns of a terminal, shortened with an ellipsis if need be."""
+    if text.isascii() and len(text) <= width:
+        return text.rjust(width) if right else text.ljust(width)
+    wide = cell_len(text)
+    if wide > width:
+        return set_cell_size(text, width - 1) + "…"
+    return " " * (width - wide) + text if right else text + " " * (width - wide)
 
 
 def _widths(columns: Sequence[str], rows: Sequence[Sequence[str]], room: int) -> list[int]:
     """A width for each column. When they do not all fit, those that may be cut share what the others leave, the narrow ones first."""
-    widths = [max(len(name.lstrip("!>")), *(cell_len(clean(row[at])) for row in rows)) for at, name in enumerate(columns)]
+    widths = [max(len(name.lstrip("!>")), *(_cells(row[at]) for row in rows)) for at, name in enumerate(columns)]
     flexible = [at for at, name in enumerate(columns) if name[0] not in "!>" and widths[at] > NARROW]
     left = room - GAP * (len(columns) - 1) - sum(width for at, width in enumerate(widths) if at not in flexible)
     for count, at in enumerate(sorted(flexible, key=lambda at: widths[at])):
@@ -85,13 +97,9 @@ def _widths(columns: Sequence[str], rows: Sequence[Sequence[str]], room: int) ->
     return widths
 
 
-def _rendered(out: Console, table: Table) -> Iterable[Any]:
-    """On a terminal the table itself; into a pipe its lines without the blanks at their ends."""
-    if out.is_terminal:
-        return [table]
-    with out.capture() as captured:
-        out.print(table, overflow="ignore", no_wrap=True, crop=False)
-    return [Text("\n".join(line.rstrip() for line in captured.get().splitlines()))]
+def _cells(text: str) -> int:
+    """Columns of a terminal that it takes."""
+    return len(text) if text.isascii() else cell_len(text)
 
 
 def print_fields(pairs: Iterable[tuple[str, str]]) -> None:
@@ -104,6 +112,8 @@ def print_fields(pairs: Iterable[tuple[str, str]]) -> None:
 
 def clean(text: str) -> str:
     """Text that came from outside, without control characters: a reply must not steer the terminal."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else "?" for c in text.replace("\r\n", " ").replace("\n", " ").replace("\t", " "))
 
 
