@@ -14,7 +14,7 @@ from gatepost.api.queue.v1 import queue_pb2_grpc
 from gatepost.control.access import RPCS, Role
 from support.control import Plane
 
-PUBLIC = ("queue", "rules", "rulesets", "directory", "mailbox", "policies", "flow", "server", "history", "quarantine", "lists")
+PUBLIC = ("queue", "rules", "rulesets", "directory", "mailbox", "policies", "flow", "server", "history", "quarantine", "lists", "events")
 ALLOWED_STATUS = set(grpc.StatusCode) - {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNIMPLEMENTED}
 
 
