@@ -206,6 +206,13 @@ impl Disk {
         }
     }
 
+    /// Does a read of so many octets of a file fail for a spoilt page?
+    pub fn spoilt(&self, path: &Path, offset: u64, length: u64) -> bool {
+        let (offset, length) = (usize::try_from(offset).unwrap_or(usize::MAX), usize::try_from(length).unwrap_or(usize::MAX));
+        let inner = self.0.lock();
+        inner.names.find(path).and_then(|number| inner.inodes.get(&number)).is_some_and(|inode| inode.spoilt(offset, length))
+    }
+
     /// What was spoilt can be read again.
     pub fn unspoil(&self) {
         self.0.lock().inodes.values_mut().for_each(Inode::unspoil);
