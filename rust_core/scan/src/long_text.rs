@@ -83,11 +83,12 @@ impl LongText {
 /// Is it of the octets of base64, blanks between them included? Without branches, so that the loop becomes vector code.
 fn is_coded(block: &[u8]) -> bool {
     let others = block.iter().fold(0u8, |others, &octet| {
-        let letter = (octet | 0x20).wrapping_sub(b'a') < 26;
-        let digit = octet.wrapping_sub(b'0') < 10;
-        let sign = (octet == b'+') | (octet == b'/') | (octet == b'=');
-        let blank = (octet == b' ') | (octet == b'\t') | (octet == b'\n') | (octet == b'\r') | (octet == b'\x0c');
-        others | u8::from(!(letter | digit | sign | blank))
+        let letter = u8::from((octet | 0x20).wrapping_sub(b'a') < 26);
+        let digit = u8::from(octet.wrapping_sub(b'0') < 10);
+        let sign = u8::from(octet == b'+') | u8::from(octet == b'/') | u8::from(octet == b'=');
+        let line = u8::from(octet == b'\r') | u8::from(octet == b'\n');
+        let blank = u8::from(octet == b' ') | u8::from(octet == b'\t') | u8::from(octet == b'\x0c');
+        others | ((letter | digit | sign | line | blank) ^ 1)
     });
     others == 0
 }
