@@ -7,22 +7,20 @@ worker that goes away shows as an event. Every call to a worker but the watch ha
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from functools import partial
 from typing import Any
-
-import grpc.aio
 
 from gatepost.api.events.v1 import events_pb2 as api
 from gatepost.api.events.v1 import events_pb2_grpc
 from gatepost.control.convert import timestamp
 from gatepost.control.errors import invalid
 from gatepost.control.server import Service
-from gatepost.control.workers import CALL_SECONDS, RESTART_WAIT, WorkerLink, WorkerLinks
+from gatepost.control.watching import follow, watched
+from gatepost.control.workers import CALL_SECONDS, WorkerLink, WorkerLinks
 from gatepost.events.bus import WORKER, Event, EventBus
 
 USUAL, MOST = 100, 1_000
-BUFFER = 1_000
 NAME = "gatepost.api.events.v1.EventsService"
-_RETRY = 0.25
 
 
 class EventsServicer(events_pb2_grpc.EventsServiceServicer):
@@ -83,52 +81,23 @@ class MergedEventsServicer(EventsServicer):
 
     async def WatchEvents(self, request: api.WatchEventsRequest, context: Any) -> AsyncIterator[api.WatchEventsResponse]:
         """See the proto."""
-        events: asyncio.Queue[api.WatchEventsResponse] = asyncio.Queue(BUFFER)
-        links = self._links.all()
-        ready = [asyncio.Event() for _ in links]
-        watchers = [asyncio.create_task(self._watch_worker(link, request, events, one)) for link, one in zip(links, ready, strict=True)]
-        watchers.append(asyncio.create_task(self._watch_own(request, events)))
-        try:
-            await asyncio.wait([asyncio.create_task(one.wait()) for one in ready], timeout=RESTART_WAIT)
-            await context.send_initial_metadata(())
-            while True:
-                yield await events.get()
-        finally:
-            for watcher in watchers:
-                watcher.cancel()
-            await asyncio.gather(*watchers, return_exceptions=True)
+
+        async def follow_one(link: WorkerLink, events: "asyncio.Queue[api.WatchEventsResponse]", ready: asyncio.Event) -> None:
+            async def tell(back: bool) -> None:
+                text = f"worker {link.index} is back" if back else f"worker {link.index} went away, and its events with it"
+                self._bus.publish(WORKER, text, worker=str(link.index))
+
+            await follow(link, lambda: link.events.WatchEvents(request), events, ready, tell)
+
+        async with aclosing(watched(context, self._links.all(), follow_one, partial(self._watch_own, request))) as events:
+            async for event in events:
+                yield event
 
     async def _watch_own(self, request: api.WatchEventsRequest, events: "asyncio.Queue[api.WatchEventsResponse]") -> None:
         async with aclosing(self._bus.watch()) as own:  # type: ignore[type-var]  # it is a generator
             async for event in own:
                 if not request.kind or event.kind == request.kind:
                     await events.put(api.WatchEventsResponse(event=event_proto(event)))
-
-    async def _watch_worker(
-        self, link: WorkerLink, request: api.WatchEventsRequest, events: "asyncio.Queue[api.WatchEventsResponse]", ready: asyncio.Event
-    ) -> None:
-        """Pass one worker's events on, for ever. Waiting for room slows the worker's stream, whose own buffer tells what it lost."""
-        away = False
-        while not link.retired:
-            call = link.events.WatchEvents(request)
-            try:
-                await call.initial_metadata()
-                if not call.done():
-                    ready.set()
-                    if away:
-                        self._bus.publish(WORKER, f"worker {link.index} is back", worker=str(link.index))
-                    away = False
-                async for event in call:
-                    await events.put(event)
-            except grpc.aio.AioRpcError:
-                pass
-            finally:
-                call.cancel()
-            ready.set()
-            if not away:
-                self._bus.publish(WORKER, f"worker {link.index} went away, and its events with it", worker=str(link.index))
-            away = True
-            await asyncio.sleep(_RETRY)
 
 
 def page_size(request: api.ListEventsRequest) -> int:

@@ -8,6 +8,7 @@ refused with UNAVAILABLE instead of being half made. Every call to a worker has 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 import grpc
@@ -23,13 +24,12 @@ from gatepost.control.paging import MAX_SIZE, page, page_size
 from gatepost.control.queue import after_id
 from gatepost.control.queue_convert import filter_from_proto
 from gatepost.control.server import Service
-from gatepost.control.workers import CALL_SECONDS, RESTART_WAIT, Answers, WorkerLink
+from gatepost.control.watching import follow, watched
+from gatepost.control.workers import CALL_SECONDS, Answers, WorkerLink
 
 BULK_SECONDS = 120.0
 BODY_SECONDS = 600.0
 MAX_DESTINATIONS = 10_000
-WATCH_BUFFER = 1000
-_WATCH_RETRY = 0.25
 
 T = TypeVar("T")
 BulkCall = Callable[[WorkerLink, api.MessageSelection], Awaitable[api.BulkResult]]
@@ -69,21 +69,16 @@ class MergedQueueServicer(MergedBulkServicer):
     async def WatchQueue(self, request: api.WatchQueueRequest, context: Any) -> AsyncIterator[api.WatchQueueResponse]:
         """See the proto. Initial metadata is sent once every worker that is there watches."""
         filter_from_proto(request.filter)
-        events: asyncio.Queue[api.WatchQueueResponse] = asyncio.Queue(WATCH_BUFFER)
-        ready = [asyncio.Event() for _ in self._links.all()]
-        watchers = [
-            asyncio.create_task(_watch_worker(link, request, events, is_ready))
-            for link, is_ready in zip(self._links.all(), ready, strict=True)
-        ]
-        try:
-            await asyncio.wait([asyncio.create_task(is_ready.wait()) for is_ready in ready], timeout=RESTART_WAIT)
-            await context.send_initial_metadata(())
-            while True:
-                yield await events.get()
-        finally:
-            for watcher in watchers:
-                watcher.cancel()
-            await asyncio.gather(*watchers, return_exceptions=True)
+
+        async def follow_one(link: WorkerLink, events: "asyncio.Queue[api.WatchQueueResponse]", ready: asyncio.Event) -> None:
+            async def tell(back: bool) -> None:
+                await events.put(_worker_event(link, "is back" if back else "went away; its events may be missing until it is back"))
+
+            await follow(link, lambda: link.queue.WatchQueue(request), events, ready, tell)
+
+        async with aclosing(watched(context, self._links.all(), follow_one)) as events:
+            async for event in events:
+                yield event
 
     async def GetStats(self, request: api.GetStatsRequest, context: object) -> api.GetStatsResponse:
         """See the proto."""
@@ -192,35 +187,6 @@ async def _all_destinations(link: WorkerLink) -> list[api.Destination]:
         if not token:
             break
     return found
-
-
-async def _watch_worker(
-    link: WorkerLink, request: api.WatchQueueRequest, events: "asyncio.Queue[api.WatchQueueResponse]", ready: asyncio.Event
-) -> None:
-    """Pass one worker's events on, for ever; a restart shows as two events of kind WORKER. Waiting for room slows the worker's stream,
-    whose own buffer then reports what it lost.
-    """
-    away = False
-    while not link.retired:
-        call = link.queue.WatchQueue(request)
-        try:
-            await call.initial_metadata()
-            if not call.done():
-                ready.set()
-                if away:
-                    await events.put(_worker_event(link, "is back"))
-                away = False
-            async for event in call:
-                await events.put(event)
-        except grpc.aio.AioRpcError:
-            pass
-        finally:
-            call.cancel()
-        ready.set()
-        if not away:
-            await events.put(_worker_event(link, "went away; its events may be missing until it is back"))
-        away = True
-        await asyncio.sleep(_WATCH_RETRY)
 
 
 def _worker_event(link: WorkerLink, text: str) -> api.WatchQueueResponse:
