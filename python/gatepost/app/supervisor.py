@@ -47,7 +47,6 @@ class Supervisor:
         self._directory = ground.directory
         self._passwords = ground.passwords
         self._settings = started.settings
-        self._tls = TlsContexts(lambda: self._settings)
         self._config = started.config
         self._overrides = dict(started.overrides)
         self._demo = demo
@@ -170,7 +169,7 @@ class Supervisor:
         self._settings = fresh
         try:
             certificates = await asyncio.to_thread(self.plane.read_certificates)
-            await asyncio.to_thread(self._tls.reload)
+            await asyncio.to_thread(TlsContexts, lambda: fresh)  # the workers take it over; here it is only seen whether they can
         except (TlsError, OSError) as error:
             self._settings = before
             raise ValueError(str(error)) from error
