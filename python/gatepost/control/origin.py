@@ -11,7 +11,7 @@ from gatepost.control.explain import Asked, is_trusted
 from gatepost.delivery.resolver import Resolver
 from gatepost.policy.mail_auth import Authentication, Mail, Results
 from gatepost.routing.model import RuleSet
-from gatepost.routing.stages import stage_policies
+from gatepost.routing.stages import verifies
 
 
 class Origins:
@@ -24,7 +24,7 @@ class Origins:
     async def of(self, rules: RuleSet, asked: Asked) -> Results | None:
         """None when nothing is verified, or too little is known of the question. Raises ControlError for what is no address."""
         settings = self._settings()
-        if not (asked.client_address and verifies(settings, rules)) or asked.user:
+        if not (asked.client_address and verifies(rules, settings.authentication.verify)) or asked.user:
             return None
         trusted = asked.assume_trusted if asked.assume_trusted is not None else is_trusted(settings, rules, asked.client).trusted
         if trusted:
@@ -33,13 +33,6 @@ class Origins:
         if not asked.message:
             return Results(spf)
         return await self._authentication.content(_mail(asked.message), spf)
-
-
-def verifies(settings: Settings, rules: RuleSet) -> bool:
-    """Whether mail from strangers is verified under these rules."""
-    policies = stage_policies(rules)
-    wanted = settings.authentication.verify
-    return wanted == "always" or (wanted == "when needed" and policies is not None and policies.verifies)
 
 
 def _mail(message: bytes) -> Mail:

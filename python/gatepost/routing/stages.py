@@ -593,3 +593,9 @@ def stage_policies(rule_set: "RuleSet") -> StagePolicies | None:
     if found is None:
         found = rule_set.__dict__[_ATTRIBUTE] = StagePolicies(rule_set.stage_policies)
     return found
+
+
+def verifies(rule_set: "RuleSet", setting: str) -> bool:
+    """Whether mail from strangers is verified under these rules; `setting` is `authentication.verify`."""
+    policies = stage_policies(rule_set)
+    return setting == "always" or (setting == "when needed" and policies is not None and policies.verifies)

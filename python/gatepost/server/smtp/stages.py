@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from gatepost.routing.model import RuleSet
 from gatepost.routing.senders import sender_rules
-from gatepost.routing.stages import NOT_VERIFIED, UNKNOWN, AddressFacts, Facts, PartlyKnown, Stage, stage_policies
+from gatepost.routing.stages import NOT_VERIFIED, UNKNOWN, AddressFacts, Facts, PartlyKnown, Stage, stage_policies, verifies
 from gatepost.routing.trust import Client, trust_list
 
 TRUST = 1 << 63
@@ -35,8 +35,7 @@ class Stages:
         found = stage_policies(rule_set)
         self.policies = found if found is not None and found.at_reception else None
         self._always = COUNTED if found is not None and found.rates else 0
-        asked = found is not None and found.verifies
-        self.verifies = verify == "always" or (verify == "when needed" and asked)
+        self.verifies = verifies(rule_set, verify)
         """Whether mail of clients that are not trusted is verified, at least where a policy that asks for it may hold."""
         later = found is not None and found.verifies_later
         self._verify = VERIFY if self.verifies and (verify == "always" or later) else 0
