@@ -50,6 +50,7 @@ __all__ = [
     "R_STOPPED",
     "Appender",
     "ClosedError",
+    "Condition",
     "Connections",
     "CoreError",
     "DamagedError",
@@ -597,6 +598,16 @@ class Connections:
     def release(self, client: str) -> None: ...
 
 @final
+class Condition:
+    """What a condition on a message says, as far as that follows from its size and header. Made of the steps of routing/stage_steps.py; steps that
+    are not understood have no answer.
+    """
+
+    def __new__(cls, steps: Sequence[tuple[str, str, int, str]]) -> Condition: ...
+    def holds(self, size: int, header: bytes) -> bool | None:
+        """None: the condition itself is to be asked."""
+
+@final
 class Wire:
     """The sockets of one SMTP listener: an epoll set whose `fd` stands in the event loop. All calls come from the loop's thread."""
 
@@ -617,6 +628,9 @@ class Wire:
         plain_recipient(rule_set, argument, trusted)  (parsed, plan, address, has parameters, recipients as for `commit`, rule version,
                                                         field for a message that is only text or None, text is judged, too, what may
                                                         concern it), or None
+        concerned_name(name)                        what may concern a client that calls itself so, as bits
+        may_hold(bits, address, name, trusted, reverse-path, recipient, is written to be text, Incoming)
+                                                    whether a policy of these bits may hold for a whole message; then the session has it
         """
     @property
     def fd(self) -> int:
@@ -629,9 +643,10 @@ class Wire:
     def agree(self, terms: Mapping[str, Any] | None, settings: object) -> None:
         """Take plain mail without sessions, under `terms` that were made from `settings`; None: every connection gets a session at once.
         Terms: greeting, helo_reply, ehlo_reply (octets); hostname, listener; allow_bare; max_message_bytes, max_hops, max_recipients,
-        max_planned, max_messages (0: any), max_connections, max_connections_per_client; at_connect, at_mail: the bits that keep a client, and
-        a client's sender, from being plain. A bit that client, sender and recipient share does so at RCPT; records: `take_asked` has answers.
-        What was remembered is forgotten.
+        max_planned, max_messages (0: any), max_connections, max_connections_per_client; at_connect, at_helo, at_mail, at_rcpt: the bits
+        that keep from being plain, when client, name, sender and recipient share them, as far as they are known then; at_data: those that are
+        asked at the end of data, and conditions: [(bit, Condition)] of them; asks_helo: `concerned_name` is asked; records: `take_asked` has
+        answers. What was remembered is forgotten.
         """
     def take_asked(self) -> list[tuple[str, str, bool, str, str, int]]:
         """What plain mail asked of the rules since the last call: (sender, recipient, trusted, client, HELO, how often). Bounded."""

@@ -457,12 +457,13 @@ class StagePolicies:
         ready = [(one, _program(one)) for one in policies if one.enabled]
         self.by_stage = {stage: [pair for pair in ready if pair[0].stage is stage] for stage in Stage}
         self.rates = frozenset(rate for _, program in ready for rate in _rates(program))
-        self._early = [pair for pair in ready if pair[0].stage is not Stage.DELIVER]
+        self.early = [pair for pair in ready if pair[0].stage is not Stage.DELIVER]
+        """Those of a session."""
 
     @property
     def at_reception(self) -> bool:
         """Whether a session has anything to do with them."""
-        return bool(self._early or self.rates)
+        return bool(self.early or self.rates)
 
     @property
     def verifies(self) -> bool:
@@ -493,20 +494,16 @@ class StagePolicies:
     def may_hold(self, facts: Facts) -> list[bool]:
         """Of each policy of a session, whether it may hold where more is known than here."""
         values = facts.values()
-        return [_may_hold(program, values) for _, program in self._early]
+        return [may_hold(program, values) for _, program in self.early]
 
     def may_hold_at_delivery(self, facts: Facts) -> bool:
         """Whether a policy at deliver may hold where more is known than here."""
         values = facts.values()
-        return any(_may_hold(program, values) for _, program in self.by_stage[Stage.DELIVER])
-
-    def places(self, *stages: Stage) -> list[bool]:
-        """Of each policy of a session, whether it is of these stages."""
-        return [policy.stage in stages for policy, _ in self._early]
+        return any(may_hold(program, values) for _, program in self.by_stage[Stage.DELIVER])
 
     def verifying(self) -> list[bool]:
         """Of each policy of a session, whether it asks where a message comes from."""
-        return [_asks_origin(program) for _, program in self._early]
+        return [_asks_origin(program) for _, program in self.early]
 
 
 def _asks_origin(program: Program | None) -> bool:
@@ -532,7 +529,8 @@ def _found(policy: StagePolicy, program: Program | None, values: tuple[Any, ...]
         return Finding(policy, None, str(fault), isinstance(fault, NotKnown))
 
 
-def _may_hold(program: Program | None, values: tuple[Any, ...]) -> bool:
+def may_hold(program: Program | None, values: tuple[Any, ...]) -> bool:
+    """Whether a condition may hold where more is known than these values (see `Facts.values`)."""
     try:
         return program is None or program.evaluate(*values)
     except EvaluationError:

@@ -2,6 +2,7 @@
 use pyo3::prelude::*;
 
 mod asked;
+mod condition;
 mod connections;
 mod dkim;
 mod errors;
@@ -13,6 +14,7 @@ mod mail_content;
 mod mime;
 mod plain;
 mod plain_memory;
+mod plain_stages;
 mod query;
 mod relay;
 mod rules;
@@ -24,6 +26,7 @@ mod wire;
 #[pymodule]
 fn _core(m: &Bound<'_, PyModule>) -> PyResult<()> {
     errors::register(m)?;
+    condition::register(m)?;
     dkim::register(m)?;
     history::register(m)?;
     mail_content::register(m)?;

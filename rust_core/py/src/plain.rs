@@ -26,7 +26,8 @@ use crate::errors::from_queue;
 use crate::line::{Line, split_verb};
 use crate::line_state::Sink;
 use crate::mail_content::mark;
-use crate::plain_memory::{Recipient, Sender, Terms};
+use crate::plain_memory::{Plain, Recipient, Sender, Terms};
+use crate::plain_stages::may_hold;
 use crate::spool::Incoming;
 use crate::wire::Wire;
 
@@ -39,11 +40,13 @@ const BYE: &[u8] = b"221 2.0.0 bye\r\n";
 
 /// A mail transaction (RFC 5321 3.3).
 pub struct Mail {
-    sender: Arc<Sender>,
-    recipients: Vec<Arc<Recipient>>,
-    terms: Arc<Terms>,
-    /// What may concern this client and this sender.
+    pub sender: Arc<Sender>,
+    pub recipients: Vec<Arc<Recipient>>,
+    pub terms: Arc<Terms>,
+    /// What may concern this client, its name and this sender.
     concerns: u64,
+    /// Of these what is asked at the end of data (see `plain_stages`).
+    open: u64,
     /// Set at the commit.
     identity: String,
 }
@@ -59,7 +62,7 @@ pub struct Dialog {
     pub admitted: bool,
     /// The session's methods have the say.
     pub python: bool,
-    helo: String,
+    pub helo: String,
     extended: bool,
     messages: u64,
     pub mail: Option<Box<Mail>>,
@@ -98,8 +101,8 @@ pub fn command(slf: &Bound<'_, Line>, command: &[u8]) -> PyResult<bool> {
     let Some(terms) = wire.plain.terms() else { return Ok(false) };
     let (verb, argument) = split_verb(command);
     match verb.to_ascii_uppercase().as_slice() {
-        b"HELO" => Ok(helo(slf.get(), &terms, argument, false)),
-        b"EHLO" => Ok(helo(slf.get(), &terms, argument, true)),
+        b"HELO" => helo(slf, &terms, argument, false),
+        b"EHLO" => helo(slf, &terms, argument, true),
         b"MAIL" => mail(slf, terms, argument),
         b"RCPT" => rcpt(slf, &terms, argument),
         b"DATA" if argument.is_empty() => data(slf),
@@ -114,38 +117,52 @@ pub fn command(slf: &Bound<'_, Line>, command: &[u8]) -> PyResult<bool> {
     }
 }
 
-fn helo(line: &Line, terms: &Terms, argument: &[u8], extended: bool) -> bool {
-    let Some(name) = plain_name(argument) else { return false };
-    let mut state = line.state.lock();
+fn helo(slf: &Bound<'_, Line>, terms: &Terms, argument: &[u8], extended: bool) -> PyResult<bool> {
+    let Some(name) = plain_name(argument) else { return Ok(false) };
+    if terms.at_helo != 0 {
+        let client = slf.get().state.lock().dialog.client.clone();
+        if concerns(slf, terms, &client, name)?.1 & terms.at_helo != 0 {
+            return Ok(false);
+        }
+    }
+    let mut state = slf.get().state.lock();
     name.clone_into(&mut state.dialog.helo);
     state.dialog.extended = extended;
     state.dialog.mail = None;
     state.output.extend_from_slice(if extended { &terms.ehlo_reply } else { &terms.helo_reply });
-    true
+    Ok(true)
+}
+
+/// Whether a client is trusted, and what may concern it under its name.
+fn concerns(slf: &Bound<'_, Line>, terms: &Terms, client: &str, name: &str) -> PyResult<(bool, u64)> {
+    let wire = slf.get().wire.get();
+    let host = wire.host.bind(slf.py());
+    let (_, trusted, concerns) = wire.plain.standing(host, client)?;
+    Ok((trusted, concerns & wire.plain.name(host, terms, name)?))
 }
 
 fn mail(slf: &Bound<'_, Line>, terms: Arc<Terms>, argument: &[u8]) -> PyResult<bool> {
     let wire = slf.get().wire.get();
-    let (extended, client) = {
+    let (extended, client, name) = {
         let dialog = &slf.get().state.lock().dialog;
         let enough = terms.max_messages != 0 && dialog.messages >= terms.max_messages;
         if dialog.helo.is_empty() || dialog.mail.is_some() || enough || !wire.plain.receiving.load(Ordering::Relaxed) {
             return Ok(false);
         }
-        (dialog.extended, dialog.client.clone())
+        (dialog.extended, dialog.client.clone(), dialog.helo.clone())
     };
     let Some(sender) = wire.plain.sender(wire.host.bind(slf.py()), argument)? else { return Ok(false) };
     if sender.extended && !extended {
         return Ok(false);
     }
-    let (_, trusted, concerns) = wire.plain.standing(wire.host.bind(slf.py()), &client)?; // anew: the rules may have changed
+    let (trusted, concerns) = concerns(slf, &terms, &client, &name)?; // anew: the rules may have changed
     let concerns = concerns & sender.concerns;
     if concerns & terms.at_mail != 0 {
         return Ok(false);
     }
     let mut state = slf.get().state.lock();
     state.dialog.trusted = trusted;
-    state.dialog.mail = Some(Box::new(Mail { sender, recipients: Vec::new(), terms, concerns, identity: String::new() }));
+    state.dialog.mail = Some(Box::new(Mail { sender, recipients: Vec::new(), terms, concerns, open: 0, identity: String::new() }));
     state.output.extend_from_slice(OK_MAIL);
     Ok(true)
 }
@@ -164,7 +181,8 @@ fn rcpt(slf: &Bound<'_, Line>, terms: &Arc<Terms>, argument: &[u8]) -> PyResult<
         }
     };
     let Some(recipient) = wire.plain.recipient(wire.host.bind(slf.py()), argument, trusted)? else { return Ok(false) };
-    if concerns & recipient.concerns != 0 || (recipient.extended && !extended) || planned + recipient.specs.len() > terms.max_planned {
+    let concerns = concerns & recipient.concerns;
+    if concerns & terms.at_rcpt != 0 || (recipient.extended && !extended) || planned + recipient.specs.len() > terms.max_planned {
         return Ok(false);
     }
     let mut state = slf.get().state.lock();
@@ -174,6 +192,7 @@ fn rcpt(slf: &Bound<'_, Line>, terms: &Arc<Terms>, argument: &[u8]) -> PyResult<
         wire.asked.note(&dialog.client, &dialog.helo, trusted, &mail.sender, &recipient);
     }
     mail.recipients.push(recipient);
+    mail.open |= concerns & mail.terms.at_data;
     state.output.extend_from_slice(OK_RCPT);
     Ok(true)
 }
@@ -215,15 +234,31 @@ fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(0))
 }
 
-/// The end of data of a plain transaction: the one commit point. A message that is to be refused goes to the session.
+/// The end of data of a plain transaction: the one commit point. A message that is to be refused, or that a policy may hold for, goes to the
+/// session.
 pub fn end_of_data(slf: &Bound<'_, Line>, incoming: &Py<Incoming>) -> PyResult<()> {
     let (py, line) = (slf.py(), slf.get());
+    let open = {
+        let mut inner = incoming.get().inner.lock();
+        let state = line.state.lock();
+        state
+            .dialog
+            .mail
+            .as_ref()
+            .filter(|mail| is_sound(&inner, mail, &line.wire.get().plain) && passes(&mut inner, mail))
+            .map(|mail| mail.open)
+    };
+    let passes = match open {
+        Some(0) => true,
+        Some(open) => !may_hold(slf, incoming, open)?,
+        None => false,
+    };
     let commit = {
         let mut inner = incoming.get().inner.lock();
         let mut state = line.state.lock();
         let dialog = &mut *state.dialog;
         match &dialog.mail {
-            Some(mail) if is_sound(&inner, &mail.terms) && passes(&mut inner, mail) => {
+            Some(mail) if passes && marked(&mut inner, mail) => {
                 let recipient = &mail.recipients[0];
                 let meta = origin(dialog, &mail.terms).meta(&mail.sender.body, recipient.rule_version, recipient.field.is_some());
                 let (sender, specs) = (Arc::clone(&mail.sender), recipient.specs.clone());
@@ -254,19 +289,22 @@ pub fn end_of_data(slf: &Bound<'_, Line>, incoming: &Py<Incoming>) -> PyResult<(
     }
 }
 
-/// Whether nothing about it is to be refused: what `Messages.end_of_data` looks at.
-fn is_sound(incoming: &queue::Incoming, terms: &Terms) -> bool {
-    incoming.defect().is_none() && !incoming.long_header() && incoming.facts().received <= terms.max_hops
+/// Whether nothing about it is to be refused: what `Messages.end_of_data` looks at. Under other terms than at MAIL that is the session's affair.
+fn is_sound(incoming: &queue::Incoming, mail: &Mail, plain: &Plain) -> bool {
+    let sound = incoming.defect().is_none() && !incoming.long_header() && incoming.facts().received <= mail.terms.max_hops;
+    sound && plain.terms().is_some_and(|terms| Arc::ptr_eq(&mail.terms, &terms))
 }
 
-/// Whether a message may go on as it is: nothing is to be looked into, or it is only text; then that is written before it. What needs
-/// an inspection is the session's affair.
+/// Whether a message may go on as it is: nothing is to be looked into, or it is only text. What needs an inspection is the session's affair.
 fn passes(incoming: &mut queue::Incoming, mail: &Mail) -> bool {
     let [recipient] = mail.recipients.as_slice() else { return false };
-    if recipient.field.is_some() && (recipient.judged || !is_only_text(incoming)) {
-        return false;
-    }
-    mark(incoming, recipient.field.as_deref().unwrap_or_default(), &mail.terms.scan_field, Vec::new()).is_ok()
+    recipient.field.is_none() || (!recipient.judged && is_only_text(incoming))
+}
+
+/// Has it written before a message that it is only text, if it was looked at.
+fn marked(incoming: &mut queue::Incoming, mail: &Mail) -> bool {
+    let field = mail.recipients[0].field.as_deref().unwrap_or_default();
+    mark(incoming, field, &mail.terms.scan_field, Vec::new()).is_ok()
 }
 
 /// Looked at where it is: an inspection would find nothing.

@@ -1,5 +1,5 @@
-//! What plain mail needs to know (see `plain`): the terms that follow from the settings, and what the server said of clients, senders and
-//! recipients. Bounded; what follows from the settings is forgotten with them, routes with the rule set.
+//! What plain mail needs to know (see `plain`): the terms that follow from the settings, and what the server said of clients, their
+//! names, senders and recipients. Bounded; what follows from the settings is forgotten with them, routes with the rule set.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use pyo3::intern;
 use pyo3::prelude::*;
 
+use crate::condition::Condition;
 use crate::spool::{RecipientArg, recipient_spec};
 
 /// Arguments remembered of each kind; beyond it all are forgotten.
@@ -44,6 +45,13 @@ pub struct Terms {
     /// concerned by: mail is plain as long as no bit is in all of them. Which bits are looked at when a client connects, and at MAIL.
     pub at_connect: u64,
     pub at_mail: u64,
+    /// Likewise at HELO, at RCPT, and at the end of data, where the conditions of the bits are asked.
+    pub at_helo: u64,
+    pub at_rcpt: u64,
+    pub at_data: u64,
+    pub conditions: Vec<(u64, Py<Condition>)>,
+    /// The name a client gives itself may concern something.
+    pub asks_helo: bool,
     /// What is asked of the rules is noted (see `asked`).
     pub records: bool,
 }
@@ -85,6 +93,7 @@ pub struct Plain {
     pub accepted: AtomicU64,
     settings: Mutex<Option<Py<PyAny>>>,
     clients: Mutex<HashMap<String, Standing>>,
+    names: Mutex<HashMap<String, u64>>,
     senders: Mutex<HashMap<Vec<u8>, Arc<Sender>>>,
     routes: Mutex<Routes>,
 }
@@ -108,6 +117,7 @@ impl Plain {
         *self.terms.lock() = terms.map(Arc::new);
         *self.settings.lock() = settings;
         self.clients.lock().clear();
+        self.names.lock().clear();
         self.senders.lock().clear();
         let old = std::mem::take(&mut *self.routes.lock());
         drop(old);
@@ -131,6 +141,19 @@ impl Plain {
         }
         let found = host.call_method1(intern!(host.py(), "standing"), (client,))?.extract()?;
         keep(&mut self.clients.lock(), client.to_owned(), found);
+        Ok(found)
+    }
+
+    /// What may concern a client that calls itself so.
+    pub fn name(&self, host: &Bound<'_, PyAny>, terms: &Terms, name: &str) -> PyResult<u64> {
+        if !terms.asks_helo {
+            return Ok(u64::MAX);
+        }
+        if let Some(known) = self.names.lock().get(name) {
+            return Ok(*known);
+        }
+        let found = host.call_method1(intern!(host.py(), "concerned_name"), (name,))?.extract()?;
+        keep(&mut self.names.lock(), name.to_owned(), found);
         Ok(found)
     }
 

@@ -83,7 +83,8 @@ class Messages(Commands):
         self.envelope = None
         self._chunks_failed = False
         self.drop_intake()
-        if self.server.plain and not self.tls and not self.session.user:
+        lasting = self._session_effects.done or self._helo_effects.done
+        if self.server.plain and not (self.tls or self.session.user or lasting):
             self.line.hand_back(self.session.host_name or "", self.session.extended_smtp, self.messages)
 
     def drop_intake(self) -> None:

@@ -11,14 +11,16 @@ from collections.abc import Iterator, Sequence
 
 from gatepost.config import Settings
 from gatepost.message.envelope import Recipient
+from gatepost.message.fields import HeaderView
 from gatepost.message.reply import Reply, SmtpError
-from gatepost.native import Line, RecipientSpec, Wire
+from gatepost.native import Incoming, Line, RecipientSpec, Wire
 from gatepost.policy.checks import check_utf8
 from gatepost.policy.trust import TrustedNetworks, is_loopback
 from gatepost.protocol.smtp.grammar import MailArgument, parse_mail, parse_rcpt
 from gatepost.queue.plan import ParticularPlan, Planned, Refused
 from gatepost.queue.recorded import Asking, Counted
 from gatepost.routing.model import RuleSet
+from gatepost.routing.stages import ClientFacts, MessageFacts
 from gatepost.routing.trust import Client, Trust, trust_of
 from gatepost.scan.edits import FIELD
 from gatepost.server.acceptor import ACCEPT_PAUSE, TlsAcceptor
@@ -113,7 +115,12 @@ class SmtpServer:
             "max_connections": smtp.max_connections,
             "max_connections_per_client": smtp.max_connections_per_client,
             "at_connect": self.stages.at_connect,
+            "at_helo": self.stages.at_helo,
             "at_mail": self.stages.at_mail,
+            "at_rcpt": self.stages.at_rcpt,
+            "at_data": self.stages.at_data,
+            "conditions": self.stages.conditions,
+            "asks_helo": self.stages.asks_helo,
             "records": self.context.recorder is not None,
             "scan_field": FIELD.encode() if self.context.gate is not None else b"",
         }
@@ -248,6 +255,10 @@ class SmtpServer:
         trusted = trust_of(self.stages.rule_set, who, Trust(client in self.trusted, "")).trusted
         return self._is_near(client), trusted, self.stages.of_client(who, trusted=trusted)
 
+    def concerned_name(self, name: str) -> int:
+        """What may concern a client that calls itself so."""
+        return self.stages.of_name(name)
+
     def plain_sender(self, argument: str) -> tuple[MailArgument, str, str, bool, int] | None:
         """A MAIL that there is nothing to decide about: (parsed, reverse-path, BODY, has parameters, what may concern it)."""
         try:
@@ -278,8 +289,17 @@ class SmtpServer:
             return None
         gate = self.context.gate
         field, judged = (None, False) if gate is None else gate.plain(rule_set, rcpt.text, trusted=trusted)
-        specs, concerns = [one.spec() for one in plan], self.stages.of_recipient(rcpt.text)
+        concerns = self.stages.of_recipient(rcpt.text, plan, trusted=trusted, looked_at=field is not None)
+        specs = [one.spec() for one in plan]
         return recipient, plan, rcpt.text, rcpt.extended, specs, rule_set.version, field, judged, concerns
+
+    def may_hold(
+        self, bits: int, client: str, name: str, trusted: bool, sender: str, recipient: str, looked_at: bool, incoming: Incoming
+    ) -> bool:
+        """Whether a policy behind these bits may hold for a plain message that was received."""
+        who = ClientFacts(client, self.listener.value, trusted=trusted, helo=name)
+        message = MessageFacts(incoming.size, (recipient,), lambda field: HeaderView(incoming.header()).texts(field))
+        return self.stages.may_hold(bits, who, sender, message, looked_at=looked_at)
 
     def asked(self) -> Iterator[Counted]:
         """What was taken natively since the last call, for the recorder."""
