@@ -7,6 +7,7 @@ the CLI takes them, go to these three as well.
 
 import gc
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -37,16 +38,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _server(word: str, rest: Sequence[str]) -> int:
-    """The supervisor, or a worker it executes."""
+    """The supervisor, or a worker it executes. Raises OSError when there is no process left for the first."""
     gc.disable()  # until everything is imported: there is nothing to collect, and looking for it is a tenth of a start
-    lean_imports()
     if word == "worker":
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to answer
+        lean_imports()
         from gatepost.app.worker import main as worker
 
         return worker(rest)
-    from gatepost.app.serve import serve
+    from gatepost.app.child import Child
 
-    return serve(rest)
+    early = Child()  # there is always one worker: it imports what it needs while we read the settings
+    try:
+        lean_imports()
+        from gatepost.app.serve import serve
+
+        return serve(rest, early)
+    finally:
+        early.end()
 
 
 def lean_imports() -> None:

@@ -1,8 +1,8 @@
 """The workers as processes: start, watch, restart, stop. Used by app.start and the supervisor only.
 
-A worker is exec'ed, never forked. It inherits its listening sockets, a pipe on which it tells how it is (`parent_line`), and the read ends
-of two more: the word to begin, given by closing it when directory and certificates are ready (`begin`; `launch` executes them earlier, so
-that they import meanwhile), and a life line: when the supervisor is gone, it closes and the worker drains and leaves. A worker that dies is
+A worker is exec'ed, never forked (`child`), and holds one end of a line (`parent_line`): over it come its orders and its listening sockets,
+when directory and certificates are ready (`begin`; `launch` executes workers earlier, so that they import meanwhile), and back goes how it
+is. When the supervisor is gone, the line ends and the worker drains and leaves. A worker that dies is
 started again at once, later with growing pauses; the listening sockets stay open meanwhile, so clients wait instead of being refused. After
 GIVE_UP failed starts in a row the sockets are closed, so that the kernel sends clients to the other workers, until it is back.
 
@@ -12,19 +12,18 @@ when it says that it is empty, its place goes: `on_retired` removes the partitio
 
 import asyncio
 import contextlib
-import json
-import os
 import signal
 import socket
-import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import structlog
 
+from gatepost.app.child import Child
 from gatepost.app.listeners import ListenError, ListenerSet, close_all
-from gatepost.app.parent_line import LineReader
+from gatepost.app.parent_line import LineReader, Orders, send_orders
 
 GIVE_UP = 5
 QUICK_SECONDS = 10.0
@@ -42,7 +41,7 @@ class WorkerProcess:
 
     index: int
     sockets: dict[str, list[socket.socket]]
-    process: asyncio.subprocess.Process | None = None
+    process: Child | None = None
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     restarts: int = 0
     quick_deaths: int = 0
@@ -64,26 +63,30 @@ class WorkerProcess:
         return self.process.pid if self.process is not None and self.process.returncode is None else 0
 
 
+@dataclass(frozen=True, slots=True)
+class SettingsPlace:
+    """Where the workers read their settings, as the supervisor did."""
+
+    data: Path
+    config: Path | None = None
+    overrides: Mapping[str, object] = field(default_factory=dict)
+
+
 class WorkerPool:
-    """Keeps `count` workers alive, and those of `surplus` partitions until they are empty. `arguments` are passed to each: data directory,
-    config file.
+    """Keeps `count` workers alive, and those of `surplus` partitions until they are empty. `early`: a worker that was executed already and
+    takes the first place.
     """
 
     def __init__(
-        self,
-        count: int,
-        listeners: ListenerSet,
-        arguments: Sequence[str],
-        *,
-        surplus: Sequence[int] = (),
+        self, count: int, listeners: ListenerSet, settings: SettingsPlace, *, surplus: Sequence[int] = (), early: Child | None = None
     ) -> None:
         self._listeners = listeners
-        self._arguments = list(arguments)
+        self._settings = settings
+        self._early = early
         self._on_change: Callable[[], None] = lambda: None
         self._on_retired: Callable[[int], Awaitable[None]] | None = None
-        self._life_read, self._life_write = os.pipe()
-        self._word_read, self._word_write = os.pipe()
         self._keepers: list[asyncio.Task[None]] = []
+        self._begun = False
         self._stopping = asyncio.Event()
         self.workers = [WorkerProcess(n, {}) for n in range(count)] + [WorkerProcess(n, {}, drains=True) for n in surplus]
 
@@ -96,16 +99,24 @@ class WorkerPool:
         for worker in self.workers:
             worker.sockets = {} if worker.drains else self._listeners.open()
             self._keepers.append(asyncio.create_task(self._keep(worker), name=f"worker {worker.index}"))
-        while any(not worker.pid and not keeper.done() for worker, keeper in self._places()):
-            await asyncio.sleep(0.001)
+        await asyncio.sleep(0)  # each keeper has come to where it waits
 
     def begin(self) -> None:
-        """Give the word: close the pipe. Who waits begins, and who is executed later finds it closed."""
+        """Give the word: orders to all who wait, and at once to who is executed later."""
+        self._begun = True
         for worker in self.workers:
             worker.heard = time.monotonic()
-        if self._word_write >= 0:
-            os.close(self._word_write)
-            self._word_write = -1
+            if worker.process is not None:
+                self._give_orders(worker, worker.process)
+
+    def _give_orders(self, worker: WorkerProcess, process: Child) -> None:
+        place, counts = self._settings, {name: len(group) for name, group in worker.sockets.items()}
+        config = str(place.config) if place.config else ""
+        orders = Orders(str(place.data), config, dict(place.overrides), worker.index, worker.drains, counts)
+        with contextlib.suppress(OSError):  # it has ended already: its keeper sees it
+            process.line.setblocking(True)
+            send_orders(process.line, orders, worker.sockets)
+            process.line.setblocking(False)
 
     async def wait_ready(self) -> None:
         """Wait for those that listen. Raises RuntimeError with the worker's number when one does not become ready."""
@@ -160,40 +171,25 @@ class WorkerPool:
     async def _run_once(self, worker: WorkerProcess) -> tuple[bool, str]:
         """Exec the worker and wait for its end. Returns whether it was ready, and how it ended. Raises OSError when it cannot start."""
         worker.started = worker.heard = time.monotonic()
-        ready_read, ready_write = os.pipe()
-        os.set_blocking(ready_read, False)
-        try:
-            worker.process = await self._exec(worker, ready_write)
-        except BaseException:
-            os.close(ready_read)
-            raise
-        finally:
-            os.close(ready_write)
-        if self._stopping.is_set():
-            worker.process.terminate()  # `stop` came too early to see it
+        early, self._early = self._early, None
+        process = worker.process = early or Child()
+        if self._begun:
+            self._give_orders(worker, process)
         loop = asyncio.get_running_loop()
-        reader = LineReader(ready_read)
-        loop.add_reader(ready_read, self._on_told, worker, reader, ready_read)
+        reader, fd = LineReader(process.line.fileno()), process.line.fileno()
+        process.line.setblocking(False)
+        loop.add_reader(fd, self._on_told, worker, reader, fd)
         try:
-            status = _status(await worker.process.wait())
-            if loop.remove_reader(ready_read):
-                self._on_told(worker, reader, ready_read)  # what it said last
+            status = _status(await process.wait())
+            if loop.remove_reader(fd):
+                self._on_told(worker, reader, fd)  # what it said last
             return worker.ready.is_set(), status
         finally:
-            loop.remove_reader(ready_read)
-            os.close(ready_read)
+            loop.remove_reader(fd)
+            process.line.close()
             worker.process = None
             worker.ready.clear()
             self._on_change()
-
-    async def _exec(self, worker: WorkerProcess, ready_write: int) -> asyncio.subprocess.Process:
-        plan = {name: [s.fileno() for s in group] for name, group in worker.sockets.items()}
-        fds = [fd for group in plan.values() for fd in group] + [ready_write, self._life_read, self._word_read]
-        command = [sys.executable, "-m", "gatepost", "worker", *self._arguments]
-        command += ["--index", str(worker.index), "--sockets", json.dumps(plan)]
-        command += ["--ready-fd", str(ready_write), "--life-fd", str(self._life_read), "--word-fd", str(self._word_read)]
-        command += ["--drain"] if worker.drains else []
-        return await asyncio.create_subprocess_exec(*command, pass_fds=fds, stdin=asyncio.subprocess.DEVNULL)
 
     def _on_told(self, worker: WorkerProcess, reader: LineReader, fd: int) -> None:
         """The worker says how it is, or has closed its end."""
@@ -265,9 +261,6 @@ class WorkerPool:
             keeper.cancel()
         for worker in self.workers:
             close_all(worker.sockets)
-        self.begin()
-        for fd in (self._life_write, self._life_read, self._word_read):
-            os.close(fd)
 
 
 def _status(code: int) -> str:

@@ -6,16 +6,16 @@ usage); no trace is shown for what an administrator can mend.
 
 import argparse
 import asyncio
-import contextlib
 import errno
 import gc
 import os
-import resource
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gatepost.app import logs
+from gatepost.app.child import Child
+from gatepost.app.file_limit import raise_file_limit
 from gatepost.app.start import first_steps
 from gatepost.config import Settings, load_settings
 
@@ -31,17 +31,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def raise_file_limit() -> None:
-    """The usual soft limit of 1,024 is fewer files than the sessions of one worker, and a spool that can open no segment fails for good.
-    The hard limit is the administrator's; workers inherit ours.
-    """
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def serve(argv: Sequence[str]) -> int:
-    """Run until SIGTERM or SIGINT. Returns the exit status."""
+def serve(argv: Sequence[str], early: Child | None = None) -> int:
+    """Run until SIGTERM or SIGINT. Returns the exit status. `early`: a worker that was executed already, for us to use."""
     options = _parser().parse_args(argv)
     raise_file_limit()
     os.umask(0o077)  # mail, queue and secrets are the owner's alone, on volumes in shared directories too
@@ -50,7 +41,7 @@ def serve(argv: Sequence[str]) -> int:
     try:
         settings = load_settings(options.config, data, overrides)
         logs.configure(settings, "supervisor")
-        return asyncio.run(_run(settings, options, overrides))
+        return asyncio.run(_run(settings, options, overrides, early))
     except KeyboardInterrupt:
         return 130
     except Exception as error:
@@ -61,8 +52,8 @@ def serve(argv: Sequence[str]) -> int:
         return 1
 
 
-async def _run(settings: Settings, options: argparse.Namespace, overrides: Mapping[str, object]) -> int:
-    async with first_steps(settings, options.config, overrides) as started:
+async def _run(settings: Settings, options: argparse.Namespace, overrides: Mapping[str, object], early: Child | None) -> int:
+    async with first_steps(settings, options.config, overrides, early) as started:
         from gatepost.app.ground import laid  # the workers import meanwhile what they need
 
         with laid(settings, demo=options.demo) as ground:

@@ -1,14 +1,14 @@
 """The first steps of a start, before anything heavy is imported: data directory and its lock, sockets, worker processes.
 
-Called by app.serve. A worker imports for most of a second before it can do anything, and so does the supervisor; so the workers are
-executed as early as possible and then wait for the word (`WorkerPool.begin`) that directory and certificates are ready for them. This
-module and what it imports must stay light: every millisecond here is one of every start. Fails with StartError, ListenError or OSError.
+Called by app.serve. A worker imports for a good part of a second before it can do anything, and so does the supervisor; so the workers
+are executed as early as possible (the first by app.main already) and then wait for the word (`WorkerPool.begin`) that directory and
+certificates are ready for them. This module and what it imports must stay light: every millisecond here is one of every start. Fails with
+StartError, ListenError or OSError.
 """
 
 import asyncio
 import contextlib
 import fcntl
-import json
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,8 +18,9 @@ from typing import IO
 import structlog
 
 from gatepost.app import partitions
+from gatepost.app.child import Child
 from gatepost.app.listeners import ListenerSet
-from gatepost.app.pool import WorkerPool
+from gatepost.app.pool import SettingsPlace, WorkerPool
 from gatepost.config import Endpoint, Settings, parse_endpoint
 from gatepost.config.files import NewerFormatError
 from gatepost.queue.paused import PausedFileError
@@ -47,24 +48,21 @@ class Started:
 
 
 @contextlib.asynccontextmanager
-async def first_steps(settings: Settings, config: Path | None, overrides: Mapping[str, object]) -> AsyncIterator[Started]:
+async def first_steps(
+    settings: Settings, config: Path | None, overrides: Mapping[str, object], early: Child | None
+) -> AsyncIterator[Started]:
     """Workers executed, not yet told to begin; at the end of the block they and the sockets are gone. Raises StartError, ListenError."""
     make_layout(settings.data)
     with hold_lock(settings.data):
         left = await asyncio.to_thread(prepare_partitions, settings.data / "spool", settings.workers)
         listeners = ListenerSet.reserve(wanted(settings))
-        pool = WorkerPool(settings.workers, listeners, _arguments(settings.data, config, overrides), surplus=left)
+        pool = WorkerPool(settings.workers, listeners, SettingsPlace(settings.data, config, overrides), surplus=left, early=early)
         try:
             await pool.launch()
             yield Started(settings, config, overrides, listeners, pool, left)
         finally:
             await pool.stop(STOP_SECONDS)
             listeners.close()
-
-
-def _arguments(data: Path, config: Path | None, overrides: Mapping[str, object]) -> list[str]:
-    words = ["--data", str(data), "--overrides", json.dumps(dict(overrides))]
-    return words + (["--config", str(config)] if config else [])
 
 
 def wanted(settings: Settings) -> dict[str, list[Endpoint]]:

@@ -26,8 +26,7 @@ from gatepost.app.start import STOP_SECONDS, Started, StartError
 from gatepost.config import Settings, SettingsError, load_settings
 from gatepost.control.audit import AuditError
 from gatepost.control.errors import ControlError
-from gatepost.control.ports import ListenerInfo, ServerFacts, WorkerPlace
-from gatepost.control.server import ControlServerError
+from gatepost.control.ports import ControlServerError, ListenerInfo, ServerFacts, WorkerPlace
 from gatepost.directory import DirectoryError
 from gatepost.queue.list_store import ListStore
 from gatepost.server.tls import TlsContexts, TlsError

@@ -1,17 +1,20 @@
 """Everything one worker is made of, built and joined in one place: rules, spool, volumes, transports, scheduler, servers, control.
 
-Called by app.worker. `build` opens files and recovers; `start` listens; `stop` drains in the reverse order: servers first, so that
+Called by app.worker. `build` opens files and recovers; `start` listens for mail, and then, with what only now is imported (app/behind.py),
+delivers, lets mail be read and answers the supervisor; `stop` drains in the reverse order: servers first, so that
 nothing new is accepted, then deliveries, then the stores. Raises CoreError, TlsError or DirectoryError when a part cannot be opened.
 """
 
 import asyncio
 import contextlib
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from socket import socket
-from typing import Protocol
+from types import ModuleType
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
@@ -20,15 +23,7 @@ from gatepost.app.parent_line import ParentLine
 from gatepost.app.partitions import path_of
 from gatepost.app.snapshot import LiveRules
 from gatepost.config import Settings
-from gatepost.control.access import Access
-from gatepost.control.events import EventsServicer
-from gatepost.control.history import HistoryServicer
-from gatepost.control.mailbox import MailboxServicer
 from gatepost.control.ports import WorkerFacts
-from gatepost.control.quarantine import QuarantineServicer
-from gatepost.control.queue import QueueServicer
-from gatepost.control.server import ControlServer
-from gatepost.control.worker import WorkerServicer
 from gatepost.delivery.answered import Answered
 from gatepost.delivery.auto_reply import AutoReplyTransport
 from gatepost.delivery.changes import RouteChanges
@@ -75,13 +70,14 @@ from gatepost.scan.gate import Gate
 from gatepost.scan.scanners.breaker import State
 from gatepost.scan.scanners.pool import ScannerPool
 from gatepost.server.context import Listener, ServerContext
-from gatepost.server.imap import ImapServer
 from gatepost.server.lmtp import LmtpServer
-from gatepost.server.pop3 import Pop3Server
 from gatepost.server.smtp import SmtpServer
 from gatepost.server.tls import TlsContexts, TlsError
 from gatepost.spool import AsyncSpool, sync_failure
 from gatepost.spool.sync_failure import SyncFailures
+
+if TYPE_CHECKING:
+    from gatepost.control.server import ControlServer
 
 SERVER_GRACE = 4.0
 LOCK_SECONDS = 12.0
@@ -91,6 +87,8 @@ DELIVERY_SHARE = 4
 """Mail that is here already goes into the volumes down to a quarter of spool.min_free_bytes: that frees the queue's own files."""
 VERIFIED_AT_ONCE = 256
 """Questions to the DNS about senders that are under way together."""
+IMPORT_SWITCH_SECONDS = 0.0005
+"""How long an import keeps the first clients of a worker waiting at a time; Python's usual is ten times that."""
 EMPTY_SECONDS = 0.5
 """How often a surplus partition is looked at: a glance at its counters."""
 
@@ -142,6 +140,8 @@ class WorkerParts:
     reopened: list[SyncFailures] = field(default_factory=list)
     """Failed syncs of the past that this worker has opened the partition after."""
     stop_event: asyncio.Event | None = None
+    control: "ControlServer | None" = None
+    """None until mail is taken."""
 
     @classmethod
     async def build(cls, load: Callable[[], Settings], index: int, *, drains: bool = False) -> "WorkerParts":
@@ -226,7 +226,6 @@ class WorkerParts:
         self.rules.on_change(self.auth.invalidate)
         self.rules.on_change(self._volumes_changed)
         self._wire_servers()
-        self._wire_control()
 
     def _may_relay(self, origin: Origin) -> bool:
         """Whether who sent a message was trusted; programs of ours and API clients are."""
@@ -279,7 +278,7 @@ class WorkerParts:
     def _wire_servers(self) -> None:
         self.sender_resolver = Resolver(self.current, parallel=VERIFIED_AT_ONCE)  # its own, so that senders' slow DNS delays no delivery
         self.authentication = Authentication(self.sender_resolver, lambda: self.settings.authentication.timeout_seconds)
-        context = ServerContext(
+        self.context = context = ServerContext(
             settings=self.current,
             rule_set=self.rules,
             auth=self.auth,
@@ -300,10 +299,6 @@ class WorkerParts:
             "submission": SmtpServer(context, Listener.SUBMISSION),
             "submissions": SmtpServer(context, Listener.SUBMISSIONS),
             "lmtp": LmtpServer(context),
-            "pop3": Pop3Server(context),
-            "pop3s": Pop3Server(context, implicit_tls=True),
-            "imap": ImapServer(context),
-            "imaps": ImapServer(context, implicit_tls=True),
         }
         for server in self.servers.values():
             if isinstance(server, SmtpServer):
@@ -311,25 +306,13 @@ class WorkerParts:
                 self.recorder.sources.append(server.asked)
         self._own_endpoints: set[tuple[str, int]] = set()
 
-    def _wire_control(self) -> None:
-        queue = QueueServicer(self.queue, self.actions, self.submitter, self.rules, self.index)
-        services = [
-            queue.service(),
-            QuarantineServicer(self.quarantine, self.queue, queue.resolve_one, self.current, self.index).service(),
-            HistoryServicer(self.history, self.index).service(),
-            EventsServicer(self.events).service(),
-            MailboxServicer(self.volumes, self.rules).service(),
-            WorkerServicer(self, self.quarantine, self.queue.stats, queue.resolve).service(),
-        ]
-        path = self.settings.data / "run" / f"worker-{self.index}.sock"
-        self.control = ControlServer(services, Access(lambda _: None, relayed=True), unix_path=path)
-
     def watch_disk(self, parent: ParentLine, stop: asyncio.Event) -> DiskWatch:
         """What looks after failed syncs, for the caller to run."""
 
         async def failed(text: str) -> None:
             self.failure = text
-            await self.control.set_health("", serving=False)
+            if self.control is not None:
+                await self.control.set_health("", serving=False)
 
         return DiskWatch(self._failed_places, self.current, parent, stop, failed, low_space=lambda: self.spool.low_space)
 
@@ -341,21 +324,32 @@ class WorkerParts:
     # ---- life ----
 
     async def start(self, sockets: Mapping[str, Sequence[socket]], stop: asyncio.Event) -> None:
-        """Listen, deliver what is due, answer the supervisor. `stop` is set when the supervisor asks to drain."""
+        """Take mail; then all else: deliver what is due, let it be read, answer the supervisor. `stop`: the supervisor asks to drain."""
         self.stop_event = stop
         self._own_endpoints.update(s.getsockname()[:2] for name in ("smtp", "lmtp") for s in sockets.get(name, ()))
         await self.scanners.start()
+        await self._listen(sockets)
+        behind = await asyncio.to_thread(_import_behind)
+        self.control = behind.control_of(self)
         await self.control.start()
+        if self.failure:
+            await self.control.set_health("", serving=False)
         await self.scheduler.start()
         self.actions.start()
         self.quarantine.start()
         self.waiting.start()
-        for name, group in sockets.items():
-            if group:
-                await self.servers[name].start(list(group))
+        readers = behind.readers_of(self.context)
+        self.servers |= readers
+        await self._listen({name: group for name, group in sockets.items() if name in readers})
         self.poller = asyncio.create_task(self.rules.poll(), name="rules")
         self.recording = asyncio.create_task(self.recorder.run(), name="decisions")
         log.info("worker ready", recovery=self.spool.recovery)
+
+    async def _listen(self, sockets: Mapping[str, Sequence[socket]]) -> None:
+        """On all whose servers there are."""
+        for name, group in sockets.items():
+            if group and name in self.servers:
+                await self.servers[name].start(list(group))
 
     async def stop(self, grace: float) -> None:
         """Drain: sessions, then deliveries, then control and stores."""
@@ -373,7 +367,8 @@ class WorkerParts:
             if isinstance(result, Exception):
                 log.error("a part did not stop cleanly", error=repr(result))
         self.events.close()
-        await self.control.stop(max(0.1, min(1.0, grace - (time.monotonic() - began))))
+        if self.control is not None:
+            await self.control.stop(max(0.1, min(1.0, grace - (time.monotonic() - began))))
         await self.waiting.stop()
         await self.quarantine.stop()
         await self.actions.stop()
@@ -467,6 +462,17 @@ class WorkerParts:
 
     def _volumes_changed(self) -> None:
         self.volumes.update(self.directory.list_volumes())
+
+
+def _import_behind() -> ModuleType:
+    """*blocking* Import what was put off. Meanwhile the event loop gets the interpreter sooner than it usually would."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(IMPORT_SWITCH_SECONDS)
+    try:
+        from gatepost.app import behind
+    finally:
+        sys.setswitchinterval(usual)
+    return behind
 
 
 async def _open_spool(settings: Settings, path: Path, *, background: bool) -> AsyncSpool:

@@ -1,33 +1,32 @@
 """One worker process: protocol servers, one partition of the spool, its deliveries, and a control socket for the supervisor.
 
-Exec'ed (by app.pool) as `python -m gatepost worker`; begins when --word-fd closes. Tells the supervisor over --ready-fd how far
-recovery is, that it is ready, that a disk failed (`parent_line`). Drains and leaves on SIGTERM or when the life line --life-fd closes.
-Start-up errors end the process with one clear line. With --drain it empties a surplus partition: no listeners, and it leaves when nothing
-is left.
+Exec'ed (by app.child) as `python -m gatepost worker --line-fd N`; imports, then waits for its orders on that line. Tells the supervisor
+over it how far recovery is, that it is ready, that a disk failed (`parent_line`). Drains and leaves on SIGTERM or when the line ends.
+Start-up errors end the process with one clear line. Ordered to drain it empties a surplus partition: no listeners, and it leaves when
+nothing is left.
 """
 
 import argparse
 import asyncio
 import gc
-import json
 import os
-import select
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import structlog
 import uvloop
 
 from gatepost.app import logs
-from gatepost.app.parent_line import ParentLine
+from gatepost.app.file_limit import raise_file_limit
+from gatepost.app.parent_line import Orders, ParentLine, read_orders
 from gatepost.app.progress import progress
 from gatepost.app.wiring import WorkerParts
 from gatepost.config import Settings, SettingsError, load_settings
 from gatepost.config.files import NewerFormatError
-from gatepost.control.server import ControlServerError
+from gatepost.control.ports import ControlServerError
 from gatepost.directory import DirectoryError
 from gatepost.native import CoreError
 from gatepost.queue.paused import PausedFileError
@@ -48,64 +47,44 @@ log = structlog.get_logger()
 
 def main(argv: Sequence[str]) -> int:
     """Entry point. Returns the exit status."""
-    arguments = _parse(argv)
     os.umask(0o077)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    parent = ParentLine(arguments.ready_fd)
-    if not word_to_begin(arguments.word_fd, arguments.life_fd):
+    raise_file_limit()
+    line = _line(argv)
+    told = read_orders(line)
+    if told is None:
         return 0
+    orders, sockets = told
+    parent = ParentLine(line.fileno())
 
     def load() -> Settings:
-        return load_settings(arguments.config, arguments.data, json.loads(arguments.overrides))
+        return load_settings(orders.path(), Path(orders.data), orders.overrides)
 
     try:
-        logs.configure(load(), f"worker-{arguments.index}")
-        uvloop.run(_run(arguments, load, parent))
+        logs.configure(load(), f"worker-{orders.index}")
+        uvloop.run(_run(orders, sockets, load, parent))
     except FAULTS as error:
         parent.say("fault", str(error))
-        print(f"gatepost worker {arguments.index}: {error}", file=sys.stderr)
+        print(f"gatepost worker {orders.index}: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="gatepost worker")
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--config", type=Path)
-    parser.add_argument("--overrides", default="{}")
-    parser.add_argument("--index", type=int, required=True)
-    parser.add_argument("--sockets", default="{}")
-    parser.add_argument("--drain", action="store_true")
-    parser.add_argument("--ready-fd", type=int, required=True)
-    parser.add_argument("--life-fd", type=int, required=True)
-    parser.add_argument("--word-fd", type=int, required=True)
-    return parser.parse_args(argv)
+def _line(argv: Sequence[str]) -> socket.socket:
+    """The line to the supervisor, which no program that we execute shall hold."""
+    parser = argparse.ArgumentParser(prog="gatepost worker", description="Executed by gatepost serve.")
+    parser.add_argument("--line-fd", type=int, required=True)
+    line = socket.socket(fileno=parser.parse_args(argv).line_fd)
+    line.set_inheritable(False)
+    return line
 
 
-def word_to_begin(word_fd: int, life_fd: int) -> bool:
-    """Wait until the supervisor has directory and certificates ready. False when it is gone instead. Either is a pipe that closes."""
-    closed, _, _ = select.select([word_fd, life_fd], [], [])
-    return life_fd not in closed
-
-
-def _adopt(plan: str) -> dict[str, list[socket.socket]]:
-    """Sockets from inherited descriptors, by listener name."""
-    adopted: dict[str, list[socket.socket]] = {}
-    for name, numbers in json.loads(plan).items():
-        adopted[name] = [socket.socket(fileno=number) for number in numbers]
-        for sock in adopted[name]:
-            sock.setblocking(False)
-    return adopted
-
-
-async def _run(arguments: argparse.Namespace, load: Callable[[], Settings], parent: ParentLine) -> None:
+async def _run(orders: Orders, sockets: Mapping[str, Sequence[socket.socket]], load: Callable[[], Settings], parent: ParentLine) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
-    loop.add_reader(arguments.life_fd, stop.set)
+    loop.add_reader(parent.fd, stop.set)  # nothing comes after the orders but the end
     with progress(parent):
-        parts = await WorkerParts.build(load, arguments.index, drains=arguments.drain)
+        parts = await WorkerParts.build(load, orders.index, drains=orders.drain)
     reloads: set[asyncio.Task[None]] = set()
 
     def reload() -> None:
@@ -115,16 +94,16 @@ async def _run(arguments: argparse.Namespace, load: Callable[[], Settings], pare
 
     loop.add_signal_handler(signal.SIGHUP, reload)
     watch = asyncio.create_task(parts.watch_disk(parent, stop).run(), name="disk")
-    emptied = asyncio.create_task(parts.emptied(stop)) if arguments.drain else None
+    emptied = asyncio.create_task(parts.emptied(stop)) if orders.drain else None
     try:
-        await parts.start(_adopt(arguments.sockets), stop)
+        await parts.start(sockets, stop)
         gc.set_threshold(GC_THRESHOLD)
         gc.freeze()  # what start-up made lives as long as the process: keep the collector off it
         gc.enable()
         parent.say("ready")
         await stop.wait()
     finally:
-        loop.remove_reader(arguments.life_fd)
+        loop.remove_reader(parent.fd)
         watch.cancel()
         signal.alarm(LAST_RESORT_SECONDS)  # nobody is left to kill an orphan whose shutdown hangs: SIGALRM ends it
         await parts.stop(DRAIN_SECONDS)

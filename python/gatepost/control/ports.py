@@ -7,6 +7,10 @@ from typing import Protocol
 from gatepost.scan.scanners.entry import ScannerState
 
 
+class ControlServerError(Exception):
+    """The control plane cannot start; the text says why."""
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerPlace:
     """A worker as its parent sees it. state: 'starting', 'running', 'failed', 'restarting', 'draining' or 'retiring'."""

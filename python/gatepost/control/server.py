@@ -25,13 +25,10 @@ from gatepost.control.access import Access
 from gatepost.control.audit import AuditLog
 from gatepost.control.endpoint import SERVER_OPTIONS, UnixTarget, unix_target
 from gatepost.control.guard import Guard
+from gatepost.control.ports import ControlServerError
 
 MAX_CALLS = 1000
 """Calls at once, over the socket and over TCP each."""
-
-
-class ControlServerError(Exception):
-    """The server cannot start; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,6 @@ import ssl
 from collections.abc import Callable
 from hashlib import sha256
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
 from gatepost.config import Settings
 
 
@@ -46,6 +43,9 @@ class ClientTls:
 
 def public_key_digest(certificate: bytes) -> str:
     """SHA-256 of the SubjectPublicKeyInfo (RFC 7469 2.4) of a DER certificate, lower-case hex; '' when it cannot be read."""
+    from cryptography import x509  # 40 ms, which the start of a worker does not wait for
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
     try:
         key = x509.load_der_x509_certificate(certificate).public_key()
     except ValueError:

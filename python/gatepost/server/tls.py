@@ -7,26 +7,17 @@ that fails raises and changes nothing. Fails with TlsError, whose text names the
 """
 
 import asyncio
-import datetime
 import fcntl
 import hashlib
-import ipaddress
 import ssl
 from collections.abc import Callable
 from pathlib import Path
-
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from gatepost.config import Settings
 from gatepost.config.files import replace_file
 
 HANDSHAKE_SECONDS = 30.0
 SHUTDOWN_SECONDS = 5.0
-SELF_SIGNED_DAYS = 3650
-_COMMON_NAME_LIMIT = 64
 
 
 class TlsError(Exception):
@@ -78,6 +69,8 @@ class TlsContexts:
 
 def client_certificate(handshake: ssl.SSLObject | None) -> tuple[str, str]:
     """SHA-256 in hex and subject (RFC 4514) of the certificate a client has shown and that was verified; ('', '') without one."""
+    from cryptography import x509  # 40 ms, which the start of a worker does not wait for
+
     octets = handshake.getpeercert(binary_form=True) if handshake is not None else None
     if not octets:
         return "", ""
@@ -102,34 +95,11 @@ def certificate_files(settings: Settings) -> tuple[Path, Path]:
 
 
 def _write_self_signed(hostname: str, cert: Path, key: Path) -> None:
+    from gatepost.server.self_signed import make_self_signed  # once in the life of a data directory
+
     certificate, private_key = make_self_signed(hostname)
     replace_file(key, private_key)
     replace_file(cert, certificate, 0o644)
-
-
-def make_self_signed(hostname: str) -> tuple[bytes, bytes]:
-    """(certificate, key) in PEM for hostname, localhost and the loopback addresses; P-256, ten years."""
-    private_key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hostname[:_COMMON_NAME_LIMIT])])
-    hosts = list(dict.fromkeys([hostname, "localhost"]))
-    alternatives: list[x509.GeneralName] = [x509.DNSName(host) for host in hosts if host.isascii()]
-    alternatives += [x509.IPAddress(ipaddress.ip_address(address)) for address in ("127.0.0.1", "::1")]
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(private_key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=SELF_SIGNED_DAYS))
-        .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([x509.oid.ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .sign(private_key, hashes.SHA256())
-    )
-    key = private_key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    return certificate.public_bytes(serialization.Encoding.PEM), key
 
 
 async def start_server_tls(transport: asyncio.Transport, protocol: asyncio.Protocol, context: ssl.SSLContext) -> asyncio.Transport:

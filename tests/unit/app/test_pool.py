@@ -1,25 +1,29 @@
 """The worker pool without real workers: what it does when a worker cannot be started, keeps dying, or is told to stop meanwhile."""
 
 import asyncio
-import contextlib
 import os
+import socket
 import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from gatepost.app import pool, worker
+from gatepost.app import pool
+from gatepost.app.child import Child
 from gatepost.app.listeners import ListenerSet
-from gatepost.app.parent_line import ParentLine
-from gatepost.app.pool import WorkerPool
+from gatepost.app.parent_line import Orders, ParentLine, read_orders, send_orders
+from gatepost.app.pool import SettingsPlace, WorkerPool
+
+lines: dict[int, socket.socket] = {}
+"""The supervisor's end of each line, by the number of the worker's."""
 
 
 class FakeProcess:
     """A worker that says it is ready and ends when told to, or after `life` seconds."""
 
     def __init__(self, ready_fd: int, life: float, *, ready: bool = True) -> None:
-        self.pid, self.returncode = 1, None
+        self.pid, self.returncode, self.line = 1, None, lines[ready_fd]
         if ready:
             ParentLine(ready_fd).say("ready")
         self._end = asyncio.Event()
@@ -41,17 +45,23 @@ Start = Callable[[int, int], FakeProcess]
 
 
 @pytest.fixture
-def make_pool(monkeypatch):
+def make_pool(monkeypatch, tmp_path):
     def make(start: Start, **options: Any) -> WorkerPool:
         starts = iter(range(1000))
 
-        async def execute(*command: str, **_: object) -> FakeProcess:
-            return start(next(starts), int(command[command.index("--ready-fd") + 1]))
+        def execute() -> FakeProcess:
+            ours, theirs = socket.socketpair()
+            ends.append(theirs)
+            lines[theirs.fileno()] = ours
+            return start(next(starts), theirs.fileno())
 
-        monkeypatch.setattr(asyncio, "create_subprocess_exec", execute)
-        return WorkerPool(1, ListenerSet({"smtp": []}, []), [], **options)
+        monkeypatch.setattr(pool, "Child", execute)
+        return WorkerPool(1, ListenerSet({"smtp": []}, []), SettingsPlace(tmp_path), **options)
 
-    return make
+    ends: list[socket.socket] = []
+    yield make
+    for end in ends:
+        end.close()
 
 
 async def test_a_worker_that_cannot_be_started_for_now_is_tried_again(make_pool):
@@ -167,21 +177,51 @@ async def test_an_empty_surplus_partition_loses_its_place_and_is_not_started_aga
 
 
 @pytest.fixture
-def two_pipes():
-    ends = [*os.pipe(), *os.pipe()]
-    yield ends
-    for fd in ends:
-        with contextlib.suppress(OSError):
-            os.close(fd)
+def line():
+    ours, theirs = socket.socketpair()
+    yield ours, theirs
+    ours.close()
+    theirs.close()
 
 
-async def test_a_worker_begins_only_at_the_word_and_not_at_all_when_the_supervisor_is_gone(two_pipes):
-    word_read, word_write, life_read, life_write = two_pipes
-    waiting = asyncio.create_task(asyncio.to_thread(worker.word_to_begin, word_read, life_read))
+async def test_a_worker_begins_only_at_its_orders_and_listens_where_they_say(line):
+    ours, theirs = line
+    waiting = asyncio.create_task(asyncio.to_thread(read_orders, theirs))
     await asyncio.sleep(0.1)
     assert not waiting.done()
-    os.close(word_write)
+    groups = {name: [socket.create_server(("127.0.0.1", 0)) for _ in range(count)] for name, count in (("smtp", 2), ("imap", 150))}
+    orders = Orders("/data", "", {"workers": 3}, 2, False, {name: len(group) for name, group in groups.items()})
+    send_orders(ours, orders, groups)
     async with asyncio.timeout(5):
-        assert await waiting
-    os.close(life_write)
-    assert not await asyncio.to_thread(worker.word_to_begin, word_read, life_read)
+        told = await waiting
+    assert told is not None
+    assert told[0] == orders
+    assert {name: [one.getsockname() for one in group] for name, group in told[1].items()} == {
+        name: [one.getsockname() for one in group] for name, group in groups.items()
+    }
+    assert not any(one.get_inheritable() for group in told[1].values() for one in group)
+    for group in [*groups.values(), *told[1].values()]:
+        for one in group:
+            one.close()
+
+
+async def test_a_worker_whose_supervisor_is_gone_gets_no_orders(line):
+    ours, theirs = line
+    ours.close()
+    async with asyncio.timeout(5):
+        assert await asyncio.to_thread(read_orders, theirs) is None
+
+
+async def test_a_child_that_nobody_gives_orders_ends_with_its_line_and_is_waited_for():
+    child = Child()
+    child.line.shutdown(socket.SHUT_WR)
+    async with asyncio.timeout(30):
+        assert await child.wait() == 0
+    child.send_signal(9)  # its number may be another's now
+    child.end()
+
+
+async def test_a_child_that_is_not_used_is_killed():
+    child = Child()
+    child.end()
+    assert child.returncode == -9

@@ -26,7 +26,8 @@ from gatepost.api.server.v1 import server_pb2_grpc
 from gatepost.client import GatepostClient
 from gatepost.config import Endpoint
 from gatepost.control.access import Access
-from gatepost.control.server import Certificates, ControlServer, ControlServerError
+from gatepost.control.ports import ControlServerError
+from gatepost.control.server import Certificates, ControlServer
 from support.certificates import Authority
 from support.control import Plane
 

@@ -12,7 +12,8 @@ import pytest
 from cryptography import x509
 
 from gatepost.config import load_settings
-from gatepost.server.tls import TlsContexts, TlsError, make_self_signed
+from gatepost.server.self_signed import make_self_signed
+from gatepost.server.tls import TlsContexts, TlsError
 from support.receiving import ALICE, Receiver
 
 Receive = Callable[..., Awaitable[Receiver]]

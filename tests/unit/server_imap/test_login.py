@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from scramp import ScramClient
 
-from gatepost.server.tls import make_self_signed
+from gatepost.server.self_signed import make_self_signed
 from support.access import ALICE, PASSWORD, AccessHost, unverified
 
 

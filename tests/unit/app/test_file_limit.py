@@ -1,8 +1,8 @@
-"""What `serve` sees to before anything runs."""
+"""What `serve` and its workers see to before anything runs."""
 
 import resource
 
-from gatepost.app.serve import raise_file_limit
+from gatepost.app.file_limit import raise_file_limit
 
 
 def test_the_soft_limit_of_open_files_becomes_the_hard_one() -> None:
