@@ -1,6 +1,7 @@
 """Policies at stage deliver over the real spool and scheduler: each action, and nothing for mail that none concerns."""
 
 import asyncio
+import random
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from gatepost.control.explain import Asked, answer
 from gatepost.directory import part_checks
 from gatepost.events.bus import FAULT, NOTICE
 from gatepost.message.verdict import QUARANTINE
-from gatepost.native import K_DEFERRED, K_NOTE
+from gatepost.native import K_DEFERRED, K_NOTE, NotFoundError
 from gatepost.queue.actions import Order
 from gatepost.queue.attempt import decode_detail
 from gatepost.queue.transport import Deferred, Delivered
@@ -220,3 +222,91 @@ async def test_destinations_that_no_policy_can_hold_for_are_let_alone(tmp_path: 
         assert _concerned(lab, *names) == [True, True, True, True, False, False]
         lab.rules = replace(lab.rules, stage_policies=())
         assert _concerned(lab, *names) == [False] * 6
+
+
+async def test_what_is_moved_is_told_of_and_counted_once_for_an_attempt(tmp_path: Path) -> None:
+    policies = rules(
+        ("true", "notify", {"text": "seen"}),
+        ("true", "limit", {"most": 3, "seconds": 600, "by": "all"}),
+        ("route.host == ''", "reroute", {"host": "a.test"}),
+        ("route.host == 'a.test'", "reroute", {"host": "b.test"}),
+    )
+    first = ScriptedTransport(script=lambda job, _: Delivered() if job.recipients[0].attempts else BUSY)
+    async with QueueLab(tmp_path, remote=first, rules=policies) as lab:
+        await lab.submit("far@away.test")
+        await lab.empty()
+        assert [job.recipients[0].route.host for job in first.jobs] == ["b.test", "b.test"]
+        assert len(lab.bus.newest(10, kind=NOTICE)) == 2  # an attempt each
+        await lab.submit("far@away.test")
+        await lab.until(lambda: len(first.jobs) == 3)  # the third is counted; its second attempt would be one too many
+        await lab.until(lambda: lab.spool.stats()["in_flight"] == 0)
+        assert lab.spool.stats()["messages"] == 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_whatever_policies_say_mail_comes_to_an_end_as_explain_tells(tmp_path: Path, seed: int) -> None:
+    dice = random.Random(seed)
+    for n in range(4):
+        chosen = [dice.choice(RANDOM) for _ in range(dice.choice((1, 2, 4, 8)))]
+        put = rules(*chosen)
+        async with QueueLab(tmp_path / str(n), rules=put) as lab:
+            ids = {
+                await lab.submit(to, sender="alice@here.test"): to
+                for to in ("far@away.test", "near@away.test", "bob@here.test", "x@b.test")
+            }
+            await lab.until(lambda known=tuple(ids): all(_has_ended(lab, one) for one in known))
+            for message_id, to in ids.items():
+                words = " ".join(answer(lab.settings, put, Asked("alice@here.test", to, assume_trusted=True)).at_delivery[0])
+                assert _fate(lab, put, message_id, to) in _expected(words), f"{to}: {words!r} by {chosen}"
+
+
+RANDOM = (
+    ("recipient.local == 'far'", "reject", {}),
+    ("recipient.domain == 'b.test'", "defer", {}),
+    ("recipient.local == 'near' && attempt.number == 1", "hold", {}),
+    ("route.kind == 'local'", "quarantine", {}),
+    ("true", "tag", {"text": "[x]"}),
+    ("recipient.domain == 'away.test'", "accept", {}),
+    ("true", "reroute", {"host": "a.test"}),
+    ("route.host == 'a.test'", "reroute", {"host": "b.test"}),
+    ("route.host == 'b.test'", "reroute", {"host": "a.test"}),
+    ("sender.local == 'alice'", "notify", {}),
+    ("attempt.number == 1", "limit", {"most": 100, "seconds": 60}),
+    ("message.size > 100000", "reject", {}),
+)
+
+
+def _has_ended(lab: QueueLab, message_id: bytes) -> bool:
+    """Gone, held, or put off."""
+    try:
+        (one,) = message(lab, message_id).recipients
+    except NotFoundError:
+        return True
+    return one.held or one.attempts > 0
+
+
+def _fate(lab: QueueLab, put: Any, message_id: bytes, to: str) -> str:
+    """What came of it, in the words of explain."""
+    try:
+        (one,) = message(lab, message_id).recipients
+    except NotFoundError:
+        tried = [job for job in (*remote(lab).jobs, *local(lab).jobs) if job.message_id == message_id]
+        return f"delivered {tried[0].recipients[0].route.host}" if tried else "returned"
+    return f"{'quarantine' if one.destination == QUARANTINE else 'held' if one.held else 'put off'} {one.route.host}"
+
+
+def _expected(words: str) -> set[str]:
+    """What may come of it; once it is rerouted other policies may hold, so all that can come of that."""
+    hosts = ("a.test", "b.test")
+    if "returned" in words:
+        return {"returned"}
+    if "put off" in words:
+        return {"put off "}
+    moved = hosts if "rerouted" in words else ("",)
+    kind = "quarantine" if "quarantine" in words else "held" if "held" in words else "delivered"
+    more = (
+        {"returned", *(f"{other} {host}" for host in hosts for other in ("put off", "held", "quarantine"))}
+        if "rerouted" in words
+        else set()
+    )
+    return {f"{kind} {host}" for host in moved} | (more if kind == "delivered" else set())

@@ -226,14 +226,14 @@ class DeliverStage:
         copies: dict[str, StagePolicy] = {}
         for recipient, known, findings in zip(job.recipients, facts, found, strict=True):
             met = [one.policy for one in findings if one.holds]
-            outcome = self._refusal(job, known, findings)
+            outcome = self._refusal(job, recipient, known, findings)
             if outcome is not None:
                 settled.append((recipient, outcome))
                 continue
             copies |= {one.name: one for one in met if one.action is StageAction.COPY}
             moving = [one for one in met if one.action in _MOVING and (DELIVER_EDIT, one.name) not in recipient.route.edits]
             if moving:
-                ways.append((recipient, _way(recipient.route, moving), _reason(moving)))
+                ways.append((recipient, _way(recipient, moving, met), _reason(moving)))
             else:
                 going.append(_edited(recipient, [one for one in met if one.action in _CHANGING]))
         await self._copy(job, list(copies.values()), now)
@@ -244,14 +244,16 @@ class DeliverStage:
             (replace(job, recipients=tuple(one for one, _ in settled)), done) if settled else None,
         )
 
-    def _refusal(self, job: Job, facts: Facts, findings: Sequence[Finding]) -> Deferred | Failed | None:
-        """What keeps a recipient from being tried. Notices are given on the way, limits counted."""
+    def _refusal(self, job: Job, recipient: JobRecipient, facts: Facts, findings: Sequence[Finding]) -> Deferred | Failed | None:
+        """What keeps a recipient from being tried. Notices are given on the way, limits counted: once for an attempt, though a recipient
+        that was moved is asked about twice.
+        """
         for one in findings:
             policy = one.policy
             if one.holds is None:
                 self._notices.fault(policy, one.why, facts)
                 return Deferred(f"policy {policy.name} cannot be worked out now: {one.why}", "4.7.1")
-            if not one.holds:
+            if not one.holds or _told(recipient, policy) in recipient.route.edits:
                 continue
             if policy.action is StageAction.REJECT:
                 return Failed(policy.text or f"refused by policy {policy.name}", "5.7.1")
@@ -354,15 +356,23 @@ def _edited(recipient: JobRecipient, policies: Sequence[StagePolicy]) -> JobReci
     return replace(recipient, route=replace(recipient.route, edits=(*recipient.route.edits, *marks)))
 
 
-def _way(route: Route, moving: Sequence[StagePolicy]) -> _Way:
-    """Where policies move a recipient; they are noted, so that they do it once."""
+def _way(recipient: JobRecipient, moving: Sequence[StagePolicy], met: Sequence[StagePolicy]) -> _Way:
+    """Where policies move a recipient. They are noted, so that they do it once, and what was told of or counted for this attempt."""
+    route = recipient.route
     for policy in moving:
         if policy.action is StageAction.REROUTE:
             route = rerouted(route, policy)
-    route = replace(route, edits=(*route.edits, *((DELIVER_EDIT, one.name) for one in moving)))
+    kept = [one for one in route.edits if not (one[0] == DELIVER_EDIT and "#" in one[1])]
+    told = dict.fromkeys(_told(recipient, one) for one in met if one.action in (StageAction.NOTIFY, StageAction.LIMIT))
+    route = replace(route, edits=(*kept, *((DELIVER_EDIT, one.name) for one in moving), *told))
     actions = {one.action for one in moving}
     hold = bool(actions & {StageAction.HOLD, StageAction.QUARANTINE})
     return _Way(route, QUARANTINE if StageAction.QUARANTINE in actions else route.destination, hold)
+
+
+def _told(recipient: JobRecipient, policy: StagePolicy) -> tuple[str, str]:
+    """The mark that a policy has told of the coming attempt, or counted it."""
+    return DELIVER_EDIT, f"{policy.name}#{recipient.attempts + 1}"
 
 
 def _reason(moving: Sequence[StagePolicy]) -> StagePolicy:

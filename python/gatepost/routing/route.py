@@ -17,7 +17,7 @@ from gatepost.message.value import value
 STAGE_EDIT = "stage"
 """Edit of one attempt: the header as the stage policy of this name has it."""
 DELIVER_EDIT = "deliver"
-"""A mark, no edit: the stage policy of this name has moved the recipient before."""
+"""A mark, no edit: the stage policy of this name has moved the recipient before; 'NAME#N': it has told of attempt N, or counted it."""
 
 
 class RouteKind(StrEnum):
@@ -136,7 +136,8 @@ class Route:
     @property
     def destination(self) -> str:
         """'local:VOLUME', 'smtp:DOMAIN:TLS' (by MX), 'smtp:[HOST]:PORT:TLS' (given host), 'lmtp:[HOST]:PORT', 'pipe:PROGRAM',
-        'auto-reply:', 'list:WORD'; '' for discard. Several next hops and options add ':~DIGEST'.
+        'auto-reply:', 'list:WORD'; '' for discard. Several next hops, options and a login's secret add ':~DIGEST': nothing is sent over
+        a session that another secret has logged in.
         """
         match self.kind:
             case RouteKind.LOCAL:
@@ -157,9 +158,9 @@ class Route:
         return f"{self.kind}:[{self.host}]:{self.port}:{tls}{user}{self._digest()}"
 
     def _digest(self) -> str:
-        if not self.next_hops and self.options is None and self.program is None:
+        if not self.next_hops and self.options is None and self.program is None and not self.password_ref:
             return ""
-        return _digest(self.next_hops, self.options, self.program)
+        return _digest(self.next_hops, self.options, self.program, self.password_ref)
 
     def encode(self) -> bytes:
         """Compact JSON for the journal: a list of the plain fields, and behind them an object of the others when there are any."""
@@ -221,6 +222,7 @@ def _others_of(plain: dict[str, Any]) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=1024)
-def _digest(next_hops: tuple[NextHop, ...], options: DeliveryOptions | None, program: Program | None) -> str:
-    plain = [[to_plain(hop) for hop in next_hops], options and to_plain(options), program and to_plain(program)]
+def _digest(next_hops: tuple[NextHop, ...], options: DeliveryOptions | None, program: Program | None, secret: str) -> str:
+    plain: list[Any] = [[to_plain(hop) for hop in next_hops], options and to_plain(options), program and to_plain(program)]
+    plain += [secret] if secret else []
     return ":~" + hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]

@@ -1,6 +1,7 @@
 """SmtpTransport against a scripted peer on a real socket."""
 
 import asyncio
+from base64 import b64decode
 from collections.abc import Callable
 from pathlib import Path
 
@@ -317,6 +318,16 @@ async def test_credentials_are_sent_to_a_gateway(transport: Make) -> None:
         job = make_job("b@x.test", port=peer.port, username="me", password_ref="ref")
         (outcome,) = await outcomes_of(transport(secret=secret), job)
         assert isinstance(outcome, Delivered)
+
+
+async def test_mail_of_another_secret_does_not_go_over_a_session_that_is_logged_in(transport: Make) -> None:
+    async with SmtpPeer({"AUTH": ["235 2.7.0 Ok\r\n"] * 2}, capabilities=("PIPELINING", "AUTH PLAIN")) as peer:
+        sender = transport(secret={"one": "first", "other": "second"}.__getitem__)
+        for ref in ("one", "other", "one"):
+            (outcome,) = await outcomes_of(sender, make_job("b@x.test", port=peer.port, username="me", password_ref=ref))
+            assert isinstance(outcome, Delivered)
+        logins = [line.partition("PLAIN ")[2] for line in peer.commands if line.startswith("AUTH")]
+        assert [b64decode(one) for one in logins] == [b"\0me\0first", b"\0me\0second"]
 
 
 async def test_a_refused_password_keeps_the_mail(transport: Make) -> None:

@@ -22,6 +22,14 @@ from gatepost.routing.settings import HandlerOptions, ListSettings, RuleSettings
             "smtp:[h]:465:verified-implicit",
         ),
         (Route(RouteKind.SMTP, "a@b.test", host="h", port=587, username="me"), "smtp:[h]:587:opportunistic:me"),
+        (
+            Route(RouteKind.SMTP, "a@b.test", host="h", port=587, username="me", password_ref="one"),
+            "smtp:[h]:587:opportunistic:me:~327fb60b",
+        ),
+        (
+            Route(RouteKind.SMTP, "a@b.test", host="h", port=587, username="me", password_ref="other"),
+            "smtp:[h]:587:opportunistic:me:~84ca9e94",
+        ),
         (Route(RouteKind.LMTP, "a@b.test", host="h", port=24), "lmtp:[h]:24:opportunistic"),
         (Route(RouteKind.DISCARD, "a@b.test"), ""),
     ],
