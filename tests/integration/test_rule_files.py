@@ -226,3 +226,22 @@ def test_live_mail_is_recorded_and_a_draft_is_rehearsed_over_it(server: Gatepost
     for recipient in ("rehearsed@moving.test", "refused@far.test"):  # taken natively, and refused by a session
         assert (recipient, "x@y.test", "127.0.0.1") in told
     assert not any(one.endswith("@example.test") for one in flips())
+
+
+def test_mail_that_a_stage_policy_reroutes_is_replanned_by_the_policy(server: Gatepost) -> None:
+    def put(port: int) -> None:
+        policy = '[[stage_policies]]\nname = "filter"\nstage = "route"\nwhen = "recipient.local == \'staged\'"\naction = "reroute"\n'
+        applied(server, rules("gateway", f'host = "{NOWHERE}"\nport = 2614\n') + policy + f'host = "{NOWHERE}"\nport = {port}\n')
+
+    put(2615)
+    with smtplib.SMTP("127.0.0.1", server.port("smtp"), timeout=30) as client:
+        client.ehlo("client.test")
+        client.mail("x@y.test")
+        client.rcpt("staged@moving.test")
+        message_id = client.data("Subject: x\r\n\r\nhello\r\n")[1].decode().split()[1]
+    assert port_of(server, message_id) == 2615
+    assert message_id not in str(call(server, lambda client: client.rulesets.replan()))
+    put(2616)
+    assert message_id in str(call(server, lambda client: client.rulesets.replan()))
+    server.cli("queue", "reroute", message_id, "--by-rules")
+    assert port_of(server, message_id) == 2616

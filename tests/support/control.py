@@ -368,12 +368,13 @@ class Worker:
         self.healthy = True
         self.started_at = time.time()
         self.server: ControlServer | None = None
+        self.settings = Settings()
 
     async def start(self) -> None:
         queue: Any = self.queue
         volumes: Any = self.volumes
         submitter: Any = self.submitter
-        servicer = QueueServicer(queue, queue, submitter, self.rules, self.index)
+        servicer = QueueServicer(queue, queue, submitter, self.rules, lambda: self.settings, self.index)
         quarantine: Any = MemoryQuarantine()
         worker = WorkerServicer(self, quarantine, self.queue.stats, servicer.resolve)
         switched_off = HistoryService(Place(self.path.parent, self.path.parent, self.index, 2), 0, 0)

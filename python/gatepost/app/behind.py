@@ -34,7 +34,7 @@ def readers_of(context: ServerContext) -> dict[str, MailServer]:
 
 def control_of(parts: WorkerParts) -> ControlServer:
     """The supervisor's way into the worker; not started."""
-    queue = QueueServicer(parts.queue, parts.actions, parts.submitter, parts.rules, parts.index)
+    queue = QueueServicer(parts.queue, parts.actions, parts.submitter, parts.rules, parts.current, parts.index)
     services = [
         queue.service(),
         QuarantineServicer(parts.quarantine, parts.queue, queue.resolve_one, parts.current, parts.index).service(),

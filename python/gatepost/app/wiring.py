@@ -46,8 +46,8 @@ from gatepost.native import K_NOTE, CoreError, LockedError
 from gatepost.policy.counters import Counters
 from gatepost.policy.mail_auth import Authentication
 from gatepost.policy.notices import Notices
-from gatepost.policy.trust import TrustedNetworks
 from gatepost.queue.actions import QueueActions
+from gatepost.queue.anew import was_trusted
 from gatepost.queue.attempt import encode_detail
 from gatepost.queue.deliver_stage import DeliverStage
 from gatepost.queue.history import HistoryService, Place
@@ -64,7 +64,6 @@ from gatepost.queue.service import QueueService
 from gatepost.queue.submit import Submitter
 from gatepost.queue.transport import Transport
 from gatepost.queue.waiting import Waiting
-from gatepost.routing.trust import Client, Trust, trust_of
 from gatepost.scan.files import PoliciesInForce, limits_of
 from gatepost.scan.gate import Gate
 from gatepost.scan.scanners.breaker import State
@@ -228,11 +227,8 @@ class WorkerParts:
         self._wire_servers()
 
     def _may_relay(self, origin: Origin) -> bool:
-        """Whether who sent a message was trusted; programs of ours and API clients are."""
-        by_settings = bool(origin.user) or origin.client_address in TrustedNetworks(self.settings.trust.networks)
-        if not origin.client_address:
-            return True
-        return trust_of(self.rules(), Client(origin.client_address, origin.user), Trust(by_settings, "")).trusted
+        """Whether who sent a message was trusted."""
+        return was_trusted(self.rules(), self.settings.trust.networks, origin)
 
     def _scanners_ready(self) -> bool:
         return all(one.state is State.CLOSED for one in self.scanners.states())

@@ -7,7 +7,7 @@ import typer
 
 from gatepost.cli.output import clean, local_time, print_fields, print_json, print_table
 from gatepost.cli.rule_options import HANDLER_OPTIONS, RULE_SETTINGS, handler_options, rule_settings
-from gatepost.cli.session import USAGE, CommandError, Options, Session, command, confirm, group, warn
+from gatepost.cli.session import USAGE, CommandError, Options, Session, command, confirm, group, saved
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,7 +98,7 @@ async def rule_add(session: Session, name: Name, kind: Kind, options: dict[str, 
     rule, _ = _rule_from(name, kind, options)
     async with session.client() as client:
         made = await client.rules.create(rule)
-    _warned(session, made)
+    saved(session, made)
     session.done(made, f"{made.domain}: {_rule_text(made)}")
 
 
@@ -110,14 +110,8 @@ async def rule_set(session: Session, name: Name, options: dict[str, Any], kind: 
         raise CommandError("nothing to change: give at least one option", USAGE)
     async with session.client() as client:
         made = await client.rules.update(rule, changed, etag=etag)
-    _warned(session, made)
+    saved(session, made)
     session.done(made, f"{made.domain}: {_rule_text(made)}")
-
-
-def _warned(session: Session, made: "DomainRule | Handler") -> None:
-    """Tell what is odd about what was saved."""
-    for text in made.warnings if not session.json else ():
-        warn(clean(text))
 
 
 def _rule_from(name: str, kind: str, options: dict[str, Any]) -> "tuple[DomainRule, list[str]]":
@@ -268,7 +262,7 @@ async def handler_add(
     given, _ = handler_options(options, read_secret() if password_stdin else "")
     async with session.client() as client:
         made = await client.rules.create_handler(name, Handler(pattern, kind, tuple(target or ()), text, policy, given), etag=etag)
-    _warned(session, made)
+    saved(session, made)
     session.done(made, f"{made.pattern}@{name}: {_handler_text(made)}")
 
 
@@ -297,7 +291,7 @@ async def handler_set(
         known = await client.rules.get_handler(name, pattern)
         wanted = Handler(pattern, kind or known.kind, tuple(target or ()), text or "", policy or "", given)
         made = await client.rules.update_handler(name, wanted, changed, etag=etag)
-    _warned(session, made)
+    saved(session, made)
     session.done(made, f"{made.pattern}@{name}: {_handler_text(made)}")
 
 

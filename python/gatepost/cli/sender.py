@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gatepost.cli.output import clean, print_json, print_table
-from gatepost.cli.session import Session, command, group
+from gatepost.cli.session import Session, command, group, saved
 
 if TYPE_CHECKING:
     from gatepost.client.flow import SenderRule
@@ -87,7 +87,11 @@ async def sender_add(
     )
     async with session.client() as client:
         made = await client.flow.put(rule, position=position, etag=etag)
-    session.done({"name": name, "etag": made}, f"sender rule {name}: {_said(rule, _WHOM) or 'everybody'}: {_does(rule)}")
+    saved(session, made)
+    session.done(
+        {"name": name, "etag": made.etag, "warnings": made.warnings},
+        f"sender rule {name}: {_said(rule, _WHOM) or 'everybody'}: {_does(rule)}",
+    )
 
 
 @command(sender_app, "remove")

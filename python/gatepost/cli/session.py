@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gatepost.cli.output import print_json
+from gatepost.cli.output import clean, print_json
 
 if TYPE_CHECKING:  # grpc costs a quarter of a second: only a command that runs pays it
     from gatepost.client import GatepostClient
@@ -186,6 +186,12 @@ def fail(session: Session, text: str, code: int, status: str = "") -> None:
 def warn(text: str) -> None:
     """A line on standard error: the answer is good, but not whole."""
     print(f"gatepost: {text}", file=sys.stderr)
+
+
+def saved(session: Session, made: Any) -> None:
+    """Tell what is odd about what was saved: `made.warnings`. JSON has them in its answer."""
+    for text in made.warnings if not session.json else ():
+        warn(clean(text))
 
 
 def exit_code(error: Exception) -> int:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gatepost.cli.output import clean, print_json, print_table
-from gatepost.cli.session import FAILED, CommandError, Session, command, group
+from gatepost.cli.session import FAILED, CommandError, Session, command, group, saved
 
 if TYPE_CHECKING:
     from gatepost.client.flow import StagePolicy
@@ -101,7 +101,8 @@ async def stage_add(
     )
     async with session.client() as client:
         made = await client.flow.put(policy, position=position, etag=etag)
-    session.done({"name": name, "etag": made}, f"policy {name} at {at}: {_does(policy)} when {when}")
+    saved(session, made)
+    session.done({"name": name, "etag": made.etag, "warnings": made.warnings}, f"policy {name} at {at}: {_does(policy)} when {when}")
 
 
 @command(stage_app, "remove")

@@ -73,7 +73,9 @@ async def trace(
     if message and (at or any(value not in ("", None) for value in options.values())):
         raise CommandError("give an id, or conditions, not both", USAGE)
     if message and not _ID.fullmatch(message):
-        raise CommandError(f"{message!r} is not a message id; by whom it is for: --recipient {message}; by who sent it: --sender", USAGE)
+        raise CommandError(
+            f"{message!r} is not a message id; by whom it is for: --recipient {message}; by who sent it: --sender {message}", USAGE
+        )
     moment = parse_time(at) if at else None
     async with session.client() as client:
         if message:

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from gatepost.cli.output import clean, print_json, print_table
-from gatepost.cli.session import USAGE, CommandError, Session, command, group
+from gatepost.cli.session import USAGE, CommandError, Session, command, group, saved
 
 trust_app = group("Who may relay: entries in order, the first that fits decides.")
 
@@ -56,7 +56,8 @@ async def trust_add(
     )
     async with session.client() as client:
         made = await client.flow.put(entry, position=position, etag=etag)
-    session.done({"name": name, "etag": made}, f"trust entry {name}: {entry.action} {_fits(entry)}")
+    saved(session, made)
+    session.done({"name": name, "etag": made.etag, "warnings": made.warnings}, f"trust entry {name}: {entry.action} {_fits(entry)}")
 
 
 @command(trust_app, "remove")

@@ -86,6 +86,14 @@ _KINDS: dict[type, tuple[str, api.FlowList.ValueType]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """The list's new etag, and what is odd about the entry, though it was taken."""
+
+    etag: str
+    warnings: tuple[str, ...] = ()
+
+
 class Flow:
     """Every method raises the errors of gatepost.client.errors. An etag '' means: whatever is there now. `kind` is the class of entries."""
 
@@ -104,10 +112,11 @@ class Flow:
         answer = await self._connection.call(self._stub.CheckEntry, api.CheckEntryRequest(entry=_proto(entry)))
         return answer.field, answer.fault
 
-    async def put(self, entry: Entry, *, position: int = 0, etag: str = "") -> str:
-        """Add or replace; `position` from 1, 0 is where it is or the end. The list's new etag."""
+    async def put(self, entry: Entry, *, position: int = 0, etag: str = "") -> Saved:
+        """Add or replace; `position` from 1, 0 is where it is or the end."""
         request = api.PutEntryRequest(entry=_proto(entry), position=position, etag=etag)
-        return str((await self._connection.call(self._stub.PutEntry, request)).etag)
+        answer = await self._connection.call(self._stub.PutEntry, request)
+        return Saved(answer.etag, tuple(answer.warnings))
 
     async def delete(self, kind: type[Any], name: str, *, etag: str = "") -> str:
         """Remove; the list's new etag."""

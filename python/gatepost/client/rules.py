@@ -124,12 +124,14 @@ class Rules:
         assume_trusted: bool | None = None,
         tls: bool = False,
         at: int = 0,
+        helo: str = "",
+        listener: str = "",
     ) -> Explanation:
         """What the server would do with mail for `recipient`, without doing it. at: Unix seconds, 0 is now."""
         request = api.ExplainRequest(
             sender=sender, recipient=recipient, client_address=client_address, user=user, size=size, assume_trusted=assume_trusted
         )
-        request.tls = tls
+        request.tls, request.helo, request.listener = tls, helo, listener
         if at:
             request.time.FromSeconds(at)
         answer = await self._connection.call(self._stub.Explain, request)

@@ -275,6 +275,8 @@ class Rulesets:
         assume_trusted: bool | None = None,
         tls: bool = False,
         certificate: str = "",
+        helo: str = "",
+        listener: str = "",
         message: bytes = b"",
         offline: bool = False,
         wanted: api.DocumentSource | None = None,
@@ -284,6 +286,7 @@ class Rulesets:
             sender=sender, recipient=recipient, client_address=client_address, user=user, size=size, assume_trusted=assume_trusted
         )
         request.tls, request.message, request.offline, request.certificate = tls, message, offline, certificate
+        request.helo, request.listener = helo, listener
         if wanted is not None:
             request.source.CopyFrom(wanted)
         return _explanation(await self._connection.call(self._stub.ExplainMail, request, WHOLE_TIMEOUT))

@@ -16,6 +16,7 @@ from gatepost.routing.index import index_of
 from gatepost.routing.lints import Lint, Surroundings, lint
 from gatepost.routing.model import RuleKind, RuleSet
 from gatepost.routing.parts import parts_of
+from gatepost.routing.senders import SenderRule
 from gatepost.routing.toml_lines import Lines
 from gatepost.routing.tree import Fault
 from gatepost.scan.files import PolicyError, parse_policy
@@ -51,7 +52,7 @@ def examine(directory: Directory, rule_set: RuleSet, around: Surroundings, text:
         return Candidate(base, None, None, problems)
     changed: dict[str, Any] = {"rules": {rule.domain: rule for rule in document.rules}, "policies": document.policies, **parts_of(document)}
     made = dataclasses.replace(rule_set, version=0, etag="", **changed)
-    found = [*lint(made, around), *_no_secret(directory, document), *_users_left(rule_set, made)]
+    found = [*lint(made, around), *_no_secrets(directory, document), *_users_left(rule_set, made)]
     return Candidate(base, document, made, (), _on_lines(found, text), tuple(differences(now, document)))
 
 
@@ -63,11 +64,27 @@ def _policy_faults(document: Document) -> Iterator[Fault]:
             yield Fault(("policies", name), str(error))
 
 
-def _no_secret(directory: Directory, document: Document) -> Iterator[Lint]:
+def _no_secrets(directory: Directory, document: Document) -> Iterator[Lint]:
+    """Secrets that rules, handlers and sender rules name and nobody has stored."""
     for rule in document.rules:
-        if rule.password_ref and not directory.has_secret(rule.password_ref):
-            words = f"no secret {rule.password_ref!r} is stored here; store it with gatepost rules secret {rule.password_ref}"
-            yield Lint(False, "no-secret", ("rules", rule.domain, "password_ref"), words)
+        yield from _missing(directory, rule.password_ref, ("rules", rule.domain, "password_ref"))
+        for handler in rule.handlers:
+            if handler.options.transport is not None:
+                path = ("rules", rule.domain, "handlers", handler.pattern, "options")
+                yield from _missing(directory, handler.options.transport.password_ref, path)
+    yield from no_secret(directory, "sender_rules", document.sender_rules)
+
+
+def no_secret(directory: Directory, part: str, entries: Iterable[object]) -> Iterator[Lint]:
+    """*blocking* Secrets that entries of one of the ordered lists name and nobody has stored."""
+    for n, one in enumerate(entries):
+        if isinstance(one, SenderRule):
+            yield from _missing(directory, one.password_ref, (part, str(n), "password_ref"))
+
+
+def _missing(directory: Directory, name: str, path: tuple[str, ...]) -> Iterator[Lint]:
+    if name and not directory.has_secret(name):
+        yield Lint(False, "no-secret", path, f"no secret {name!r} is stored here; store it with gatepost rules secret {name}")
 
 
 def _users_left(before: RuleSet, after: RuleSet) -> Iterator[Lint]:

@@ -17,8 +17,16 @@ from gatepost.control.errors import invalid
 from gatepost.message.address import Address
 from gatepost.message.fields import HeaderView
 from gatepost.message.reply import Reply
+from gatepost.message.verdict import QUARANTINE
 from gatepost.policy.authors import authors
-from gatepost.policy.checks import TOO_BIG, check_own_address, postmaster_domain
+from gatepost.policy.checks import (
+    NEED_LOGIN,
+    TOO_BIG,
+    check_message,
+    check_own_address,
+    postmaster_domain,
+)
+from gatepost.policy.checks import MessageFacts as Received
 from gatepost.policy.mail_auth import Results
 from gatepost.policy.trust import TrustedNetworks
 from gatepost.routing.decide import decide
@@ -44,6 +52,8 @@ from gatepost.routing.stages import (
 from gatepost.routing.trust import Client, Trust, trust_of
 
 MAX_HEADER = 262_144
+LISTENERS = ("smtp", "submission", "submissions", "lmtp")
+_WITH_LOGIN = ("submission", "submissions")
 MAX_TOLD = 20
 """Routes whose policies at delivery are told."""
 
@@ -120,6 +130,8 @@ def explain(settings: Settings, rules: RuleSet, request: api.ExplainRequest, now
         request.tls,
         request.time.seconds or now,
         certificate=request.certificate,
+        helo=request.helo,
+        listener=listener_of(request.listener),
     )
     found = answer(settings, rules, asked)
     made = api.ExplainResponse(trusted=found.trusted, rule_version=rules.version, routes=map(route_proto, found.routes))
@@ -127,6 +139,13 @@ def explain(settings: Settings, rules: RuleSet, request: api.ExplainRequest, now
         made.reply.CopyFrom(reply_proto(found.reply))
     made.trace.extend(trace_proto(found.trace))
     return made
+
+
+def listener_of(text: str) -> str:
+    """A listener that a question names, '' for any. Raises ControlError."""
+    if text and text not in LISTENERS:
+        raise invalid("listener", f"must be one of {', '.join(LISTENERS)}")
+    return text
 
 
 def answer(settings: Settings, rules: RuleSet, asked: Asked, look: Look | None = None) -> Answer:
@@ -142,7 +161,7 @@ def answer(settings: Settings, rules: RuleSet, asked: Asked, look: Look | None =
     stages = _Stages(rules, asked, trusted, recipient)
     stages.auth = _auth(settings, asked, trusted, steps)
     for stage in (Stage.CONNECT, Stage.HELO):
-        reply = stages.ask(steps, stage, client=_at_first(settings, rules, asked, stages.client))
+        reply = stages.ask(steps, stage, client=_at_first(settings, rules, asked, stages.client, stage))
         if reply is not None:
             return Answer(trusted, tuple(steps), (), reply, stage.value)
     reply = _refused_before(settings, rules, sender, asked, steps) or _sender_rules(rules, asked, steps)
@@ -160,14 +179,14 @@ def answer(settings: Settings, rules: RuleSet, asked: Asked, look: Look | None =
         reply = stages.ask(steps, Stage.ROUTE, route=RouteFacts(routes[0].kind.value, routes[0].host, len(routes)))
         refused_at = "rcpt" if reply is not None else ""
     if reply is None:
-        reply = _strange_author(rules, asked, steps)
+        reply = _too_many_hops(settings, asked, steps) or _strange_author(rules, asked, steps)
         scan, reply = look(asked, trusted) if look is not None and reply is None else (UNKNOWN, reply)
         message = _message(asked, recipient)
         reply = reply or stages.ask(steps, Stage.DATA, message=message, scan=scan)
         refused_at = "data" if reply is not None else ""
     if reply is not None:
         return Answer(trusted, tuple(steps), (), reply, refused_at, decision.size_limit, policy=decision.policy)
-    routes = _once([*(stages.changed(one) for one in routes), *stages.copies(settings, steps)])
+    routes = _once([stages.changed(one) for one in routes], stages.copies(settings, steps), quarantined=stages.quarantines)
     told = tuple(stages.at_delivery(steps, one, message=message, scan=scan) for one in routes[:MAX_TOLD])
     return Answer(trusted, tuple(steps), routes, None, "", decision.size_limit, told, decision.policy)
 
@@ -205,13 +224,29 @@ _DOES = {
 }
 
 
-def _at_first(settings: Settings, rules: RuleSet, asked: Asked, client: PartlyKnown) -> PartlyKnown:
-    """The client as it is known before it has named a sender."""
-    if asked.assume_trusted is not None or not rules.trust:
-        return client
-    known = dict(vars(client))
-    known["trusted"] = is_trusted(settings, rules, replace(asked.client, sender=None)).trusted
+def _at_first(settings: Settings, rules: RuleSet, asked: Asked, client: PartlyKnown, stage: Stage) -> PartlyKnown:
+    """The client before it has logged in and named a sender; at connect it has not greeted, nor asked for TLS."""
+    known = dict(vars(client), user="")
+    if asked.assume_trusted is None:
+        known["trusted"] = is_trusted(settings, rules, replace(asked.client, user="", sender=None)).trusted
+    if stage is Stage.CONNECT:
+        known["helo"] = ""
+        encrypted = asked.listener == "submissions"
+        if asked.tls and not asked.listener:
+            known.pop("tls")  # STARTTLS, or TLS from the first octet: nobody said
+            known.pop("certificate", None)
+        elif not encrypted:
+            known.update(tls=False, certificate="")
     return PartlyKnown(**known)
+
+
+def _too_many_hops(settings: Settings, asked: Asked, steps: list[TraceStep]) -> Reply | None:
+    """What the end of data would be refused for because the message has been around, noted in `steps`."""
+    count = len(HeaderView(asked.message[:MAX_HEADER]).texts("received")) if asked.message else 0
+    reply = check_message(Received(count), settings.smtp.max_hops)
+    if reply is not None:
+        steps.append(TraceStep("hops", f"{count} Received fields; smtp.max_hops is {settings.smtp.max_hops}"))
+    return reply
 
 
 def _strange_author(rules: RuleSet, asked: Asked, steps: list[TraceStep]) -> Reply | None:
@@ -227,13 +262,18 @@ def _strange_author(rules: RuleSet, asked: Asked, steps: list[TraceStep]) -> Rep
     return None
 
 
-def _once(routes: Sequence[Route]) -> tuple[Route, ...]:
-    """Routes that fall together are one, as in live mail."""
+def _once(own: Sequence[Route], copies: Sequence[Route], *, quarantined: bool) -> tuple[Route, ...]:
+    """Routes that fall together are one, as in live mail (queue.plan): what is in quarantine falls together with nothing that goes out."""
     found: dict[object, Route] = {}
-    for one in routes:
-        key = (one.mailbox_id, one.folder) if one.kind is RouteKind.LOCAL else (one.address.lower(), one.destination)
-        found.setdefault(key, one)
+    for one in own:
+        found.setdefault((one.address.lower(), QUARANTINE) if quarantined and one.destination else _identity(one), one)
+    for one in copies:
+        found.setdefault(_identity(one), one)
     return tuple(found.values())
+
+
+def _identity(route: Route) -> object:
+    return (route.mailbox_id, route.folder) if route.kind is RouteKind.LOCAL else (route.address.lower(), route.destination)
 
 
 class _Stages:
@@ -245,7 +285,9 @@ class _Stages:
         self._met: list[StagePolicy] = []
         known: dict[str, object] = {"address": asked.client_address, "user": asked.user, "tls": asked.tls, "trusted": trusted}
         known.update({name: value for name, value in (("helo", asked.helo), ("listener", asked.listener)) if value})
-        self.client = PartlyKnown(**known, certificate=asked.client.subject)
+        if asked.client.subject or not asked.client.fingerprint:  # of a certificate named by its digest the subject is not known
+            known["certificate"] = asked.client.subject
+        self.client = PartlyKnown(**known)
         self._sender, self._recipient = AddressFacts(asked.client.sender or ""), AddressFacts(recipient)
         self.auth: Any = NOT_VERIFIED
 
@@ -288,6 +330,11 @@ class _Stages:
                 told.append(f"{_DOES.get(one.policy.action, one.policy.action)} by policy {one.policy.name}")
         return tuple(told)
 
+    @property
+    def quarantines(self) -> bool:
+        """Whether a policy that is met puts the recipient's mail into quarantine."""
+        return any(one.action is StageAction.QUARANTINE for one in self._met)
+
     def copies(self, settings: Settings, steps: list[TraceStep]) -> list[Route]:
         """The routes of those who get a copy; who cannot be routed gets none."""
         made: list[Route] = []
@@ -310,7 +357,7 @@ class _Stages:
 
 def _auth(settings: Settings, asked: Asked, trusted: bool, steps: list[TraceStep]) -> Any:
     """What conditions see of the verification, noted in `steps`."""
-    if trusted or asked.user or settings.authentication.verify == "off":
+    if trusted or asked.user or asked.listener not in ("", "smtp") or settings.authentication.verify == "off":
         return NOT_VERIFIED
     results = asked.results
     if results is None:
@@ -328,10 +375,14 @@ def _auth(settings: Settings, asked: Asked, trusted: bool, steps: list[TraceStep
 
 def _refused_before(settings: Settings, rules: RuleSet, sender: Address | None, asked: Asked, steps: list[TraceStep]) -> Reply | None:
     """What MAIL would be refused for (RFC 1870 6.1, RFC 6409 6.1), noted in `steps`."""
+    if asked.listener in _WITH_LOGIN and not asked.user:
+        steps.append(TraceStep("sender", f"nobody has logged in, and {asked.listener} takes mail of users only"))
+        return NEED_LOGIN
     if asked.size > settings.smtp.max_message_bytes:
         steps.append(TraceStep("size", f"more than smtp.max_message_bytes, {settings.smtp.max_message_bytes}"))
         return TOO_BIG
-    reply = check_own_address(rules, sender, asked.user, settings.smtp.recipient_delimiter) if asked.user else None
+    logs_in = asked.user and asked.listener in ("", *_WITH_LOGIN)
+    reply = check_own_address(rules, sender, asked.user, settings.smtp.recipient_delimiter) if logs_in else None
     if reply is not None:
         steps.append(TraceStep("sender", f"{sender} belongs to another user than {asked.user}"))
     return reply

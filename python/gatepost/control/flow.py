@@ -11,6 +11,7 @@ from typing import Any
 from gatepost.api.flow.v1 import flow_pb2 as api
 from gatepost.api.flow.v1 import flow_pb2_grpc
 from gatepost.control.access import author
+from gatepost.control.candidate import no_secret
 from gatepost.control.errors import invalid
 from gatepost.control.server import Service
 from gatepost.directory import Directory, InvalidValue
@@ -58,14 +59,16 @@ class FlowServicer(flow_pb2_grpc.FlowServiceServicer):
         part, entry = _entry(request.entry)
         if not 0 <= request.position <= MAX_POSITION:
             raise invalid("position", f"must be 0 to {MAX_POSITION}")
-        for lint in entry_lints(part, [entry], self._around()):
+        odd = list(entry_lints(part, [entry], self._around()))
+        for lint in odd:
             if lint.error:
                 raise invalid(f"entry.{part}.{lint.path[-1]}", lint.message)
         etag = await asyncio.to_thread(
             self._directory.put_entry, part, entry, position=request.position, etag=request.etag or None, author=author()
         )
         await self._changed()
-        return api.PutEntryResponse(etag=etag)
+        odd += await asyncio.to_thread(lambda: list(no_secret(self._directory, part, [entry])))
+        return api.PutEntryResponse(etag=etag, warnings=[f"{one.message} [{one.code}]" for one in odd])
 
     async def DeleteEntry(self, request: api.DeleteEntryRequest, context: object) -> api.DeleteEntryResponse:
         """See the proto."""

@@ -13,6 +13,7 @@ from typing import Any
 from gatepost.api.common.v1 import common_pb2 as common
 from gatepost.api.queue.v1 import queue_pb2 as api
 from gatepost.api.queue.v1 import queue_pb2_grpc
+from gatepost.config import Settings
 from gatepost.control.access import author
 from gatepost.control.convert import address_from_text, reply_proto
 from gatepost.control.errors import cut_short, invalid, precondition, refused
@@ -55,9 +56,15 @@ class QueueServicer(BulkServicer):
     """`index` is the worker's number; `rule_set` what is in force."""
 
     def __init__(
-        self, queue: QueueService, actions: QueueActions, submitter: Submitter, rule_set: Callable[[], RuleSet], index: int = 0
+        self,
+        queue: QueueService,
+        actions: QueueActions,
+        submitter: Submitter,
+        rule_set: Callable[[], RuleSet],
+        settings: Callable[[], Settings],
+        index: int = 0,
     ) -> None:
-        super().__init__(queue, actions, rule_set, index)
+        super().__init__(queue, actions, rule_set, settings, index)
         self._submitter = submitter
 
     def service(self) -> Service:

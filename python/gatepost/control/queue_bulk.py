@@ -13,6 +13,7 @@ from typing import Any
 from gatepost.api.common.v1 import common_pb2 as common
 from gatepost.api.queue.v1 import queue_pb2 as api
 from gatepost.api.queue.v1 import queue_pb2_grpc
+from gatepost.config import Settings
 from gatepost.control.access import author, operation_of
 from gatepost.control.convert import address_from_text, route_from_proto, route_proto, timestamp
 from gatepost.control.errors import ControlError, invalid, not_found, precondition
@@ -31,12 +32,11 @@ from gatepost.queue.actions import (
     UnknownOperationError,
     Ways,
 )
-from gatepost.queue.plan import question_anew
+from gatepost.queue.anew import Anew
 from gatepost.queue.selections import TTL_SECONDS, Selections, UnknownSelectionError
 from gatepost.queue.service import QueueService
-from gatepost.queue.views import Filter, Outline, QueuedMessage
+from gatepost.queue.views import Filter, Outline, QueuedMessage, RecipientOutline, RecipientStatus
 from gatepost.queue.withheld import is_withheld
-from gatepost.routing.decide import decide
 from gatepost.routing.model import Route, RuleSet
 
 ID = 16
@@ -66,11 +66,18 @@ class BulkServicer(queue_pb2_grpc.QueueServiceServicer):
     """See the proto for every method."""
 
     def __init__(
-        self, queue: QueueService, actions: QueueActions, rule_set: Callable[[], RuleSet], index: int, selections: Selections | None = None
+        self,
+        queue: QueueService,
+        actions: QueueActions,
+        rule_set: Callable[[], RuleSet],
+        settings: Callable[[], Settings],
+        index: int,
+        selections: Selections | None = None,
     ) -> None:
         self._queue = queue
         self._actions = actions
         self._rule_set = rule_set
+        self._settings = settings
         self._index = index
         self._selections = selections or Selections()
 
@@ -141,7 +148,7 @@ class BulkServicer(queue_pb2_grpc.QueueServiceServicer):
                     raise RerouteRefusedError(IN_QUARANTINE)
                 if common_route is not None:
                     return {n: replace(common_route, address=one.address) for n, one in pending}
-                return {n: self._new_route(message, one.address, request) for n, one in pending}
+                return {n: self._new_route(message, one, request) for n, one in pending}
             except ControlError as error:
                 raise RerouteRefusedError(str(error)) from error
 
@@ -162,7 +169,7 @@ class BulkServicer(queue_pb2_grpc.QueueServiceServicer):
         if any(message.recipients[index].destination in WITHHELD for index in chosen):
             raise precondition(common.ERROR_REASON_REFUSED, IN_QUARANTINE)
         # Everything is decided before anything is changed.
-        ways = {index: self._new_route(message, message.recipients[index].address, request) for index in chosen}
+        ways = {index: self._new_route(message, message.recipients[index], request) for index in chosen}
         words = f"message {format_message_id(message_id)}"
         done = await self._actions.reroute(message_id, ways, Order(author(), operation_of(context), words))
         answer = api.RerouteMessageResponse(changed=len(ways), routes=map(route_proto, ways.values()))
@@ -252,12 +259,15 @@ class BulkServicer(queue_pb2_grpc.QueueServiceServicer):
                 continue
         return found
 
-    def _new_route(self, message: QueuedMessage | Outline, address: str, request: Any) -> Route:
+    def _new_route(self, message: QueuedMessage | Outline, recipient: RecipientStatus | RecipientOutline, request: Any) -> Route:
         """`request`: either of the two reroutes; they have the same targets."""
         if request.WhichOneof("target") == "route":
-            return route_from_proto(request.route, address)
-        target = str(address_from_text("new_address", request.new_address)) if request.new_address else address
-        decision = decide(self._rule_set(), question_anew(message.meta.origin, message.reverse_path, target, message.size))
+            return route_from_proto(request.route, recipient.address)
+        other = request.new_address
+        target, orcpt = (str(address_from_text("new_address", other)), "") if other else (recipient.address, recipient.orcpt)
+        settings = self._settings()
+        anew = Anew(self._rule_set(), settings.smtp.recipient_delimiter, settings.trust.networks)
+        decision = anew.decide(message.meta.origin, message.reverse_path, target, message.size, orcpt)
         if decision.reply is not None:
             text = f"{decision.reply.code} {decision.reply.enhanced} {decision.reply.text}"
             raise precondition(common.ERROR_REASON_REFUSED, f"{target} would be refused: {text}", target)

@@ -1,6 +1,6 @@
 """Queued mail decided anew: who would go another way now. Called by RulesetsService.PreviewReplan; changes nothing.
 
-Each pending recipient is decided as a reroute by rules decides it (its address, as a trusted sender's), so that what is shown is what
+Each pending recipient is decided as a reroute by rules decides it (queue.anew), so that what is shown is what
 QueueService.RerouteMessages would do. Pages of the merged queue are read one by one, so that nothing else waits. Mail in quarantine or
 waiting for a scanner is left out.
 """
@@ -13,9 +13,7 @@ from gatepost.api.queue.v1 import queue_pb2
 from gatepost.api.rulesets.v1 import rulesets_pb2 as api
 from gatepost.control.merge import MergedQueueServicer
 from gatepost.message.verdict import WITHHELD
-from gatepost.queue.plan import question_anew
-from gatepost.routing.decide import decide
-from gatepost.routing.model import RuleSet
+from gatepost.queue.anew import Anew
 
 MAX_EXAMINED = 200_000
 MAX_GROUPS = 200
@@ -33,13 +31,13 @@ class _Group:
 Key = tuple[str, str, str]
 
 
-async def replan(queue: MergedQueueServicer, rules: RuleSet, delimiter: str, context: Any) -> api.PreviewReplanResponse:
+async def replan(queue: MergedQueueServicer, anew: Anew, context: Any) -> api.PreviewReplanResponse:
     """See the proto."""
     groups: dict[Key, _Group] = {}
     answer, token = api.PreviewReplanResponse(), ""
     while True:
         page = await queue.ListMessages(queue_pb2.ListMessagesRequest(page_size=PAGE, page_token=token), context)
-        changed = await asyncio.to_thread(_of_page, page.messages, rules, delimiter, groups)
+        changed = await asyncio.to_thread(_of_page, page.messages, anew, groups)
         answer.examined += len(page.messages)
         answer.messages += changed
         token = page.next_page_token
@@ -54,7 +52,7 @@ async def replan(queue: MergedQueueServicer, rules: RuleSet, delimiter: str, con
     return answer
 
 
-def _of_page(messages: Any, rules: RuleSet, delimiter: str, groups: dict[Key, _Group]) -> int:
+def _of_page(messages: Any, anew: Anew, groups: dict[Key, _Group]) -> int:
     """Sort the recipients of these messages that would go another way into groups; how many messages have one."""
     changed = 0
     for message in messages:
@@ -62,7 +60,7 @@ def _of_page(messages: Any, rules: RuleSet, delimiter: str, groups: dict[Key, _G
         for one in message.recipients:
             if one.state != queue_pb2.RECIPIENT_STATE_PENDING or one.destination in WITHHELD:
                 continue
-            key = _other_way(one, message, rules, delimiter)
+            key = _other_way(one, message, anew)
             if key is None:
                 continue
             group = groups.setdefault(key, _Group())
@@ -76,10 +74,9 @@ def _of_page(messages: Any, rules: RuleSet, delimiter: str, groups: dict[Key, _G
     return changed
 
 
-def _other_way(one: Any, message: Any, rules: RuleSet, delimiter: str) -> Key | None:
+def _other_way(one: Any, message: Any, anew: Anew) -> Key | None:
     """(destination now, destination by the rules, why it cannot be given that), or None when they are the same."""
-    question = question_anew(message.origin, message.sender, one.address, message.size)
-    decision = decide(rules, question, delimiter=delimiter)
+    decision = anew.decide(message.origin, message.sender, one.address, message.size, one.original_recipient)
     if decision.reply is not None:
         reply = decision.reply
         return one.destination, "", f"would be refused: {reply.code} {reply.enhanced} {reply.text}"

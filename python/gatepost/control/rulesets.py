@@ -17,7 +17,7 @@ from gatepost.control.access import author
 from gatepost.control.candidate import Candidate, examine
 from gatepost.control.convert import reply_proto, timestamp, trace_proto
 from gatepost.control.errors import ControlError, Status, invalid
-from gatepost.control.explain import Asked, Look, answer
+from gatepost.control.explain import Asked, Look, answer, listener_of
 from gatepost.control.merge import MergedQueueServicer
 from gatepost.control.origin import Origins
 from gatepost.control.outlook import Outlooks, content
@@ -28,6 +28,7 @@ from gatepost.control.server import Service
 from gatepost.directory import Directory
 from gatepost.directory.drafts import Draft
 from gatepost.message.reply import Reply
+from gatepost.queue.anew import Anew
 from gatepost.routing.changes import Change, differences
 from gatepost.routing.document import Document, dotted, render
 from gatepost.routing.lints import OPEN_RELAY, Lint, Surroundings
@@ -169,6 +170,8 @@ class RulesetsServicer(rulesets_pb2_grpc.RulesetsServiceServicer):
             *(request.sender, request.recipient, request.client_address, request.user, size, assumed, request.tls, now),
             message=request.message,
             certificate=request.certificate,
+            helo=request.helo,
+            listener=listener_of(request.listener),
         )
         if not request.offline:
             asked = replace(asked, results=await self._origins.of(rules, asked))
@@ -204,7 +207,8 @@ class RulesetsServicer(rulesets_pb2_grpc.RulesetsServiceServicer):
     async def PreviewReplan(self, request: api.PreviewReplanRequest, context: object) -> api.PreviewReplanResponse:
         """See the proto."""
         rules = await self._rules_of(request) if request.HasField("source") else self._rule_set()
-        return await replan(self._queue, rules, self._settings().smtp.recipient_delimiter, context)
+        settings = self._settings()
+        return await replan(self._queue, Anew(rules, settings.smtp.recipient_delimiter, settings.trust.networks), context)
 
     async def Rehearse(self, request: api.RehearseRequest, context: object) -> api.RehearseResponse:
         """See the proto."""
@@ -257,7 +261,8 @@ def surroundings(settings: Settings, source: StatusSource) -> Surroundings:
         host, _, port = one.address.rpartition(":")
         if one.service in ("smtp", "lmtp", "submission", "submissions") and port.isdigit():
             listeners.add((host.strip("[]"), int(port)))
-    return Surroundings(frozenset({facts.hostname.lower()}), frozenset(listeners), settings.smtp.recipient_delimiter, int(time.time()))
+    names, verifies = frozenset({facts.hostname.lower()}), settings.authentication.verify != "off"
+    return Surroundings(names, frozenset(listeners), settings.smtp.recipient_delimiter, int(time.time()), verifies)
 
 
 def _refuse(found: Candidate, force: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ from gatepost.routing.index import index_of
 from gatepost.routing.model import RuleKind, RuleSet
 
 NEED_UTF8 = Reply(553, "5.6.7", "a non-ASCII address needs the SMTPUTF8 parameter of MAIL")
+NEED_LOGIN = Reply(530, "5.7.0", "authentication required")
 NOT_OWN_ADDRESS = Reply(553, "5.7.1", "sender address belongs to another user")
 TOO_BIG = Reply(552, "5.3.4", "message is larger than this server takes")
 LONG_HEADER = Reply(552, "5.3.4", "header section is larger than this server takes (256 KiB)")

@@ -54,6 +54,7 @@ class RecipientOutline:
     address: str
     destination: str
     pending: bool
+    orcpt: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +164,7 @@ def decode_summary(raw: Summary) -> QueuedMessage:
 def decode_outline(raw: Summary) -> Outline:
     """The same, in outline."""
     _, size, _, reverse_path, meta, _, recipients = raw
-    return Outline(size, reverse_path, tuple([RecipientOutline(one[0], one[2], one[5] == "PENDING") for one in recipients]), meta)
+    return Outline(size, reverse_path, tuple([RecipientOutline(one[0], one[2], one[5] == "PENDING", one[1]) for one in recipients]), meta)
 
 
 def _meta(data: bytes) -> Meta:

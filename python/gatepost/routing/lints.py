@@ -13,7 +13,7 @@ from gatepost.routing.decide import LOOP, decide
 from gatepost.routing.model import AddressHandler, DomainRule, HandlerKind, Question, RuleSet, TlsPolicy
 from gatepost.routing.patterns import is_regex
 from gatepost.routing.senders import SenderRule
-from gatepost.routing.stages import StagePolicy
+from gatepost.routing.stages import StagePolicy, asks_origin
 from gatepost.routing.trust import TrustEntry
 
 OPEN_RELAY = "open-relay"
@@ -27,7 +27,9 @@ _TRUSTS_NOBODY = (TlsPolicy.NONE, TlsPolicy.OPPORTUNISTIC, TlsPolicy.REQUIRED)
 
 @dataclass(frozen=True, slots=True)
 class Lint:
-    """code: 'open-relay', 'relay-to-self', 'loop', 'leads-nowhere', 'unreachable' or 'unverified-login'. path: as in a document."""
+    """code: 'open-relay', 'relay-to-self', 'loop', 'leads-nowhere', 'unreachable', 'unverified-login' or 'never-verified'. path: as in a
+    document.
+    """
 
     error: bool
     code: str
@@ -37,14 +39,15 @@ class Lint:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What the rule set cannot know: this server's names (lower-case), its SMTP listeners as (address, port), the detail's delimiter, and
-    the time in Unix seconds (0: it does not matter).
+    """What the rule set cannot know: this server's names (lower-case), its SMTP listeners as (address, port), the detail's delimiter, the
+    time in Unix seconds (0: it does not matter), and whether senders are verified at all.
     """
 
     names: frozenset[str] = frozenset()
     listeners: frozenset[tuple[str, int]] = frozenset()
     delimiter: str = "+"
     now: int = 0
+    verifies: bool = True
 
 
 def lint(rule_set: RuleSet, around: Surroundings, only: Iterable[DomainRule] | None = None) -> list[Lint]:
@@ -67,6 +70,9 @@ def lint(rule_set: RuleSet, around: Surroundings, only: Iterable[DomainRule] | N
 def entry_lints(part: str, entries: Iterable[TrustEntry | SenderRule | StagePolicy], around: Surroundings) -> Iterator[Lint]:
     """What is odd about entries of one of the ordered lists."""
     for n, one in enumerate(entries):
+        if isinstance(one, StagePolicy) and not around.verifies and asks_origin(one):
+            words = f"{one.name}: asks where mail comes from (auth), but authentication.verify is off: that is 'none' or '' for all mail"
+            yield Lint(False, "never-verified", (part, str(n), "when"), words)
         if isinstance(one, TrustEntry) or not one.host:
             continue
         path = (part, str(n), "host")

@@ -510,6 +510,11 @@ def _asks_origin(program: Program | None) -> bool:
     return program is not None and "auth" in program.uses
 
 
+def asks_origin(policy: StagePolicy) -> bool:
+    """Whether its condition asks where a message comes from."""
+    return _asks_origin(_program(policy))
+
+
 _FINAL = frozenset({StageAction.ACCEPT, StageAction.REJECT, StageAction.DEFER})
 
 

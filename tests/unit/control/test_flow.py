@@ -15,7 +15,7 @@ PRINTER = TrustEntry("distrust", "printer", networks=("10.0.0.9/32",))
 
 async def test_trust_entries_come_are_ordered_and_go_and_workers_are_told(plane: Plane) -> None:
     async with GatepostClient(plane.data) as client:
-        etag = await client.flow.put(OFFICE)
+        etag = (await client.flow.put(OFFICE)).etag
         await client.flow.put(PRINTER, position=1, etag=etag)
         entries, newest = await client.flow.list(TrustEntry)
         assert list(entries) == [PRINTER, OFFICE]
@@ -155,3 +155,47 @@ async def test_explain_tells_what_policies_do_at_delivery_and_that_nothing_signs
         await client.flow.put(StagePolicy(name="gone", stage="connect", when="client.address == '192.0.2.7'", action="reject"))
         told = await client.rulesets.explain("x@far.test", client_address="192.0.2.7", offline=True)
         assert (told.refused_at, told.reply.code if told.reply else 0) == ("connect", 554)
+
+
+async def test_explain_knows_the_greeting_and_the_listener_when_it_is_told_them(plane: Plane) -> None:
+    async with GatepostClient(plane.data) as client:
+        await client.flow.put(StagePolicy(name="early", stage="connect", when="client.helo == 'bad.test'", action="reject"))
+        await client.flow.put(StagePolicy(name="greeting", stage="helo", when="client.helo == 'bad.test'", action="reject"))
+        await client.flow.put(StagePolicy(name="door", stage="rcpt", when="client.listener == 'lmtp'", action="defer"))
+        given = {"client_address": "192.0.2.7", "assume_trusted": True, "offline": True}
+        for helo, refused_at in (("bad.test", "helo"), ("good.test", "")):
+            assert (await client.rulesets.explain("x@far.test", helo=helo, **given)).refused_at == refused_at
+            simple = await client.rules.explain("x@far.test", helo=helo, assume_trusted=True)
+            assert bool(simple.reply) == bool(refused_at)
+        told = await client.rulesets.explain("x@far.test", listener="lmtp", **given)
+        assert (told.reply.code if told.reply else 0, told.refused_at) == (451, "rcpt")
+        assert "connect: early is not met" in [step.detail for step in told.trace]  # nobody has greeted then
+        nobody = await client.rulesets.explain("x@far.test", listener="submission", client_address="192.0.2.7", offline=True)
+        assert (nobody.reply.code if nobody.reply else 0, nobody.refused_at) == (530, "mail")
+        with pytest.raises(InvalidRequestError, match="must be one of smtp"):
+            await client.rulesets.explain("x@far.test", listener="imap", **given)
+
+
+async def test_who_logs_in_is_nobody_yet_at_connect_and_helo(plane: Plane) -> None:
+    async with GatepostClient(plane.data) as client:
+        await client.rules.create(DomainRule("example.test", "hosted"))
+        await client.directory.create_user("alice@example.test")
+        await client.flow.put(StagePolicy(name="known", stage="helo", when="client.user != '' || client.trusted", action="reject"))
+        told = await client.rulesets.explain("x@far.test", sender="alice@example.test", user="alice@example.test", offline=True)
+        assert told.reply is None
+        assert "helo: known is not met" in [step.detail for step in told.trace]
+
+
+async def test_what_is_odd_about_an_entry_is_told_when_it_is_saved(plane: Plane) -> None:
+    async with GatepostClient(plane.data) as client:
+        rule = SenderRule(name="hop", domains=("a.test",), host="smart.test", tls="required", username="me", password_ref="hop")
+        assert [text.rpartition(" ")[2] for text in (await client.flow.put(rule)).warnings] == ["[unverified-login]", "[no-secret]"]
+        await client.rulesets.put_secret("hop", "hush")
+        assert (await client.flow.put(replace(rule, tls="verified"))).warnings == ()
+        spoofed = StagePolicy(name="spoofed", stage="data", when="auth.dmarc == 'fail'", action="quarantine")
+        assert (await client.flow.put(spoofed)).warnings == ()
+        plane.settings = plane.settings.model_copy(
+            update={"authentication": plane.settings.authentication.model_copy(update={"verify": "off"})}
+        )
+        (warning,) = (await client.flow.put(spoofed)).warnings
+        assert "authentication.verify is off" in warning and warning.endswith("[never-verified]")

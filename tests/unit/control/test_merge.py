@@ -13,6 +13,7 @@ from gatepost.api.queue.v1 import queue_pb2 as api
 from gatepost.api.queue.v1 import queue_pb2_grpc
 from gatepost.message.envelope import Notify
 from gatepost.message.ids import parse_message_id
+from gatepost.routing.model import DomainRule, RuleKind
 from support.control import Plane
 
 
@@ -332,3 +333,22 @@ async def test_a_submission_whose_client_goes_away_queues_nothing(plane: Plane, 
     call.cancel()
     await asyncio.sleep(0.3)
     assert all(not worker.queue.rows for worker in plane.workers)
+
+
+async def test_a_reroute_by_the_rules_knows_the_delimiter_of_the_settings(plane: Plane, stub):
+    plane.directory.put_rule(DomainRule("example.org", RuleKind.HOSTED), create=True, author="test")
+    plane.directory.add_user("bob@example.org", None, author="test")
+    await plane.changed()
+    one = plane.workers[0].queue.add(1, "bob=lists@example.org")
+    for delimiter, code in (("+", grpc.StatusCode.FAILED_PRECONDITION), ("=", None)):
+        worker = plane.workers[0]
+        worker.settings = worker.settings.model_copy(
+            update={"smtp": worker.settings.smtp.model_copy(update={"recipient_delimiter": delimiter})}
+        )
+        call = stub.RerouteMessage(api.RerouteMessageRequest(message_id=one, by_rules=True))
+        if code is None:
+            assert [route.address for route in (await call).routes] == ["bob=lists@example.org"]
+            continue
+        with pytest.raises(grpc.aio.AioRpcError) as failure:
+            await call
+        assert failure.value.code() is code

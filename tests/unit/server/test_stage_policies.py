@@ -271,3 +271,16 @@ async def test_a_policy_at_connect_takes_no_other_rule_out_of_force(receive: Rec
     assert (await client.send_mail("a@b.test", BOB, MAIL)).startswith("250")
     assert [one[6] for one in recipients(running)] == [True]
     assert running.queued()[0].meta.origin.client_address == "127.0.0.1"
+
+
+async def test_what_a_policy_at_connect_wants_holds_over_starttls(receive: Receive) -> None:
+    running = await receive()
+    put(running, ("connect", "client.within('127.0.0.0/8')", "hold", {}), ("helo", "client.helo == 'first.test'", "quarantine", {}))
+    client = await running.hello("first.test")
+    assert (await client.command("STARTTLS")).startswith("220")
+    await client.start_tls()
+    await client.command("EHLO second.test")
+    assert (await client.send_mail("a@b.test", BOB, MAIL)).startswith("250")
+    assert [(one[2][:6], one[6]) for one in recipients(running)] == [
+        ("local:", True)
+    ]  # held, and what was greeted in the clear is forgotten

@@ -15,7 +15,7 @@ from aiosmtpd.smtp import syntax
 from gatepost.message.address import Address
 from gatepost.message.envelope import Origin, Recipient
 from gatepost.message.reply import Reply, SmtpError
-from gatepost.policy.checks import TOO_BIG, check_own_address, check_utf8, postmaster_domain
+from gatepost.policy.checks import NEED_LOGIN, TOO_BIG, check_own_address, check_utf8, postmaster_domain
 from gatepost.policy.mail_auth import Results
 from gatepost.policy.notices import Notices
 from gatepost.policy.received import protocol_name
@@ -45,7 +45,6 @@ BYE = b"221 2.0.0 bye\r\n"
 VRFY_ANSWER = b"252 2.5.2 cannot verify, but will take mail and try to deliver it\r\n"
 GO_AHEAD_TLS = b"220 2.0.0 ready to start TLS\r\n"
 
-NEED_LOGIN = Reply(530, "5.7.0", "authentication required")
 NEED_EHLO = Reply(555, "5.5.4", "parameters need EHLO")
 NEED_HELO = Reply(503, "5.5.1", "say HELO or EHLO first")
 NEED_MAIL = Reply(503, "5.5.1", "MAIL first")
@@ -182,8 +181,10 @@ class Commands(Connection):
         return ClientFacts(*names, bool(self.tls), relays, session.host_name or "", self.certificate[1])
 
     def on_tls(self) -> None:
-        """RFC 3207 4.2: begin anew, without a second greeting."""
+        """RFC 3207 4.2: begin anew, without a second greeting. What policies want because of the connection stays."""
+        wanted = self._session_effects
         self.start_state()
+        self._session_effects = wanted
 
     def end_transaction(self) -> None:
         """Forget sender and recipients."""

@@ -1462,6 +1462,8 @@ class ExplainRequest(_message.Message):
     TLS_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
     CERTIFICATE_FIELD_NUMBER: _builtins.int
+    HELO_FIELD_NUMBER: _builtins.int
+    LISTENER_FIELD_NUMBER: _builtins.int
     sender: _builtins.str
     """Envelope sender; empty is the null reverse-path."""
     recipient: _builtins.str
@@ -1477,6 +1479,10 @@ class ExplainRequest(_message.Message):
     """The session is encrypted."""
     certificate: _builtins.str
     """The client's certificate as a trust entry names it: 'sha256:HEX', or 'subject:' and the subject."""
+    helo: _builtins.str
+    """The name in HELO or EHLO; empty: not known, and what conditions make of it stays open."""
+    listener: _builtins.str
+    """'smtp', 'submission', 'submissions' or 'lmtp'; empty: not known."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When; unset: now."""
@@ -1493,10 +1499,12 @@ class ExplainRequest(_message.Message):
         tls: _builtins.bool = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
         certificate: _builtins.str = ...,
+        helo: _builtins.str = ...,
+        listener: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_assume_trusted", b"_assume_trusted", "assume_trusted", b"assume_trusted", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_assume_trusted", b"_assume_trusted", "assume_trusted", b"assume_trusted", "certificate", b"certificate", "client_address", b"client_address", "recipient", b"recipient", "sender", b"sender", "size", b"size", "time", b"time", "tls", b"tls", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_assume_trusted", b"_assume_trusted", "assume_trusted", b"assume_trusted", "certificate", b"certificate", "client_address", b"client_address", "helo", b"helo", "listener", b"listener", "recipient", b"recipient", "sender", b"sender", "size", b"size", "time", b"time", "tls", b"tls", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__assume_trusted: _TypeAlias = _typing.Literal["assume_trusted"]  # noqa: Y015
     _WhichOneofArgType__assume_trusted: _TypeAlias = _typing.Literal["_assume_trusted", b"_assume_trusted"]  # noqa: Y015

@@ -96,7 +96,7 @@ class Lint(_message.Message):
     error: _builtins.bool
     """Errors keep a document from being applied, warnings do not."""
     code: _builtins.str
-    """open-relay, relay-to-self, loop, leads-nowhere, unreachable, unverified-login, no-secret, users-left"""
+    """open-relay, relay-to-self, loop, leads-nowhere, unreachable, unverified-login, never-verified, no-secret, users-left"""
     field: _builtins.str
     line: _builtins.int
     """0: not known."""
@@ -699,6 +699,8 @@ class ExplainMailRequest(_message.Message):
     OFFLINE_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
     CERTIFICATE_FIELD_NUMBER: _builtins.int
+    HELO_FIELD_NUMBER: _builtins.int
+    LISTENER_FIELD_NUMBER: _builtins.int
     sender: _builtins.str
     """Envelope sender; empty is the null reverse-path."""
     recipient: _builtins.str
@@ -718,6 +720,10 @@ class ExplainMailRequest(_message.Message):
     """Do not ask the DNS for hosts and addresses."""
     certificate: _builtins.str
     """The client's certificate as a trust entry names it: 'sha256:HEX', or 'subject:' and the subject."""
+    helo: _builtins.str
+    """The name in HELO or EHLO; empty: not known, and what conditions make of it stays open."""
+    listener: _builtins.str
+    """'smtp', 'submission', 'submissions' or 'lmtp'; empty: not known."""
     @_builtins.property
     def source(self) -> Global___DocumentSource:
         """Decide by this rule set; unset: the rules in force."""
@@ -736,10 +742,12 @@ class ExplainMailRequest(_message.Message):
         offline: _builtins.bool = ...,
         source: Global___DocumentSource | None = ...,
         certificate: _builtins.str = ...,
+        helo: _builtins.str = ...,
+        listener: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_assume_trusted", b"_assume_trusted", "assume_trusted", b"assume_trusted", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_assume_trusted", b"_assume_trusted", "assume_trusted", b"assume_trusted", "certificate", b"certificate", "client_address", b"client_address", "message", b"message", "offline", b"offline", "recipient", b"recipient", "sender", b"sender", "size", b"size", "source", b"source", "tls", b"tls", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_assume_trusted", b"_assume_trusted", "assume_trusted", b"assume_trusted", "certificate", b"certificate", "client_address", b"client_address", "helo", b"helo", "listener", b"listener", "message", b"message", "offline", b"offline", "recipient", b"recipient", "sender", b"sender", "size", b"size", "source", b"source", "tls", b"tls", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__assume_trusted: _TypeAlias = _typing.Literal["assume_trusted"]  # noqa: Y015
     _WhichOneofArgType__assume_trusted: _TypeAlias = _typing.Literal["_assume_trusted", b"_assume_trusted"]  # noqa: Y015
