@@ -7,9 +7,10 @@ in DIR/demo-passwords.txt (mode 0600). A directory that has any domain already i
 import os
 import secrets
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from gatepost.directory import Directory
-from gatepost.routing.model import DomainRule, RuleKind
+if TYPE_CHECKING:
+    from gatepost.directory import Directory
 
 DOMAIN = "example.test"
 USERS = ("alice", "bob")
@@ -21,8 +22,10 @@ def password_file(data: Path) -> Path:
     return data / "demo-passwords.txt"
 
 
-def ensure_demo(directory: Directory, data: Path) -> dict[str, str]:
+def ensure_demo(directory: "Directory", data: Path) -> dict[str, str]:
     """Make domain and users when the directory is empty. Returns the new passwords by address, {} when nothing was made."""
+    from gatepost.routing.model import DomainRule, RuleKind
+
     if directory.list_rules(limit=1):
         return {}
     directory.put_rule(DomainRule(DOMAIN, RuleKind.HOSTED), etag=None, create=True, author=AUTHOR)

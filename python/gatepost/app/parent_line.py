@@ -1,10 +1,10 @@
 """What a supervisor and a worker it executed tell each other, over a socket pair: one line of JSON each.
 
 Down goes one line, the orders (`Orders`), with the worker's listening sockets behind it: the word to begin. Up go short lines, written at
-once by app.worker, read by app.pool. Kinds: `opening` (recovery goes on; the detail differs whenever it got further), `ready`, `failed`
-(its partition or a volume is closed after an I/O error, the detail says what), `fault` (why it is about to end), `empty` (a surplus
-partition is drained; the worker is about to end). A line that cannot be written is lost: nobody is left to read it. The end of the line is
-the life line: a worker whose supervisor is gone sees it and leaves.
+once by app.worker, read by app.pool. Kinds: `opening` (recovery goes on; the detail differs whenever it got further), `taking` (mail is
+taken), `ready`, `failed` (its partition or a volume is closed after an I/O error, the detail says what), `fault` (why it is about to
+end), `empty` (a surplus partition is drained; the worker is about to end). A line that cannot be written is lost: nobody is left to read
+it. The end of the line is the life line: a worker whose supervisor is gone sees it and leaves.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-Kind = Literal["opening", "ready", "failed", "fault", "empty"]
+Kind = Literal["opening", "taking", "ready", "failed", "fault", "empty"]
 MAX_DETAIL = 1000
 READ_OCTETS = 65_536
 FDS_AT_ONCE = 128

@@ -15,7 +15,7 @@ import contextlib
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,6 +42,8 @@ class WorkerProcess:
     index: int
     sockets: dict[str, list[socket.socket]]
     process: Child | None = None
+    taking: asyncio.Event = field(default_factory=asyncio.Event)
+    """Has come so far that it takes mail; what else it does follows."""
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     restarts: int = 0
     quick_deaths: int = 0
@@ -102,7 +104,9 @@ class WorkerPool:
         await asyncio.sleep(0)  # each keeper has come to where it waits
 
     def begin(self) -> None:
-        """Give the word: orders to all who wait, and at once to who is executed later."""
+        """Give the word: orders to all who wait, and at once to who is executed later. A second call does nothing."""
+        if self._begun:
+            return
         self._begun = True
         for worker in self.workers:
             worker.heard = time.monotonic()
@@ -117,6 +121,13 @@ class WorkerPool:
             process.line.setblocking(True)
             send_orders(process.line, orders, worker.sockets)
             process.line.setblocking(False)
+
+    async def wait_taking(self, seconds: float) -> None:
+        """Wait until all that listen take mail, or one has ended, at most so long."""
+        waits = [worker.taking.wait() for worker in self.workers if not worker.drains]
+        taking = asyncio.create_task(_all(waits))
+        await asyncio.wait({taking, *self._keepers}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        taking.cancel()
 
     async def wait_ready(self) -> None:
         """Wait for those that listen. Raises RuntimeError with the worker's number when one does not become ready."""
@@ -188,6 +199,7 @@ class WorkerPool:
             loop.remove_reader(fd)
             process.line.close()
             worker.process = None
+            worker.taking.clear()
             worker.ready.clear()
             self._on_change()
 
@@ -198,7 +210,9 @@ class WorkerPool:
             asyncio.get_running_loop().remove_reader(fd)
             return
         for kind, detail in told:
-            if kind == "ready":
+            if kind == "taking":
+                worker.taking.set()
+            elif kind == "ready":
                 worker.ready.set()
                 worker.failure = ""
             elif kind == "failed":
@@ -261,6 +275,10 @@ class WorkerPool:
             keeper.cancel()
         for worker in self.workers:
             close_all(worker.sockets)
+
+
+async def _all(waits: Sequence[Coroutine[object, object, object]]) -> None:
+    await asyncio.gather(*waits)
 
 
 def _status(code: int) -> str:

@@ -13,12 +13,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from gatepost.app import logs
+from gatepost.app import ground, logs
 from gatepost.app.child import Child
 from gatepost.app.file_limit import raise_file_limit
 from gatepost.app.start import first_steps
 from gatepost.config import Settings, load_settings
 
+YIELD_SECONDS = 2.0
+"""How long the supervisor leaves the processor to workers that start, when there are as many as processors."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -54,14 +56,17 @@ def serve(argv: Sequence[str], early: Child | None = None) -> int:
 
 async def _run(settings: Settings, options: argparse.Namespace, overrides: Mapping[str, object], early: Child | None) -> int:
     async with first_steps(settings, options.config, overrides, early) as started:
-        from gatepost.app.ground import laid  # the workers import meanwhile what they need
-
-        with laid(settings, demo=options.demo) as ground:
+        ground.check(settings)
+        if ground.stands(settings, demo=options.demo):
             started.pool.begin()
-            from gatepost.app.supervisor import Supervisor  # and here they open their partitions meanwhile
+            if settings.workers >= len(os.sched_getaffinity(0)):
+                await started.pool.wait_taking(YIELD_SECONDS)  # what we import next would slow them down
+        with ground.laid(settings, demo=options.demo) as found:
+            started.pool.begin()
+            from gatepost.app.supervisor import Supervisor  # the workers open their partitions meanwhile
 
             gc.enable()
-            return await Supervisor(started, ground, demo=options.demo).run()
+            return await Supervisor(started, found, demo=options.demo).run()
 
 
 def _what_to_mend(error: Exception) -> str:

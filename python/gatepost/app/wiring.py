@@ -319,12 +319,15 @@ class WorkerParts:
 
     # ---- life ----
 
-    async def start(self, sockets: Mapping[str, Sequence[socket]], stop: asyncio.Event) -> None:
-        """Take mail; then all else: deliver what is due, let it be read, answer the supervisor. `stop`: the supervisor asks to drain."""
+    async def start(self, sockets: Mapping[str, Sequence[socket]], stop: asyncio.Event, taking: Callable[[], None]) -> None:
+        """Take mail, and say so by `taking`; then all else: deliver what is due, let it be read, answer the supervisor. `stop`: set when
+        the supervisor asks to drain.
+        """
         self.stop_event = stop
         self._own_endpoints.update(s.getsockname()[:2] for name in ("smtp", "lmtp") for s in sockets.get(name, ()))
         await self.scanners.start()
         await self._listen(sockets)
+        taking()
         behind = await asyncio.to_thread(_import_behind)
         self.control = behind.control_of(self)
         await self.control.start()

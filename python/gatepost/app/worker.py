@@ -96,7 +96,7 @@ async def _run(orders: Orders, sockets: Mapping[str, Sequence[socket.socket]], l
     watch = asyncio.create_task(parts.watch_disk(parent, stop).run(), name="disk")
     emptied = asyncio.create_task(parts.emptied(stop)) if orders.drain else None
     try:
-        await parts.start(sockets, stop)
+        await parts.start(sockets, stop, lambda: parent.say("taking"))
         gc.set_threshold(GC_THRESHOLD)
         gc.freeze()  # what start-up made lives as long as the process: keep the collector off it
         gc.enable()

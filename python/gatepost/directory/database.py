@@ -19,7 +19,8 @@ from sqlalchemy.pool import QueuePool
 
 from gatepost.directory.clock import now_us
 from gatepost.directory.errors import DirectoryError, InvalidValue, SchemaTooNew
-from gatepost.directory.schema import REVISION, metadata, state, volumes
+from gatepost.directory.schema import metadata, state, volumes
+from gatepost.directory.standing import REVISION
 
 BUSY_SECONDS = 5.0
 POOL_SIZE = 4

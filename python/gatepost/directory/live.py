@@ -21,8 +21,9 @@ from gatepost.directory.database import pepper
 from gatepost.directory.errors import DirectoryError
 from gatepost.directory.mapped import Changes, MappedFile, MappedMailboxes, MappedRules, with_handler
 from gatepost.directory.rows import HANDLER_COLUMNS, handler_of, mailbox_of
-from gatepost.directory.schema import REVISION, rule_changes, rule_versions
+from gatepost.directory.schema import rule_changes, rule_versions
 from gatepost.directory.schema import users as users_table
+from gatepost.directory.standing import REVISION
 from gatepost.native import CoreError, RuleIndex
 from gatepost.routing.model import DomainRule, Mailbox
 

@@ -1,4 +1,5 @@
-"""The tables of directory.db. Changed only together with a script in migrations/versions and REVISION; a test holds the two to each other.
+"""The tables of directory.db. Changed only together with a script in migrations/versions and REVISION (standing.py); a test holds them to
+each other.
 
 Invariants: times are Unix microseconds; domains and addresses are stored in the form they are compared in (lower-case, A-labels);
 no column holds a password or a token's secret in the clear.
@@ -18,9 +19,6 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
 )
-
-REVISION = "0006"
-"""The newest migration this code knows."""
 
 metadata = MetaData(
     naming_convention={

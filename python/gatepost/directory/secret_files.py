@@ -14,9 +14,9 @@ from pathlib import Path
 from gatepost.config.files import replace_file, sync_directory, write_new
 from gatepost.directory import validation
 from gatepost.directory.errors import DirectoryError, InvalidValue, NotFound
+from gatepost.directory.standing import SEALED
 
 MAX_OCTETS = 4096
-_SEALED = b"gatepost-secret-1\n"
 _ANY_SEALED = b"gatepost-secret-"
 _NONCE_OCTETS = 12
 _KEY_OCTETS = 32
@@ -66,7 +66,7 @@ class SecretFiles:
         if not self._directory.is_dir():
             return
         for path in sorted(self._directory.iterdir()):
-            if not path.name.startswith(".") and path.is_file() and not (data := path.read_bytes()).startswith(_SEALED):
+            if not path.name.startswith(".") and path.is_file() and not (data := path.read_bytes()).startswith(SEALED):
                 self._refuse_newer(path, data)
                 self.put(path.name, path.read_text("utf-8"))
 
@@ -74,16 +74,16 @@ class SecretFiles:
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # 30 ms that only those pay who have secrets
 
         nonce = secrets.token_bytes(_NONCE_OCTETS)
-        return _SEALED + nonce + AESGCM(self._key(make=True)).encrypt(nonce, data, ref.encode())
+        return SEALED + nonce + AESGCM(self._key(make=True)).encrypt(nonce, data, ref.encode())
 
     def _opened(self, ref: str, data: bytes) -> bytes:
-        if not data.startswith(_SEALED):
+        if not data.startswith(SEALED):
             self._refuse_newer(self._path(ref), data)
             return data
         from cryptography.exceptions import InvalidTag
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-        box = data[len(_SEALED) :]
+        box = data[len(SEALED) :]
         try:
             return AESGCM(self._key()).decrypt(box[:_NONCE_OCTETS], box[_NONCE_OCTETS:], ref.encode())
         except (InvalidTag, ValueError):

@@ -18,14 +18,12 @@ from gatepost.directory.drafts import Drafts
 from gatepost.directory.errors import DirectoryError, NotFound
 from gatepost.directory.live import Live
 from gatepost.directory.secret_files import SecretFiles
+from gatepost.directory.standing import SRS_KEY
 from gatepost.directory.values import AllowedSender, Credentials, RuleVersion, StoredHandler, StoredPolicy, StoredRule, Token, User, Volume
 from gatepost.routing.changes import Change
 from gatepost.routing.document import Document
 from gatepost.routing.members import NO_LISTS, ListBook
 from gatepost.routing.model import AddressHandler, DomainRule, RuleKind, RuleSet
-
-SRS_KEY = "srs-key"
-"""Name of the secret that return paths of forwards are signed with (message/srs.py)."""
 
 
 class Directory:

@@ -14,7 +14,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import URL, create_engine, inspect
 
 from gatepost.directory import Directory, DirectoryError, SchemaTooNew, database
-from gatepost.directory.schema import REVISION, metadata
+from gatepost.directory.schema import metadata
+from gatepost.directory.standing import REVISION
 from gatepost.routing.model import DomainRule, RuleKind
 
 
