@@ -457,7 +457,7 @@ async def test_stopping_waits_for_what_is_nearly_done(tmp_path: Path) -> None:
 async def test_a_crash_between_report_and_record_repeats_the_report_and_does_not_lose_it(tmp_path: Path) -> None:
     async with QueueLab(tmp_path, remote=ScriptedTransport(script=fails)) as lab:
         await lab.scheduler.pause("local:main")
-        lab.scheduler._put = lambda _changes: None  # type: ignore[method-assign]  # the process dies before the record is written
+        lab.scheduler._outbox.put = lambda _changes: None  # type: ignore[method-assign]  # the process dies before the record is written
         await lab.submit("far@away.test")
         await lab.until(lambda: len(lab.spool.list_ids(None, 10)) == 2)
         first = (await report_of(lab))["Message-ID"]

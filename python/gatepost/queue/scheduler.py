@@ -5,35 +5,37 @@ each destination runs up to its limit of lanes (tasks that take, deliver and set
 total_concurrency. Local mail goes in rounds (rounds.py); a remote destination starts with one lane, which chains messages (chain.py), and
 gets more as long as due jobs have to wait for one. One timer waits for the next due time. Mail of a destination that backs off waits with
 the spool until one message has tried it again. Invariants: a job that was taken is settled by a change or given back, whatever happens;
-a transport that raises counts as Deferred; a recipient is expired only after an attempt, or while its destination is down. Fails by
-letting the spool's fatal error stop all taking; nothing is lost then, the journal is the truth.
+a recipient is expired only after an attempt, or while its destination is down. Fails by letting the spool's fatal error stop all taking;
+nothing is lost then, the journal is the truth.
 """
 
 import asyncio
 import random
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 
 import structlog
 
 from gatepost.config import Settings
 from gatepost.message.verdict import WITHHELD
-from gatepost.native import K_DEFERRED, K_RETRY, Change, CoreError, Spool
+from gatepost.native import K_DEFERRED, Change, CoreError, Spool
 from gatepost.native import Job as RawJob
 from gatepost.queue.attempt import attempt_fields, encode_detail
 from gatepost.queue.chain import ChainLane
-from gatepost.queue.changes import COUNTED, publish_changes
+from gatepost.queue.changes import publish_changes
 from gatepost.queue.deliver_stage import DeliverStage
 from gatepost.queue.destination import DestinationState
 from gatepost.queue.events import EventHub, QueueEvent
 from gatepost.queue.jobs import decode_job
+from gatepost.queue.outbox import Outbox
 from gatepost.queue.paused import PausedDestinations
 from gatepost.queue.report import Reporter
 from gatepost.queue.retry import MICROSECONDS, RetryPolicy
 from gatepost.queue.rounds import RoundLane
 from gatepost.queue.settle import Moment, Settler
 from gatepost.queue.transport import ChainTransport, Deferred, Job, JobResult, RoundResult, RoundTransport, Transport
+from gatepost.queue.try_jobs import everywhere, try_jobs
 from gatepost.spool import AsyncSpool
 
 LOCAL_LANES = 2
@@ -73,7 +75,8 @@ class Scheduler:
         self._clock = clock
         self._rng = rng or random.Random()
         self.events = events or EventHub()
-        self.counters: Counter[str] = Counter()
+        self._outbox = Outbox(spool, self.advance)
+        self.counters = self._outbox.counters
         self._settler = Settler(spool, reporter, self._policy, self._rng)
         self._states: dict[str, DestinationState] = {}
         self._waiting: deque[DestinationState] = deque()
@@ -81,8 +84,6 @@ class Scheduler:
         self._remote_lanes = 0
         self._chaining: dict[str, ChainTransport] = {}
         self._rounding: dict[str, RoundTransport] = {}
-        self._changes: list[Change] = []
-        self._flushing: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._recovery: asyncio.Task[None] | None = None
         self._stopping = True
@@ -127,7 +128,7 @@ class Scheduler:
         for lane in self._lanes:
             lane.cancel()
         await asyncio.gather(*self._lanes, return_exceptions=True)
-        self._flush()
+        self._outbox.flush()
         await asyncio.gather(*(transport.close() for transport in self._transports.values()))
         self.events.close()
 
@@ -398,7 +399,7 @@ class Scheduler:
             # A record of a format we do not know: keep it, out of the way, and say so.
             log.error("queue record cannot be read", destination=destination, error=str(error))
             wait = self.now() + int(self._settings().queue.retry_max_seconds * MICROSECONDS)
-            self._put([(raw[0], one[0], K_DEFERRED, wait, b'{"reason":"queue record cannot be read"}') for one in raw[5]])
+            self._outbox.put([(raw[0], one[0], K_DEFERRED, wait, b'{"reason":"queue record cannot be read"}') for one in raw[5]])
             return None
 
     # ---- one attempt
@@ -410,7 +411,7 @@ class Scheduler:
                 return
         started = self.now()
         try:
-            results = await self._deliver(state.name, transport, jobs)
+            results = await try_jobs(state.name, transport, jobs)
         except asyncio.CancelledError:
             self.give_back(jobs)
             raise
@@ -477,20 +478,7 @@ class Scheduler:
         """After a fault of our own: try again later. Recipients whose outcome is journaled already are left alone by the spool."""
         due = self.now() + int(self._settings().queue.retry_initial_seconds * MICROSECONDS)
         detail = b'{"outcome":"deferred","reason":"internal error"}'
-        self._put([(job.message_id, one.index, K_DEFERRED, due, detail) for job in jobs for one in job.recipients])
-
-    async def _deliver(self, name: str, transport: Transport | None, jobs: list[Job]) -> Sequence[JobResult]:
-        if transport is None:
-            return [_everywhere(job, Deferred(f"no transport for {name}", "4.3.5")) for job in jobs]
-        try:
-            results = await transport.deliver(name, jobs)
-            if len(results) == len(jobs):
-                return results
-            reason = f"{len(results)} results for {len(jobs)} jobs"
-        except Exception as error:
-            log.exception("transport failed", destination=name)
-            reason = f"{type(error).__name__}: {error}"
-        return [_everywhere(job, Deferred(f"internal error: {reason}", "4.3.0")) for job in jobs]
+        self._outbox.put([(job.message_id, one.index, K_DEFERRED, due, detail) for job in jobs for one in job.recipients])
 
     def _judge_destination(self, state: DestinationState, results: Sequence[JobResult], started: int, now: int) -> None:
         """Back off when nothing got through to the host itself; a host that answers, even with a refusal, is up."""
@@ -516,7 +504,7 @@ class Scheduler:
             self._finish(state, [job], await self._settler.reported(job, result, at))
 
     def _finish(self, state: DestinationState, jobs: Sequence[Job], changes: Sequence[Change]) -> None:
-        self._put(changes)
+        self._outbox.put(changes)
         if self.events.watched:
             publish_changes(self.events, self.now(), state.name, jobs, changes)
 
@@ -530,7 +518,7 @@ class Scheduler:
                 jobs = await self._let_wait(state, fault)
                 now = self.now()
                 try:
-                    await self._settle(state, jobs, [_everywhere(job, fault) for job in jobs], now, now)
+                    await self._settle(state, jobs, [everywhere(job, fault) for job in jobs], now, now)
                 except asyncio.CancelledError:
                     self.give_back(jobs)
                     raise
@@ -554,7 +542,7 @@ class Scheduler:
 
     def give_back(self, jobs: list[Job]) -> None:
         """Undo the taking of jobs: no attempt is counted. Recipients whose outcome is journaled already are left alone by the spool."""
-        self._flush()
+        self._outbox.flush()
         for job in jobs:
             try:
                 self._spool.give_back(job.message_id, [one.index for one in job.recipients])
@@ -565,33 +553,8 @@ class Scheduler:
 
     def apply(self, changes: Sequence[Change]) -> None:
         """Changes made by an operator, through the same gate."""
-        self._put(changes)
-        self._flush()
-
-    def _put(self, changes: Sequence[Change]) -> None:
-        """All changes of one turn of the loop go to the spool as one batch."""
-        if not changes:
-            return
-        self._changes.extend(changes)
-        for change in changes:
-            self.counters[COUNTED.get(change[2], "other")] += 1
-        if self._flushing is None:
-            self._flushing = asyncio.get_running_loop().call_soon(self._flush)
-
-    def _flush(self) -> None:
-        if self._flushing is not None:
-            self._flushing.cancel()
-            self._flushing = None
-        changes, self._changes = self._changes, []
-        if not changes:
-            return
-        try:
-            self._spool.change_nowait(changes)
-        except CoreError as error:
-            log.error("outcomes not journaled", error=str(error), changes=len(changes))
-            return
-        if any(change[2] in (K_DEFERRED, K_RETRY) for change in changes):
-            self.advance()
+        self._outbox.put(changes)
+        self._outbox.flush()
 
     def _policy(self) -> RetryPolicy:
         return RetryPolicy(self._settings().queue)
@@ -603,7 +566,3 @@ def _concurrency(state: DestinationState, usual: int) -> int:
 
 def _priority(state: DestinationState) -> int:
     return state.options.priority if state.options is not None else 0
-
-
-def _everywhere(job: Job, outcome: Deferred) -> JobResult:
-    return JobResult((outcome,) * len(job.recipients))
