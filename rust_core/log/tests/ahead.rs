@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use gatepost_log::{Class, Loc, LockGuard, Log, Options, OsStorage, Storage, StorageFile};
+use gatepost_log::{Class, Loc, Log, Options};
+use gatepost_sim::{Hooks, RealFiles};
 
 const SEGMENT: u32 = 16 << 20;
 
@@ -19,74 +20,25 @@ struct Disk {
     refuse: bool,
 }
 
-struct Files(Arc<Disk>);
-
-struct DiskFile(Box<dyn StorageFile>, Arc<Disk>);
-
-impl StorageFile for DiskFile {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.0.read_at(buf, offset)
-    }
-    fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
+impl Hooks for Disk {
+    fn writing(&self, data: &[u8]) -> io::Result<()> {
         if data.iter().any(|octet| *octet != 0) {
-            return self.0.write_at(data, offset);
+            return Ok(());
         }
-        let done = self.1.zeros.fetch_add(data.len() as u64, Ordering::SeqCst);
-        if self.1.refuse {
+        let done = self.zeros.fetch_add(data.len() as u64, Ordering::SeqCst);
+        if self.refuse {
             return Err(io::Error::from_raw_os_error(libc::ENOSPC));
         }
         // The first ones are quick, so that records come close to those behind.
         if done > u64::from(SEGMENT / 16) {
-            std::thread::sleep(Duration::from_millis(self.1.delay_ms));
+            std::thread::sleep(Duration::from_millis(self.delay_ms));
         }
-        self.0.write_at(data, offset)
-    }
-    fn sync(&self) -> io::Result<()> {
-        self.0.sync()
-    }
-    fn allocate(&self, len: u64) -> io::Result<()> {
-        self.0.allocate(len)
-    }
-    fn truncate(&self, len: u64) -> io::Result<()> {
-        self.0.truncate(len)
-    }
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
-    }
-}
-
-impl Storage for Files {
-    fn create(&self, path: &Path) -> io::Result<Box<dyn StorageFile>> {
-        Ok(Box::new(DiskFile(OsStorage.create(path)?, Arc::clone(&self.0))))
-    }
-    fn open(&self, path: &Path, write: bool) -> io::Result<Box<dyn StorageFile>> {
-        Ok(Box::new(DiskFile(OsStorage.open(path, write)?, Arc::clone(&self.0))))
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        OsStorage.rename(from, to)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        OsStorage.remove(path)
-    }
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        OsStorage.list(dir)
-    }
-    fn make_dir(&self, dir: &Path) -> io::Result<()> {
-        OsStorage.make_dir(dir)
-    }
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        OsStorage.sync_dir(dir)
-    }
-    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
-        OsStorage.free_bytes(dir)
-    }
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn LockGuard>> {
-        OsStorage.lock(path)
+        Ok(())
     }
 }
 
 fn open(dir: &Path, disk: &Arc<Disk>, threads: bool) -> Log {
-    let storage = Arc::new(Files(Arc::clone(disk)));
+    let storage = Arc::new(RealFiles(Arc::clone(disk)));
     let options = Options { segment_bytes: SEGMENT, storage, threads, ..Options::new(*b"TEST") };
     Log::prepare(dir, options).unwrap().start(Box::new(|_, _| {})).unwrap()
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use gatepost_log::{LockGuard, OsStorage, Storage, StorageFile};
 use gatepost_queue::{Change, Filter, LogError, MessageId, Options, QueueError, RecipientSpec, Spool, kind, new_message_id, now_us};
+use gatepost_sim::{Hooks, RealFiles};
 use parking_lot::{Condvar, Mutex};
 
 /// Real files; opening the checkpoint waits at the second time, which is when the recovery reads it.
@@ -30,11 +30,8 @@ impl Gated {
     }
 }
 
-impl Storage for Gated {
-    fn create(&self, path: &Path) -> io::Result<Box<dyn StorageFile>> {
-        OsStorage.create(path)
-    }
-    fn open(&self, path: &Path, write: bool) -> io::Result<Box<dyn StorageFile>> {
+impl Hooks for Gated {
+    fn opening(&self, path: &Path) -> io::Result<()> {
         if path.ends_with("checkpoint") && self.opened.fetch_add(1, Ordering::SeqCst) == 1 {
             let mut closed = self.closed.lock();
             while *closed {
@@ -44,35 +41,14 @@ impl Storage for Gated {
                 return Err(io::Error::from_raw_os_error(libc::EIO));
             }
         }
-        OsStorage.open(path, write)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        OsStorage.rename(from, to)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        OsStorage.remove(path)
-    }
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        OsStorage.list(dir)
-    }
-    fn make_dir(&self, dir: &Path) -> io::Result<()> {
-        OsStorage.make_dir(dir)
-    }
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        OsStorage.sync_dir(dir)
-    }
-    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
-        OsStorage.free_bytes(dir)
-    }
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn LockGuard>> {
-        OsStorage.lock(path)
+        Ok(())
     }
 }
 
 fn options(storage: Option<Arc<Gated>>) -> Options {
     let plain = Options { segment_bytes: 64 << 10, ..Options::new(*b"SPOL") };
     match storage {
-        Some(storage) => Options { storage, ..plain },
+        Some(gate) => Options { storage: Arc::new(RealFiles(gate)), ..plain },
         None => plain,
     }
 }
