@@ -168,6 +168,8 @@ class Incoming:
         in the place of ranges, which count from the message's first octet as received and do not overlap. *Blocks* when a range lies in
         the log: then call it in a thread. Raises InvalidError, DiskFullError, ClosedError.
         """
+    def values(self, name: str) -> list[bytes] | None:
+        """The values of a header field, unfolded and stripped; None: some line may be read in more than one way, so ask `header`."""
     def abort(self) -> None: ...
 
 @final
@@ -629,8 +631,9 @@ class Wire:
                                                         field for a message that is only text or None, text is judged, too, what may
                                                         concern it), or None
         concerned_name(name)                        what may concern a client that calls itself so, as bits
-        may_hold(bits, address, name, trusted, reverse-path, recipient, is written to be text, Incoming)
-                                                    whether a policy of these bits may hold for a whole message; then the session has it
+        may_hold(stage, bits, (address, name, trusted, messages taken), reverse-path or None, (recipient, plan, is written to be text) or None,
+            Incoming or None)                       whether a policy of a stage ('helo', 'mail', 'rcpt', 'data') behind these bits may
+                                                        hold; then the session has it
         """
     @property
     def fd(self) -> int:
@@ -643,9 +646,9 @@ class Wire:
     def agree(self, terms: Mapping[str, Any] | None, settings: object) -> None:
         """Take plain mail without sessions, under `terms` that were made from `settings`; None: every connection gets a session at once.
         Terms: greeting, helo_reply, ehlo_reply (octets); hostname, listener; allow_bare; max_message_bytes, max_hops, max_recipients,
-        max_planned, max_messages (0: any), max_connections, max_connections_per_client; at_connect, at_helo, at_mail, at_rcpt: the bits
-        that keep from being plain, when client, name, sender and recipient share them, as far as they are known then; at_data: those that are
-        asked at the end of data, and conditions: [(bit, Condition)] of them; asks_helo: `concerned_name` is asked; records: `take_asked` has
+        max_planned, max_messages (0: any), max_connections, max_connections_per_client; at_connect, at_mail, at_rcpt: the bits that keep from
+        being plain, when client, name, sender and recipient share them, as far as they are known then; at_helo, asked_at_mail, asked_at_rcpt,
+        at_data: those of policies that are asked first, and conditions: [(bit, Condition)] of those at data; asks_helo: `concerned_name` is asked; records: `take_asked` has
         answers. What was remembered is forgotten.
         """
     def take_asked(self) -> list[tuple[str, str, bool, str, str, int]]:

@@ -69,7 +69,7 @@ class HeaderView:
 
     def texts(self, name: str) -> list[str]:
         """All values as text, encoded words decoded where that can be done."""
-        return [_decoded(value.decode("utf-8", "replace")[:MAX_VALUE]) for value in self.raw(name.lower())]
+        return [text_of(value) for value in self.raw(name.lower())]
 
     def first(self, name: str) -> str:
         """The first value as text, '' when there is none."""
@@ -78,6 +78,11 @@ class HeaderView:
     def text(self, name: str) -> str:
         """The first value with its encoded words decoded."""
         return _decoded(self.first(name)[:MAX_VALUE])
+
+
+def text_of(value: bytes) -> str:
+    """A value as text, encoded words decoded where that can be done."""
+    return _decoded(value.decode("utf-8", "replace")[:MAX_VALUE])
 
 
 def _decoded(value: str) -> str:

@@ -27,7 +27,7 @@ use crate::line::{Line, split_verb};
 use crate::line_state::Sink;
 use crate::mail_content::mark;
 use crate::plain_memory::{Plain, Recipient, Sender, Terms};
-use crate::plain_stages::may_hold;
+use crate::plain_stages::{Question, may_hold, may_hold_at_data};
 use crate::spool::Incoming;
 use crate::wire::Wire;
 
@@ -64,7 +64,7 @@ pub struct Dialog {
     pub python: bool,
     pub helo: String,
     extended: bool,
-    messages: u64,
+    pub messages: u64,
     pub mail: Option<Box<Mail>>,
 }
 
@@ -121,7 +121,9 @@ fn helo(slf: &Bound<'_, Line>, terms: &Terms, argument: &[u8], extended: bool) -
     let Some(name) = plain_name(argument) else { return Ok(false) };
     if terms.at_helo != 0 {
         let client = slf.get().state.lock().dialog.client.clone();
-        if concerns(slf, terms, &client, name)?.1 & terms.at_helo != 0 {
+        let (trusted, concerns) = concerns(slf, terms, &client, name)?;
+        let bits = concerns & terms.at_helo;
+        if may_hold(slf, &Question { stage: "helo", bits, name, trusted, sender: None, recipient: None, incoming: None })? {
             return Ok(false);
         }
     }
@@ -160,6 +162,10 @@ fn mail(slf: &Bound<'_, Line>, terms: Arc<Terms>, argument: &[u8]) -> PyResult<b
     if concerns & terms.at_mail != 0 {
         return Ok(false);
     }
+    let (bits, reverse_path) = (concerns & terms.asked_at_mail, Some(sender.reverse_path.as_str()));
+    if may_hold(slf, &Question { stage: "mail", bits, name: &name, trusted, sender: reverse_path, recipient: None, incoming: None })? {
+        return Ok(false);
+    }
     let mut state = slf.get().state.lock();
     state.dialog.trusted = trusted;
     state.dialog.mail = Some(Box::new(Mail { sender, recipients: Vec::new(), terms, concerns, open: 0, identity: String::new() }));
@@ -185,6 +191,9 @@ fn rcpt(slf: &Bound<'_, Line>, terms: &Arc<Terms>, argument: &[u8]) -> PyResult<
     if concerns & terms.at_rcpt != 0 || (recipient.extended && !extended) || planned + recipient.specs.len() > terms.max_planned {
         return Ok(false);
     }
+    if may_refuse(slf, concerns & terms.asked_at_rcpt, trusted, &recipient)? {
+        return Ok(false);
+    }
     let mut state = slf.get().state.lock();
     let dialog = &mut *state.dialog;
     let Some(mail) = &mut dialog.mail else { return Ok(false) };
@@ -195,6 +204,20 @@ fn rcpt(slf: &Bound<'_, Line>, terms: &Arc<Terms>, argument: &[u8]) -> PyResult<
     mail.open |= concerns & mail.terms.at_data;
     state.output.extend_from_slice(OK_RCPT);
     Ok(true)
+}
+
+/// Whether a policy may hold for a recipient.
+fn may_refuse(slf: &Bound<'_, Line>, bits: u64, trusted: bool, recipient: &Recipient) -> PyResult<bool> {
+    if bits == 0 {
+        return Ok(false);
+    }
+    let (name, sender) = {
+        let dialog = &slf.get().state.lock().dialog;
+        let Some(mail) = &dialog.mail else { return Ok(true) };
+        (dialog.helo.clone(), Arc::clone(&mail.sender))
+    };
+    let sender = Some(sender.reverse_path.as_str());
+    may_hold(slf, &Question { stage: "rcpt", bits, name: &name, trusted, sender, recipient: Some(recipient), incoming: None })
 }
 
 fn data(slf: &Bound<'_, Line>) -> PyResult<bool> {
@@ -250,7 +273,7 @@ pub fn end_of_data(slf: &Bound<'_, Line>, incoming: &Py<Incoming>) -> PyResult<(
     };
     let passes = match open {
         Some(0) => true,
-        Some(open) => !may_hold(slf, incoming, open)?,
+        Some(open) => !may_hold_at_data(slf, incoming, open)?,
         None => false,
     };
     let commit = {

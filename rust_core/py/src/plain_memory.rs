@@ -42,12 +42,14 @@ pub struct Terms {
     /// Name of the field that tells of inspection: copies from outside are removed.
     pub scan_field: Vec<u8>,
     /// What has to be decided message by message is a set of bits, and so are the things that each client, sender and recipient may be
-    /// concerned by: mail is plain as long as no bit is in all of them. Which bits are looked at when a client connects, and at MAIL.
+    /// concerned by: mail is plain as long as no bit is in all of them. Which bits are looked at when a client connects, at MAIL and at RCPT.
     pub at_connect: u64,
     pub at_mail: u64,
-    /// Likewise at HELO, at RCPT, and at the end of data, where the conditions of the bits are asked.
-    pub at_helo: u64,
     pub at_rcpt: u64,
+    /// Likewise, but policies, which are first asked whether they hold (see `plain_stages`); at data conditions are asked before them.
+    pub at_helo: u64,
+    pub asked_at_mail: u64,
+    pub asked_at_rcpt: u64,
     pub at_data: u64,
     pub conditions: Vec<(u64, Py<Condition>)>,
     /// The name a client gives itself may concern something.

@@ -168,6 +168,11 @@ impl Incoming {
         PyBytes::new(py, self.inner.lock().header())
     }
 
+    fn values<'py>(&self, py: Python<'py>, name: &str) -> Option<Vec<Bound<'py, PyBytes>>> {
+        let found = gatepost_wire::values(self.inner.lock().header(), name)?;
+        name.is_ascii().then(|| found.iter().map(|value| PyBytes::new(py, value)).collect())
+    }
+
     fn abort(&self, py: Python<'_>) {
         py.detach(|| self.inner.lock().abort());
     }

@@ -197,7 +197,7 @@ impl Text {
 
 /// The values of all fields of a name, unfolded and stripped, as `HeaderView.raw` has them (message/fields.py). None: a line of the header may be
 /// read in more than one way.
-fn values(header: &[u8], name: &str) -> Option<Vec<Vec<u8>>> {
+pub fn values(header: &[u8], name: &str) -> Option<Vec<Vec<u8>>> {
     let mut found: Vec<Vec<u8>> = Vec::new();
     let (mut rest, mut any, mut ours) = (header, false, false);
     while !rest.is_empty() {

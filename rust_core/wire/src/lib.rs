@@ -11,7 +11,7 @@ mod pace;
 mod poller;
 mod socket;
 
-pub use condition::{Condition, Order, Step, Test, Text};
+pub use condition::{Condition, Order, Step, Test, Text, values};
 pub use lines::{Cut, Cutter, LINE_LIMIT};
 pub use origin::{Origin, plain_name};
 pub use pace::Pace;

@@ -10,12 +10,14 @@ import pytest
 
 from gatepost.directory import part_checks
 from gatepost.events.bus import EventBus
+from gatepost.message.fields import HeaderView
 from gatepost.routing.model import RuleSet
 from gatepost.routing.stages import Stage, StageAction, StagePolicy
 from gatepost.routing.trust import TrustAction, TrustEntry
 from gatepost.scan.gate import Gate
 from gatepost.scan.policies import Defaults, Policies
 from gatepost.scan.policy import DEFAULT
+from gatepost.server.smtp.stages import Fields
 from support.receiving import ALICE, BOB, HOST, Client, Receiver
 
 Receive = Callable[..., Awaitable[Receiver]]
@@ -26,10 +28,32 @@ SETS = 30
 """Rule sets that each server gets, one after the other; three sessions each."""
 CONDITIONS = {
     Stage.CONNECT: ("client.address == '192.0.2.1'", "client.tls", "!client.trusted && client.helo == ''", "client.within('127.0.0.0/8')"),
-    Stage.HELO: ("client.helo == 'bad.test'", "client.helo.endsWith('.dyn.test') && !client.trusted", "client.helo == 'x' || client.tls"),
-    Stage.MAIL: ("sender.domain == 'b.test' && client.helo == 'bad.test'", "sender.address == ''", "sender.local == 'y' && !client.tls"),
-    Stage.RCPT: ("recipient.local == 'bob' && sender.domain == 'b.test'", "recipient.domain == 'x.test'", "client.helo == 'one.dyn.test'"),
-    Stage.ROUTE: ("route.kind == 'smtp'", "route.count > 1 && sender.local == 'y'", "route.kind == 'local' && route.host != ''"),
+    Stage.HELO: (
+        "client.helo == 'bad.test'",
+        "client.helo.endsWith('.dyn.test') && !client.trusted",
+        "client.helo == 'x' || client.tls",
+        "client.within('10.0.0.0/8') != client.helo.contains('.')",
+    ),
+    Stage.MAIL: (
+        "sender.domain == 'b.test' && client.helo == 'bad.test'",
+        "sender.address == ''",
+        "sender.local == 'y' && !client.tls",
+        "time.hour > 24 || rate.messages > 1",
+        "rate.refused > 0",
+    ),
+    Stage.RCPT: (
+        "recipient.local == 'bob' && sender.domain == 'b.test'",
+        "recipient.domain == 'x.test'",
+        "client.helo == 'one.dyn.test'",
+        "sender.domain == recipient.domain",
+        "!client.trusted && sender.local == recipient.local",
+    ),
+    Stage.ROUTE: (
+        "route.kind == 'smtp'",
+        "route.count > 1 && sender.local == 'y'",
+        "route.kind == 'local' && route.host != ''",
+        "sender.local + route.kind == 'xsmtp'",
+    ),
     Stage.DATA: (
         "message.size > 200 && !client.trusted",
         "message.size > 20000000",
@@ -56,7 +80,7 @@ ACTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("notify", {"text": "look"}),
 )
 NAMES = ("client.test", "bad.test", "one.dyn.test", "x")
-SENDERS = ("", "x@b.test", "y@partner.test")
+SENDERS = ("", "x@b.test", "y@partner.test", "bob@example.test")
 BODIES = (
     b"Subject: Good morning\r\n\r\nbody\r\n",
     b"Subject: Cheap lottery tickets\r\nX-Count: 1\r\n\r\n" + b"body\r\n" * 40,
@@ -98,7 +122,7 @@ async def conversation(running: Receiver, dice: random.Random) -> list[str]:
 
 async def send(client: Client, dice: random.Random, replies: list[str]) -> None:
     """One transaction."""
-    sender, chosen = dice.choice(SENDERS), dice.sample((ALICE, BOB, "x@gateway.test"), dice.choice((1, 1, 1, 2)))
+    sender, chosen = dice.choice(SENDERS), dice.sample((ALICE, BOB, "x@gateway.test", "nobody@example.test"), dice.choice((1, 1, 1, 2)))
     lines = (f"MAIL FROM:<{sender}>", *(f"RCPT TO:<{one}>" for one in chosen), "DATA")
     replies += [await said(client, line) for line in lines]
     octets = dice.choice(BODIES)
@@ -151,3 +175,38 @@ async def test_mail_is_the_same_whether_policies_are_asked_natively_or_by_a_sess
     taken = native.server.wire.plain[2]
     assert min(taken, native.count() - taken) > 20, f"{taken} of {native.count()} natively"
     assert sessions.server.wire.plain == (0, 0, 0)
+
+
+async def test_mail_is_native_where_no_policy_holds_though_each_may_hold_for_client_sender_and_recipient(receive: Receive) -> None:
+    running = await receive()
+    when = (
+        (Stage.HELO, "client.within('127.0.0.0/8') && client.helo == 'client.test' && time.hour > 24"),
+        (Stage.MAIL, "!client.trusted && sender.local == client.helo"),
+        (Stage.RCPT, "!client.trusted && sender.domain == recipient.domain"),
+        (Stage.ROUTE, "route.kind == 'local' && sender.local == recipient.local"),
+        (Stage.DATA, "message.header('subject').exists(s, s.trim() == sender.local)"),
+    )
+    policies = tuple(StagePolicy(name=f"p{n}", stage=stage, when=one, action=StageAction.REJECT) for n, (stage, one) in enumerate(when))
+    running.put_rules(stage_policies=policies)
+    client = await running.connect()
+    await client.reply()
+    await client.command("EHLO client.test")
+    answers = [
+        await client.send_mail(sender, ALICE, BODIES[0] + b".\r\n") for sender in ("a@b.test", "client.test@b.test", "x@example.test")
+    ]
+    assert [one[:3] for one in answers] == ["250", "550", "550"]
+    await client.command("RSET")
+    assert (await client.send_mail("a@b.test", ALICE, b"Subject: a\r\n\r\n.\r\n"))[:3] == "550"
+    assert running.server.wire.plain[2] == 1
+
+
+@pytest.mark.parametrize(
+    "header", [b"", b"A: 1\r\na : 2\r\n folded\r\n", b" odd\r\nA: 1\r\n", b"A:\x0b1 \r\nnone\r\nA: =?utf-8?q?x?=\r\n", b"A: \xff\r\n"]
+)
+async def test_fields_are_those_of_the_header(receive: Receive, header: bytes) -> None:
+    running = await receive()
+    incoming = running.spool.native.receive(prefix=b"", max_bytes=10_000)
+    incoming.feed_raw(header + b"\r\nbody\r\n")
+    incoming.finish()
+    assert [Fields(incoming)(name) for name in ("a", "A", "b", "ä")] == [HeaderView(header).texts(name) for name in ("a", "A", "b", "ä")]
+    incoming.abort()

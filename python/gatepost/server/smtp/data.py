@@ -42,6 +42,7 @@ from gatepost.server.smtp.changes import Pending, masqueraded
 from gatepost.server.smtp.intake import Intake
 from gatepost.server.smtp.policed import changed_plan, copies_for, verdict_with, with_results
 from gatepost.server.smtp.session import NEED_MAIL, Commands, Transaction, error
+from gatepost.server.smtp.stages import Fields
 from gatepost.spool import reply_for
 
 GO_AHEAD = b"354 end data with <CR><LF>.<CR><LF>\r\n"
@@ -370,12 +371,13 @@ class Messages(Commands):
         assert envelope is not None
         if self.server.stages.policies is None:
             return None
-        view, verdict = HeaderView(incoming.header()), passage.verdict
-        message = MailSeen(incoming.size, [one.address for one in envelope.recipients], view.texts)
+        fields, verdict = Fields(incoming), passage.verdict
+        message = MailSeen(incoming.size, [one.address for one in envelope.recipients], fields)
         scan = scan_facts(verdict)
         facts = {"sender": AddressFacts(envelope.mail_from), "message": message, "scan": scan, "auth": envelope.auth}
         refused = self.ask_policies(Stage.DATA, envelope.effects, trusted=envelope.trusted, **facts)
         if refused is None and envelope.effects.done:
+            view = fields.view
             front, edits = header_edits(view.places, view.octets, envelope.effects.done)
             if self._pending is not None:
                 self._pending.front += front

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 
 from gatepost.config import Settings
 from gatepost.message.envelope import Recipient
-from gatepost.message.fields import HeaderView
 from gatepost.message.reply import Reply, SmtpError
 from gatepost.native import Incoming, Line, RecipientSpec, Wire
 from gatepost.policy.checks import check_utf8
@@ -20,7 +19,7 @@ from gatepost.protocol.smtp.grammar import MailArgument, parse_mail, parse_rcpt
 from gatepost.queue.plan import ParticularPlan, Planned, Refused
 from gatepost.queue.recorded import Asking, Counted
 from gatepost.routing.model import RuleSet
-from gatepost.routing.stages import ClientFacts, MessageFacts
+from gatepost.routing.stages import ClientFacts
 from gatepost.routing.trust import Client, Trust, trust_of
 from gatepost.scan.edits import FIELD
 from gatepost.server.acceptor import ACCEPT_PAUSE, TlsAcceptor
@@ -28,7 +27,7 @@ from gatepost.server.context import Listener, ServerContext
 from gatepost.server.smtp.auth import SmtpSession
 from gatepost.server.smtp.connection import Connection
 from gatepost.server.smtp.session import MAX_PLANNED
-from gatepost.server.smtp.stages import Stages
+from gatepost.server.smtp.stages import Stages, facts_of
 
 TICK_SECONDS = 0.5
 BACKLOG = 2048
@@ -118,6 +117,8 @@ class SmtpServer:
             "at_helo": self.stages.at_helo,
             "at_mail": self.stages.at_mail,
             "at_rcpt": self.stages.at_rcpt,
+            "asked_at_mail": self.stages.asked_at_mail,
+            "asked_at_rcpt": self.stages.asked_at_rcpt,
             "at_data": self.stages.at_data,
             "conditions": self.stages.conditions,
             "asks_helo": self.stages.asks_helo,
@@ -294,12 +295,18 @@ class SmtpServer:
         return recipient, plan, rcpt.text, rcpt.extended, specs, rule_set.version, field, judged, concerns
 
     def may_hold(
-        self, bits: int, client: str, name: str, trusted: bool, sender: str, recipient: str, looked_at: bool, incoming: Incoming
+        self,
+        stage: str,
+        bits: int,
+        client: tuple[str, str, bool, int],
+        sender: str | None,
+        recipient: tuple[str, Planned, bool] | None,
+        incoming: Incoming | None,
     ) -> bool:
-        """Whether a policy behind these bits may hold for a plain message that was received."""
-        who = ClientFacts(client, self.listener.value, trusted=trusted, helo=name)
-        message = MessageFacts(incoming.size, (recipient,), lambda field: HeaderView(incoming.header()).texts(field))
-        return self.stages.may_hold(bits, who, sender, message, looked_at=looked_at)
+        """Whether a policy of a stage behind these bits may hold for plain mail. client: address, name, trusted, messages taken so far."""
+        address, name, trusted, messages = client
+        who = ClientFacts(address, self.listener.value, trusted=trusted, helo=name)
+        return self.stages.may_hold(stage, bits, facts_of(who, messages, sender, recipient, incoming))
 
     def asked(self) -> Iterator[Counted]:
         """What was taken natively since the last call, for the recorder."""

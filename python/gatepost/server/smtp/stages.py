@@ -2,15 +2,16 @@
 
 Made by SmtpServer for each rule set. Each thing that may have to be decided (trust by sender, a sender rule, a stage policy) is a bit; of a
 client, the name it gives itself, a sender and a recipient it is told which bits may concern them, whatever the others are. Invariant: a bit
-that is not in all four needs no decision; one that is may need none either, which costs time only. Policies at data whose bit is in all are
-asked at the end of data (`may_hold`), natively as far as their conditions are simple (`conditions`).
+that is not in all four needs no decision; one that is may need none either, which costs time only. Policies whose bit is in all are asked
+when their stage has come (`may_hold`), those at data natively as far as their conditions are simple (`conditions`).
 """
 
 from collections.abc import Iterable
 
 from gatepost.expression import Program
+from gatepost.message.fields import HeaderView, text_of
 from gatepost.message.verdict import PLAIN
-from gatepost.native import Condition
+from gatepost.native import Condition, Incoming
 from gatepost.queue.plan import Planned
 from gatepost.routing.model import RuleSet
 from gatepost.routing.senders import sender_rules
@@ -50,6 +51,8 @@ _RANGE = (1 << LAST) - (1 << POLICIES)
 
 _PLAIN: dict[str, object] = {"listener": "smtp", "user": "", "tls": False, "certificate": ""}
 """What is known of every client whose mail is plain."""
+_ASKED = {"helo": (Stage.HELO,), "mail": (Stage.MAIL,), "rcpt": (Stage.RCPT, Stage.ROUTE), "data": (Stage.DATA,)}
+"""Stages at which plain mail asks policies, and whose."""
 _LOOKED_AT, _UNSEEN = scan_facts(PLAIN), scan_facts(None)
 
 
@@ -73,27 +76,22 @@ class Stages:
 
     def _find_places(self) -> None:
         """Which bits are looked at when."""
-        self.at_connect, self.at_helo = self._at(Stage.CONNECT), self._at(Stage.HELO)
-        self.at_mail = TRUST | VERIFY | ((1 << SENDERS) - 1) | self._at(Stage.MAIL)
+        self.at_connect = self._at(Stage.CONNECT)
+        self.at_mail = TRUST | VERIFY | ((1 << SENDERS) - 1)
         if self.policies is not None and self.verifies:
             self.at_mail |= _bits(self.policies.verifying(), POLICIES)
-        later = [policy.stage is Stage.DATA and "rate" not in _uses(program) for policy, program in self._early]
-        both = zip(self._early, later, strict=True)
-        at_rcpt = [policy.stage not in (Stage.CONNECT, Stage.HELO) and not late for (policy, _), late in both]
-        # Bits are shared: one that is looked at here and there is looked at when the first of its policies is to be.
-        self.at_rcpt = (ALL & ~_RANGE) | _bits(at_rcpt, POLICIES)
-        self.at_data = _bits(later, POLICIES) & ~self.at_rcpt
+        self.at_rcpt = ALL & ~_RANGE
+        self.at_helo, self.asked_at_mail, self.asked_at_rcpt, self.at_data = (self._at(*stages) for stages in _ASKED.values())
         self.asks_helo = any(touch[:2] == ("client", "helo") for _, program in self._early if program for touch in program.touches)
-        self.conditions = [(bit, Condition(steps(policy.when))) for bit, (policy, _) in self._asked_at(self.at_data)]
-        self._chosen: dict[int, list[Program | None]] = {}
+        self.conditions = [(bit, Condition(steps(policy.when))) for bit, policy, _ in self._placed(Stage.DATA)]
+        self._chosen: dict[tuple[str, int], list[Program | None]] = {}
 
     def _at(self, *stages: Stage) -> int:
         return _bits((policy.stage in stages for policy, _ in self._early), POLICIES)
 
-    def _asked_at(self, bits: int) -> list[tuple[int, tuple[StagePolicy, Program | None]]]:
-        """The policies behind bits, each with its own."""
-        placed = ((_bit(n, POLICIES), pair) for n, pair in enumerate(self._early))
-        return [(bit, pair) for bit, pair in placed if bit & bits and pair[0].stage is Stage.DATA]
+    def _placed(self, *stages: Stage) -> list[tuple[int, StagePolicy, Program | None]]:
+        """The policies of stages, each with its bit."""
+        return [(_bit(n, POLICIES), policy, program) for n, (policy, program) in enumerate(self._early) if policy.stage in stages]
 
     # ---- what may concern whom -------------------------------------------------------------------------------------------
 
@@ -134,25 +132,60 @@ class Stages:
         facts.time = UNKNOWN
         return _bits(self.policies.may_hold(facts), POLICIES) | self._always
 
-    # ---- at the end of data ----------------------------------------------------------------------------------------------
+    # ---- what holds now --------------------------------------------------------------------------------------------------
 
-    def may_hold(self, bits: int, client: ClientFacts, sender: str, message: MessageFacts, *, looked_at: bool) -> bool:
-        """Whether one of the policies behind these bits holds, or cannot say, for a plain message that is there."""
-        scan = _LOOKED_AT if looked_at else _UNSEEN
-        values = Facts(client=client, sender=AddressFacts(sender), message=message, scan=scan, auth=NOT_VERIFIED).values()
-        return any(may_hold(program, values) for program in self._programs(bits))
+    def may_hold(self, stage: str, bits: int, facts: Facts) -> bool:
+        """Whether one of the policies of a stage behind some bits holds, or cannot say, where this is known of plain mail."""
+        programs = self._chosen.get((stage, bits)) or self._choose(stage, bits)
+        facts.auth = NOT_VERIFIED
+        values = facts.values()
+        return any(may_hold(program, values) for program in programs)
 
-    def _programs(self, bits: int) -> list[Program | None]:
-        found = self._chosen.get(bits)
-        if found is None:
-            if len(self._chosen) >= REMEMBERED:
-                self._chosen.clear()
-            found = self._chosen[bits] = [program for _, (_, program) in self._asked_at(bits)]
-        return found
+    def _choose(self, stage: str, bits: int) -> list[Program | None]:
+        """The conditions behind bits."""
+        if len(self._chosen) >= REMEMBERED:
+            self._chosen.clear()
+        made = self._chosen[stage, bits] = [program for bit, _, program in self._placed(*_ASKED[stage]) if bit & bits]
+        return made
 
 
-def _uses(program: Program | None) -> frozenset[str]:
-    return program.uses if program is not None else frozenset()
+def facts_of(
+    client: ClientFacts, messages: int, sender: str | None, recipient: tuple[str, Planned, bool] | None, incoming: Incoming | None
+) -> Facts:
+    """What is known of plain mail at a stage. recipient: address, plan, and whether the message passes the gate as text."""
+    facts = Facts(client=client, rate=PartlyKnown(messages=messages))
+    if sender is not None:
+        facts.sender = AddressFacts(sender)
+    if recipient is not None:
+        address, plan, looked_at = recipient
+        if incoming is None:
+            facts.recipient, facts.route = AddressFacts(address), route_facts(plan)
+        else:
+            facts.message = MessageFacts(incoming.size, (address,), Fields(incoming))
+            facts.scan = _LOOKED_AT if looked_at else _UNSEEN
+    return facts
+
+
+class Fields:
+    """The fields of a received message, for conditions: `fields('subject')` are its values as texts."""
+
+    __slots__ = ("_incoming", "_view")
+
+    def __init__(self, incoming: Incoming) -> None:
+        self._incoming = incoming
+        self._view: HeaderView | None = None
+
+    def __call__(self, name: str) -> list[str]:
+        """The values of a field."""
+        found = self._incoming.values(name) if self._view is None else None
+        return [text_of(value) for value in found] if found is not None else self.view.texts(name)
+
+    @property
+    def view(self) -> HeaderView:
+        """All of them."""
+        if self._view is None:
+            self._view = HeaderView(self._incoming.header())
+        return self._view
 
 
 def _bit(n: int, first: int) -> int:
