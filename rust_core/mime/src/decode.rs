@@ -125,8 +125,12 @@ impl Decoder {
         // A group that began among foreign octets ends before others are taken in one go.
         let mut start = 0;
         while (self.count > 0 || self.ended) && start < packed.len() {
-            self.base64_octets(&packed[start..=start], out);
-            start += 1;
+            // Behind padding or within a group, what is no digit and no padding means nothing; behind padding, more of it neither.
+            let nothing = |byte: &&u8| BASE64[**byte as usize] > 63 && (self.ended || **byte != b'=');
+            start += packed[start..].iter().take_while(nothing).count();
+            let next = packed.len().min(start + 1);
+            self.base64_octets(&packed[start..next], out);
+            start = next;
         }
         let mut whole = (packed.len() - start) / 4 * 4;
         // The group with the padding waits: a pack never ends the body for sure.
@@ -144,24 +148,28 @@ impl Decoder {
     }
 
     fn base64_octets(&mut self, data: &[u8], out: &mut Vec<u8>) {
+        let (mut bits, mut count) = (self.bits, self.count);
         for &byte in data {
             let value = BASE64[byte as usize];
             if value < 64 {
                 if self.ended {
                     // Padding inside: another encoded run follows; its groups start anew.
-                    (self.bits, self.count, self.ended) = (0, 0, false);
+                    (bits, count, self.ended) = (0, 0, false);
                 }
-                self.bits = self.bits << 6 | u32::from(value);
-                self.count += 1;
-                if self.count == 4 {
-                    out.extend_from_slice(&self.bits.to_be_bytes()[1..]);
-                    (self.bits, self.count) = (0, 0);
+                bits = bits << 6 | u32::from(value);
+                count += 1;
+                if count == 4 {
+                    out.extend_from_slice(&bits.to_be_bytes()[1..]);
+                    (bits, count) = (0, 0);
                 }
             } else if byte == b'=' && !self.ended {
                 self.ended = true;
+                (self.bits, self.count) = (bits, count);
                 self.base64_tail(out);
+                (bits, count) = (0, 0);
             }
         }
+        (self.bits, self.count) = (bits, count);
     }
 
     fn base64_tail(&mut self, out: &mut Vec<u8>) {

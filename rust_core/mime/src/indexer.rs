@@ -1,6 +1,7 @@
 //! The single pass: lines in, parts with offsets and defects out. State is the stack of open parts and at most one partial line.
 //! Body lines that cannot be delimiters are taken at once (`skip`); only the others come one by one.
 
+mod short;
 mod skip;
 
 use std::borrow::Cow;
@@ -83,9 +84,12 @@ pub struct Indexer {
     told: u64,
     /// The next octet 0 and the beginning of its line, for dialects that look at them.
     nul: Option<(usize, usize)>,
-    /// Lines that were looked at one by one, and boundaries that they were compared with.
+    /// Lines that were looked at one by one, boundaries that they were compared with, and short lines.
     #[cfg(test)]
-    work: (usize, usize),
+    work: (usize, usize, usize),
+    /// Each line is looked at by itself.
+    #[cfg(test)]
+    long_way: bool,
 }
 
 impl Indexer {
@@ -114,7 +118,9 @@ impl Indexer {
             told: 0,
             nul: None,
             #[cfg(test)]
-            work: (0, 0),
+            work: (0, 0, 0),
+            #[cfg(test)]
+            long_way: false,
         };
         indexer.begin(None, 0, "text", "plain");
         indexer
@@ -128,7 +134,7 @@ impl Indexer {
     /// Take the next octets of the message.
     pub fn feed(&mut self, mut data: &[u8]) {
         loop {
-            data = &data[self.skip_body(data)..];
+            data = &data[self.skip(data)..];
             let Some(at) = memchr(b'\n', data) else { break };
             let (line, rest) = data.split_at(at + 1);
             if self.carry_len == 0 {

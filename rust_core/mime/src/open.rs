@@ -18,9 +18,13 @@ pub(crate) struct Open {
 
 /// The first four octets of a line behind its dashes, in no case. Most lines are told apart from most boundaries by them.
 pub(crate) fn key(text: &[u8]) -> u32 {
-    let mut first = [0; 4];
-    let count = text.len().min(4);
-    first[..count].copy_from_slice(&text[..count]);
+    let first = match *text {
+        [a, b, c, d, ..] => [a, b, c, d],
+        [a, b, c] => [a, b, c, 0],
+        [a, b] => [a, b, 0, 0],
+        [a] => [a, 0, 0, 0],
+        [] => [0; 4],
+    };
     u32::from_le_bytes(first) | CASE
 }
 
