@@ -91,7 +91,7 @@ def part_restart(pair: Pair) -> list[Line]:
                 taken[side].append(_restart(server))
                 pair.tell(f"restart{name} {side}: first 250 after {taken[side][-1][0]:.2f} s, complete after {taken[side][-1][1]:.2f} s")
         ready, base = (statistics.median(one[0] for one in taken[side]) for side in ("deep", "empty"))
-        lines.append(line(f"ready{name}", "s over empty", ready - base, 1.0, deep=ready, empty=base))
+        lines.append(line(f"ready{name}", "s", ready, 1.0, empty=base))
         whole = statistics.median(one[1] for one in taken["deep"])
         lines.append(line(f"complete{name}", "s", whole, 8.0, empty=statistics.median(one[1] for one in taken["empty"])))
     for server in (pair.deep, pair.empty):

@@ -157,7 +157,7 @@ impl Core {
     /// So much more than that, leaving out what the history has not read, that what is written should wait for it.
     pub fn pressed(&self) -> bool {
         let segments = self.log.segments();
-        let read = self.floor.first_kept(&segments);
+        let read = self.floor.first_kept(&segments, self.log.free_bytes());
         let sealed = &segments[..segments.len().saturating_sub(1)];
         let total: u64 = sealed.iter().filter(|(n, _)| *n < read).map(|(_, octets)| octets).sum();
         let index = self.shared.index.lock();

@@ -172,7 +172,7 @@ impl Core {
             let mut index = self.shared.index.lock();
             index.segments.dirty = false;
             let segments = self.log.segments();
-            let (sealed, unread) = (sealed(&segments), self.floor.first_kept(&segments));
+            let (sealed, unread) = (sealed(&segments), self.floor.first_kept(&segments, self.log.free_bytes()));
             if !sealed.iter().any(|n| *n < unread && index.segments.is_free(*n)) {
                 return false;
             }
@@ -187,7 +187,7 @@ impl Core {
         }
         let mut busy = false;
         let segments = self.log.segments();
-        let unread = self.floor.first_kept(&segments);
+        let unread = self.floor.first_kept(&segments, self.log.free_bytes());
         for number in sealed(&segments) {
             if number < unread && index.segments.is_free(number) {
                 if dead.contains(&number) && self.log.free(number) {

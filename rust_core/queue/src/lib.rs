@@ -57,7 +57,7 @@ pub use query::{HistoryEntry, Job, JobRecipient, RecipientState, Summary};
 pub use reader::Reader;
 pub use scan::Page;
 pub use spool::{Change, Opening, Spool, Stats, Work};
-pub use tail::{Entry, LAG, Read, Tail};
+pub use tail::{Entry, LAG, LAG_MOST, Read, SPARED, Tail};
 pub use transition::{State, kind};
 pub use undo::Undone;
 pub use ways::Way;

@@ -111,7 +111,7 @@ impl Spool {
     }
 
     /// Like [`Spool::open`], for a partition whose records a [`crate::Tail`] will read: no segment is freed before the tail has
-    /// read it, within [`crate::LAG`].
+    /// read it, within what the disk can spare ([`crate::LAG`]).
     pub fn open_tailed(dir: &Path, options: Options) -> Result<Self, QueueError> {
         Self::open_for(dir, options, true, true)
     }

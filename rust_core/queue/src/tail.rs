@@ -2,7 +2,7 @@
 //!
 //! A [`Tail`] reads durable records of kinds accepted, journal and moved from a place on; "moved" records repeat what was read before, unless that
 //! was lost. It also tells the keeper up to where it has read: segments from there on stay, unless they have become more
-//! than [`LAG`], because a derived thing must never fill the disk that mail needs.
+//! than the disk can spare ([`LAG`], [`SPARED`]), because a derived thing must never fill the disk that mail needs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,8 +17,13 @@ use crate::error::QueueError;
 use crate::id::MessageId;
 use crate::spool::{Core, Spool};
 
-/// Octets of sealed segments that are kept for a reader that lags.
+/// Octets of sealed segments that are kept for a reader that lags, however full the disk is.
 pub const LAG: u64 = 256 << 20;
+/// More are kept as long as they are no more than this part of what is free: a few commands over a million messages write more than [`LAG`] before
+/// they are read.
+pub const SPARED: u64 = 4;
+/// But never more than this.
+pub const LAG_MOST: u64 = 4 << 30;
 /// Octets of a message's header section that are handed over.
 const HEADER: usize = 16 << 10;
 /// Octets of a record read at first: envelope and header of most messages.
@@ -92,12 +97,12 @@ impl Floor {
         Self(AtomicU32::new(if tailed { 0 } else { Self::NONE }))
     }
 
-    /// The first segment that may not be freed for the reader's sake. `segments` are all, the last is active.
-    pub fn first_kept(&self, segments: &[(u32, u64)]) -> u32 {
+    /// The first segment that may not be freed for the reader's sake. `segments` are all, the last is active; `free` octets are left on the disk.
+    pub fn first_kept(&self, segments: &[(u32, u64)], free: u64) -> u32 {
         let floor = self.0.load(Ordering::Acquire);
         let sealed = &segments[..segments.len().saturating_sub(1)];
         let lag: u64 = sealed.iter().filter(|(n, _)| *n >= floor).map(|(_, octets)| octets).sum();
-        if lag > LAG { Self::NONE } else { floor }
+        if lag > LAG.max((free / SPARED).min(LAG_MOST)) { Self::NONE } else { floor }
     }
 }
 
@@ -207,4 +212,35 @@ impl<'a> Entry<'a> {
 
 fn no_header_end(head: &[u8]) -> bool {
     memchr::memmem::find(head, b"\r\n\r\n").is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEGMENT: u64 = 64 << 20;
+
+    /// First kept of so many segments, when those from the second on are unread.
+    fn kept(segments: u32, free: u64) -> u32 {
+        let floor = Floor::new(true);
+        floor.0.store(2, Ordering::Release);
+        let segments: Vec<_> = (1..=segments).map(|number| (number, SEGMENT)).collect();
+        floor.first_kept(&segments, free)
+    }
+
+    #[test]
+    fn unread_segments_are_kept_within_what_the_disk_can_spare() {
+        // The last one is active, the first is read: so many less two lag.
+        assert_eq!(kept(6, 0), 2);
+        assert_eq!(kept(7, 0), Floor::NONE);
+        assert_eq!(kept(7, LAG * SPARED), Floor::NONE);
+        assert_eq!(kept(7, LAG * SPARED + SEGMENT * SPARED), 2);
+        assert_eq!(kept(66, u64::MAX), 2);
+        assert_eq!(kept(67, u64::MAX), Floor::NONE, "more than LAG_MOST");
+    }
+
+    #[test]
+    fn nothing_is_kept_for_a_reader_that_is_not_there() {
+        assert_eq!(Floor::new(false).first_kept(&[(1, SEGMENT), (2, SEGMENT)], u64::MAX), Floor::NONE);
+    }
 }
