@@ -648,11 +648,13 @@ class Wire:
         Terms: greeting, helo_reply, ehlo_reply (octets); hostname, listener; allow_bare; max_message_bytes, max_hops, max_recipients,
         max_planned, max_messages (0: any), max_connections, max_connections_per_client; at_connect, at_mail, at_rcpt: the bits that keep from
         being plain, when client, name, sender and recipient share them, as far as they are known then; at_helo, asked_at_mail, asked_at_rcpt,
-        at_data: those of policies that are asked first, and conditions: [(bit, Condition)] of those at data; asks_helo: `concerned_name` is asked; records: `take_asked` has
-        answers. What was remembered is forgotten.
+        at_data: those of policies that are asked first, and conditions: [(bit, Condition)] of those at data; asks_helo: `concerned_name` is asked;
+        counts, records: `take_taken` and `take_asked` have answers. What was remembered is forgotten.
         """
     def take_asked(self) -> list[tuple[str, str, bool, str, str, int]]:
         """What plain mail asked of the rules since the last call: (sender, recipient, trusted, client, HELO, how often). Bounded."""
+    def take_taken(self) -> list[tuple[str, str, bool, str, str, int]]:
+        """Plain messages that were taken since the last call, in the same form, HELO left out. Bounded."""
     def receive(self, receiving: bool) -> None:
         """Whether plain MAIL is taken; at first it is not."""
     def wake(self, limits: tuple[float, float, float] | None = None) -> None:

@@ -8,10 +8,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from gatepost.expression import EvaluationError
-from gatepost.routing.senders import Want
+from gatepost.routing.senders import NO_LIMIT, Want
 from gatepost.routing.stages import AddressFacts, Facts, Rate
 
-NO_LIMIT = 1 << 62
 Known = Callable[[str, int], int]
 """(key, seconds) → how many."""
 

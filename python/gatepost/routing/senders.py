@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from gatepost.routing.model import RuleSet
 
 HOUR, DAY = 3600, 86_400
+NO_LIMIT = 1 << 62
+"""Of what is counted only to be known."""
 _ATTRIBUTE = "_sender_rules"
 
 

@@ -363,6 +363,12 @@ fn committed(slf: &Bound<'_, Line>, error: Option<Py<PyAny>>) -> PyResult<()> {
         state.active = *line.wire.get().now.lock();
         state.dialog.messages += 1;
         let mail = state.dialog.mail.take();
+        if let Some(Mail { sender, recipients, terms, .. }) = mail.as_deref()
+            && terms.counts
+            && let [recipient] = recipients.as_slice()
+        {
+            line.wire.get().taken.note(&state.dialog.client, "", state.dialog.trusted, sender, recipient);
+        }
         if state.flags.broken {
             return Ok(());
         }

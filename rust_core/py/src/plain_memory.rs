@@ -25,6 +25,7 @@ pub type Standing = (bool, bool, u64);
 /// Under which terms plain mail is taken: what follows from the server's settings.
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
+#[allow(clippy::struct_excessive_bools)]
 pub struct Terms {
     pub greeting: Vec<u8>,
     pub helo_reply: Vec<u8>,
@@ -54,6 +55,8 @@ pub struct Terms {
     pub conditions: Vec<(u64, Py<Condition>)>,
     /// The name a client gives itself may concern something.
     pub asks_helo: bool,
+    /// What is taken is counted for conditions that ask for a rate.
+    pub counts: bool,
     /// What is asked of the rules is noted (see `asked`).
     pub records: bool,
 }

@@ -55,6 +55,8 @@ pub struct Wire {
     pub(crate) connections: Py<Connections>,
     pub(crate) plain: Plain,
     pub(crate) asked: Asked,
+    /// Messages that were taken, likewise.
+    pub(crate) taken: Asked,
     pub(crate) commands: HashMap<Vec<u8>, Command>,
     /// The server, which makes sessions and decides.
     pub(crate) host: Py<PyAny>,
@@ -155,6 +157,7 @@ impl Wire {
             connections,
             plain: Plain::default(),
             asked: Asked::default(),
+            taken: Asked::default(),
             commands: table,
             host,
             lines: Mutex::default(),
@@ -188,6 +191,10 @@ impl Wire {
 
     fn take_asked(&self) -> Vec<Row> {
         self.asked.take()
+    }
+
+    fn take_taken(&self) -> Vec<Row> {
+        self.taken.take()
     }
 
     fn receive(&self, receiving: bool) {

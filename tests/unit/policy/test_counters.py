@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from gatepost.policy.counters import Counters
-from gatepost.routing.senders import Want
+from gatepost.policy.counters import MAX_NOTED, Counters
+from gatepost.routing.senders import NO_LIMIT, Want
 
 
 class Clock:
@@ -73,3 +73,40 @@ def test_a_file_that_cannot_be_used_is_an_oserror(tmp_path: Path, clock: Clock) 
     (tmp_path / "limits.db").write_text("this is no database, but quite some text " * 30)
     with pytest.raises(OSError, match=r"limits\.db"):
         Counters(tmp_path / "limits.db", clock).take([Want("ann", 60, 1, 1)])
+
+
+def test_what_is_noted_is_known_here_at_once_and_by_others_when_it_was_written(tmp_path: Path, clock: Clock) -> None:
+    here, there = Counters(tmp_path / "limits.db", clock), Counters(tmp_path / "limits.db", clock)
+    here.note([Want("ann", 60, NO_LIMIT, 1), Want("b.test", 60, NO_LIMIT, 2)], 3)
+    assert (here.known("ann", 60), here.known("b.test", 60), here.known("ann", 30)) == (3, 6, 0)
+    assert there.known("ann", 60) == 0
+    here.flush()
+    clock.now += 1
+    assert (here.known("ann", 60), there.known("ann", 60)) == (3, 3)
+    there.note([Want("ann", 60, NO_LIMIT, 1)])
+    clock.now += 1
+    there.note([Want("ann", 60, NO_LIMIT, 1)])  # it has waited long enough
+    assert (here.known("ann", 60), there.known("ann", 60)) == (5, 5)
+    clock.now += 60
+    assert there.known("ann", 60) == 0
+    there.note([Want("ann", 60, NO_LIMIT, 1)])
+    there.close()
+    assert Counters(tmp_path / "limits.db", clock).known("ann", 60) == 1
+
+
+def test_what_is_noted_and_remembered_is_bounded(tmp_path: Path, clock: Clock) -> None:
+    counters = Counters(tmp_path / "limits.db", clock)
+    for n in range(MAX_NOTED + 2):
+        counters.note([Want(f"k{n}", 60, NO_LIMIT, 1)])
+        counters.known(f"other{n}", 60)
+    assert Counters(tmp_path / "limits.db", clock).known("k0", 60) == 1
+    assert counters.known("k0", 60) == 1
+
+
+def test_what_cannot_be_written_is_told_and_not_kept_for_ever(tmp_path: Path, clock: Clock) -> None:
+    counters = Counters(tmp_path / "nowhere" / "limits.db", clock)
+    counters.note([Want("ann", 60, NO_LIMIT, 1)])
+    with pytest.raises(OSError, match="nowhere"):
+        counters.flush()
+    counters.flush()
+    counters.close()

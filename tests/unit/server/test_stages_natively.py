@@ -4,6 +4,7 @@ import random
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from gatepost.directory import part_checks
 from gatepost.events.bus import EventBus
 from gatepost.message.fields import HeaderView
+from gatepost.policy.counters import Counters
 from gatepost.routing.model import RuleSet
 from gatepost.routing.stages import Stage, StageAction, StagePolicy
 from gatepost.routing.trust import TrustAction, TrustEntry
@@ -65,6 +67,7 @@ CONDITIONS = {
         "message.header('x-no').size() > 0 && time.hour >= 0",
         "client.helo == 'bad.test' && message.header('subject')[0].startsWith('Cheap')",
         "rate.messages > 0 && message.size > 100",
+        "rate.client(3600) == 3 && message.header('subject').size() > 0",
     ),
 }
 ACTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -154,7 +157,7 @@ def shapes(running: Receiver, bus: EventBus) -> list[object]:
 
 
 @pytest.mark.parametrize("looks", [False, True])
-async def test_mail_is_the_same_whether_policies_are_asked_natively_or_by_a_session(receive: Receive, looks: bool) -> None:
+async def test_mail_is_the_same_whether_policies_are_asked_natively_or_by_a_session(receive: Receive, tmp_path: Path, looks: bool) -> None:
     more: dict[str, Any] = {"gate": gate} if looks else {}
     native, sessions = (
         await receive(smtp={"max_messages_per_session": 0}, **more),
@@ -162,6 +165,7 @@ async def test_mail_is_the_same_whether_policies_are_asked_natively_or_by_a_sess
     )
     buses = EventBus(1), EventBus(1)
     native.server.context.events, sessions.server.context.events = buses
+    native.server.context.counters, sessions.server.context.counters = Counters(tmp_path / "a"), Counters(tmp_path / "b")
     sessions.server.plain = False
     sessions.server.wire.agree(None, None)
     for seed in range(SETS):

@@ -31,7 +31,6 @@ from gatepost.protocol.smtp.grammar import parse_bdat
 from gatepost.queue.authors import judge_authors
 from gatepost.queue.passage import copies, pass_through
 from gatepost.queue.plan import merge_planned, size_limit
-from gatepost.routing.rates import wants
 from gatepost.routing.senders import NO_CHOICE
 from gatepost.routing.stages import NOT_VERIFIED, AddressFacts, Stage, scan_facts
 from gatepost.routing.stages import MessageFacts as MailSeen
@@ -483,14 +482,9 @@ class Messages(Commands):
 
     def _count_taken(self) -> None:
         """For conditions that ask how much was sent lately."""
-        policies, counters, envelope = self.server.stages.policies, self.server.context.counters, self.envelope
-        if policies is None or not policies.rates or counters is None or envelope is None:
-            return
-        addresses = (one.address for one in envelope.recipients)
-        try:
-            counters.take(wants(policies.rates, self.client, self.session.user, envelope.mail_from, addresses))
-        except OSError as fault:
-            self.server.log.error("what was taken cannot be counted; conditions with a rate are not met in time", error=str(fault))
+        envelope = self.envelope
+        if envelope is not None:
+            self.server.count(self.client, self.session.user, envelope.mail_from, [one.address for one in envelope.recipients])
 
     def _go_on(self, *, leaving: bool) -> None:
         """The message that held the line is answered: run what the client sent behind it, or end the session."""

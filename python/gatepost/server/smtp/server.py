@@ -7,7 +7,7 @@ all sessions; there is no timer per session. `stop` lets messages under way fini
 
 import asyncio
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from gatepost.config import Settings
 from gatepost.message.envelope import Recipient
@@ -19,7 +19,8 @@ from gatepost.protocol.smtp.grammar import MailArgument, parse_mail, parse_rcpt
 from gatepost.queue.plan import ParticularPlan, Planned, Refused
 from gatepost.queue.recorded import Asking, Counted
 from gatepost.routing.model import RuleSet
-from gatepost.routing.stages import ClientFacts
+from gatepost.routing.rates import Known, counting, wants
+from gatepost.routing.stages import ClientFacts, Facts, PartlyKnown, Rate
 from gatepost.routing.trust import Client, Trust, trust_of
 from gatepost.scan.edits import FIELD
 from gatepost.server.acceptor import ACCEPT_PAUSE, TlsAcceptor
@@ -34,6 +35,7 @@ BACKLOG = 2048
 NO_SPACE = Reply(452, "4.3.1", "not enough disk space, try again later")
 QUEUE_CLOSED = Reply(421, "4.3.0", "queue is not available, try again later")
 LMTP_NOT_FOR_ALL = Reply(421, "4.7.1", "LMTP is for this machine and trusted networks only")
+NOT_IN_TIME = "what was taken cannot be counted; conditions with a rate are not met in time"
 STOPPING = Reply(421, "4.3.2", "server is shutting down, try again later")
 
 
@@ -93,6 +95,7 @@ class SmtpServer:
 
     def rules_changed(self) -> None:
         """Other rules are in force: what concerns clients and senders is found anew, also for connections that are open."""
+        self._count_plain()
         self.stages = Stages(self.context.rule_set(), self.settings.authentication.verify)
         if self.plain and not self.stopping:
             self.wire.agree(self._terms(), self.settings)
@@ -122,6 +125,7 @@ class SmtpServer:
             "at_data": self.stages.at_data,
             "conditions": self.stages.conditions,
             "asks_helo": self.stages.asks_helo,
+            "counts": self._rates is not None,
             "records": self.context.recorder is not None,
             "scan_field": FIELD.encode() if self.context.gate is not None else b"",
         }
@@ -177,6 +181,7 @@ class SmtpServer:
         for sock in self._sockets:
             sock.close()
         self._acceptor.close()
+        self._count_plain(flush=True)
         for session in list(self.sessions):
             session.shut_down()
         if self._sessions:
@@ -200,6 +205,7 @@ class SmtpServer:
             self._look_at_clock()
             self._look_at_spool()
             self._look_at_sessions()
+            self._count_plain(flush=True)
 
     def _look_at_clock(self) -> None:
         self.now = self.loop.time()
@@ -306,12 +312,52 @@ class SmtpServer:
         """Whether a policy of a stage behind these bits may hold for plain mail. client: address, name, trusted, messages taken so far."""
         address, name, trusted, messages = client
         who = ClientFacts(address, self.listener.value, trusted=trusted, helo=name)
-        return self.stages.may_hold(stage, bits, facts_of(who, messages, sender, recipient, incoming))
+        facts = facts_of(who, sender, recipient, incoming)
+        facts.rate = PartlyKnown(messages=messages, count=self.counting(facts))
+        return self.stages.may_hold(stage, bits, facts)
 
     def asked(self) -> Iterator[Counted]:
         """What was taken natively since the last call, for the recorder."""
         for sender, recipient, trusted, client, helo, times in self.wire.take_asked():
             yield Asking(sender, recipient, trusted, client, helo=helo, listener=self.listener.value), times
+
+    # ---- how much was sent lately ------------------------------------------------------------------------------------
+
+    @property
+    def _rates(self) -> frozenset[Rate] | None:
+        """What conditions in force ask for, if there is anything and it can be counted."""
+        policies = self.stages.policies
+        return policies.rates if policies is not None and policies.rates and self.context.counters is not None else None
+
+    def counting(self, facts: Facts) -> Known:
+        """The function behind `rate` for these facts."""
+        return counting(self._known if self.context.counters is not None else None, facts)
+
+    def _known(self, key: str, seconds: int) -> int:
+        self._count_plain()
+        counters = self.context.counters
+        return counters.known(key, seconds) if counters is not None else 0
+
+    def count(self, client: str, user: str, sender: str, recipients: Iterable[str], times: int = 1) -> None:
+        """Count a message that was taken, as far as conditions ask for it."""
+        if (rates := self._rates) is not None and (counters := self.context.counters) is not None:
+            try:
+                counters.note(wants(rates, client, user, sender, recipients), times)
+            except OSError as fault:
+                self.log.error(NOT_IN_TIME, error=str(fault))
+
+    def _count_plain(self, *, flush: bool = False) -> None:
+        """Likewise what was taken natively since the last call. flush: for all workers to see."""
+        counters = self.context.counters
+        if self._rates is None or counters is None:
+            return
+        for sender, recipient, _, client, _, times in self.wire.take_taken():
+            self.count(client, "", sender, (recipient,), times)
+        if flush:
+            try:
+                counters.flush()
+            except OSError as fault:
+                self.log.error(NOT_IN_TIME, error=str(fault))
 
     # ---- what sessions ask -------------------------------------------------------------------------------------------
 

@@ -29,7 +29,6 @@ from gatepost.protocol.smtp.grammar import (
 )
 from gatepost.queue.plan import ParticularPlan, Planned, Refused
 from gatepost.queue.recorded import Asking
-from gatepost.routing.rates import counting
 from gatepost.routing.senders import NO_CHOICE, Want, choice_of
 from gatepost.routing.stages import NOT_VERIFIED, UNKNOWN, AddressFacts, ClientFacts, Facts, RateFacts, Stage, StageAction
 from gatepost.routing.trust import Client, Trust, trust_of
@@ -169,8 +168,7 @@ class Commands(Connection):
         known, context = Facts(client=self._client_facts(trusted)), self.server.context
         for name, value in facts.items():
             setattr(known, name, value)
-        counters = context.counters
-        known.rate = RateFacts(self.messages, self.refused_recipients, counting(counters.known if counters is not None else None, known))
+        known.rate = RateFacts(self.messages, self.refused_recipients, self.server.counting(known))
         tell = Notices(self.server.log, context.events)
         return ask(policies, stage, known, effects, lambda wants: self.over_limit(wants, count=True), tell)
 

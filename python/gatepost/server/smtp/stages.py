@@ -40,9 +40,7 @@ VERIFY = 1 << 62
 """Where it comes from is verified of all mail that is not from trusted clients."""
 SENDERS = 32
 """Bits of sender rules, from the lowest; further rules share them."""
-COUNTED = 1 << 61
-"""A condition asks how much was sent lately, so every message is counted."""
-POLICIES, LAST = SENDERS, 61
+POLICIES, LAST = SENDERS, 62
 """Bits of stage policies, from the first to before the last; further policies share them."""
 ALL = (1 << 64) - 1
 REMEMBERED = 1_000
@@ -67,7 +65,6 @@ class Stages:
         found = stage_policies(rule_set)
         self.policies = found if found is not None and found.at_reception else None
         self._early = self.policies.early if self.policies is not None else []
-        self._always = COUNTED if found is not None and found.rates else 0
         self.verifies = verifies(rule_set, verify)
         """Whether mail of clients that are not trusted is verified, at least where a policy that asks for it may hold."""
         later = found is not None and found.verifies_later
@@ -130,7 +127,7 @@ class Stages:
         if self.policies is None:
             return 0
         facts.time = UNKNOWN
-        return _bits(self.policies.may_hold(facts), POLICIES) | self._always
+        return _bits(self.policies.may_hold(facts), POLICIES)
 
     # ---- what holds now --------------------------------------------------------------------------------------------------
 
@@ -149,11 +146,9 @@ class Stages:
         return made
 
 
-def facts_of(
-    client: ClientFacts, messages: int, sender: str | None, recipient: tuple[str, Planned, bool] | None, incoming: Incoming | None
-) -> Facts:
+def facts_of(client: ClientFacts, sender: str | None, recipient: tuple[str, Planned, bool] | None, incoming: Incoming | None) -> Facts:
     """What is known of plain mail at a stage. recipient: address, plan, and whether the message passes the gate as text."""
-    facts = Facts(client=client, rate=PartlyKnown(messages=messages))
+    facts = Facts(client=client)
     if sender is not None:
         facts.sender = AddressFacts(sender)
     if recipient is not None:
