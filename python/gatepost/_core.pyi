@@ -142,13 +142,9 @@ class Incoming:
     def feed(self, data: bytes | bytearray | memoryview, start: int = 0) -> int:
         """Dot mode: take octets of DATA from `data[start:]`, unstuff, stop after CRLF.CRLF. Returns the number consumed."""
     def feed_raw(self, data: bytes | bytearray | memoryview) -> None:
-        """Raw mode (BDAT, LMTP-internal, Submit): take all octets as they are (bare CR/LF are kept and noted in `facts`)."""
+        """Raw mode (BDAT, LMTP-internal, Submit): take all octets as they are (bare CR/LF are kept and noted in `verdict`)."""
     def finish(self) -> None:
         """Raw mode: no more octets follow. A last line without CRLF gets one."""
-    def facts(self) -> tuple[int, int, bool, int, bool, list[bytes], bool]:
-        """(received_count, header_octets, has_8bit_body, longest_line, has_8bit_header, delivered_to_values, has_bare_cr_or_lf); the prefix
-        is not counted, header_octets includes the empty line, longest_line excludes CRLF, at most 100 Delivered-To values.
-        """
     def verdict(self) -> tuple[str | None, int, bool, str]:
         """(defect, received_count, has_bare_cr_or_lf, message id in text form): what a receiver needs at the end of data. The defect can also
         be 'long-header': of more than 256 KiB, so that it is not known what stands in it.

@@ -30,7 +30,7 @@ BARE_IN_CHUNK = Reply(550, "5.6.0", "bare CR or LF needs BINARYMIME, which is no
 
 @dataclass(frozen=True, slots=True)
 class MessageFacts:
-    """What the native receiver saw in a message; the fields of `Incoming.facts()` that matter here."""
+    """What the native receiver saw in a message; of `Incoming.verdict()`."""
 
     received_count: int
     has_bare_newline: bool = False

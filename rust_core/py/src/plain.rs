@@ -314,7 +314,7 @@ pub fn end_of_data(slf: &Bound<'_, Line>, incoming: &Py<Incoming>) -> PyResult<(
 
 /// Whether nothing about it is to be refused: what `Messages.end_of_data` looks at. Under other terms than at MAIL that is the session's affair.
 fn is_sound(incoming: &queue::Incoming, mail: &Mail, plain: &Plain) -> bool {
-    let sound = incoming.defect().is_none() && !incoming.long_header() && incoming.facts().received <= mail.terms.max_hops;
+    let sound = incoming.defect().is_none() && !incoming.long_header() && incoming.received() <= mail.terms.max_hops;
     sound && plain.terms().is_some_and(|terms| Arc::ptr_eq(&mail.terms, &terms))
 }
 

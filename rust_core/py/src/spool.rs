@@ -29,7 +29,6 @@ pub type Job<'py> = (Bound<'py, PyBytes>, u64, u64, String, Bound<'py, PyBytes>,
 pub type JobRecipient<'py> = (u16, String, String, u8, Bound<'py, PyBytes>, u16);
 type RecipientState<'py> = (String, String, String, u8, Bound<'py, PyBytes>, &'static str, bool, u64, u16, Bound<'py, PyBytes>);
 type Summary<'py> = (Bound<'py, PyBytes>, u64, u64, String, Bound<'py, PyBytes>, bool, Vec<RecipientState<'py>>);
-type Facts<'py> = (usize, u64, bool, u64, bool, Vec<Bound<'py, PyBytes>>, bool);
 /// Id and reverse-path of messages.
 type Accepted<'py> = Vec<(Bound<'py, PyBytes>, String)>;
 type Tickets = Vec<(u64, Option<Py<PyAny>>)>;
@@ -151,17 +150,10 @@ impl Incoming {
         py.detach(|| self.inner.lock().finish());
     }
 
-    fn facts<'py>(&self, py: Python<'py>) -> Facts<'py> {
-        let f = self.inner.lock().facts();
-        let delivered_to = f.delivered_to.iter().map(|value| PyBytes::new(py, value)).collect();
-        (f.received, f.header_octets, f.body_8bit, f.longest_line, f.header_8bit, delivered_to, f.bare)
-    }
-
     fn verdict(&self) -> (Option<&'static str>, usize, bool, String) {
         let inner = self.inner.lock();
-        let facts = inner.facts();
         let defect = inner.defect().map(queue::Defect::name).or(inner.long_header().then_some("long-header"));
-        (defect, facts.received, facts.bare, queue::format_id(&inner.id()))
+        (defect, inner.received(), inner.bare(), queue::format_id(&inner.id()))
     }
 
     fn header<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {

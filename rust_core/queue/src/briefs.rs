@@ -27,8 +27,8 @@ const FIXED: usize = HEAD + 12;
 const SLOT: usize = 8;
 /// Newest sealed segments that get none.
 const FRESH: usize = 4;
-/// Live messages that make one worthwhile.
-const LEAST: u32 = 4;
+/// Octets of a segment per live message at the most: where there are fewer messages, each is read itself sooner than the brief would be made.
+const SPARSE: u64 = 64 << 10;
 /// Octets of a record that are looked at; one with a longer envelope or detail has no entry.
 const PREFIX: usize = 4096;
 /// A brief is at most this part of its segment: where records are small, the log itself is read as quickly.
@@ -141,7 +141,8 @@ impl Core {
         let now = self.log.storage().now();
         let wanted = {
             let index = self.shared.index.lock();
-            let worth: Vec<_> = older.iter().filter(|(n, _)| index.segments.count(*n) >= LEAST).copied().collect();
+            let worth: Vec<_> =
+                older.iter().filter(|(n, octets)| u64::from(index.segments.count(*n)) * SPARSE >= *octets).copied().collect();
             drop(index);
             let mut briefs = self.briefs.lock();
             if briefs.failed.is_some_and(|then| now.duration_since(then) < PAUSE) || self.drop_needless(&mut briefs, &segments).is_err() {

@@ -9,7 +9,7 @@ use memchr::memmem;
 use crate::edit::{self, Content, Edit};
 use crate::error::QueueError;
 use crate::id::MessageId;
-use crate::intake::{BUFFER, Defect, Facts, Intake};
+use crate::intake::{BUFFER, Defect, Intake};
 use crate::spool::Core;
 
 /// Octets of a long message's front that wait in memory, at most: so much of its header.
@@ -189,9 +189,14 @@ impl Incoming {
         self.intake.header()
     }
 
-    /// What was seen of it.
-    pub fn facts(&self) -> Facts {
-        self.intake.facts()
+    /// Received fields in the header section, without the prefix.
+    pub fn received(&self) -> usize {
+        self.intake.received()
+    }
+
+    /// A bare CR or LF was seen.
+    pub fn bare(&self) -> bool {
+        self.intake.bare()
     }
 
     /// Gives everything back.

@@ -1,7 +1,7 @@
 //! One message being received: takes octets in DATA form or raw, gathers them in a buffer of at most 256 KiB and hands full buffers on. From the first
 //! of them on, long stretches of text go on as they come, without a stay in the buffer. Knows no log: what overflows goes to a callback.
 
-use memchr::{memchr, memmem, memrchr};
+use memchr::{memchr, memmem};
 
 use crate::dots::{Bare, Body, Dots};
 use crate::error::QueueError;
@@ -10,10 +10,9 @@ use crate::error::QueueError;
 pub(crate) const BUFFER: usize = 256 * 1024;
 /// Shorter stretches of a message that overflowed are gathered first: a record each would cost more than the copy.
 const STRAIGHT: usize = 12 * 1024;
-/// Octets of the header section kept for `header` and `facts`.
+/// Octets of the header section kept for `header` and `received`.
 const HEADER_LIMIT: usize = 256 * 1024;
-/// Delivered-To values reported at most.
-const MAX_DELIVERED_TO: usize = 100;
+const HEADER_END: &[u8; 4] = b"\r\n\r\n";
 
 /// Why a message is refused. The first one counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,25 +42,6 @@ impl Defect {
     }
 }
 
-/// What was seen of a message while it came in; the prefix is not counted.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Facts {
-    /// Received fields in the header.
-    pub received: usize,
-    /// Octets of the header section with the empty line.
-    pub header_octets: u64,
-    /// An octet above 127 in the body.
-    pub body_8bit: bool,
-    /// Octets of the longest line without CRLF.
-    pub longest_line: u64,
-    /// An octet above 127 in the header.
-    pub header_8bit: bool,
-    /// Values of Delivered-To fields.
-    pub delivered_to: Vec<Vec<u8>>,
-    /// A bare CR or LF was seen.
-    pub bare: bool,
-}
-
 /// Takes the next octets of the message: what was in the buffer, and what came behind it. The first time that is a full buffer and nothing behind it; at
 /// most [`BUFFER`] octets in all.
 pub(crate) type Spill<'a> = dyn FnMut([&[u8]; 2]) -> Result<(), QueueError> + 'a;
@@ -82,11 +62,12 @@ struct Store {
     max: u64,
     allow_bare: bool,
     defect: Option<Defect>,
-    facts: Facts,
-    line: u64,
+    /// A bare CR or LF was seen.
+    bare: bool,
     head: Vec<u8>,
-    head_done: bool,
-    /// How many octets of CR LF CR LF the header scan has matched.
+    /// Octets of the header section, kept or not.
+    head_octets: u64,
+    /// How many octets of CR LF CR LF the header scan has matched; all of them once the header has ended.
     head_match: usize,
     /// Something was handed on.
     spilled: bool,
@@ -114,7 +95,7 @@ impl Body for Filling<'_, '_> {
     }
 
     fn bare(&mut self, kind: Bare) {
-        self.store.facts.bare = true;
+        self.store.bare = true;
         if self.store.allow_bare {
             // Stored as what it was meant for; only the end of data is never found behind it.
             self.put(b"\r\n");
@@ -135,9 +116,9 @@ impl Store {
             self.fail(Defect::TooBig);
             return false;
         }
-        self.measure(data);
-        let body = if self.head_done { data } else { self.take_header(data) };
-        self.facts.body_8bit |= !body.is_ascii();
+        if self.head_match < HEADER_END.len() {
+            self.take_header(data);
+        }
         true
     }
 
@@ -172,54 +153,16 @@ impl Store {
         self.buffer = Vec::new();
     }
 
-    /// Keeps the length of the longest line. Lines end in LF here; CR before it is not counted.
-    fn measure(&mut self, data: &[u8]) {
-        let mut start = 0;
-        loop {
-            start += self.pass_shorter_lines(&data[start..]);
-            let Some(length) = memchr(b'\n', &data[start..]) else { break };
-            let (line, end) = (self.line + length as u64, start + length);
-            let cr = u64::from(line > 0 && (end == 0 || data[end - 1] == b'\r'));
-            self.facts.longest_line = self.facts.longest_line.max(line - cr);
-            self.line = 0;
-            start = end + 1;
-        }
-        self.line += (data.len() - start) as u64;
-        self.facts.longest_line = self.facts.longest_line.max(self.line.saturating_sub(1));
-    }
-
-    /// Octets of whole lines that are no longer than the longest so far. From the beginning of a line an end is looked for backwards, from
-    /// as far as it can be: mostly it is right there, and what lies before it need not be looked at.
-    fn pass_shorter_lines(&self, data: &[u8]) -> usize {
-        let Ok(most) = usize::try_from(self.facts.longest_line + 2) else { return 0 };
-        let mut start = 0;
-        while self.line == 0
-            && let Some(lines) = data.get(start..start + most)
-            && let Some(end) = memrchr(b'\n', lines)
-        {
-            if end + 1 == most && lines[end - 1] != b'\r' {
-                // Without CR it is longer by one.
-                break;
-            }
-            start += end + 1;
-        }
-        start
-    }
-
-    /// Takes the header's share of `data`; returns what belongs to the body.
-    fn take_header<'a>(&mut self, data: &'a [u8]) -> &'a [u8] {
+    /// Takes the header's share of `data`.
+    fn take_header(&mut self, data: &[u8]) {
         let length = self.header_share(data);
-        let (header, body) = data.split_at(length);
-        self.facts.header_octets += length as u64;
-        self.facts.header_8bit |= !header.is_ascii();
+        self.head_octets += length as u64;
         let room = HEADER_LIMIT.saturating_sub(self.head.len());
-        self.head.extend_from_slice(&header[..header.len().min(room)]);
-        body
+        self.head.extend_from_slice(&data[..length.min(room)]);
     }
 
     /// Octets of `data` that belong to the header: up to the first empty line, which may be the first line of all.
     fn header_share(&mut self, data: &[u8]) -> usize {
-        const END: &[u8; 4] = b"\r\n\r\n";
         let mut at = 0;
         while at < data.len() {
             if self.head_match == 0 {
@@ -231,12 +174,11 @@ impl Store {
             let octet = data[at];
             at += 1;
             self.head_match = match octet {
-                o if o == END[self.head_match] => self.head_match + 1,
+                o if o == HEADER_END[self.head_match] => self.head_match + 1,
                 b'\r' => 1,
                 _ => 0,
             };
-            if self.head_match == END.len() {
-                self.head_done = true;
+            if self.head_match == HEADER_END.len() {
                 return at;
             }
         }
@@ -256,10 +198,9 @@ impl Intake {
             max,
             allow_bare,
             defect: None,
-            facts: Facts::default(),
-            line: 0,
+            bare: false,
             head: Vec::new(),
-            head_done: false,
+            head_octets: 0,
             // The end of the prefix (or of the DATA command) counts as a line end.
             head_match: 2,
             spilled: false,
@@ -307,7 +248,7 @@ impl Intake {
             return;
         }
         for piece in data.chunks(BUFFER / 4) {
-            self.store.facts.bare |= self.has_bare(piece);
+            self.store.bare |= self.has_bare(piece);
             self.last = piece.last().copied().or(self.last);
             Filling { store: &mut self.store, spill }.put(piece);
             self.spill(spill);
@@ -374,7 +315,7 @@ impl Intake {
 
     /// The header section is longer than what is kept of it.
     pub fn long_header(&self) -> bool {
-        self.store.facts.header_octets > HEADER_LIMIT as u64
+        self.store.head_octets > HEADER_LIMIT as u64
     }
 
     /// The message's own header section, at most 256 KiB.
@@ -382,17 +323,14 @@ impl Intake {
         &self.store.head
     }
 
-    /// What was seen.
-    pub fn facts(&self) -> Facts {
-        let mut facts = self.store.facts.clone();
-        for line in fields(&self.store.head) {
-            if named(line, b"received") {
-                facts.received += 1;
-            } else if named(line, b"delivered-to") && facts.delivered_to.len() < MAX_DELIVERED_TO {
-                facts.delivered_to.push(line[b"delivered-to:".len()..].trim_ascii().to_vec());
-            }
-        }
-        facts
+    /// Received fields in the header.
+    pub fn received(&self) -> usize {
+        fields(&self.store.head).filter(|line| named(line, b"received")).count()
+    }
+
+    /// A bare CR or LF was seen.
+    pub fn bare(&self) -> bool {
+        self.store.bare
     }
 }
 

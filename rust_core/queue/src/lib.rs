@@ -52,7 +52,7 @@ pub use filter::Filter;
 pub use gatepost_log::{Loc, LogError, Options};
 pub use id::{MessageId, format_id, new_message_id, now_us};
 pub use incoming::{Incoming, Watch};
-pub use intake::{Defect, Facts};
+pub use intake::Defect;
 pub use query::{HistoryEntry, Job, JobRecipient, RecipientState, Summary};
 pub use reader::Reader;
 pub use scan::Page;

@@ -4,6 +4,8 @@
 //! Asked by `loose` for a whole content and by `long_text` for one that comes in pieces. Nothing can stand behind or between the letters:
 //! each few hundred octets are counted by themselves, and what is not the letter in two of them that meet is too short for a file.
 
+use crate::wide;
+
 /// Octets counted by themselves: at most a tenth of them, line ends aside, are others than the letter.
 const BLOCK: usize = 256;
 /// The same for pieces, whose borders lie anywhere; fewer and stricter, so that what passes here passes there.
@@ -31,13 +33,19 @@ fn commonest(head: &[u8]) -> u8 {
 
 /// Octets that are the letter, and that are neither it nor a line end.
 fn counted(block: &[u8], letter: u8) -> (usize, usize) {
-    let (mut same, mut ends) = (0u16, 0u16);
-    for &octet in block {
-        // Without branches and of small numbers, so that the loop becomes vector code; a block is too short to wrap.
-        same = same.wrapping_add(u16::from(octet == letter));
-        ends = ends.wrapping_add(u16::from(octet == b'\r')).wrapping_add(u16::from(octet == b'\n'));
+    let (mut same, mut ends) = (0, 0);
+    for part in block.chunks(STEP) {
+        // A part is too short for a count to wrap.
+        same += usize::from(wide::sum(part, |octet| u8::from(octet == letter)));
+        ends += usize::from(wide::sum(part, |octet| u8::from(octet == b'\r') | u8::from(octet == b'\n')));
     }
-    (same.into(), block.len() - usize::from(same) - usize::from(ends))
+    (same, block.len() - same - ends)
+}
+
+/// Even if line ends count as something else.
+fn is_filling_for_sure(step: &[u8], letter: u8) -> bool {
+    let same = usize::from(wide::sum(step, |octet| u8::from(octet == letter)));
+    step.len() - same <= 1 + same / 19
 }
 
 /// [`is_filling`] for a text that comes in pieces.
@@ -59,6 +67,10 @@ impl Filling {
     pub fn take(&mut self, mut piece: &[u8]) -> bool {
         while !piece.is_empty() {
             let (now, later) = piece.split_at(piece.len().min(STEP - self.octets));
+            if now.len() == STEP && is_filling_for_sure(now, self.letter) {
+                piece = later;
+                continue;
+            }
             let (same, others) = counted(now, self.letter);
             (self.octets, self.same, self.others) = (self.octets + now.len(), self.same + same, self.others + others);
             // Of what is no whole step yet nobody knows what follows.

@@ -38,6 +38,7 @@ mod tnef;
 mod unpack;
 mod vba;
 mod walk;
+mod wide;
 mod xz;
 mod zip;
 mod zip_directory;

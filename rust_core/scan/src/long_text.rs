@@ -7,7 +7,8 @@ use memchr::{memchr, memchr_iter, memmem};
 
 use crate::filling::Filling;
 use crate::loose::{FIELD, escapes};
-use crate::plain::{is_all_text, shown, single_text};
+use crate::plain::{is_odd, shown, single_text};
+use crate::wide;
 
 /// Longer messages are inspected.
 const MESSAGE_MAX: u64 = 16 << 20;
@@ -15,12 +16,18 @@ const MESSAGE_MAX: u64 = 16 << 20;
 const BODY_MIN: usize = 64 << 10;
 /// Octets of a piece that are looked at again with the next: more than any mark that could lie across the border has.
 const OVERLAP: usize = 64;
-/// Octets whose escapes of quoted-printable are counted together; a twelfth is too many.
-const ESCAPES_OF: usize = 512;
+/// Octets that are looked at together. A twelfth of escapes of quoted-printable among them is too many.
+const BLOCK: usize = 512;
 /// Octets of which it is found out together whether base64 has them.
-const BLOCK: usize = 4096;
+const CODED_OF: usize = 4096;
 /// What files within text begin with (`gatepost_mime::uuencode`), and PGP messages; "begin" counts at the beginning of a line, or as "=ybegin".
-const MARKS: [&[u8]; 2] = [b"(This file must be converted with BinHex", b"-----BEGIN PGP MESSAGE"];
+const MARKS: [&[u8]; 3] = [b"(This file must be converted with BinHex", b"-----BEGIN PGP MESSAGE", b"=ybegin"];
+/// Octets of a mark before the two that give it away.
+const MARK_BEFORE: usize = 4;
+/// What [`doubts`] tells, bit by bit: an octet that text has not, a `=`, what may be the first two octets of a mark.
+const ODD: u8 = 1;
+const EQUALS: u8 = 2;
+const MARK: u8 = 4;
 
 /// The look so far.
 #[derive(Debug)]
@@ -42,6 +49,17 @@ impl LongText {
 
     /// The next octets. False from the first doubt on. Lines have to end in CR LF, which the caller sees to.
     pub fn take(&mut self, piece: &[u8]) -> bool {
+        let (start, rest) = if self.taken == 0 { piece.split_at(self.start_of(piece)) } else { (piece, &[][..]) };
+        self.next(start) && (rest.is_empty() || self.next(rest))
+    }
+
+    /// Octets of the first piece with the header and what has to be seen of the body.
+    fn start_of(&self, piece: &[u8]) -> usize {
+        let header = piece.get(self.prefix..).and_then(|message| memmem::find(message, b"\r\n\r\n")).unwrap_or(piece.len());
+        piece.len().min(self.prefix + header + BODY_MIN + b"\r\n\r\n".len())
+    }
+
+    fn next(&mut self, piece: &[u8]) -> bool {
         let first = self.taken == 0;
         self.taken += piece.len() as u64;
         self.text = self.text && self.taken <= MESSAGE_MAX && if first { self.begins(piece) } else { self.goes_on(piece) };
@@ -60,46 +78,68 @@ impl LongText {
         body.len() >= BODY_MIN
             && memchr(0, header).is_none()
             && !text.is_empty()
-            && self.is_not_encoded(text)
+            && self.is_not_base64(text)
             && shown(body, "text/plain")
-            && !has_mark(body)
+            && is_text_without_marks(body)
     }
 
     fn goes_on(&mut self, piece: &[u8]) -> bool {
         let border = [&self.tail, &piece[..piece.len().min(OVERLAP)]].concat();
-        is_all_text(piece) && self.is_not_encoded(piece) && !has_mark(piece) && !has_mark(&border)
+        is_text_without_marks(piece) && self.is_not_base64(piece) && is_text_without_marks(&border)
     }
 
-    /// Neither base64 as a whole nor full of escapes, for all that is known yet.
-    fn is_not_encoded(&mut self, piece: &[u8]) -> bool {
-        if self.filling.is_some() && !piece.chunks(BLOCK).all(is_coded) {
+    /// Not base64 as a whole, for all that is known yet.
+    fn is_not_base64(&mut self, piece: &[u8]) -> bool {
+        if self.filling.as_mut().is_some_and(|filling| !filling.take(piece)) {
+            if piece.chunks(CODED_OF).all(is_coded) {
+                return false;
+            }
             self.filling = None;
         }
-        self.filling.as_mut().is_none_or(|filling| filling.take(piece))
-            && !piece.chunks(ESCAPES_OF).any(|chunk| escapes(chunk) * 12 >= chunk.len().max(ESCAPES_OF / 8))
+        true
     }
 }
 
-/// Is it of the octets of base64, blanks between them included? Without branches, so that the loop becomes vector code.
+/// No octet that text has not, no escapes of quoted-printable close together, and nothing that a file begins with.
+fn is_text_without_marks(text: &[u8]) -> bool {
+    (0..text.len()).step_by(BLOCK).all(|at| {
+        let end = text.len().min(at + BLOCK);
+        let seen = wide::pairs(&text[at..text.len().min(end + 1)], doubts);
+        seen & ODD == 0
+            && (seen & EQUALS == 0 || escapes(&text[at..end]) * 12 < (end - at).max(BLOCK / 8))
+            && (seen & MARK == 0 || !has_mark(&text[at.saturating_sub(MARK_BEFORE)..text.len().min(end + OVERLAP)]))
+    })
+}
+
+/// What is to be looked at more closely where these two octets follow each other.
+fn doubts(a: u8, b: u8) -> u8 {
+    let line = u8::from(a == b'\n') & (u8::from(b == b'b') | u8::from(b | 0x20 == b'c'));
+    let within =
+        u8::from(a == b'=') & u8::from(b == b'y') | u8::from(a == b'(') & u8::from(b == b'T') | u8::from(a == b'-') & u8::from(b == b'B');
+    (ODD * is_odd(a)) | (EQUALS * u8::from(a == b'=')) | (MARK * (line | within))
+}
+
+/// Is it of the octets of base64, blanks between them included?
 fn is_coded(block: &[u8]) -> bool {
-    let others = block.iter().fold(0u8, |others, &octet| {
+    let others = wide::any(block, |octet| {
         let letter = u8::from((octet | 0x20).wrapping_sub(b'a') < 26);
         let digit = u8::from(octet.wrapping_sub(b'0') < 10);
         let sign = u8::from(octet == b'+') | u8::from(octet == b'/') | u8::from(octet == b'=');
         let line = u8::from(octet == b'\r') | u8::from(octet == b'\n');
         let blank = u8::from(octet == b' ') | u8::from(octet == b'\t') | u8::from(octet == b'\x0c');
-        others | ((letter | digit | sign | line | blank) ^ 1)
+        (letter | digit | sign | line | blank) ^ 1
     });
     others == 0
 }
 
 /// A file may begin in it, or a part with a field of its own. At the very beginning nothing counts: it was seen with what comes before it.
 fn has_mark(text: &[u8]) -> bool {
-    let at_line_start = |at: usize| at > 0 && matches!(text[at - 1], b'\n' | b'\r') || text[..at].ends_with(b"=y");
-    let is_field = |end: usize| text.get(end + 1..end + 1 + FIELD.len()).is_some_and(|name| name.eq_ignore_ascii_case(FIELD));
-    memmem::find_iter(text, b"begin").any(at_line_start)
-        || memchr_iter(b'\n', text).any(is_field)
-        || MARKS.iter().any(|mark| memmem::find(text, mark).is_some())
+    let begins = |line: &[u8]| match line.first() {
+        Some(b'b') => line.starts_with(b"begin"),
+        Some(b'c' | b'C') => line.get(..FIELD.len()).is_some_and(|name| name.eq_ignore_ascii_case(FIELD)),
+        _ => false,
+    };
+    memchr_iter(b'\n', text).any(|end| begins(&text[end + 1..])) || MARKS.iter().any(|mark| memmem::find(text, mark).is_some())
 }
 
 #[cfg(test)]

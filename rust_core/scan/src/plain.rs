@@ -11,6 +11,7 @@ use crate::budget::Limits;
 use crate::kind;
 use crate::loose;
 use crate::report::{Flags, Verdict};
+use crate::wide;
 
 /// Larger messages are not looked at in place.
 pub const PLAIN_MAX: usize = 64 << 10;
@@ -253,10 +254,15 @@ pub(crate) fn shown(content: &[u8], declared: &str) -> bool {
     !matches!(content.trim_ascii_start().first(), Some(b'<' | b'[')) && !content.starts_with(b"\xef\xbb\xbf")
 }
 
-/// No octet that text has not. Written so that it becomes vector code.
-pub(crate) fn is_all_text(content: &[u8]) -> bool {
-    let odd = |octet: u8| u8::from(octet < 32) & u8::from(octet != b'\t') & u8::from(octet != b'\n') & u8::from(octet != b'\r');
-    content.chunks(256).all(|block| block.iter().fold(0, |found, octet| found | odd(*octet)) == 0)
+/// No octet that text has not.
+fn is_all_text(content: &[u8]) -> bool {
+    content.chunks(2048).all(|block| wide::any(block, is_odd) == 0)
         && !content.starts_with(b"\xff\xfe")
         && !content.starts_with(b"\xfe\xff")
+}
+
+/// 1 for an octet that text has not.
+#[inline]
+pub(crate) fn is_odd(octet: u8) -> u8 {
+    u8::from(octet < 32) & u8::from(octet != b'\t') & u8::from(octet != b'\n') & u8::from(octet != b'\r')
 }
