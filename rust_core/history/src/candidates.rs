@@ -77,7 +77,16 @@ pub fn sealed_candidates(
     window: &Window,
     void: &Voids,
 ) -> Result<Vec<Candidate>, HistoryError> {
-    let ranks = ranks(db, filter)?;
+    let (short, common) = short_terms(db, filter)?;
+    if short.is_none() && window.narrows() && !(common.is_empty() && filter.globs().is_empty()) {
+        // What few rows a moment or a state leaves over are looked at sooner than what has common words or fits a glob is gathered.
+        let mut left = spans_within(db, sealed, window, &|_| true)?;
+        left.retain(|span| window.takes(span) && !void.has(span.row));
+        if left.len() <= FEW {
+            return Ok(left.iter().map(candidate).collect());
+        }
+    }
+    let ranks = ranks(db, filter, short, common)?;
     let spans = match &ranks {
         Some(ranks) if ranks.is_empty() => return Ok(Vec::new()),
         Some(ranks) if ranks.len() <= FEW => spans_of(db, ranks)?,
@@ -90,8 +99,8 @@ pub fn sealed_candidates(
     Ok(spans.iter().filter(|span| window.takes(span) && !void.has(span.row)).map(candidate).collect())
 }
 
-/// Ranks that have all terms, and an address for each glob; None when the filter has neither.
-fn ranks(db: &Connection, filter: &Filter) -> Result<Option<Vec<u32>>, HistoryError> {
+/// Ranks that have all terms that are not common, and the terms that are; None when there is no such term.
+fn short_terms(db: &Connection, filter: &Filter) -> Result<(Option<Vec<u32>>, Vec<u32>), HistoryError> {
     let mut ranks: Option<Vec<u32>> = None;
     let mut common = Vec::new();
     for term in filter.terms() {
@@ -100,8 +109,16 @@ fn ranks(db: &Connection, filter: &Filter) -> Result<Option<Vec<u32>>, HistoryEr
             None => common.push(term),
         }
         if ranks.as_ref().is_some_and(Vec::is_empty) {
-            return Ok(ranks);
+            break;
         }
+    }
+    Ok((ranks, common))
+}
+
+/// Ranks that have all terms, and an address for each glob; None when the filter has neither. `ranks`, `common`: of [`short_terms`].
+fn ranks(db: &Connection, filter: &Filter, mut ranks: Option<Vec<u32>>, common: Vec<u32>) -> Result<Option<Vec<u32>>, HistoryError> {
+    if ranks.as_ref().is_some_and(Vec::is_empty) {
+        return Ok(ranks);
     }
     for term in common {
         // What a word that all have would still say costs megabytes from the disk.

@@ -83,6 +83,11 @@ impl Window {
         Self { ids, ended_above, scope }
     }
 
+    /// Whether spans that do not matter are to be expected: a time, a moment or a state is asked for.
+    pub fn narrows(&self) -> bool {
+        self.ids != ([0; 16], [0xff; 16]) || self.ended_above != i64::MIN
+    }
+
     /// Whether a message that left the queue then can matter.
     pub fn reaches(&self, ended: i64) -> bool {
         ended > self.ended_above
