@@ -20,6 +20,7 @@ from gatepost.queue.plan import ParticularPlan, Planned, Refused
 from gatepost.queue.recorded import Asking, Counted
 from gatepost.routing.model import RuleSet
 from gatepost.routing.rates import Known, counting, wants
+from gatepost.routing.senders import Want
 from gatepost.routing.stages import ClientFacts, Facts, PartlyKnown, Rate
 from gatepost.routing.trust import Client, Trust, trust_of
 from gatepost.scan.edits import FIELD
@@ -338,26 +339,29 @@ class SmtpServer:
         counters = self.context.counters
         return counters.known(key, seconds) if counters is not None else 0
 
-    def count(self, client: str, user: str, sender: str, recipients: Iterable[str], times: int = 1) -> None:
+    def count(self, client: str, user: str, sender: str, recipients: Iterable[str]) -> None:
         """Count a message that was taken, as far as conditions ask for it."""
-        if (rates := self._rates) is not None and (counters := self.context.counters) is not None:
-            try:
-                counters.note(wants(rates, client, user, sender, recipients), times)
-            except OSError as fault:
-                self.log.error(NOT_IN_TIME, error=str(fault))
+        if (rates := self._rates) is not None:
+            self._note(wants(rates, client, user, sender, recipients))
+
+    def _note(self, counted: list[Want], times: int = 1) -> None:
+        try:
+            if self.context.counters is not None:
+                self.context.counters.note(counted, times)
+        except OSError as fault:
+            self.log.error(NOT_IN_TIME, error=str(fault))
 
     def _count_plain(self, *, flush: bool = False) -> None:
         """Likewise what was taken natively since the last call. flush: for all workers to see."""
-        counters = self.context.counters
-        if self._rates is None or counters is None:
+        if self._rates is None or self.context.counters is None:
             return
         for sender, recipient, _, client, _, times in self.wire.take_taken():
-            self.count(client, "", sender, (recipient,), times)
-        if flush:
-            try:
-                counters.flush()
-            except OSError as fault:
-                self.log.error(NOT_IN_TIME, error=str(fault))
+            self._note(self.stages.counted(client, sender, recipient), times)
+        try:
+            if flush:
+                self.context.counters.flush()
+        except OSError as fault:
+            self.log.error(NOT_IN_TIME, error=str(fault))
 
     # ---- what sessions ask -------------------------------------------------------------------------------------------
 

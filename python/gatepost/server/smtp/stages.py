@@ -7,6 +7,7 @@ when their stage has come (`may_hold`), those at data natively as far as their c
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from gatepost.expression import Program
 from gatepost.message.fields import HeaderView, text_of
@@ -14,7 +15,8 @@ from gatepost.message.verdict import PLAIN
 from gatepost.native import Condition, Incoming
 from gatepost.queue.plan import Planned
 from gatepost.routing.model import RuleSet
-from gatepost.routing.senders import sender_rules
+from gatepost.routing.rates import wants
+from gatepost.routing.senders import Want, sender_rules
 from gatepost.routing.stage_steps import steps
 from gatepost.routing.stages import (
     NOT_VERIFIED,
@@ -45,6 +47,7 @@ POLICIES, LAST = SENDERS, 62
 ALL = (1 << 64) - 1
 REMEMBERED = 1_000
 """Choices of policies that are kept."""
+address_facts = lru_cache(REMEMBERED)(AddressFacts)
 _RANGE = (1 << LAST) - (1 << POLICIES)
 
 _PLAIN: dict[str, object] = {"listener": "smtp", "user": "", "tls": False, "certificate": ""}
@@ -82,6 +85,7 @@ class Stages:
         self.asks_helo = any(touch[:2] == ("client", "helo") for _, program in self._early if program for touch in program.touches)
         self.conditions = [(bit, Condition(steps(policy.when))) for bit, policy, _ in self._placed(Stage.DATA)]
         self._chosen: dict[tuple[str, int], list[Program | None]] = {}
+        self._counted: dict[tuple[str, str, str], list[Want]] = {}
 
     def _at(self, *stages: Stage) -> int:
         return _bits((policy.stage in stages for policy, _ in self._early), POLICIES)
@@ -138,6 +142,16 @@ class Stages:
         values = facts.values()
         return any(may_hold(program, values) for program in programs)
 
+    def counted(self, client: str, sender: str, recipient: str) -> list[Want]:
+        """What a plain message counts as."""
+        found = self._counted.get((client, sender, recipient))
+        if found is None:
+            if len(self._counted) >= REMEMBERED:
+                self._counted.clear()
+            rates = self.policies.rates if self.policies is not None else ()
+            found = self._counted[client, sender, recipient] = wants(rates, client, "", sender, (recipient,))
+        return found
+
     def _choose(self, stage: str, bits: int) -> list[Program | None]:
         """The conditions behind bits."""
         if len(self._chosen) >= REMEMBERED:
@@ -150,11 +164,11 @@ def facts_of(client: ClientFacts, sender: str | None, recipient: tuple[str, Plan
     """What is known of plain mail at a stage. recipient: address, plan, and whether the message passes the gate as text."""
     facts = Facts(client=client)
     if sender is not None:
-        facts.sender = AddressFacts(sender)
+        facts.sender = address_facts(sender)
     if recipient is not None:
         address, plan, looked_at = recipient
         if incoming is None:
-            facts.recipient, facts.route = AddressFacts(address), route_facts(plan)
+            facts.recipient, facts.route = address_facts(address), route_facts(plan)
         else:
             facts.message = MessageFacts(incoming.size, (address,), Fields(incoming))
             facts.scan = _LOOKED_AT if looked_at else _UNSEEN
