@@ -1,6 +1,7 @@
 """Against a real Postfix whose logins a real Dovecot checks: a gateway asked for its recipients, and a smart host that wants a login."""
 
 import smtplib
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,10 +16,12 @@ from support.postfix import Postfix
 from support.processes import need, need_root, wait_until
 from support.programs import message, send, unverified
 
+CERTIFICATE = "peer.example.net.pem"
 PEER = """\
 mynetworks = 192.0.2.0/32
-relay_domains = partner.test
-relay_recipient_maps = inline:{{ known@partner.test=yes }}
+relay_domains = partner.test {tls_domains}
+relay_recipient_maps = inline:{{ known@partner.test=yes, {tls_recipients} }}
+smtpd_tls_received_header = yes
 smtpd_relay_restrictions = permit_sasl_authenticated, reject_unauth_destination
 smtpd_client_restrictions = static:hold
 smtpd_tls_security_level = may
@@ -31,20 +34,39 @@ smtpd_sasl_path = {sasl}
 """
 
 
+TLS = {
+    "none": (("--tls", "none"), "taken in the clear"),
+    "opportunistic": (("--tls", "opportunistic"), "taken over TLS"),
+    "required": (("--tls", "required"), "taken over TLS"),
+    "verified": (("--tls", "verified"), "taken over TLS"),
+    "misnamed": (("--tls", "verified", "--host", "localhost"), "4.7.5"),
+    "pinned": (("--tls", "pinned", "--pin", "{pin}"), "taken over TLS"),
+    "mispinned": (("--tls", "pinned", "--pin", "0" * 64), "4.7.5"),
+}
+"""By the name of a domain under tls.test: the rule's options, and what becomes of its mail. The certificate is for 127.0.0.1."""
+
+
 @pytest.fixture(scope="module")
-def peer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postfix]:
-    """It holds what it takes: known@partner.test from anybody, all else from who has logged in over TLS."""
-    need("postfix", "postconf", "dovecot")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    made = Authority(tmp_path_factory.mktemp("ca"))
+    made.server_context("peer.example.net", "127.0.0.1")
+    return made
+
+
+@pytest.fixture(scope="module")
+def peer(authority: Authority) -> Iterator[Postfix]:
+    """It holds what it takes: known@partner.test and x@*.tls.test from anybody, all else from who has logged in over TLS."""
+    need("postfix", "postconf", "dovecot", "openssl")
     need_root()
-    authority = Authority(tmp_path_factory.mktemp("ca"))
-    authority.server_context("peer.example.net")
-    with Dovecot() as dovecot, Postfix(PEER.format(pem=authority.directory / "peer.example.net.pem", sasl=dovecot.sasl)) as one:
+    names = [f"{one}.tls.test" for one in TLS]
+    given = {"tls_domains": " ".join(names), "tls_recipients": ", ".join(f"x@{one}=yes" for one in names)}
+    with Dovecot() as dovecot, Postfix(PEER.format(pem=authority.directory / CERTIFICATE, sasl=dovecot.sasl, **given)) as one:
         yield one
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, peer: Postfix) -> Iterator[Gatepost]:
-    with Gatepost(tmp_path_factory.mktemp("peered")) as one:
+def server(tmp_path_factory: pytest.TempPathFactory, peer: Postfix, authority: Authority) -> Iterator[Gatepost]:
+    with Gatepost(tmp_path_factory.mktemp("peered"), delivery={"verify_ca_file": str(authority.ca_file)}) as one:
         host = ("--kind", "gateway", "--host", "127.0.0.1", "--port", str(peer.port))
         one.cli("rule", "add", "partner.test", *host, "--verify", "defer", "--accept-untrusted", "--footer-text", "Sent by a gateway")
         one.cli("rule", "add", "*", *host, "--tls", "required", "--username", "me", "--password-stdin", text=f"{LOGIN}\n")
@@ -106,3 +128,34 @@ def test_a_footer_leaves_signed_mail_whole_and_its_history_says_so(server: Gatep
     wait_until(
         lambda: "disclaimer of partner.test left out: the mail is signed" in server.cli("trace", identity), 10, "the history tells it"
     )
+
+
+def pin_of(certificate: Path) -> str:
+    """As docs/rules.md has an administrator find it."""
+    words = f"openssl x509 -in {certificate} -noout -pubkey | openssl pkey -pubin -outform der | sha256sum"
+    return subprocess.run(words, shell=True, check=True, capture_output=True, text=True).stdout.split()[0]
+
+
+def test_each_tls_policy_takes_the_hosts_it_says_and_no_other(server: Gatepost, peer: Postfix, authority: Authority) -> None:
+    pin, ids = pin_of(authority.directory / CERTIFICATE), dict[str, str]()
+    for name, (options, _) in TLS.items():
+        given = [one.format(pin=pin) for one in options]
+        host = () if "--host" in given else ("--host", "127.0.0.1")
+        server.cli("rule", "add", f"{name}.tls.test", "--kind", "gateway", "--port", str(peer.port), *host, *given)
+        with smtplib.SMTP("127.0.0.1", server.port("smtp"), timeout=30) as client:
+            client.ehlo("client.test")
+            client.mail("a@far.test")
+            client.rcpt(f"x@{name}.tls.test")
+            ids[name] = client.data(message(name).as_bytes().replace(b"\n", b"\r\n"))[1].split()[1].decode()
+    for name, (_, expected) in TLS.items():
+        wait_until(lambda name=name: outcome(server, peer, ids[name]) != "", 20, f"mail of {name} was tried")
+        assert outcome(server, peer, ids[name]) == expected, name
+
+
+def outcome(server: Gatepost, peer: Postfix, identity: str) -> str:
+    """How Postfix got it, or the code it is put off with; '' while nothing is known."""
+    held = (path.read_bytes() for path in Path(peer.queue / "hold").rglob("*") if path.is_file())
+    found = next((one for one in held if identity.encode() in one), None)
+    if found is not None:
+        return "taken over TLS" if b"using TLSv1" in found else "taken in the clear"
+    return "4.7.5" if "4.7.5" in server.cli("trace", identity, "--json") else ""

@@ -99,7 +99,7 @@ async def rule_add(session: Session, name: Name, kind: Kind, options: dict[str, 
     async with session.client() as client:
         made = await client.rules.create(rule)
     saved(session, made)
-    session.done(made, f"{made.domain}: {_rule_text(made)}")
+    session.done(made, f"{made.domain}: {_rule_words(made)}")
 
 
 @command(rule_app, "set", options=RULE)
@@ -111,7 +111,7 @@ async def rule_set(session: Session, name: Name, options: dict[str, Any], kind: 
     async with session.client() as client:
         made = await client.rules.update(rule, changed, etag=etag)
     saved(session, made)
-    session.done(made, f"{made.domain}: {_rule_text(made)}")
+    session.done(made, f"{made.domain}: {_rule_words(made)}")
 
 
 def _rule_from(name: str, kind: str, options: dict[str, Any]) -> "tuple[DomainRule, list[str]]":
@@ -202,6 +202,12 @@ def _rule_text(rule: "DomainRule") -> str:
     words["alias"] = f"stands for {rule.settings.alias_of}"
     words["reject"] = f"refused: {rule.text}" if rule.text else "refused"
     return words.get(rule.kind, rule.kind)
+
+
+def _rule_words(rule: "DomainRule") -> str:
+    """The same with its settings."""
+    more = (f"{name} {value}" for name, value in _told(rule.settings) if name != "alias_of")
+    return "; ".join((_rule_text(rule), *more))
 
 
 def _told(settings: object, prefix: str = "") -> list[tuple[str, str]]:
@@ -321,13 +327,19 @@ async def handler_list(session: Session, name: Name) -> None:
 
 
 def _handler_table(handlers: "Any") -> None:
-    rows = ((one.pattern, one.kind, ", ".join(one.targets), one.text) for one in handlers)
-    print_table(["!PATTERN", "KIND", "TARGETS", "TEXT"], rows, empty="no handlers")
+    rows = ((one.pattern, one.kind, ", ".join(one.targets), one.text, clean(_options_text(one))) for one in handlers)
+    print_table(["!PATTERN", "KIND", "TARGETS", "TEXT", "OPTIONS"], rows, empty="no handlers")
+
+
+def _options_text(handler: "Handler") -> str:
+    return "; ".join(f"{name} {value}" for name, value in _told(handler.options))
 
 
 def _handler_text(handler: "Handler") -> str:
     policy = f"(policy {handler.policy})" if handler.policy else ""
-    return " ".join(part for part in (handler.kind, ", ".join(handler.targets), handler.text, policy) if part)
+    words = " ".join(part for part in (handler.kind, ", ".join(handler.targets), handler.text, policy) if part)
+    options = _options_text(handler)
+    return f"{words}; {options}" if options else words
 
 
 @command(handler_app, "show")

@@ -67,16 +67,22 @@ async def rules_schema(session: Session) -> None:
 
 @command(rules_app, "check")
 async def rules_check(session: Session, file: File = "", draft: DraftOption = "") -> None:
-    """Say what is wrong with a rule file, and what is odd. Exit status 1: it would not be taken."""
-    wanted = _wanted(file, draft)
+    """Say what is wrong with a rule file, and what is odd; without one, of the rules in force. Exit status 1: it would not be taken."""
+    from gatepost.client.rulesets import source
+
     async with session.client() as client:
+        in_force = not (file or draft)
+        wanted = source(version=(await client.rulesets.document()).version) if in_force else _wanted(file, draft)
         found = await client.rulesets.check(wanted)
     if session.json:
         print_json(found)
     else:
-        _show_findings(file or draft, found.problems, found.lints)
-        if not _hindered(found.problems, found.lints):
-            print(f"{file or draft} can be applied: {found.rule_count} rules, {found.handler_count} handlers")
+        _show_findings(file or draft or "rules in force", found.problems, found.lints)
+        counts = f"{found.rule_count} rules, {found.handler_count} handlers"
+        if in_force:
+            print(f"the rules in force: {counts}, {len(found.lints) or 'nothing'} odd")
+        elif not _hindered(found.problems, found.lints):
+            print(f"{file or draft} can be applied: {counts}")
     if _hindered(found.problems, found.lints):
         raise typer.Exit(FAILED)
 

@@ -34,7 +34,7 @@ from gatepost.control.rulesets import surroundings
 from gatepost.control.server import Service
 from gatepost.directory import Directory, StoredHandler, StoredRule
 from gatepost.directory.validation import rule_domain
-from gatepost.routing.lints import lint, rule_lints
+from gatepost.routing.lints import OPEN_RELAY, lint, rule_lints
 from gatepost.routing.model import AddressHandler, DomainRule, RuleSet
 
 Changed = Callable[[], Awaitable[None]]
@@ -183,7 +183,8 @@ class RulesServicer(rules_pb2_grpc.RulesServiceServicer):
         """Errors that only this server can see: a gateway to itself, a relay for a whole top level domain."""
         for one in rule_lints(rule, surroundings(self._settings(), self._source)):
             if one.error:
-                raise invalid(one.path[-1], one.message)
+                word = f"; only a rule file can force it: gatepost rules apply FILE --force {OPEN_RELAY}" if one.code == OPEN_RELAY else ""
+                raise invalid(one.path[-1], f"{one.message}{word}")
 
     async def _warnings(self, rule: DomainRule) -> list[str]:
         """What is odd about a rule that was saved, or about the handlers that it is given with here."""

@@ -13,12 +13,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from gatepost.config import Settings
-from gatepost.policy.dns import DnsAnswer
+from gatepost.policy.dns import DnsAnswer, DnsStatus
 
 if TYPE_CHECKING:
     from gatepost.delivery.dns_question import Questions
 
 MAX_PARALLEL = 64
+_LOOPBACK = {"A": "127.0.0.1", "AAAA": "::1"}
+"""The addresses of localhost, which is not for the DNS to say (RFC 6761 6.3)."""
 
 
 class Resolver:
@@ -69,6 +71,8 @@ class Resolver:
 
     async def _ask(self, name: str, kind: str) -> DnsAnswer:
         key = (name.lower(), kind)
+        if key[0].removesuffix(".") == "localhost" and kind in _LOOPBACK:
+            return DnsAnswer(DnsStatus.FOUND, addresses=(_LOOPBACK[kind],))
         kept = self._cache.get(key)
         if kept is not None and kept[0] > self._clock():
             self._cache.move_to_end(key)

@@ -24,14 +24,13 @@ from gatepost.message.verdict import QUARANTINE, SCAN_WAIT, WITHHELD, Verdict
 from gatepost.native import K_NOTE, K_RELEASED, K_REMOVED, K_REROUTED, NotFoundError, Reader
 from gatepost.queue import withheld
 from gatepost.queue.actions import Done, Order, QueueActions, RerouteRefusedError, Ways
+from gatepost.queue.anew import Anew
 from gatepost.queue.attempt import decode_detail
-from gatepost.queue.plan import question_anew
 from gatepost.queue.quarantine_search import Shares, TextHint
 from gatepost.queue.quarantine_views import Quarantined, QuarantineFilter, note_of, quarantined
 from gatepost.queue.retry import MICROSECONDS
 from gatepost.queue.views import Filter, QueuedMessage, RecipientStatus, decode_summary
 from gatepost.queue.withheld import ID
-from gatepost.routing.decide import decide
 from gatepost.routing.model import Route, RouteKind, RuleSet
 from gatepost.routing.route import DELIVER_EDIT
 from gatepost.scan.edits import SCAN_EDIT, field_value
@@ -325,8 +324,9 @@ class Quarantine:
 
     def _route(self, message: QueuedMessage, one: RecipientStatus) -> Route:
         """By the rules now. An address that also copies to others has its own way among theirs."""
-        question = question_anew(message.meta.origin, message.reverse_path, one.address, message.size)
-        decision = decide(self._rule_set(), question, delimiter=self._settings().smtp.recipient_delimiter)
+        settings = self._settings()
+        anew = Anew(self._rule_set(), settings.smtp.recipient_delimiter, settings.trust.networks)
+        decision = anew.decide(message.meta.origin, message.reverse_path, one.address, message.size, one.orcpt)
         if decision.reply is not None:
             raise RerouteRefusedError(f"{one.address} would be refused now: {decision.reply.code} {decision.reply.text}")
         own = [route for route in decision.routes if route.address.lower() == one.address.lower()] or list(decision.routes)

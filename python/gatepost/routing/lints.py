@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from gatepost.message.reply import Reply
 from gatepost.routing.decide import LOOP, decide
+from gatepost.routing.index import index_of
 from gatepost.routing.model import AddressHandler, DomainRule, HandlerKind, Question, RuleSet, TlsPolicy
 from gatepost.routing.patterns import is_regex
 from gatepost.routing.senders import SenderRule
@@ -56,6 +57,7 @@ def lint(rule_set: RuleSet, around: Surroundings, only: Iterable[DomainRule] | N
     left = MAX_HANDLERS
     for rule in rule_set.rules.values() if only is None else only:
         found += rule_lints(rule, around)
+        found += _of_alias(rule_set, rule)
         for handler in rule.handlers[:left]:
             found += _of_handler(rule_set, rule, handler, around)
         left = max(0, left - len(rule.handlers))
@@ -107,6 +109,15 @@ def rule_lints(rule: DomainRule, around: Surroundings) -> Iterator[Lint]:
             (*path, "tls"),
             f"sends a password with TLS {rule.tls}: a machine in between can read it; use verified",
         )
+
+
+def _of_alias(rule_set: RuleSet, rule: DomainRule) -> Iterator[Lint]:
+    """An alias of a domain that nobody has made a rule for."""
+    named = rule.settings.alias_of
+    found = index_of(rule_set).rule_for(named) if named else None
+    if named and (found is None or found.domain == "*"):
+        words = f"stands for {named}, which has no rule" + (" of its own: its mail goes by the rule *" if found is not None else "")
+        yield Lint(False, "leads-nowhere", ("rules", rule.domain, "settings"), words)
 
 
 def is_open(domain: str) -> bool:

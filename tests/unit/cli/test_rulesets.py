@@ -38,7 +38,7 @@ async def test_a_faulty_file_is_told_as_file_and_line_and_fails(plane: Plane, cl
     refused = await cli("rules", "apply", str(file), "--yes")
     assert refused.code == 2
     assert "line 3" in refused.err
-    assert (await cli("rules", "check")).code == 2
+    assert (await cli("rules", "plan")).code == 2
     file.write_bytes(b"a = 1\n\xff")
     assert "line 2: not UTF-8" in (await cli("rules", "check", str(file))).err
 
@@ -80,3 +80,57 @@ async def test_a_secret_is_stored_from_standard_input(plane: Plane, cli):
 
 async def test_the_schema_is_printed(plane: Plane, cli):
     assert (await cli("rules", "schema")).json["title"] == "Gatepost rule document"
+
+
+async def test_without_a_file_the_rules_in_force_are_checked(plane: Plane, cli):
+    assert (await cli("rules", "check")).out == "the rules in force: 0 rules, 0 handlers, nothing odd\n"
+    made = await cli("rule", "add", "b.test", "--kind", "alias", "--alias-of", "a.test")
+    assert made.code == 2, "there is no rule that it could stand for"
+    await cli("rule", "add", "*", "--kind", "mx")
+    made = await cli("rule", "add", "b.test", "--kind", "alias", "--alias-of", "a.test")
+    assert "stands for a.test, which has no rule of its own" in made.err and made.code == 0
+    checked = await cli("rules", "check")
+    assert (checked.code, checked.out.splitlines()[-1]) == (0, "the rules in force: 2 rules, 0 handlers, 1 odd")
+    assert "[leads-nowhere]" in checked.out
+
+
+async def test_an_open_relay_is_refused_unless_a_file_forces_it_by_its_word(plane: Plane, cli, tmp_path: Path):
+    added = await cli("rule", "add", "*", "--kind", "mx", "--accept-untrusted")
+    assert added.code == 2 and "gatepost rules apply FILE --force open-relay" in added.err
+    file = tmp_path / "open.toml"
+    file.write_text('[rules."*"]\nkind = "mx"\naccept_untrusted = true\n')
+    refused = await cli("rules", "apply", str(file), "--yes")
+    assert refused.code == 2 and "to do it all the same: --force open-relay" in refused.err
+    assert (await cli("rules", "apply", str(file), "--yes", "--force", "yes")).code == 2
+    assert not (await cli("rule", "list", "--json")).json
+    forced = await cli("rules", "apply", str(file), "--yes", "--force", "open-relay")
+    assert forced.code == 0 and "open relay" in forced.err
+
+
+async def test_what_saving_one_entry_warns_of_is_printed(plane: Plane, cli):
+    host = ("--host", "smart.test", "--tls", "required", "--username", "me", "--password-ref", "hop")
+    told = await cli("sender", "add", "hop", "--domain", "a.test", *host)
+    assert (told.code, "[unverified-login]" in told.err, "[no-secret]" in told.err) == (0, True, True)
+    assert len((await cli("sender", "add", "hop", "--domain", "a.test", *host, "--json")).json["warnings"]) == 2
+    assert (await cli("trust", "add", "office", "--network", "10.0.0.0/24")).err == ""
+
+
+async def test_two_old_versions_are_compared_either_way(plane: Plane, cli):
+    for domain in ("a.test", "b.test", "c.test"):
+        await cli("domain", "add", domain)
+    assert [line for line in (await cli("rules", "diff", "1", "2")).out.splitlines() if line[0] != " "] == ["+ rule b.test", "1 change"]
+    assert (await cli("rules", "diff", "2", "1")).out.splitlines()[0] == "- rule b.test"
+    assert (await cli("rules", "diff", "2", "9")).code == 3
+
+
+async def test_what_was_set_is_said_and_listed(plane: Plane, cli):
+    await cli("domain", "add", "a.test")
+    await cli("user", "add", "bob@a.test", "--no-password")
+    said = (await cli("rule", "set", "a.test", "--unknown", "mailbox", "--unknown-target", "bob@a.test")).out
+    assert said == "a.test: mailboxes are here; unknown mailbox; unknown_target bob@a.test\n"
+    said = (await cli("handler", "add", "a.test", "fax", "--kind", "mailbox", "--target", "bob@a.test", "--size-limit", "500K")).out
+    assert said == "fax@a.test: mailbox bob@a.test; size_limit 512000\n"
+    assert "size_limit 512000" in (await cli("handler", "list", "a.test")).out
+    gone = (await cli("handler", "add", "a.test", "old", "--kind", "reject", "--valid-until", "2020-01-01")).err
+    assert "[unreachable]" in gone
+    assert "[unreachable]" in (await cli("handler", "add", "a.test", "fax+*", "--kind", "reject")).err

@@ -217,6 +217,14 @@ async def test_a_name_that_cannot_exist_is_no_name(hops: Make) -> None:
     assert not stub.questions
 
 
+async def test_localhost_is_known_without_the_dns_and_only_as_a_host(hops: Make) -> None:
+    next_hops, resolver, stub = hops()
+    found = await next_hops.find(Route(RouteKind.SMTP, "a@b.test", host="LocalHost", port=2526))
+    assert sorted(str(one.address) for one in found) == ["127.0.0.1", "::1"]
+    assert not stub.questions
+    assert (await resolver.mx("localhost")).status is DnsStatus.NXDOMAIN
+
+
 def test_literals_and_local_addresses_are_known() -> None:
     assert address_literal("[192.0.2.1]") == "192.0.2.1"
     assert address_literal("[IPv6:2001:DB8::1]") == "2001:db8::1"

@@ -19,6 +19,7 @@ from gatepost.queue.quarantine_views import Quarantined, QuarantineFilter, Scan
 from gatepost.queue.views import Filter, QueuedMessage, RecipientStatus
 from gatepost.queue.waiting import Waiting
 from gatepost.routing.model import AddressHandler, DomainRule, HandlerKind, Route, RuleKind, RuleSet
+from gatepost.routing.stages import Stage, StageAction, StagePolicy
 from gatepost.scan.edits import SCAN_EDIT, renewed
 from gatepost.scan.judge import Fate, Judgement, Stripped
 from gatepost.scan.notice import Removed
@@ -71,7 +72,8 @@ class Lab(QueueLab):
         """A message in quarantine, as reception commits it; `plain` recipients are not, those `apart` are in any case."""
         apart = more.pop("apart", ())
         everyone = [Recipient(one, Notify.UNSET) for one in (*recipients, *plain)]
-        envelope = Envelope("mallory@evil.test", tuple(everyone), Origin("ESMTP", "192.0.2.9"), verdict=more.pop("verdict", VERDICT))  # type: ignore[arg-type]
+        origin = Origin("ESMTP", "192.0.2.9", listener="smtp")
+        envelope = Envelope("mallory@evil.test", tuple(everyone), origin, verdict=more.pop("verdict", VERDICT))  # type: ignore[arg-type]
         plans = merge_planned(plan for plan in Planner().plan_all(self.rules, "", everyone, trusted=True) if isinstance(plan, tuple))
 
         def where(address: str) -> str:
@@ -117,6 +119,16 @@ async def test_a_release_delivers_by_the_rules_as_they_are_now_and_only_once(tmp
         await lab.empty()
         assert lab.delivered() == ["alice@new.test", "x@far.test"]
         assert sorted(each.changed for each in done) == [0, 0, 0, 0, 1]
+
+
+async def test_a_release_goes_the_way_that_a_stage_policy_sends_such_mail(tmp_path: Path) -> None:
+    policy = StagePolicy(name="filter", stage=Stage.ROUTE, when="route.kind == 'smtp'", action=StageAction.REROUTE, host="filter.test")
+    async with Lab(tmp_path) as lab:
+        lab.rules = replace(RULES, stage_policies=(policy,))
+        await lab.quarantine.release(await lab.withhold("alice@here.test", "x@far.test"), order())
+        await lab.empty()
+        assert [(one.address, one.route.host) for job in lab.remote.jobs for one in job.recipients] == [("x@far.test", "filter.test")]  # type: ignore[union-attr,attr-defined]
+        assert lab.local.addresses() == ["alice@here.test"]  # type: ignore[union-attr,attr-defined]
 
 
 async def test_a_release_for_one_recipient_leaves_the_others_in_quarantine(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ import pytest
 
 from gatepost.routing.lints import Surroundings, lint
 from gatepost.routing.model import AddressHandler, DomainRule, HandlerKind, Mailbox, RuleKind, RuleSet, TlsPolicy
+from gatepost.routing.settings import RuleSettings
+from gatepost.routing.stages import Stage, StageAction, StagePolicy
 
 AROUND = Surroundings(frozenset({"mail.example.test"}), frozenset({("127.0.0.1", 2525), ("192.0.2.7", 25), ("0.0.0.0", 26)}))
 GATEWAY = DomainRule("g.test", RuleKind.GATEWAY, host="other.test", port=2525, tls=TlsPolicy.VERIFIED)
@@ -79,3 +81,19 @@ def test_an_ordinary_rule_set_has_no_lints() -> None:
     rule = hosted(sales=(HandlerKind.FORWARD, ("bob@a.test", "agency@far.test")), bob=(HandlerKind.COPY, ("x@far.test",)))
     catch_all = replace(rule, handlers=(*rule.handlers, AddressHandler("*", HandlerKind.MAILBOX, ("bob@a.test",))))
     assert found(catch_all, GATEWAY, DomainRule("*.a.test", RuleKind.HOLD), DomainRule("*", RuleKind.GATEWAY, host="smart.test")) == []
+
+
+def test_an_alias_of_a_domain_without_a_rule_is_told() -> None:
+    alias = DomainRule("b.test", RuleKind.ALIAS, settings=RuleSettings(alias_of="a.test"))
+    assert found(alias) == [("leads-nowhere", "b.test.settings", False)]
+    assert found(alias, DomainRule("*", RuleKind.MX)) == [("leads-nowhere", "b.test.settings", False)]
+    assert found(alias, hosted()) == []
+    assert found(alias, DomainRule("*.test", RuleKind.MX)) == []
+
+
+def test_a_policy_that_asks_what_nobody_finds_out_is_told() -> None:
+    policy = StagePolicy(name="p", stage=Stage.DATA, when="auth.dmarc == 'fail' && message.size > 1", action=StageAction.HOLD)
+    other = replace(policy, name="q", when="message.header('authentication-results').size() > 0")
+    for verifies, codes in ((True, []), (False, ["never-verified"])):
+        lints = lint(RuleSet(1, {}, {}, stage_policies=(policy, other)), replace(AROUND, verifies=verifies))
+        assert [one.code for one in lints] == codes
