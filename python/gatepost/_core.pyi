@@ -23,6 +23,7 @@ from gatepost.native.shapes import (
     MimeReading,
     NativeFilter,
     RecipientSpec,
+    RuleOutline,
     RuleRow,
     Summary,
     TracePage,
@@ -912,8 +913,8 @@ class RuleIndex:
         """The place of the rule for exactly this domain."""
     def next_of_kind(self, kind: str, start: int) -> str | None:
         """The domain of the first rule of a kind, from a place on, that names one domain."""
-    def rule_for(self, domain: str) -> RuleRow | None:
-        """The rule that decides a domain: the exact one, else the longest '*.suffix', else '*'."""
+    def ask(self, domain: str, local: str) -> RuleOutline | None:
+        """The rule that decides a domain: the exact one, else the longest '*.suffix', else '*'; and its handler of exactly this local part."""
     def rule(self, domain: str) -> RuleRow | None:
         """The rule for exactly this domain."""
     def rules(self, start: int, limit: int) -> list[RuleRow]:

@@ -30,7 +30,7 @@ from gatepost.policy.checks import MessageFacts as Received
 from gatepost.policy.mail_auth import Results
 from gatepost.policy.trust import TrustedNetworks
 from gatepost.routing.decide import decide
-from gatepost.routing.model import Question, Route, RouteKind, RuleSet, TraceStep
+from gatepost.routing.model import Decision, Question, Route, RouteKind, RuleSet, TraceStep
 from gatepost.routing.senders import HOUR, choice_of
 from gatepost.routing.stages import (
     NOT_VERIFIED,
@@ -150,55 +150,109 @@ def listener_of(text: str) -> str:
 
 def answer(settings: Settings, rules: RuleSet, asked: Asked, look: Look | None = None) -> Answer:
     """What would become of it; `look` judges its message. Raises ControlError for what is no address."""
-    sender = address_from_text("sender", asked.sender) if asked.sender not in ("", "<>") else None
     recipient = _recipient(settings, rules, asked.recipient)
+    before = before_recipient(settings, rules, asked)
+    trusted, steps = before.trusted, before.steps
+    if before.reply is not None:
+        return Answer(trusted, tuple(steps), (), before.reply, before.refused_at)
+    stages = before.stages.about(recipient)
+    question = Question(before.sender, recipient, trusted, asked.size, asked.tls, asked.now, asked.client_address, asked.user)
+    decision, reply = _routed(settings, rules, question, stages, steps)
+    refused_at = "rcpt"
+    if reply is None:
+        reply = _too_many_hops(settings, asked, steps) or _strange_author(rules, asked, steps)
+        scan, reply = look(asked, trusted) if look is not None and reply is None else (UNKNOWN, reply)
+        message = _message(asked, recipient)
+        reply = reply or stages.ask(steps, Stage.DATA, message=message, scan=scan)
+        refused_at = "data"
+    if reply is not None:
+        return Answer(trusted, tuple(steps), (), reply, refused_at, decision.size_limit, policy=decision.policy)
+    routes = stages.leading(settings, decision.routes, steps)
+    told = tuple(stages.at_delivery(steps, one, message=message, scan=scan) for one in routes[:MAX_TOLD])
+    return Answer(trusted, tuple(steps), routes, None, "", decision.size_limit, told, decision.policy)
+
+
+@dataclass(slots=True)
+class Before:
+    """What is found out before a recipient is named: it holds for each recipient of the same sender and client."""
+
+    asked: Asked
+    trusted: bool
+    sender: str
+    """'' for the null sender."""
+    steps: list[TraceStep]
+    stages: "_Stages"
+    reply: Reply | None = None
+    refused_at: str = ""
+    at_data: tuple[Reply | None, list[StagePolicy]] | None = None
+    """What the policies at data come to without a message, where that does not depend on the recipient; kept by `outcome`."""
+
+
+def before_recipient(settings: Settings, rules: RuleSet, asked: Asked) -> Before:
+    """Of a question; its recipient has no say. Raises ControlError for what is no address."""
+    sender = address_from_text("sender", asked.sender) if asked.sender not in ("", "<>") else None
     if asked.assume_trusted is not None:
         trusted, why = asked.assume_trusted, "as the question says"
     else:
         found = is_trusted(settings, rules, asked.client)
         trusted, why = found.trusted, found.why
     steps = [TraceStep("sender", why)]
-    stages = _Stages(rules, asked, trusted, recipient)
-    stages.auth = _auth(settings, asked, trusted, steps)
+    made = Before(asked, trusted, str(sender or ""), steps, _Stages(rules, asked, trusted))
+    made.stages.auth = _auth(settings, asked, trusted, steps)
     for stage in (Stage.CONNECT, Stage.HELO):
-        reply = stages.ask(steps, stage, client=_at_first(settings, rules, asked, stages.client, stage))
+        reply = made.stages.ask(steps, stage, client=_at_first(settings, rules, asked, made.stages.client, stage))
         if reply is not None:
-            return Answer(trusted, tuple(steps), (), reply, stage.value)
+            made.reply, made.refused_at = reply, stage.value
+            return made
     reply = _refused_before(settings, rules, sender, asked, steps) or _sender_rules(rules, asked, steps)
-    reply = reply or stages.ask(steps, Stage.MAIL)
-    if reply is not None:
-        return Answer(trusted, tuple(steps), (), reply, "mail")
-    question = Question(str(sender or ""), recipient, trusted, asked.size, asked.tls, asked.now, asked.client_address, asked.user)
+    made.reply, made.refused_at = reply or made.stages.ask(steps, Stage.MAIL), "mail"
+    return made
+
+
+def outcome(settings: Settings, rules: RuleSet, before: Before, recipient: str) -> Decision:
+    """Routes, reply and attachment policy of what `answer` says of a question without a message, for any recipient, in fewer steps."""
+    if before.reply is not None:
+        return Decision((), before.reply)
+    asked, stages = before.asked, before.stages.about(recipient)
+    question = Question(before.sender, recipient, before.trusted, asked.size, asked.tls, asked.now, asked.client_address, asked.user)
+    decision, reply = _routed(settings, rules, question, stages, None)
+    if reply is None:
+        reply = _at_data(before, stages, recipient)
+    if reply is None and not stages.met:
+        return decision
+    routes = stages.leading(settings, decision.routes, None) if reply is None else ()
+    return Decision(routes, reply, policy=decision.policy)
+
+
+def _routed(
+    settings: Settings, rules: RuleSet, question: Question, stages: "_Stages", steps: list[TraceStep] | None
+) -> tuple[Decision, Reply | None]:
+    """What RCPT is answered, noted in `steps`; the decision is empty when it was refused before there was one."""
     reply = stages.ask(steps, Stage.RCPT)
     if reply is not None:
-        return Answer(trusted, tuple(steps), (), reply, "rcpt")
+        return Decision((), reply), reply
     decision = decide(rules, question, delimiter=settings.smtp.recipient_delimiter)
-    steps += decision.trace
-    routes, reply, refused_at = decision.routes, decision.reply, "rcpt" if decision.reply is not None else ""
-    if reply is None:
-        reply = stages.ask(steps, Stage.ROUTE, route=RouteFacts(routes[0].kind.value, routes[0].host, len(routes)))
-        refused_at = "rcpt" if reply is not None else ""
-    if reply is None:
-        reply = _too_many_hops(settings, asked, steps) or _strange_author(rules, asked, steps)
-        scan, reply = look(asked, trusted) if look is not None and reply is None else (UNKNOWN, reply)
-        message = _message(asked, recipient)
-        reply = reply or stages.ask(steps, Stage.DATA, message=message, scan=scan)
-        refused_at = "data" if reply is not None else ""
-    if reply is not None:
-        return Answer(trusted, tuple(steps), (), reply, refused_at, decision.size_limit, policy=decision.policy)
-    routes = _once([stages.changed(one) for one in routes], stages.copies(settings, steps), quarantined=stages.quarantines)
-    told = tuple(stages.at_delivery(steps, one, message=message, scan=scan) for one in routes[:MAX_TOLD])
-    return Answer(trusted, tuple(steps), routes, None, "", decision.size_limit, told, decision.policy)
+    if steps is not None:
+        steps += decision.trace
+    routes = decision.routes
+    if decision.reply is None and stages.are_any(Stage.ROUTE):
+        return decision, stages.ask(steps, Stage.ROUTE, route=RouteFacts(routes[0].kind.value, routes[0].host, len(routes)))
+    return decision, decision.reply
 
 
-def before_recipient(settings: Settings, rules: RuleSet, asked: Asked) -> tuple[bool, Reply | None]:
-    """What `answer` says where there are no stage policies before it looks at the recipient: trusted, and what MAIL is refused with. It
-    holds for every recipient of the same sender. Raises ControlError for what is no address.
-    """
-    sender = address_from_text("sender", asked.sender) if asked.sender not in ("", "<>") else None
-    assumed = asked.assume_trusted
-    trusted = assumed if assumed is not None else is_trusted(settings, rules, asked.client).trusted
-    return trusted, _refused_before(settings, rules, sender, asked, []) or _sender_rules(rules, asked, [])
+def _at_data(before: Before, stages: "_Stages", recipient: str) -> Reply | None:
+    """As `answer` asks at data when there is no message."""
+    if not stages.are_any(Stage.DATA):
+        return None
+    if stages.reads_recipients:
+        return stages.ask(None, Stage.DATA, message=_message(before.asked, recipient), scan=UNKNOWN)
+    if before.at_data is None:
+        alone = before.stages.about("")
+        reply = alone.ask(None, Stage.DATA, message=_message(before.asked, ""), scan=UNKNOWN)
+        before.at_data = reply, alone.met[len(before.stages.met) :]
+    reply, met = before.at_data
+    stages.met += met
+    return reply
 
 
 def _message(asked: Asked, recipient: str) -> Any:
@@ -279,31 +333,51 @@ def _identity(route: Route) -> object:
 class _Stages:
     """Stage policies, asked one stage after the other; what is not part of the question is not known to them."""
 
-    def __init__(self, rules: RuleSet, asked: Asked, trusted: bool, recipient: str) -> None:
+    def __init__(self, rules: RuleSet, asked: Asked, trusted: bool) -> None:
         self._rules = rules
         self._policies = stage_policies(rules)
-        self._met: list[StagePolicy] = []
+        self.met: list[StagePolicy] = []
         known: dict[str, object] = {"address": asked.client_address, "user": asked.user, "tls": asked.tls, "trusted": trusted}
         known.update({name: value for name, value in (("helo", asked.helo), ("listener", asked.listener)) if value})
         if asked.client.subject or not asked.client.fingerprint:  # of a certificate named by its digest the subject is not known
             known["certificate"] = asked.client.subject
         self.client = PartlyKnown(**known)
-        self._sender, self._recipient = AddressFacts(asked.client.sender or ""), AddressFacts(recipient)
+        self._sender = AddressFacts(asked.client.sender or "")
+        self._recipient = ""
         self.auth: Any = NOT_VERIFIED
 
-    def ask(self, steps: list[TraceStep], *stages: Stage, **more: object) -> Reply | None:
-        """The policies of these stages, noted in `steps`: the reply of one that refuses."""
-        facts = Facts(self.client, self._sender, self._recipient, auth=self.auth)
+    def about(self, recipient: str) -> "_Stages":
+        """The same for a recipient, with the policies that are met so far."""
+        if self._policies is None:
+            return self  # nothing can be met
+        made = object.__new__(_Stages)
+        made.__dict__.update(self.__dict__, met=self.met.copy(), _recipient=recipient)
+        return made
+
+    def are_any(self, stage: Stage) -> bool:
+        """Whether there are policies of a stage."""
+        return self._policies is not None and bool(self._policies.by_stage[stage])
+
+    @property
+    def reads_recipients(self) -> bool:
+        """Whether policies at data look at the message's recipients."""
+        return self._policies is not None and self._policies.reads_recipients
+
+    def ask(self, steps: list[TraceStep] | None, stage: Stage, **more: object) -> Reply | None:
+        """The policies of a stage, noted in `steps`: the reply of one that refuses."""
+        if self._policies is None or not self._policies.by_stage[stage]:
+            return None
+        facts = Facts(self.client, self._sender, AddressFacts(self._recipient), auth=self.auth)
         for name, value in more.items():
             setattr(facts, name, value)
-        for stage in stages if self._policies is not None else ():
-            assert self._policies is not None
-            for one in self._policies.ask(stage, facts, go_on=True):
+        for one in self._policies.ask(stage, facts, go_on=True):
+            if steps is not None:
                 self._note(steps, one)
-                reply = refusal(one) if not one.open else None
-                if reply is not None:
-                    return reply
-                self._met += [one.policy] if one.holds else []
+            reply = refusal(one) if not one.open else None
+            if reply is not None:
+                return reply
+            if one.holds:
+                self.met.append(one.policy)
         return None
 
     def _note(self, steps: list[TraceStep], one: Finding) -> None:
@@ -330,24 +404,25 @@ class _Stages:
                 told.append(f"{_DOES.get(one.policy.action, one.policy.action)} by policy {one.policy.name}")
         return tuple(told)
 
-    @property
-    def quarantines(self) -> bool:
-        """Whether a policy that is met puts the recipient's mail into quarantine."""
-        return any(one.action is StageAction.QUARANTINE for one in self._met)
+    def leading(self, settings: Settings, routes: Sequence[Route], steps: list[TraceStep] | None) -> tuple[Route, ...]:
+        """Where it goes as the policies that are met have it, copies included; those are noted in `steps`."""
+        quarantined = any(one.action is StageAction.QUARANTINE for one in self.met)
+        return _once([self._changed(one) for one in routes], self._copies(settings, steps), quarantined=quarantined)
 
-    def copies(self, settings: Settings, steps: list[TraceStep]) -> list[Route]:
+    def _copies(self, settings: Settings, steps: list[TraceStep] | None) -> list[Route]:
         """The routes of those who get a copy; who cannot be routed gets none."""
         made: list[Route] = []
-        for address in dict.fromkeys(one.address for one in self._met if one.action is StageAction.COPY):
+        for address in dict.fromkeys(one.address for one in self.met if one.action is StageAction.COPY):
             found = decide(self._rules, Question("", address, True, tls=False), delimiter=settings.smtp.recipient_delimiter)
             went = "is left out" if found.reply is not None else ", ".join(str(one.destination or one.kind) for one in found.routes)
-            steps.append(TraceStep("copy", f"to {address}: {went}"))
+            if steps is not None:
+                steps.append(TraceStep("copy", f"to {address}: {went}"))
             made += found.routes
         return made
 
-    def changed(self, route: Route) -> Route:
+    def _changed(self, route: Route) -> Route:
         """A route as the policies that are met have it."""
-        for policy in self._met:
+        for policy in self.met:
             if policy.action is StageAction.REROUTE:
                 route = rerouted(route, policy)
             elif policy.action in (StageAction.HOLD, StageAction.QUARANTINE):

@@ -1,7 +1,8 @@
 """A rehearsal: recorded mail decided by the rules in force and by others; what comes out differently is told. *Blocking*, in a thread.
 
 Called by RulesetsService.Rehearse. A record is asked about as `explain` asks (control/explain.answer): trust list, sender rules and stage
-policies up to the routes, then decide(). Where a rule set has no stage policies, what comes before the recipient is asked once per sender.
+policies up to the routes, then decide(); by explain.outcome, which leaves out the words. What comes before the recipient is asked once
+for each sender.
 The interpreter lock is given up every few decisions' time by the interpreter; a pause after each BATCH keeps the control plane answering.
 """
 
@@ -9,16 +10,16 @@ import heapq
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gatepost.api.rulesets.v1 import rulesets_pb2 as api
 from gatepost.config import Settings
 from gatepost.control.convert import timestamp, trace_proto
 from gatepost.control.errors import ControlError
-from gatepost.control.explain import Answer, Asked, answer, before_recipient
+from gatepost.control.explain import Answer, Asked, Before, answer, before_recipient, outcome
 from gatepost.message.reply import Reply
 from gatepost.queue.recorded import Asking, read
-from gatepost.routing.decide import decide
-from gatepost.routing.model import Decision, Question, RuleSet
+from gatepost.routing.model import Decision, RuleSet
 
 BATCH = 2000
 PAUSE_SECONDS = 0.002
@@ -27,6 +28,8 @@ MAX_DECISIONS = 500_000
 MAX_SENDERS = 50_000
 """What was found of a sender is kept for as many."""
 NOT_ASKED = Reply(553, "5.1.3", "not an address any more")
+NOBODY = Decision((), NOT_ASKED)
+_NEW: Any = object()
 
 Outcome = Answer | Decision
 
@@ -80,31 +83,27 @@ class _Side:
     def __init__(self, settings: Settings, rules: RuleSet) -> None:
         self._settings = settings
         self._rules = rules
-        self._delimiter = settings.smtp.recipient_delimiter
         self._now = int(time.time())
-        self._senders: dict[Asking, tuple[bool, Reply | None]] = {}
+        self._senders: dict[tuple[object, ...], Before | None] = {}
 
     def outcome(self, asking: Asking) -> Outcome:
-        """What becomes of it, in the shorter way where there is one."""
-        if self._rules.stage_policies or "@" not in asking.recipient:
+        """What becomes of it; what is known of a sender is found out once."""
+        if "@" not in asking.recipient:
             return self.answer(asking)
-        sender = asking._replace(recipient="")
-        known = self._senders.get(sender)
-        if known is None:
+        sender = (asking[0], *asking[2:])
+        before = self._senders.get(sender, _NEW)
+        if before is _NEW:
             if len(self._senders) >= MAX_SENDERS:
                 self._senders.clear()
-            known = self._senders[sender] = self._before(asking)
-        trusted, refused = known
-        if refused is not None:
-            return Decision((), refused)
-        names = asking.sender, asking.recipient, trusted, 0, asking.tls, self._now, asking.client, asking.user
-        return decide(self._rules, Question(*names), delimiter=self._delimiter)
+            before = self._senders[sender] = self._before(asking)
+        return NOBODY if before is None else outcome(self._settings, self._rules, before, asking.recipient)
 
-    def _before(self, asking: Asking) -> tuple[bool, Reply | None]:
+    def _before(self, asking: Asking) -> Before | None:
+        """None when the sender is no address."""
         try:
             return before_recipient(self._settings, self._rules, self._asked(asking))
         except ControlError:
-            return False, NOT_ASKED
+            return None
 
     def answer(self, asking: Asking) -> Answer:
         """What becomes of it, as explain tells it."""

@@ -6,23 +6,29 @@ never changed once it is part of a state: the next one is a copy. Does not fail:
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, TypeVar, overload
 
-from gatepost.directory.rows import handler_of, mailbox_of, rule_of
-from gatepost.native import RuleIndex, RuleRow
+from gatepost.directory.rows import RULE, Body, body_of, handler_of, mailbox_of, rule_of
+from gatepost.native import HandlerRow, RuleIndex, RuleRow
 from gatepost.routing.index import HandlerIndex, HandlerTable, MailboxTable, RuleTable, better
 from gatepost.routing.model import AddressHandler, DomainRule, Mailbox, RuleKind
 from gatepost.routing.patterns import RegexSet
 
 MAX_REMEMBERED = 256
 """Rules read from the file that are kept, about 1 KiB each: few enough to stay in the processor's caches."""
+MAX_BODIES = 1024
+"""What rules have in common besides their domains and handlers: most share it with thousands."""
 MAX_EXPRESSIONS = 64
 """Rules whose regular expressions are kept compiled; most are a few KiB, and each is bounded by RegexSet."""
 _CHUNK = 256
 _FITTING, _EXPRESSIONS, _ANY = 1, 2, 4
+_PATTERNS = _FITTING | _EXPRESSIONS
 """As in RuleRow."""
+
+_NOT_ASKED: Any = object()
 
 T = TypeVar("T")
 
@@ -48,28 +54,42 @@ class MappedFile:
 
     def __init__(self, index: RuleIndex) -> None:
         self.index = index
+        self.ask = index.ask
         self.remembered: dict[str, DomainRule | None] = {}
         """By the domains they were asked for."""
+        self._bodies: dict[bytes, Body] = {}
         self._expressions: dict[str, RegexSet] = {}
 
-    def deciding(self, domain: str) -> DomainRule | None:
-        """The rule of the file that decides a domain."""
-        known = self.remembered
-        rule = known.get(domain)
-        if rule is not None or domain in known:
-            return rule
-        row = self.index.rule_for(domain)
+    def deciding(self, domain: str, local: str) -> DomainRule | None:
+        """The rule of the file that decides a domain, remembered; its handler of `local`, which is asked for next, is read with it."""
+        known, row = self.remembered, self.ask(domain, local)
         if len(known) >= MAX_REMEMBERED:
             known.clear()
-        rule = known[domain] = self.rule(row) if row is not None else None
+        if row is None:
+            known[domain] = None
+            return None
+        place, count, patterns, name, body, handler = row
+        before, behind = self._bodies.get(body) or self._body(name, body)
+        handlers = MappedHandlers(self, name, place, count, patterns, local, handler) if count else ()
+        rule = known[domain] = RULE(name, *before, handlers, *behind)
         return rule
+
+    def _body(self, domain: str, octets: bytes) -> Body:
+        row = self.index.rule(domain)
+        assert row is not None  # it was read a moment ago, and the file never changes
+        if len(self._bodies) >= MAX_BODIES:
+            self._bodies.clear()
+        found = self._bodies[octets] = body_of(*row[3:6])
+        return found
 
     def rule(self, row: RuleRow, patch: Mapping[str, AddressHandler | None] | None = None) -> DomainRule:
         """A rule whose handlers are read when they are asked for."""
         place, count, patterns, texts, port, flags, _ = row
         if not count and not patch:
             return rule_of(texts, port, flags)
-        handlers = MappedHandlers(self, texts[0], place, count, patterns, patch or {})
+        handlers = MappedHandlers(self, texts[0], place, count, patterns)
+        if patch:
+            handlers = PatchedHandlers(handlers, patch)
         return rule_of(texts, port, flags, handlers)  # type: ignore[arg-type]  # a sequence, as lazy as the tuple is not
 
     def expressions(self, domain: str, place: int) -> RegexSet:
@@ -83,83 +103,70 @@ class MappedFile:
 
 
 class MappedHandlers(Sequence[AddressHandler]):
-    """The handlers of one rule: a sequence by pattern, which reads them all, and a HandlerIndex, which reads those it is asked for."""
+    """The handlers of one rule of the file: a sequence by pattern, which reads them all, and a HandlerIndex, which reads those it is asked
+    for. `near`: a local part whose handler's row, or None for none, was read with the rule.
+    """
 
-    __slots__ = ("_added", "_count", "_domain", "_file", "_index", "_patch", "_patterns", "_place")
+    __slots__ = ("_count", "_domain", "_file", "_near", "_patterns", "_place", "_row", "has_patterns")
 
     def __init__(
-        self, file: MappedFile, domain: str, place: int, count: int, patterns: int, patch: Mapping[str, AddressHandler | None]
+        self, file: MappedFile, domain: str, place: int, count: int, patterns: int, near: str = "", row: HandlerRow | None = None
     ) -> None:
         self._file = file
-        self._index = file.index
         self._domain = domain
         self._place = place
         self._count = count
         self._patterns = patterns
-        self._patch = patch
-        self._added = HandlerTable(one for one in patch.values() if one is not None) if patch else None
+        self._near = near
+        self._row = row
+        self.has_patterns = patterns & _PATTERNS != 0
 
     # ---- as a HandlerIndex -----------------------------------------------------------------------------------------
 
     @property
-    def has_patterns(self) -> bool:
-        """See HandlerIndex."""
-        return self._patterns & (_FITTING | _EXPRESSIONS) != 0 or (self._added is not None and self._added.has_patterns)
-
-    @property
     def any(self) -> AddressHandler | None:
         """See HandlerIndex."""
-        return self.named("*") if self._patterns & _ANY or self._patch else None
+        return self.named("*") if self._patterns & _ANY else None
 
     def get(self, local: str) -> AddressHandler | None:
         """See HandlerIndex."""
-        if local in self._patch:
-            return self._patch[local]
-        row = self._index.exact(self._place, local)
+        row = self._row if local and local == self._near else self._file.index.exact(self._place, local)
         return None if row is None else handler_of(row)
 
     def named(self, pattern: str) -> AddressHandler | None:
         """See HandlerIndex."""
-        if pattern in self._patch:
-            return self._patch[pattern]
-        row = self._index.named(self._place, pattern)
+        row = self._file.index.named(self._place, pattern)
         return None if row is None else handler_of(row)
 
-    def by_pattern(self, local: str) -> Iterator[AddressHandler]:
-        """See HandlerIndex."""
-        rows = self._index.fitting(self._place, local) if self._patterns & _FITTING else ()
-        found = [handler_of(row) for row in rows if row[0] not in self._patch]
-        if self._added is not None:
-            found = sorted((*found, *self._added.fitting(local)), key=better)
-        yield from found
-        if self._patterns & _EXPRESSIONS or self._added is not None:
-            yield from self._by_expression(local)
+    def fitting(self, local: str) -> list[AddressHandler]:
+        """Prefixes and suffixes alone, best first."""
+        return [handler_of(row) for row in self._file.index.fitting(self._place, local)] if self._patterns & _FITTING else []
 
-    def _by_expression(self, local: str) -> Iterator[AddressHandler]:
-        matching: list[AddressHandler] = []
+    def by_pattern(self, local: str) -> Iterable[AddressHandler]:
+        """See HandlerIndex."""
+        found = self.fitting(local)
+        return chain(found, self.by_expression(local)) if self._patterns & _EXPRESSIONS else found
+
+    def by_expression(self, local: str) -> Iterator[AddressHandler]:
+        """The regular expressions that fit, in the order of their text; compiled when the first is asked for."""
         if self._patterns & _EXPRESSIONS:
-            compiled = self._file.expressions(self._domain, self._place)
-            matching = [one for one in compiled.matching(local) if one.pattern not in self._patch]
-        if self._added is not None and self._added.regex is not None:
-            matching = sorted((*matching, *self._added.regex.matching(local)), key=lambda one: one.pattern)
-        return iter(matching)
+            yield from self._file.expressions(self._domain, self._place).matching(local)
 
     # ---- as a sequence ---------------------------------------------------------------------------------------------
 
+    def by_name(self) -> dict[str, AddressHandler]:
+        """All, by pattern."""
+        return {row[0]: handler_of(row) for row in self._file.index.handlers(self._place, 0, self._count)}
+
     def _all(self) -> tuple[AddressHandler, ...]:
-        found = {row[0]: handler_of(row) for row in self._index.handlers(self._place, 0, self._count) if row[0] not in self._patch}
-        found.update((pattern, one) for pattern, one in self._patch.items() if one is not None)
+        found = self.by_name()
         return tuple(found[pattern] for pattern in sorted(found))
 
     def __iter__(self) -> Iterator[AddressHandler]:
         return iter(self._all())
 
     def __len__(self) -> int:
-        known = sum(self._index.named(self._place, pattern) is not None for pattern in self._patch)
-        return self._count - known + sum(one is not None for one in self._patch.values())
-
-    def __bool__(self) -> bool:
-        return not self._patch or len(self) > 0
+        return self._count
 
     @overload
     def __getitem__(self, at: int) -> AddressHandler: ...
@@ -175,6 +182,48 @@ class MappedHandlers(Sequence[AddressHandler]):
         return hash(self._all())
 
 
+class PatchedHandlers(MappedHandlers):
+    """The same with changes: handlers by pattern, None for what is gone."""
+
+    __slots__ = ("_added", "_patch")
+
+    def __init__(self, of: MappedHandlers, patch: Mapping[str, AddressHandler | None]) -> None:
+        super().__init__(of._file, of._domain, of._place, of._count, of._patterns)
+        self._patch = patch
+        self._added = HandlerTable(one for one in patch.values() if one is not None)
+        self.has_patterns = self.has_patterns or self._added.has_patterns
+
+    @property
+    def any(self) -> AddressHandler | None:
+        """See HandlerIndex."""
+        return self.named("*")
+
+    def get(self, local: str) -> AddressHandler | None:
+        """See HandlerIndex."""
+        return self._patch[local] if local in self._patch else super().get(local)
+
+    def named(self, pattern: str) -> AddressHandler | None:
+        """See HandlerIndex."""
+        return self._patch[pattern] if pattern in self._patch else super().named(pattern)
+
+    def by_pattern(self, local: str) -> Iterator[AddressHandler]:
+        """See HandlerIndex."""
+        kept = [one for one in super().fitting(local) if one.pattern not in self._patch]
+        yield from sorted((*kept, *self._added.fitting(local)), key=better)
+        matching = [one for one in super().by_expression(local) if one.pattern not in self._patch]
+        added = self._added.regex.matching(local) if self._added.regex is not None else ()
+        yield from sorted((*matching, *added), key=lambda one: one.pattern)
+
+    def by_name(self) -> dict[str, AddressHandler]:
+        """See MappedHandlers."""
+        found: dict[str, AddressHandler | None] = {**super().by_name(), **self._patch}
+        return {pattern: one for pattern, one in found.items() if one is not None}
+
+    def __len__(self) -> int:
+        known = sum(super(PatchedHandlers, self).named(pattern) is not None for pattern in self._patch)
+        return self._count - known + sum(one is not None for one in self._patch.values())
+
+
 class MappedRules(RuleTable):
     """Domain rules by domain."""
 
@@ -183,17 +232,22 @@ class MappedRules(RuleTable):
         self._index = file.index
         self._remembered = file.remembered
         self._changes = changes
+        self._is_as_built = not changes.rules and not changes.handlers
         self._patched: dict[str, DomainRule] = {}
         self._tables: dict[str, HandlerTable] = {}
 
-    def deciding(self, domain: str) -> DomainRule | None:
+    def deciding(self, domain: str, local: str = "") -> DomainRule | None:
         """See RuleTable."""
+        rule = self._remembered.get(domain, _NOT_ASKED)
+        if rule is _NOT_ASKED:
+            rule = self._file.deciding(domain, local)
+        return rule if self._is_as_built else self._changed(domain, rule)
+
+    def _changed(self, domain: str, rule: DomainRule | None) -> DomainRule | None:
+        """The rule that decides a domain, given the one that does in the file."""
         changed = self._changes.rules
-        if not changed and not self._changes.handlers:
-            return self._remembered.get(domain) or self._file.deciding(domain)
         if changed and _is_among(domain, changed):
             return next((rule for name in _candidates(domain) if (rule := self.get(name)) is not None), None)
-        rule = self._file.deciding(domain)
         if rule is not None and rule.domain in self._changes.handlers:
             return self._patch(rule.domain)
         return rule

@@ -4,7 +4,9 @@ Called by rules.py, mapped.py and live.py for every row that is read: plain tupl
 """
 
 import json
+from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 from gatepost.message.plain import from_plain
 from gatepost.native import HandlerRow, MailboxRow
@@ -17,6 +19,10 @@ HANDLER_KINDS = {str(kind): kind for kind in HandlerKind}
 RULE_KINDS = {str(kind): kind for kind in RuleKind}
 TLS = {str(kind): kind for kind in TlsPolicy}
 _IMPLICIT_TLS, _LMTP, _ACCEPT_UNTRUSTED = 1, 2, 4
+Body = tuple[tuple[Any, ...], tuple[Any, ...]]
+"""A DomainRule's fields between domain and handlers, and those behind the handlers: what many rules have in common."""
+RULE: Callable[..., DomainRule] = DomainRule
+"""With its fields by place."""
 
 
 @lru_cache(maxsize=4096)
@@ -42,23 +48,15 @@ def handler_of(row: HandlerRow) -> AddressHandler:
 
 def rule_of(texts: tuple[str, ...], port: int, flags: int, handlers: tuple[AddressHandler, ...] = ()) -> DomainRule:
     """Of a row of the index (RuleRow)."""
-    domain, kind, host, tls, username, password_ref, text, policy, settings = texts
-    return DomainRule(
-        domain,
-        RULE_KINDS[kind],
-        host,
-        port,
-        TLS[tls],
-        bool(flags & _IMPLICIT_TLS),
-        bool(flags & _LMTP),
-        username,
-        password_ref,
-        text,
-        bool(flags & _ACCEPT_UNTRUSTED),
-        handlers,
-        policy,
-        settings_of(settings) if settings else NO_SETTINGS,
-    )
+    before, behind = body_of(texts, port, flags)
+    return RULE(texts[0], *before, handlers, *behind)
+
+
+def body_of(texts: tuple[str, ...], port: int, flags: int) -> Body:
+    """Of the same row."""
+    _, kind, host, tls, username, password_ref, text, policy, settings = texts
+    given = bool(flags & _IMPLICIT_TLS), bool(flags & _LMTP), username, password_ref, text, bool(flags & _ACCEPT_UNTRUSTED)
+    return (RULE_KINDS[kind], host, port, TLS[tls], *given), (policy, settings_of(settings) if settings else NO_SETTINGS)
 
 
 def mailbox_of(row: MailboxRow) -> Mailbox:

@@ -116,5 +116,8 @@ host, tls, username, password_ref, text, policy, settings), port, flags (1 impli
 revision."""
 HandlerRow = tuple[str, str, str, str, str, str]
 """pattern, kind, targets (one a line), text, policy, options; as the columns of the directory."""
+RuleOutline = tuple[int, int, int, str, bytes, HandlerRow | None]
+"""Place, number of handlers, what their patterns are (as in RuleRow), domain, octets that are the same for rules that differ in domain and
+handlers only, the handler that was asked for."""
 MailboxRow = tuple[str, bytes, str, bool]
 """address, id, volume, enabled."""

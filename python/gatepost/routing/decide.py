@@ -45,6 +45,9 @@ MAX_REMEMBERED = 64
 """Decisions kept per rule set, a few KiB each: a message and its rehearsal ask the same more than once. What live mail asks again is in the
 Planner's memory; a larger one here would only push what each decision uses out of the processor's caches.
 """
+MAX_WAYS = 2048
+"""Clients with their senders of whom it is remembered how their mail leaves: it is the same for each recipient. Some 300 octets each."""
+_NOT_ASKED: Any = object()
 _REPLY = "{} {} {}"
 _HOSTED, _HOLD, _ALIAS = RuleKind.HOSTED, RuleKind.HOLD, RuleKind.ALIAS
 NO_ATTACHMENTS = "no-attachments"
@@ -75,8 +78,15 @@ def way_out(rule_set: RuleSet, question: Question) -> Choice | None:
     """The sender rule that says how this mail leaves, if one does."""
     if not rule_set.sender_rules:
         return None
-    found = choice_of(rule_set, Client(question.client, question.user, sender=question.reverse_path))
-    return found if found.leaving is not None else None
+    ways = index_of(rule_set).ways
+    key = (question.client, question.user, question.reverse_path)
+    way: Choice | None = ways.get(key, _NOT_ASKED)
+    if way is _NOT_ASKED:
+        if len(ways) >= MAX_WAYS:
+            ways.clear()
+        found = choice_of(rule_set, Client(question.client, question.user, sender=question.reverse_path))
+        way = ways[key] = found if found.leaving is not None else None
+    return way
 
 
 def _decide(index: RoutingIndex, question: Question, delimiter: str, leaving: Choice | None = None) -> Decision:
@@ -157,7 +167,7 @@ class Walk(Run):
         """`written`, `shown`: the local part as it came, the domain in U-labels; `key` has the forms that are looked up."""
         local, _, domain = key.rpartition("@")
         index = self.index
-        rule = index.rule_for(domain)
+        rule = index.rule_for(domain, local)
         if rule is None:
             return self.no_rule(written, domain, trusted)
         kind = rule.kind
@@ -255,7 +265,7 @@ class Walk(Run):
             self.note("rule", "no rule names {}, and the sender may not relay", domain)
             return RELAY_DENIED
         self.note("rule", "no rule names {}; mail of trusted senders goes to its mail exchangers", domain)
-        self.to_mx(str(Address(written, domain)))
+        self.to_mx(f"{written}@{domain}" if written.isalnum() else str(Address(written, domain)))
         return None
 
     # ---- which handler -------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from gatepost.routing.model import AddressHandler, Decision, DomainRule, Mailbox, RuleKind, RuleSet
 from gatepost.routing.patterns import RegexSet, is_regex
+from gatepost.routing.senders import Choice
 
 _ATTRIBUTE = "_routing_index"
 
@@ -33,7 +34,7 @@ class HandlerIndex(Protocol):
     def named(self, pattern: str) -> AddressHandler | None:
         """The handler of exactly that pattern."""
 
-    def by_pattern(self, local: str) -> Iterator[AddressHandler]:
+    def by_pattern(self, local: str) -> Iterable[AddressHandler]:
         """Those that fit, best first: the longest fixed text it begins or ends with, on a tie the prefix; then the regular expressions
         in the order of their text.
         """
@@ -108,8 +109,10 @@ class RuleTable(Mapping[str, DomainRule], ABC):
     """Rules that look themselves up."""
 
     @abstractmethod
-    def deciding(self, domain: str) -> DomainRule | None:
-        """Exact rule, else the longest '*.suffix', else '*'. `domain` is lower-case in A-label form."""
+    def deciding(self, domain: str, local: str = "") -> DomainRule | None:
+        """Exact rule, else the longest '*.suffix', else '*'. `domain` is lower-case in A-label form. `local`: the local part whose handler
+        will be asked for next; a table may look it up on the way.
+        """
 
     @abstractmethod
     def handlers(self, rule: DomainRule) -> HandlerIndex | None:
@@ -152,7 +155,7 @@ class _Rules(RuleTable):
     def __len__(self) -> int:
         return len(self._rules)
 
-    def deciding(self, domain: str) -> DomainRule | None:
+    def deciding(self, domain: str, local: str = "") -> DomainRule | None:
         get = self._rules.get
         rule = get(domain)
         if rule is not None:
@@ -220,7 +223,7 @@ class _Mailboxes(MailboxTable):
 class RoutingIndex:
     """Everything decide() looks up in one rule set."""
 
-    __slots__ = ("_handlers", "_mailboxes", "_rules", "decisions", "default", "first_user", "mailboxes", "rule_for", "rule_set")
+    __slots__ = ("_handlers", "_mailboxes", "_rules", "decisions", "default", "first_user", "mailboxes", "rule_for", "rule_set", "ways")
 
     def __init__(self, rule_set: RuleSet) -> None:
         rules, mailboxes = rule_set.rules, rule_set.mailboxes
@@ -228,6 +231,8 @@ class RoutingIndex:
         self.mailboxes = mailboxes
         self.default = rules.get("*")
         self.decisions: dict[tuple[str, bool, str], Decision] = {}
+        self.ways: dict[tuple[str, str, str], Choice | None] = {}
+        """By client, user and sender: the sender rule that says how mail leaves."""
         self._rules = rules if isinstance(rules, RuleTable) else _Rules(rules)
         self._mailboxes = mailboxes if isinstance(mailboxes, MailboxTable) else _Mailboxes(mailboxes)
         self.rule_for = self._rules.deciding

@@ -31,7 +31,7 @@ from gatepost.expression import (
     Record,
     compile_expression,
 )
-from gatepost.message.address import AddressError, parse_address
+from gatepost.message.address import AddressError, parse_parts
 from gatepost.message.reply import Reply
 from gatepost.message.verdict import Verdict
 from gatepost.routing.route import Route, RouteKind, TlsPolicy
@@ -157,7 +157,7 @@ class AddressFacts:
 
     def __init__(self, text: str) -> None:
         try:
-            self.address = parse_address(text, lenient_dot=True).key
+            self.address = parse_parts(text)[2]
         except AddressError:
             self.address = text.lower()
         self.local, _, self.domain = self.address.rpartition("@")
@@ -459,6 +459,9 @@ class StagePolicies:
         self.rates = frozenset(rate for _, program in ready for rate in _rates(program))
         self.early = [pair for pair in ready if pair[0].stage is not Stage.DELIVER]
         """Those of a session."""
+        at_data = (program.touches for _, program in self.by_stage[Stage.DATA] if program is not None)
+        self.reads_recipients = any(touch[:2] == ("message", "recipients") for touches in at_data for touch in touches)
+        """Whether one at data looks at who the message is for."""
 
     @property
     def at_reception(self) -> bool:

@@ -13,6 +13,7 @@ use crate::errors::{CoreError, DamagedError, DiskFullError, FormatVersionError};
 
 type HandlerRow<'py> = Bound<'py, PyTuple>;
 type MailboxRow<'py> = (String, Bound<'py, PyBytes>, String, bool);
+type Outline<'py> = (u64, u32, u8, &'py str, Bound<'py, PyBytes>, Option<HandlerRow<'py>>);
 type RuleRow<'py> = (u64, u32, u8, Bound<'py, PyTuple>, u64, u64, u64);
 
 /// Adds class and function.
@@ -78,8 +79,12 @@ impl RuleIndex {
         self.index.next_of_kind(kind, start)
     }
 
-    fn rule_for<'py>(&self, py: Python<'py>, domain: &str) -> PyResult<Option<RuleRow<'py>>> {
-        self.index.rule_for(domain).map(|place| self.row(py, place)).transpose()
+    fn ask<'py>(&'py self, py: Python<'py>, domain: &str, local: &str) -> PyResult<Option<Outline<'py>>> {
+        let Some(place) = self.index.rule_for(domain) else { return Ok(None) };
+        let (domain, body) = self.index.outline(place);
+        let handler = self.index.exact(place, local).map(|one| handler_row(py, &one)).transpose()?;
+        let count = self.index.counts(place).iter().sum();
+        Ok(Some((place, count, self.index.patterns(place), domain, PyBytes::new(py, body), handler)))
     }
 
     fn rule<'py>(&self, py: Python<'py>, domain: &str) -> PyResult<Option<RuleRow<'py>>> {

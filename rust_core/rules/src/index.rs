@@ -11,7 +11,7 @@ use crate::domains::Domains;
 use crate::error::RulesError;
 use crate::layout::{Header, RULE_ROW, u32_at, u64_at};
 use crate::map::Map;
-use crate::record::{Class, Fields, Handler, Mailbox, Rule};
+use crate::record::{Class, Fields, Handler, Mailbox, RULE_NUMBERS, RULE_TEXTS, Rule};
 
 /// A rule has handlers that are prefixes or suffixes.
 pub const FITTING: u8 = 1;
@@ -42,7 +42,7 @@ impl Index {
     }
 
     fn record(&self, offset: u64) -> Fields<'_> {
-        Fields(usize::try_from(offset).ok().and_then(|at| self.map.octets().get(at..)).unwrap_or_default())
+        Fields::at(self.map.octets(), offset)
     }
 
     /// The record that the entry of a section leads to.
@@ -86,6 +86,13 @@ impl Index {
     /// The rule at a place below the count.
     pub fn rule(&self, rule: u64) -> Rule<'_> {
         self.rule_record(rule).rule()
+    }
+
+    /// The domain of the rule at a place, and the octets of its record that many rules share: all but domain and revision.
+    pub fn outline(&self, rule: u64) -> (&str, &[u8]) {
+        let mut record = self.rule_record(rule);
+        let domain = std::str::from_utf8(record.octets()).unwrap_or_default();
+        (domain, record.whole(RULE_TEXTS - 1, RULE_NUMBERS - 1))
     }
 
     /// The domain of the first rule of a kind, from a place on, that names one domain and no pattern.
@@ -232,7 +239,7 @@ impl Index {
 /// The domain of the rule at a place.
 fn domain_at<'a>(octets: &'a [u8], header: &Header, place: u64) -> &'a [u8] {
     let record = u64_at(octets, (header.rules_at + place * RULE_ROW as u64) as usize);
-    Fields(usize::try_from(record).ok().and_then(|at| octets.get(at..)).unwrap_or_default()).octets()
+    Fields::at(octets, record).octets()
 }
 
 fn domain_of(address: &[u8]) -> &[u8] {

@@ -8,11 +8,15 @@
 //!
 //! The texts are what the directory's columns hold. Reading never panics: what lies outside of the records reads as empty.
 
+pub(crate) const RULE_TEXTS: usize = 9;
+pub(crate) const RULE_NUMBERS: usize = 3;
+pub(crate) const HANDLER_TEXTS: usize = 6;
+
 /// A domain rule, as the tables hold it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Rule<'a> {
     /// Domain, kind, host, TLS policy, user name, name of the password, text, attachment policy, settings (JSON).
-    pub texts: [&'a str; 9],
+    pub texts: [&'a str; RULE_TEXTS],
     /// Of the host.
     pub port: u64,
     /// 1: implicit TLS; 2: LMTP; 4: takes mail of untrusted senders.
@@ -25,7 +29,7 @@ pub struct Rule<'a> {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Handler<'a> {
     /// Pattern, kind, targets (one a line), text, attachment policy, options (JSON).
-    pub texts: [&'a str; 6],
+    pub texts: [&'a str; HANDLER_TEXTS],
 }
 
 /// A user's store.
@@ -60,6 +64,23 @@ pub(crate) fn put_number(out: &mut Vec<u8>, mut number: u64) {
 pub(crate) struct Fields<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Fields<'a> {
+    /// The record at an offset; what lies outside is empty.
+    pub(crate) fn at(octets: &'a [u8], offset: u64) -> Self {
+        Self(usize::try_from(offset).ok().and_then(|at| octets.get(at..)).unwrap_or_default())
+    }
+
+    /// The octets of a record of so many texts and numbers.
+    pub(crate) fn whole(mut self, texts: usize, numbers: usize) -> &'a [u8] {
+        let all = self.0;
+        for _ in 0..texts {
+            self.octets();
+        }
+        for _ in 0..numbers {
+            self.number();
+        }
+        &all[..all.len() - self.0.len()]
+    }
+
     pub(crate) fn number(&mut self) -> u64 {
         let mut number = 0;
         for shift in (0..64).step_by(7) {
