@@ -247,8 +247,9 @@ fn other_archive(data: &[u8]) -> Option<Kind> {
 /// of the range coder, which is always 0.
 fn lzma(data: &[u8]) -> Option<Kind> {
     let (dictionary, low, high) = (le32(data, 1)?, le32(data, 5)?, le32(data, 9)?);
-    let usual =
-        dictionary >= 4_096 && (dictionary.is_power_of_two() || (dictionary / 3 * 2).is_power_of_two() && dictionary.is_multiple_of(3));
+    // The greatest stands for any size.
+    let usual = dictionary == u32::MAX
+        || dictionary >= 4_096 && (dictionary.is_power_of_two() || (dictionary / 3 * 2).is_power_of_two() && dictionary.is_multiple_of(3));
     let sized = high < 64 && (low, high) != (0, 0) || (low, high) == (u32::MAX, u32::MAX);
     (data[0] < 225 && usual && sized && data.get(13) == Some(&0)).then_some(LZMA)
 }

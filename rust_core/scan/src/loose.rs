@@ -49,7 +49,11 @@ pub fn bare(walker: &mut Walker, id: u32, content: &[u8]) -> Result<(), Stop> {
 }
 
 fn bare_in(walker: &mut Walker, id: u32, content: &[u8], depth: u32) -> Result<(), Stop> {
-    let Some(method) = coding(content).filter(|_| depth < BARE_DEPTH) else { return Ok(()) };
+    let Some(method) = coding(content) else { return Ok(()) };
+    if depth == BARE_DEPTH {
+        walker.entry(id).defect(Defect::Unsupported);
+        return Ok(());
+    }
     let (octets, _) = transfer::decode(method, content, usize::MAX);
     walker.budget.spend(octets.len(), content.len() as u64, octets.len() as u64)?;
     walker.entry(id).sign("mime:encoded-without-field");

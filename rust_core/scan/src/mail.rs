@@ -8,7 +8,7 @@ use gatepost_mime::{Analysis, Decoding, Kind, Leaf, Limits, analyse, decode, uue
 use memchr::memmem;
 
 use crate::budget::Stop;
-use crate::kind::Format;
+use crate::kind::{Class, Format};
 use crate::loose;
 use crate::name::Name;
 use crate::report::{Defect, Entry, Flags, Place};
@@ -144,10 +144,14 @@ fn content(
     }
     walker.look_as(id, names, &leaf.types, content)?;
     let declared = leaf.types.first().map_or("", String::as_str);
+    let textual = walker.entry(id).kind.is_some_and(|kind| kind.class == Class::Text);
     let shown = declared.is_empty() || ["text/", "multipart/", "message"].iter().any(|start| declared.starts_with(start));
     if shown || matches!(declared, "application/octet-stream" | "application/mac-binhex40" | "application/http" | "application/mbox") {
         within_text(walker, id, content)?;
         loose::look(walker, id, content)?;
+    } else if textual {
+        // Unpackers take the files out of a text that was saved, whatever type it was sent with.
+        files_in(walker, id, content)?;
     }
     loose::bare(walker, id, content)
 }

@@ -207,6 +207,8 @@ fn lzma_is_known_by_its_header_and_lzip_is_opened() {
         b"\x5d\0\0\x80\0\xff\xff\xff\xff\xff\xff\xff\xff\0\x31\x9b\xca\xaa\xe4\xbb\xbb\0\x29\xe1\xe9\xfd\x0d\xd1\xd1\x7f\xff\xe0\xa1\x80\0";
     let report = look(alone, "attachment");
     assert_eq!(kind(&report.entries[0]), "lzma");
+    let any_dictionary = [&alone[..1], &[0xff; 4], &alone[5..]].concat();
+    assert_eq!((kind(&look(&any_dictionary, "attachment").entries[0]), look(&any_dictionary, "attachment").entries[1].size), ("lzma", 11));
     let lzip = [&b"LZIP\x01\x17"[..], &alone[13..], &[0; 20]].concat();
     assert_eq!((report.entries[1].size, look(&lzip, "attachment").entries[1].size), (11, 11));
     // What only begins alike is no LZMA.

@@ -133,6 +133,22 @@ fn a_program_in_text_is_found_in_whatever_coding_it_is_written() {
 }
 
 #[test]
+fn a_text_of_any_declared_type_is_looked_through_for_files() {
+    let uu = [b"begin 644 x.txt\r\n:", &uuencode(PROGRAM)[..], b"\r\n`\r\nend\r\n"].concat();
+    let report = look(&[b"Content-Type: application/x-notes; name=a.bin\r\n\r\n", &uu[..]].concat());
+    assert!(report.flags().has(Flags::EXECUTABLE), "{report:#?}");
+}
+
+#[test]
+fn encodings_around_each_other_beyond_those_undone_leave_the_verdict_open() {
+    let mail = |times: usize| {
+        let content = (0..times).fold(b"a few words that are long enough for it".to_vec(), |octets, _| base64(&octets, DIGITS));
+        look(&[b"Content-Type: application/octet-stream\r\nContent-Transfer-Encoding: base64\r\n\r\n", &content[..], b"\r\n"].concat())
+    };
+    assert_eq!((mail(5).verdict, mail(6).verdict), (Verdict::Complete, Verdict::Partial));
+}
+
+#[test]
 fn behind_very_many_files_in_text_nothing_is_passed_over() {
     let report = within_text(&b"begin 644 a\r\n#0V%T\r\nend\r\n".repeat(21_000));
     assert_eq!(report.verdict, Verdict::Bomb);
