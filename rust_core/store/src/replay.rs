@@ -201,7 +201,14 @@ fn arrange(apply: &mut Apply<'_>, tail: &Tail, streams: &[Held], recovery: &mut 
 }
 
 /// Start the index anew from the snapshot, if there is one. UIDs may come out differently, so every folder gets a new UIDVALIDITY.
+/// A snapshot of a newer program is refused before anything is removed.
 pub fn begin_rebuild(dir: &Path, recovery: &mut Recovery) -> Result<()> {
+    let snapshot = dir.join("snapshot.db");
+    if snapshot.exists()
+        && let Err(newer @ StoreError::Version(_)) = crate::schema::reader(&snapshot).and_then(|db| crate::schema::refuse_newer(&db))
+    {
+        return Err(newer);
+    }
     for suffix in ["", "-wal", "-shm"] {
         let path = dir.join(format!("index.db{suffix}"));
         if let Err(error) = std::fs::remove_file(&path)
@@ -211,7 +218,6 @@ pub fn begin_rebuild(dir: &Path, recovery: &mut Recovery) -> Result<()> {
         }
     }
     recovery.rebuilt = true;
-    let snapshot = dir.join("snapshot.db");
     if snapshot.exists() {
         // Copied under another name first: a crash in between must not leave half an index.
         let copy = dir.join("index.db.new");

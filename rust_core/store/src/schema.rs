@@ -74,13 +74,19 @@ fn settings(db: &Connection) -> Result<()> {
     Ok(())
 }
 
-/// Create the tables of a new index; refuse one of a newer program.
-pub fn prepare(db: &Connection) -> Result<()> {
+/// Refuse an index, or a snapshot of one, that a newer program has written.
+pub fn refuse_newer(db: &Connection) -> Result<()> {
     let found: i64 = db.pragma_query_value(None, "user_version", |r| r.get(0))?;
     if found > INDEX_VERSION {
         let path = db.path().unwrap_or("index.db");
         return Err(StoreError::Version(format!("{path}: format version {found}, this program knows up to {INDEX_VERSION}")));
     }
+    Ok(())
+}
+
+/// Create the tables of a new index; refuse one of a newer program.
+pub fn prepare(db: &Connection) -> Result<()> {
+    refuse_newer(db)?;
     db.execute_batch(&format!("BEGIN IMMEDIATE; {TABLES} COMMIT;"))?;
     db.pragma_update(None, "user_version", INDEX_VERSION)?;
     Ok(())

@@ -130,3 +130,22 @@ fn mail_whose_mailbox_is_deleted_while_it_comes_is_kept_moved_and_found_after_a_
     assert_eq!(mail(&volume, &mailbox, "INBOX").len(), 1);
     assert_eq!(volume.folders(&mailbox).unwrap().iter().map(|folder| folder.messages).sum::<i64>(), 1);
 }
+
+#[test]
+fn a_snapshot_of_a_newer_program_is_refused_by_name_and_nothing_is_touched() {
+    let (root, mailbox) = (tempfile::tempdir().unwrap(), new_id());
+    let volume = open(root.path());
+    assert!(put(&volume, &delivery(mailbox)));
+    volume.close().unwrap();
+    drop(volume);
+    let (index, snapshot) = (root.path().join("index.db"), root.path().join("snapshot.db"));
+    std::fs::copy(&index, &snapshot).unwrap();
+    rusqlite::Connection::open(&snapshot).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    std::fs::write(&index, b"no index any more").unwrap();
+    let options = VolumeOptions { segment_bytes: 64 << 10, ..VolumeOptions::new("w0") };
+    let refusal = Volume::open(root.path(), &options).err().unwrap().to_string();
+    assert!(refusal.contains(snapshot.to_str().unwrap()) && refusal.contains("99"), "{refusal}");
+    assert_eq!(std::fs::read(&index).unwrap(), b"no index any more");
+    std::fs::remove_file(&snapshot).unwrap();
+    assert_eq!(mail(&open(root.path()), &mailbox, "INBOX"), [Vec::<String>::new()]);
+}
