@@ -34,7 +34,7 @@ def delivered(server: Gatepost, subject: str) -> None:
     wait_until(lambda: server.queue("--recipient", ALICE) == [], 60, f"{subject} is delivered")
 
 
-def test_a_history_of_a_newer_gatepost_is_named_and_mail_goes_on(server: Gatepost):
+def test_a_history_of_a_newer_gatepost_is_named_and_mail_goes_on(server: Gatepost) -> None:
     delivered(server, "before")
     server.stop()
     newest = max((server.data / "history" / "p0").glob("*.db"))
@@ -48,7 +48,7 @@ def test_a_history_of_a_newer_gatepost_is_named_and_mail_goes_on(server: Gatepos
     server.start()
 
 
-def test_a_snapshot_of_a_newer_gatepost_is_refused_by_name_and_left_alone(server: Gatepost):
+def test_a_snapshot_of_a_newer_gatepost_is_refused_by_name_and_left_alone(server: Gatepost) -> None:
     server.stop()
     volume = server.data / "volumes" / "main"
     index, snapshot = volume / "index.db", volume / "snapshot.db"
