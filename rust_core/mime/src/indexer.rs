@@ -305,11 +305,14 @@ impl Indexer {
 
     fn at_boundary(&mut self, level: usize, last: bool, len: usize) {
         let newlines = self.newlines - u32::from(self.last_eol > 0);
+        // It comes right behind the delimiter that opened a part.
+        let again = self.in_header && self.header_lines == 0 && self.open.len() == level + 2 && self.dialect.get(Choice::Match) == 0;
         self.close_above(level + 1, self.pos - self.last_eol, newlines);
         let parent = self.open[level].part;
         self.bare_start = false;
-        // A reader that looks at a delimiter's beginning only takes a close-delimiter that comes first for one that opens a part.
-        let first = last && self.index.parts[parent as usize].children.is_empty();
+        // A reader that looks at a delimiter's beginning only takes a close-delimiter that comes first for one that opens a part, and one
+        // that passes over delimiters without anything between them takes it for another of these.
+        let first = last && (again || self.index.parts[parent as usize].children.is_empty());
         if first {
             self.doubt(Choice::AfterClose, DefectKind::AfterClose);
         }
