@@ -6,19 +6,8 @@ Run by hand: `.venv/bin/python benches/stages.py`. Each is evaluated for the sam
 import time
 import timeit
 
-from gatepost.routing.stages import (
-    AddressFacts,
-    ClientFacts,
-    Facts,
-    MessageFacts,
-    RateFacts,
-    ScanFacts,
-    Stage,
-    StageAction,
-    StagePolicies,
-    StagePolicy,
-    compiled,
-)
+from gatepost.routing.stage_facts import AddressFacts, ClientFacts, Facts, MessageFacts, RateFacts, ScanFacts
+from gatepost.routing.stages import Stage, StageAction, StagePolicies, StagePolicy, compiled
 
 TIMES = 20_000
 CONDITIONS = (

@@ -32,23 +32,8 @@ from gatepost.policy.trust import TrustedNetworks
 from gatepost.routing.decide import decide
 from gatepost.routing.model import Decision, Question, Route, RouteKind, RuleSet, TraceStep
 from gatepost.routing.senders import HOUR, choice_of
-from gatepost.routing.stages import (
-    NOT_VERIFIED,
-    UNKNOWN,
-    AddressFacts,
-    AttemptFacts,
-    Facts,
-    Finding,
-    MessageFacts,
-    PartlyKnown,
-    RouteFacts,
-    Stage,
-    StageAction,
-    StagePolicy,
-    refusal,
-    rerouted,
-    stage_policies,
-)
+from gatepost.routing.stage_facts import NOT_VERIFIED, UNKNOWN, AddressFacts, AttemptFacts, Facts, MessageFacts, PartlyKnown, RouteFacts
+from gatepost.routing.stages import Finding, Stage, StageAction, StagePolicy, refusal, rerouted, stage_policies
 from gatepost.routing.trust import Client, Trust, trust_of
 
 MAX_HEADER = 262_144

@@ -34,7 +34,7 @@ from gatepost.routing.document import Document, dotted, render
 from gatepost.routing.lints import OPEN_RELAY, Lint, Surroundings
 from gatepost.routing.model import RuleSet
 from gatepost.routing.schema import schema_text
-from gatepost.routing.stages import PartlyKnown
+from gatepost.routing.stage_facts import PartlyKnown
 
 MAX_CHANGES = 1000
 MAX_ROUTES = 100

@@ -6,7 +6,8 @@ Used by sessions and by the queue before a delivery. Does not fail.
 from structlog.typing import FilteringBoundLogger
 
 from gatepost.events.bus import FAULT, NOTICE, EventBus
-from gatepost.routing.stages import UNKNOWN, Facts, StagePolicy
+from gatepost.routing.stage_facts import UNKNOWN, Facts
+from gatepost.routing.stages import StagePolicy
 
 
 class Notices:

@@ -14,17 +14,8 @@ from gatepost.queue.named import named_address
 from gatepost.queue.plan import Sent, question_anew
 from gatepost.routing.decide import decide
 from gatepost.routing.model import Decision, RuleSet
-from gatepost.routing.stages import (
-    AddressFacts,
-    Facts,
-    PartlyKnown,
-    RouteFacts,
-    Stage,
-    StageAction,
-    StagePolicies,
-    rerouted,
-    stage_policies,
-)
+from gatepost.routing.stage_facts import AddressFacts, Facts, PartlyKnown, RouteFacts
+from gatepost.routing.stages import Stage, StageAction, StagePolicies, rerouted, stage_policies
 from gatepost.routing.trust import Client, Trust, trust_of
 
 _STAGES = (Stage.RCPT, Stage.ROUTE)

@@ -32,25 +32,18 @@ from gatepost.routing.model import Route, RuleSet
 from gatepost.routing.rates import Known, counting
 from gatepost.routing.route import DELIVER_EDIT, STAGE_EDIT
 from gatepost.routing.senders import Want
-from gatepost.routing.stages import (
+from gatepost.routing.stage_facts import (
     AddressFacts,
     AttemptFacts,
     Facts,
-    Finding,
     MessageFacts,
     PartlyKnown,
     RateFacts,
     RouteFacts,
-    Stage,
-    StageAction,
-    StagePolicies,
-    StagePolicy,
     auth_facts,
-    limit_want,
-    rerouted,
     scan_facts,
-    stage_policies,
 )
+from gatepost.routing.stages import Finding, Stage, StageAction, StagePolicies, StagePolicy, limit_want, rerouted, stage_policies
 from gatepost.spool import AsyncSpool
 
 MAX_HEADER = 262_144

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable
 
 from gatepost.expression import EvaluationError
 from gatepost.routing.senders import NO_LIMIT, Want
-from gatepost.routing.stages import AddressFacts, Facts, Rate
+from gatepost.routing.stage_facts import AddressFacts, Facts
+from gatepost.routing.stages import Rate
 
 Known = Callable[[str, int], int]
 """(key, seconds) → how many."""

@@ -13,25 +13,8 @@ from gatepost.routing.decide import decide
 from gatepost.routing.model import DomainRule, Question, RuleSet
 from gatepost.routing.parts import PARTS
 from gatepost.routing.senders import choice_of
-from gatepost.routing.stages import (
-    ENVIRONMENT,
-    AddressFacts,
-    AttemptFacts,
-    ClientFacts,
-    Facts,
-    LimitBy,
-    MessageFacts,
-    RateFacts,
-    RouteFacts,
-    ScanFacts,
-    Stage,
-    StageAction,
-    StagePolicy,
-    compiled,
-    limit_want,
-    refusal,
-    stage_policies,
-)
+from gatepost.routing.stage_facts import AddressFacts, AttemptFacts, ClientFacts, Facts, MessageFacts, RateFacts, RouteFacts, ScanFacts
+from gatepost.routing.stages import ENVIRONMENT, LimitBy, Stage, StageAction, StagePolicy, compiled, limit_want, refusal, stage_policies
 from gatepost.routing.tree import Fault, decode
 from gatepost.routing.trust import Client, Trust, trust_list, trust_of
 

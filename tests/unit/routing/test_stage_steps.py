@@ -7,8 +7,9 @@ import pytest
 from gatepost.expression import EvaluationError, ExpressionError, compile_expression
 from gatepost.message.fields import HeaderView
 from gatepost.native import Condition
+from gatepost.routing.stage_facts import ClientFacts, Facts, MessageFacts
 from gatepost.routing.stage_steps import OPEN, steps
-from gatepost.routing.stages import ENVIRONMENT, ClientFacts, Facts, MessageFacts
+from gatepost.routing.stages import ENVIRONMENT
 
 LEAVES = (
     "message.size > 1000",

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from gatepost.directory import part_checks
-from gatepost.routing.stages import Stage, StageAction, StagePolicy, auth_facts
+from gatepost.routing.stage_facts import auth_facts
+from gatepost.routing.stages import Stage, StageAction, StagePolicy
 from support.dkim import Signer
 from support.dns import DnsStub, txt
 from support.receiving import ALICE, PASSWORD, Receiver

@@ -16,17 +16,8 @@ from gatepost.queue.jobs import decode_route
 from gatepost.routing.model import AddressHandler, DomainRule, HandlerKind, HandlerOptions, Route, RouteKind, RuleKind
 from gatepost.routing.senders import SenderRule
 from gatepost.routing.settings import RuleSettings, UnknownRecipients
-from gatepost.routing.stages import (
-    AddressFacts,
-    ClientFacts,
-    Facts,
-    MessageFacts,
-    RouteFacts,
-    Stage,
-    StageAction,
-    StagePolicy,
-    stage_policies,
-)
+from gatepost.routing.stage_facts import AddressFacts, ClientFacts, Facts, MessageFacts, RouteFacts
+from gatepost.routing.stages import Stage, StageAction, StagePolicy, stage_policies
 from gatepost.routing.trust import TrustAction, TrustEntry
 from support.receiving import ALICE, BOB, PASSWORD, Receiver, plain
 

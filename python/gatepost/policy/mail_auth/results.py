@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from gatepost.message.verdict import Answer
-from gatepost.routing.stages import AuthFacts
+from gatepost.routing.stage_facts import AuthFacts
 
 SIGNATURES_TOLD = 4
 """Signatures that the record of a message tells of."""

@@ -32,8 +32,9 @@ from gatepost.queue.authors import judge_authors
 from gatepost.queue.passage import copies, pass_through
 from gatepost.queue.plan import merge_planned, size_limit
 from gatepost.routing.senders import NO_CHOICE
-from gatepost.routing.stages import NOT_VERIFIED, AddressFacts, Stage, scan_facts
-from gatepost.routing.stages import MessageFacts as MailSeen
+from gatepost.routing.stage_facts import NOT_VERIFIED, AddressFacts, scan_facts
+from gatepost.routing.stage_facts import MessageFacts as MailSeen
+from gatepost.routing.stages import Stage
 from gatepost.scan.facts import MailFacts
 from gatepost.scan.gate import FAULT, UNSEEN, Gate, Passage
 from gatepost.scan.judge import Fate

@@ -16,18 +16,8 @@ from gatepost.queue.jobs import decode_route
 from gatepost.queue.passage import withheld
 from gatepost.queue.plan import ParticularPlan, Planned, planned
 from gatepost.routing.senders import Want
-from gatepost.routing.stages import (
-    Facts,
-    Finding,
-    RouteFacts,
-    Stage,
-    StageAction,
-    StagePolicies,
-    StagePolicy,
-    limit_want,
-    refusal,
-    rerouted,
-)
+from gatepost.routing.stage_facts import Facts, RouteFacts
+from gatepost.routing.stages import Finding, Stage, StageAction, StagePolicies, StagePolicy, limit_want, refusal, rerouted
 from gatepost.scan.judge import Fate
 from gatepost.spool import PlannedRecipient
 

@@ -21,7 +21,8 @@ from gatepost.queue.recorded import Asking, Counted
 from gatepost.routing.model import RuleSet
 from gatepost.routing.rates import Known, counting, wants
 from gatepost.routing.senders import Want
-from gatepost.routing.stages import ClientFacts, Facts, PartlyKnown, Rate
+from gatepost.routing.stage_facts import ClientFacts, Facts, PartlyKnown
+from gatepost.routing.stages import Rate
 from gatepost.routing.trust import Client, Trust, trust_of
 from gatepost.scan.edits import FIELD
 from gatepost.server.acceptor import ACCEPT_PAUSE, TlsAcceptor

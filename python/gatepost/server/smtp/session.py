@@ -30,7 +30,8 @@ from gatepost.protocol.smtp.grammar import (
 from gatepost.queue.plan import ParticularPlan, Planned, Refused
 from gatepost.queue.recorded import Asking
 from gatepost.routing.senders import NO_CHOICE, Want, choice_of
-from gatepost.routing.stages import NOT_VERIFIED, UNKNOWN, AddressFacts, ClientFacts, Facts, RateFacts, Stage, StageAction
+from gatepost.routing.stage_facts import NOT_VERIFIED, UNKNOWN, AddressFacts, ClientFacts, Facts, RateFacts
+from gatepost.routing.stages import Stage, StageAction
 from gatepost.routing.trust import Client, Trust, trust_of
 from gatepost.server.context import Listener
 from gatepost.server.smtp.connection import Connection

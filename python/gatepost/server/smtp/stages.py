@@ -17,22 +17,9 @@ from gatepost.queue.plan import Planned
 from gatepost.routing.model import RuleSet
 from gatepost.routing.rates import wants
 from gatepost.routing.senders import Want, sender_rules
+from gatepost.routing.stage_facts import NOT_VERIFIED, UNKNOWN, AddressFacts, ClientFacts, Facts, MessageFacts, PartlyKnown, scan_facts
 from gatepost.routing.stage_steps import steps
-from gatepost.routing.stages import (
-    NOT_VERIFIED,
-    UNKNOWN,
-    AddressFacts,
-    ClientFacts,
-    Facts,
-    MessageFacts,
-    PartlyKnown,
-    Stage,
-    StagePolicy,
-    may_hold,
-    scan_facts,
-    stage_policies,
-    verifies,
-)
+from gatepost.routing.stages import Stage, StagePolicy, may_hold, stage_policies, verifies
 from gatepost.routing.trust import Client, trust_list
 from gatepost.server.smtp.policed import route_facts
 
