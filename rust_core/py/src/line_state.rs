@@ -12,9 +12,7 @@ use crate::wire::Wire;
 /// Octets of a message between looks at how much the spool has not synced yet.
 pub const DRAIN_EVERY: u64 = 262_144;
 
-/// A message of which so much comes at once is a long one.
-const LONG_FROM: usize = 32_768;
-/// Octets that the client of a long one may send ahead.
+/// Octets of a message that a client may send ahead.
 const EXPECTED: i32 = 1 << 20;
 
 /// Everything that changes in the life of a line.
@@ -65,8 +63,8 @@ pub struct Flags {
     pub shut: bool,
     /// The connection ends when everything is sent.
     pub closing: bool,
-    /// The client sends long messages, and its socket has room for them.
-    pub long: bool,
+    /// The client may send more ahead: asked for at its first message.
+    pub ahead: bool,
     /// The connection is no more.
     pub broken: bool,
 }
@@ -100,17 +98,17 @@ impl State {
         self.sink = sink;
         self.taken = taken;
         self.next_drain = taken + DRAIN_EVERY;
+        if !self.flags.ahead
+            && let Some(socket) = &self.socket
+        {
+            self.flags.ahead = true;
+            socket.expect(EXPECTED);
+        }
     }
 
     /// Reads what the socket has; None when there is none.
     pub fn receive(&mut self, buffer: &mut [u8]) -> Option<io::Result<usize>> {
-        let socket = self.socket.as_ref()?;
-        let got = socket.receive(buffer);
-        if !self.flags.long && self.in_message() && got.as_ref().is_ok_and(|octets| *octets >= LONG_FROM) {
-            self.flags.long = true;
-            socket.expect(EXPECTED);
-        }
-        Some(got)
+        Some(self.socket.as_ref()?.receive(buffer))
     }
 
     /// Watches the socket for what is needed now.
